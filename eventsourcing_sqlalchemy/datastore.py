@@ -1,0 +1,358 @@
+"""Where the recorders of one application read and write: a leased engine, or a session that somebody else manages.
+
+There are two ways to the database. Calls of ours run on a pooled connection that commits each statement by itself.
+Calls inside a transaction, and all calls where a scoped session is configured, run on the connection of that session.
+Both run the same statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from eventsourcing.persistence import InterfaceError, NotSupportedError, PersistenceError, ProgrammingError
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from eventsourcing_sqlalchemy.dialects import dialect_for
+from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource, SharedEngine, lease_engine
+from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
+from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, parse_url
+from eventsourcing_sqlalchemy.tables import missing_tables
+from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction
+from eventsourcing_sqlalchemy.wakeups import CHANNEL, Waiter, payload
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+    from eventsourcing_sqlalchemy.dialects.base import Dialect, Executor
+    from eventsourcing_sqlalchemy.settings import OriginatorIDType
+    from eventsourcing_sqlalchemy.tables import TableSpec
+
+__all__ = ["SQLAlchemyDatastore"]
+
+_T = TypeVar("_T")
+
+
+class ConnectionExecutor:
+    """Runs SQL on the connection of a session."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        result = self._connection.exec_driver_sql(statement, tuple(parameters) if parameters else None)
+        return result.fetchall() if result.returns_rows else ()
+
+    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._connection.exec_driver_sql(statement, [tuple(row) for row in rows])
+
+
+class SQLAlchemyDatastore:
+    """The database of one application, as SQLAlchemy knows it. Safe to use from many threads.
+
+    Give exactly one of: ``url`` (an engine that all datastores with the same URL share), ``engine`` or
+    ``session_maker`` (yours: never closed here), or ``session`` (a scoped session or something that behaves like one:
+    never committed, rolled back or closed here). ``engine_kwargs`` go to ``create_engine``; with any but ``creator``
+    the engine is not shared.
+
+    Raises SettingsError for a URL that cannot be used and NotSupportedError for an engine of another database.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Any = None,
+        session_maker: sessionmaker[Session] | None = None,
+        url: str | URL | None = None,
+        autoflush: bool = True,
+        engine: Engine | None = None,
+        application: str = "",
+        settings: EngineSettings | None = None,
+        originator_id_type: OriginatorIDType = "uuid",
+        **engine_kwargs: Any,
+    ) -> None:
+        self.application = application
+        self.originator_id_type = originator_id_type
+        self.scoped_session: scoped_session[Session] | None = None
+        self._settings = settings or EngineSettings()
+        self._lease: EngineLease | None = None
+        self._is_closed = False
+        self._session_maker = session_maker
+        self._foreign_dialect: Dialect | None = None
+        if session is not None:
+            self.set_scoped_session(session)
+            return
+        if session_maker is not None:
+            engine = session_maker.kw.get("bind")
+            if not isinstance(engine, Engine):
+                msg = "The session maker has no engine: construct it with bind=engine."
+                raise ProgrammingError(msg)
+        if engine is None and url is None:
+            msg = "A datastore needs one of url, engine, session_maker and session."
+            raise ProgrammingError(msg)
+        creator = engine_kwargs.pop("creator", None)
+        source = EngineSource(
+            url=None if engine is not None else parse_url(url) if isinstance(url, str) else url,
+            creator=creator,
+            engine=engine,
+            options=tuple(engine_kwargs.items()),
+        )
+        self._lease = lease_engine(source, self._settings, application)
+        self._lease.release_when_collected(self)
+        if session_maker is None:
+            self._session_maker = sessionmaker(bind=self._lease.shared.public, autoflush=autoflush)
+
+    # -- what users see --
+
+    @property
+    def engine(self) -> Engine:
+        """An engine with ordinary transactions, on the pool that all applications share."""
+        if self.scoped_session is not None:
+            bind = self._session_bind()
+            return bind if isinstance(bind, Engine) else bind.engine
+        return self.shared.public
+
+    @property
+    def session_maker(self) -> sessionmaker[Session]:
+        """What makes the sessions of :func:`transaction`; its ``kw`` may be changed."""
+        if self._session_maker is None:
+            msg = "A datastore with a scoped session has no session maker."
+            raise ProgrammingError(msg)
+        return self._session_maker
+
+    def set_scoped_session(self, session: Any) -> None:
+        """Use a scoped session, which somebody else commits, from now on."""
+        self.scoped_session = session
+
+    def transaction(self, commit: bool = True) -> Transaction:
+        """Return a context manager that yields a ``Session``; see :class:`Transaction`."""
+        return Transaction(self, commit=commit)
+
+    @contextmanager
+    def get_connection(self) -> Iterator[Connection]:
+        """Yield a ``Connection`` of the public engine; commit on it, or what was done is rolled back."""
+        with self._public_connection() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give the engine back; the last application that does so closes its connections. A second time does
+        nothing.
+        """
+        self._is_closed = True
+        if self._lease is not None:
+            self._lease.release()
+
+    # -- what recorders use --
+
+    @property
+    def shared(self) -> SharedEngine:
+        """The engine that is shared with other applications."""
+        if self._lease is None:
+            msg = "This datastore uses a scoped session and has no engine of its own."
+            raise ProgrammingError(msg)
+        if self._is_closed:
+            msg = f"Application {self.application!r} is closed. Construct it again to use it."
+            raise InterfaceError(msg)
+        return self._lease.shared
+
+    @property
+    def settings(self) -> EngineSettings:
+        """The settings that are in force."""
+        return self._settings.or_else(DEFAULTS) if self._lease is None else self.shared.settings
+
+    @property
+    def dialect(self) -> Dialect:
+        """The capabilities of the database."""
+        if self._lease is not None:
+            return self.shared.dialect
+        if self._foreign_dialect is None:
+            dialect = self.engine.dialect
+            self._foreign_dialect = dialect_for(dialect.name, dialect.driver)
+        return self._foreign_dialect
+
+    def default_schema(self) -> str | None:
+        """Return the schema of tables for which none is set; connects when nothing else has yet."""
+        engine = self.engine
+        if self.dialect.has_schemas and engine.dialect.default_schema_name is None:
+            with self._public_connection():
+                pass  # SQLAlchemy asks for it at the first connection
+        return self.dialect.default_schema(engine.dialect.default_schema_name)
+
+    def current_session(self) -> Session | None:
+        """Return the session that calls in this context have to use: that of the open transaction, or the scoped
+        one; None when there is none.
+        """
+        if self.scoped_session is not None:
+            return cast("Session", self.scoped_session)
+        transaction = current_transaction(self)
+        return None if transaction is None else transaction.session
+
+    def run(self, work: Callable[[Executor], _T], subject: str = "") -> _T:
+        """Call ``work`` on a connection of its own, not in the session of a transaction; errors are the library's.
+
+        Each statement commits by itself, except where a scoped session is configured: there, all of them commit at the
+        end.
+        """
+        try:
+            if self._lease is not None:
+                return self.shared.run(work)
+            with self._public_connection() as connection:
+                result = work(ConnectionExecutor(connection))
+                if connection is not self._session_bind():
+                    connection.commit()
+                return result
+        except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+            raise self.error(error, subject) from _cause(error)
+
+    def run_in_session(
+        self, session: Session, work: Callable[[Executor], _T], subject: str = "", *, savepoint: bool = True
+    ) -> _T:
+        """Call ``work`` in a session's transaction; errors are the library's.
+
+        In a savepoint, so that the transaction stays usable when ``work`` fails, unless ``work`` only reads.
+        """
+        try:
+            connection = session.connection()
+            self._check_session(connection)
+            if not savepoint:
+                return work(ConnectionExecutor(connection))
+            self.dialect.ensure_transaction(connection)
+            with connection.begin_nested():
+                return work(ConnectionExecutor(connection))
+        except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+            raise self.error(error, subject) from _cause(error)
+
+    def fetch(self, statement: str, parameters: Sequence[Any] = (), subject: str = "") -> Sequence[Sequence[Any]]:
+        """Return the rows of a statement that only reads, inside the open transaction of this context if there is one.
+
+        A connection that breaks under way is replaced, once.
+        """
+        session = self.current_session()
+        if session is not None:
+            return self.run_in_session(
+                session, lambda executor: executor.fetch(statement, parameters), subject, savepoint=False
+            )
+        try:
+            return self.run(lambda executor: executor.fetch(statement, parameters), subject)
+        except ConnectionLostError:
+            return self.run(lambda executor: executor.fetch(statement, parameters), subject)
+
+    def _check_session(self, connection: Connection) -> None:
+        backend = connection.dialect
+        if type(dialect_for(backend.name, backend.driver)) is not type(self.dialect):
+            msg = (
+                f"The given session is connected to another kind of database ({backend.name}) than application "
+                f"{self.application!r} uses."
+            )
+            raise NotSupportedError(msg)
+
+    def begin_session(self, resources: ExitStack, *, commit: bool) -> Session:
+        """Return a session with a transaction that has begun; ``resources`` closes it. Errors are the library's."""
+        shared, dialect = self.shared, self.dialect
+        if commit:
+            resources.enter_context(dialect.writing(self.settings.lock_timeout or 0.0))
+        session = resources.enter_context(self.session_maker())
+        try:
+            connection = session.connection(execution_options=dialect.session_options(commit=commit))
+            dialect.session_began(connection, self.settings)
+        except Exception as error:
+            raise shared.connect_error(error) from error
+        return session
+
+    def committed(self, key: int) -> None:
+        """Wake the subscriptions of a table, because events were committed to it."""
+        if self._lease is not None:
+            self._lease.shared.wakeups.committed(key)
+
+    def will_commit(self, session: Session, key: int) -> None:
+        """Wake the subscriptions of a table when the session commits, because events were written in its
+        transaction.
+        """
+        transaction = current_transaction(self)
+        if transaction is not None and transaction.session is session:
+            transaction.wakeups.add(key)
+        elif self.dialect.can_notify:
+            # Somebody else commits, and the database tells subscribers when that happens.
+            parameters = (CHANNEL, payload("", (key,)))
+            self.run_in_session(
+                session, lambda executor: executor.fetch(self.dialect.notify_statement, parameters), savepoint=False
+            )
+
+    def wait_for(self, key: int) -> Waiter:
+        """Return a place to sleep until events are committed to a table."""
+        return self.shared.wakeups.join(key)
+
+    def apart(self) -> SQLAlchemyDatastore:
+        """Return a datastore for reading outside of the scoped session, on the same engine; itself where there is no
+        scoped session.
+        """
+        if self.scoped_session is None:
+            return self
+        return SQLAlchemyDatastore(
+            engine=self.engine, application=self.application, originator_id_type=self.originator_id_type
+        )
+
+    def create_tables(self, specs: Sequence[TableSpec]) -> None:
+        """Make tables that do not exist and check those that do; raises ProgrammingError for a wrong shape or a
+        missing right.
+        """
+        # Looked for in the scoped session, if there is one: another connection might be the same one underneath, and
+        # end its transaction.
+        subject = str(specs[0].name)
+        if self.scoped_session is not None:
+            session = cast("Session", self.scoped_session)
+            missing = self.run_in_session(
+                session, lambda executor: missing_tables(executor, self.dialect, specs), subject, savepoint=False
+            )
+        else:
+            missing = self.run(lambda executor: missing_tables(executor, self.dialect, specs), subject)
+        if missing:
+            self.run(lambda executor: self.dialect.create(executor, missing, self.settings), subject)
+
+    def error(self, error: Exception, subject: str) -> PersistenceError:
+        """Return the library's exception for an error of SQLAlchemy or a driver, with what to do about it where that
+        is known.
+        """
+        return translate(error, subject, self.dialect.remedies)
+
+    # -- sessions of others --
+
+    def _session_bind(self) -> Engine | Connection:
+        session = self.scoped_session
+        assert session is not None
+        try:
+            return session.get_bind()
+        except Exception as error:
+            msg = f"The scoped session of application {self.application!r} has no database here"
+            raise translate(error, msg) from error
+
+    @contextmanager
+    def _public_connection(self) -> Iterator[Connection]:
+        if self.scoped_session is not None:
+            bind = self._session_bind()
+            if isinstance(bind, Connection):
+                # Bound to one connection, as tests do: there is no other to use.
+                yield bind
+                return
+            engine = bind
+        else:
+            engine = self.shared.public
+        try:
+            connection = engine.connect()
+        except Exception as error:
+            if self._lease is not None:
+                raise self.shared.connect_error(error) from error
+            raise translate(error, "Cannot connect") from error
+        with connection:
+            yield connection
+
+
+def _cause(error: Exception) -> BaseException | None:
+    """Return what to raise the translation of an error from: the error, or, where that is the library's already, its
+    own cause.
+    """
+    return error.__cause__ if isinstance(error, PersistenceError) else error

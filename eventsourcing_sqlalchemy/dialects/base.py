@@ -1,0 +1,236 @@
+"""What a database must answer for the rest of the package to use it. Capabilities are asked, names are never
+compared.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from uuid import UUID
+
+from eventsourcing.persistence import InterfaceError
+
+from eventsourcing_sqlalchemy.naming import TableName
+
+if TYPE_CHECKING:
+    from eventsourcing.persistence import StoredEvent, Tracking
+    from sqlalchemy.engine import URL, Connection, Engine
+
+    from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
+    from eventsourcing_sqlalchemy.tables import TableSpec
+
+__all__ = ["Dialect", "EventWriter", "Executor", "Listener", "TableShape"]
+
+
+class Executor(Protocol):
+    """Runs SQL, either on a cursor of our own or on the connection of a session that the user opened."""
+
+    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        """Run a statement and return all its rows, or an empty sequence when it returns none."""
+
+    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement once for each row of parameters."""
+
+
+@dataclass(slots=True)
+class TableShape:
+    """An existing table: the types of its columns by name, and which sets of columns are unique."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    unique: list[frozenset[str]] = field(default_factory=list)
+
+
+class EventWriter(ABC):
+    """Writes to the tables of one recorder; its statements are rendered once."""
+
+    @abstractmethod
+    def needs_transaction(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> bool:
+        """Return whether :func:`write` runs more than one statement, so that the caller must begin and commit around
+        it.
+        """
+
+    @abstractmethod
+    def write(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+        """Write events, and move a tracking position forward, at once; return the ids in the order of the events.
+
+        Takes the writer lock of the table and holds it until the transaction ends, so that ids become visible in their
+        order. Tracking is written before the lock is taken. Raises IntegrityError when the tracking position is not
+        ahead of the recorded one.
+        """
+
+
+class Listener(Protocol):
+    """A connection that hears the wake-ups of other processes."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor that becomes readable when there is something to hear."""
+
+    def receive(self) -> list[str]:
+        """Return the payloads that have arrived, without waiting; raises an error of the driver when the connection
+        is dead.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Dialect(ABC):
+    """The capabilities of a database through one driver. One object for each engine."""
+
+    drivers: ClassVar[Mapping[str, str]]
+    """The drivers that work, the default one first, each with the command that installs it."""
+    is_server: ClassVar[bool]
+    """Whether there is a connection to a server, which can break."""
+    identifier_limit: ClassVar[int | None]
+    """The most bytes that a name may have; None without a limit."""
+    has_schemas: ClassVar[bool]
+    placeholder: ClassVar[str]
+    can_notify: ClassVar[bool]
+    """Whether a process can wake subscribers in other processes."""
+    max_event_bytes: ClassVar[int]
+    """The largest state of one event that can be written and read again."""
+
+    def __init__(self, driver: str) -> None:
+        self.driver = driver
+
+    # -- engines and connections --
+
+    def identity(self, url: URL) -> Hashable | None:
+        """Return what two URLs have in common when they mean the same database, or None for one that nobody else can
+        reach.
+        """
+        return url
+
+    def outlives_connections(self, url: URL) -> bool:
+        """Return whether the database is there when no connection is."""
+        return True
+
+    @abstractmethod
+    def engine_options(self, url: URL, settings: EngineSettings) -> dict[str, Any]:
+        """Return the keyword arguments of ``create_engine``."""
+
+    @abstractmethod
+    def public_engine(self, engine: Engine) -> Engine:
+        """Return an engine on the same pool with real transactions, for sessions and for users."""
+
+    @abstractmethod
+    def connected(self, connection: Any, settings: EngineSettings) -> None:
+        """Prepare a new DBAPI connection of an engine that is ours."""
+
+    @abstractmethod
+    def is_stale(self, connection: Any) -> bool:
+        """Return whether an idle connection seems to be closed by the server; costs no round trip, and may err
+        towards True.
+        """
+
+    @abstractmethod
+    def in_transaction(self, connection: Any) -> bool:
+        """Return whether a DBAPI connection is anything but idle; looks at memory only."""
+
+    @abstractmethod
+    def reset(self, connection: Any) -> None:
+        """End any transaction and undo every setting that a user may have left on a DBAPI connection.
+
+        Raises any exception when that is not possible; the connection is then closed.
+        """
+
+    @abstractmethod
+    def rollback(self, connection: Any) -> None:
+        """End the transaction of a DBAPI connection, also one that was begun behind the driver's back."""
+
+    @abstractmethod
+    def autocommit(self, connection: Any) -> AbstractContextManager[None]:
+        """Return a context in which a DBAPI connection of a foreign engine commits each statement by itself."""
+
+    def check_exclusive(self, connection: Any) -> None:
+        """Raise InterfaceError when a connection just checked out of a pool is in a transaction, which must then be
+        somebody else's.
+        """
+        if self.in_transaction(connection):
+            msg = (
+                "The engine handed out a connection that is in a transaction of somebody else: pools such as "
+                "StaticPool and SingletonThreadPool share "
+                "connections. Use an engine with a QueuePool, or a scoped session."
+            )
+            raise InterfaceError(msg)
+
+    # -- transactions --
+
+    begin_statement: ClassVar[str] = "BEGIN"
+
+    def writing(self, timeout: float) -> AbstractContextManager[Any]:
+        """Return a context for a write transaction; where a database allows one writer at a time, its threads queue
+        here.
+        """
+        return nullcontext()
+
+    @abstractmethod
+    def session_options(self, *, commit: bool) -> dict[str, Any]:
+        """Return SQLAlchemy's execution options for the connection of a session that we open."""
+
+    @abstractmethod
+    def session_began(self, connection: Connection, settings: EngineSettings) -> None:
+        """Prepare a transaction that we opened for a user."""
+
+    def ensure_transaction(self, connection: Connection) -> None:  # noqa: B027 (most databases need nothing here)
+        """Make sure that a session that the user opened has really begun a transaction in the database."""
+
+    # -- names, tables and values --
+
+    @abstractmethod
+    def default_schema(self, engine_default: str | None) -> str | None:
+        """Return the schema of tables for which none is set, given what SQLAlchemy found; None where the database
+        has no schemas.
+        """
+
+    @abstractmethod
+    def render(self, table: TableName, *, parameters: bool = True) -> str:
+        """Return the name for a statement; ``parameters`` tells whether the statement is run with any."""
+
+    @abstractmethod
+    def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
+        """Return the shapes of those tables that exist."""
+
+    @abstractmethod
+    def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
+        """Make tables, and their schemas, that do not exist; safe when many processes do so at once."""
+
+    @abstractmethod
+    def writer(
+        self,
+        *,
+        events: TableName | None,
+        ordered: bool,
+        tracking: TableName | None,
+        originator_id_type: OriginatorIDType,
+        settings: EngineSettings,
+    ) -> EventWriter:
+        """Return the writer for a recorder; ``ordered`` events have ids and a writer lock, others (snapshots) have
+        neither.
+        """
+
+    @abstractmethod
+    def bind_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[UUID | str], Any]:
+        """Return what turns an originator id into a parameter; it raises DataError for an id of the other type."""
+
+    @abstractmethod
+    def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
+        """Return what turns a column into an originator id."""
+
+    # -- wake-ups --
+
+    notify_statement: ClassVar[str] = ""
+
+    def listen(self, connection: Any, channel: str) -> Listener | None:
+        """Start to listen on a DBAPI connection, which the result owns; None when wake-ups cannot be heard through
+        it.
+        """
+        return None
+
+    # -- errors --
+
+    remedies: ClassVar[Mapping[str, str]] = {}
+    """What to do about an error, by SQLSTATE; completed by the datastore with the object that it is about."""

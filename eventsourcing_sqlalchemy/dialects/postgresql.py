@@ -1,0 +1,284 @@
+"""PostgreSQL: connections, sessions, tables and wake-ups. How events are written is in ``postgresql_writer``.
+
+Rules that every statement keeps, so that it also works behind a pooler in transaction mode and on Citus: names are
+qualified with their schema; nothing depends on the session (no search_path, no session SET, no session lock), settings
+are made by ``set_config(..., true)`` only.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy.dialects import postgresql
+
+from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, Listener, TableShape
+from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, driver_for
+from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
+from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid
+from eventsourcing_sqlalchemy.naming import TableName, quote
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Connection, Engine
+
+    from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
+    from eventsourcing_sqlalchemy.tables import TableSpec
+
+# What DISCARD ALL does, less dropping the statements that the driver has prepared and believes to be there.
+_RESET_SESSION = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); "
+    "DISCARD TEMP; DISCARD SEQUENCES"
+)
+
+# How long making a table may wait for other processes that make tables in the same schema, at least: they queue up when
+# a fleet starts.
+_MIN_DDL_LOCK_TIMEOUT = 30.0
+
+
+class PostgreSQLDialect(Dialect):
+    """PostgreSQL 12 and later through psycopg2, psycopg or pg8000."""
+
+    drivers: ClassVar = {
+        "psycopg2": "pip install psycopg2-binary",
+        "psycopg": "pip install 'eventsourcing-sqlalchemy[psycopg]'",
+        "pg8000": "pip install pg8000",
+    }
+    is_server = True
+    identifier_limit = 63
+    has_schemas = True
+    placeholder = "%s"
+    can_notify = True
+    # Drivers send and receive states as hexadecimal text, and PostgreSQL handles at most 1 GiB at once.
+    max_event_bytes = 480 * 2**20
+    notify_statement = "SELECT pg_notify(%s, %s)"
+    remedies: ClassVar = {
+        "42P01": "It does not exist. Set CREATE_TABLE=yes, or create it beforehand",
+        "3F000": "Its schema does not exist. Set CREATE_TABLE=yes, or create it beforehand",
+        "42703": "It was not made for this: a column is missing. Use another schema or table prefix",
+        "22001": "It was made for application names of at most 32 characters. "
+        "ALTER its column application_name to the type text, or shorten the name of the application",
+        "25006": "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the primary",
+        "55P03": "Another transaction holds its lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Try again",
+    }
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(driver)
+        self._driver: Driver = driver_for(driver)
+
+    # -- engines and connections --
+
+    def engine_options(self, url: URL, settings: EngineSettings) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "isolation_level": "AUTOCOMMIT",
+            "pool_size": settings.pool_size,
+            "max_overflow": settings.max_overflow,
+            "pool_timeout": settings.pool_timeout,
+            "pool_recycle": settings.pool_recycle,
+            "pool_pre_ping": settings.pool_pre_ping,
+        }
+        if self._driver.looks_for_hstore:
+            options["use_native_hstore"] = False  # looking for it costs two round trips for every new connection
+        if self._driver.connect_timeout_argument and "connect_timeout" not in url.query and settings.connect_timeout:
+            # libpq counts whole seconds, and takes 1 for 2.
+            options["connect_args"] = {"connect_timeout": max(1, round(settings.connect_timeout))}
+        return options
+
+    def public_engine(self, engine: Engine) -> Engine:
+        return engine.execution_options(isolation_level="READ COMMITTED")
+
+    def connected(self, connection: Any, settings: EngineSettings) -> None:
+        mode = settings.prepare_statements
+        if mode == "auto":
+            mode = "off" if self._behind_pooler(connection) else "on"
+        self._driver.prepare(connection, "on" if mode == "on" else "off")
+
+    def _behind_pooler(self, connection: Any) -> bool:
+        """Return whether the server process is another one than the client was told at connecting, as it is behind a
+        pooler.
+        """
+        told = self._driver.backend_pid(connection)
+        if told is None:
+            return False
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            return bool(cursor.fetchone()[0] != told)
+
+    def is_stale(self, connection: Any) -> bool:
+        # A server says nothing to an idle connection, except that it closes it. Whatever is readable is reason enough
+        # to ask.
+        descriptor = self._driver.fileno(connection)
+        if descriptor is None:
+            return True
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def in_transaction(self, connection: Any) -> bool:
+        return not self._driver.is_idle(connection)
+
+    def reset(self, connection: Any) -> None:
+        if self.in_transaction(connection):
+            self.rollback(connection)
+        connection.autocommit = True
+        self._driver.run_script(connection, _RESET_SESSION)
+
+    def rollback(self, connection: Any) -> None:
+        # A literal ROLLBACK also ends a transaction that was begun by a literal BEGIN, which rollback() of a driver in
+        # autocommit overlooks.
+        connection.rollback()
+        if self.in_transaction(connection):
+            self._driver.run_script(connection, "ROLLBACK")
+
+    @contextmanager
+    def autocommit(self, connection: Any) -> Iterator[None]:
+        self.check_exclusive(connection)
+        before = connection.autocommit
+        connection.autocommit = True
+        try:
+            yield
+        finally:
+            if not getattr(connection, "closed", False):
+                if self.in_transaction(connection):
+                    self.rollback(connection)
+                connection.autocommit = before
+
+    # -- transactions --
+
+    def session_options(self, *, commit: bool) -> dict[str, Any]:
+        return {}
+
+    def session_began(self, connection: Connection, settings: EngineSettings) -> None:
+        connection.exec_driver_sql(
+            "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)",
+            (milliseconds(settings.lock_timeout), milliseconds(settings.idle_in_transaction_session_timeout)),
+        )
+
+    # -- names, tables and values --
+
+    def default_schema(self, engine_default: str | None) -> str | None:
+        return engine_default or "public"
+
+    def render(self, table: TableName, *, parameters: bool = True) -> str:
+        return str(table).replace("%", "%%") if parameters and self._driver.escapes_percent_in_quotes else str(table)
+
+    def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
+        by_name = {(table.schema, table.name): table for table in tables}
+        shapes: dict[TableName, TableShape] = {}
+        rows = executor.fetch(
+            _DESCRIBE.format(relations=" OR ".join(["(n.nspname = %s AND c.relname = %s)"] * len(tables))),
+            [part for table in tables for part in (table.schema, table.name)] * 2,
+        )
+        for schema, name, column, column_type in rows:
+            shape = shapes.setdefault(by_name[schema, name], TableShape())
+            if column_type is None:
+                shape.unique.append(frozenset(column.split(",")))
+            else:
+                shape.columns[column] = column_type
+        return shapes
+
+    def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
+        timeout = milliseconds(max(settings.lock_timeout or 0.0, _MIN_DDL_LOCK_TIMEOUT))
+        for schema in dict.fromkeys(spec.name.schema or "public" for spec in specs):
+            # Without this lock two processes that both see nothing both create, and one fails on a unique index of the
+            # catalog. It blocks others that make tables in this schema until the statements have been committed.
+            statements = [
+                f"SELECT set_config('lock_timeout', '{timeout}', true)",
+                f"SELECT pg_advisory_xact_lock({TableName(schema, '').key})",
+            ]
+            # A role that may make tables in a schema need not be allowed to make schemas, and IF NOT EXISTS asks for
+            # that right in any case.
+            if not executor.fetch("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (schema,)):
+                statements.append(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
+            statements += [spec.ddl(postgresql.dialect) for spec in specs if spec.name.schema == schema]
+            # One string, one round trip, one transaction.
+            executor.fetch(";\n".join(statements))
+
+    def writer(
+        self,
+        *,
+        events: TableName | None,
+        ordered: bool,
+        tracking: TableName | None,
+        originator_id_type: OriginatorIDType,
+        settings: EngineSettings,
+    ) -> EventWriter:
+        return PostgreSQLEventWriter(
+            events=self.render(events) if events else None,
+            lock_key=events.key if events and ordered else None,
+            tracking=self.render(tracking) if tracking else None,
+            originator_id_type=originator_id_type,
+            bind_originator_id=self.bind_originator_id(originator_id_type),
+            lock_timeout=milliseconds(settings.lock_timeout),
+            max_event_bytes=self.max_event_bytes,
+        )
+
+    def bind_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[UUID | str], Any]:
+        return _uuid_as_text if originator_id_type == "uuid" else check_text
+
+    def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
+        return _as_uuid if originator_id_type == "uuid" else str
+
+    # -- wake-ups --
+
+    def listen(self, connection: Any, channel: str) -> Listener | None:
+        if not self._driver.can_listen or self._behind_pooler(connection):
+            return None
+        self._driver.run_script(connection, f"LISTEN {quote(channel)}")
+        return _Listener(connection, self._driver)
+
+
+class _Listener:
+    def __init__(self, connection: Any, driver: Driver) -> None:
+        self._connection = connection
+        self._driver = driver
+
+    def fileno(self) -> int:
+        return int(self._connection.fileno())
+
+    def receive(self) -> list[str]:
+        payloads = self._driver.notifications(self._connection)
+        if not payloads:
+            # A server that died makes the socket readable and is reported by nothing else at first.
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            payloads = self._driver.notifications(self._connection)
+        return payloads
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Return a duration as PostgreSQL's settings take it; 0 means no limit there."""
+    return str(round((seconds or 0.0) * 1000))
+
+
+def _uuid_as_text(originator_id: UUID | str) -> str:
+    return str(check_uuid(originator_id))
+
+
+def _as_uuid(value: Any) -> UUID:
+    return value if isinstance(value, UUID) else UUID(value)
+
+
+# Columns with their types, then unique indexes with the names of their columns and NULL.
+_DESCRIBE = """
+SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ({relations})
+UNION ALL
+SELECT n.nspname, c.relname,
+  (
+    SELECT string_agg(a.attname, ',') FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+  ), NULL
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+WHERE {relations}
+"""

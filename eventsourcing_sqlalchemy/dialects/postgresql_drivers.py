@@ -1,0 +1,110 @@
+"""What differs between the drivers of PostgreSQL: the state of a connection, its socket, notifications, prepared
+statements.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+__all__ = ["Driver", "driver_for"]
+
+
+class Driver:
+    """A driver that offers nothing beyond PEP 249 and the attribute ``autocommit``."""
+
+    can_listen: ClassVar[bool] = False
+    connect_timeout_argument: ClassVar[bool] = True
+    """Whether ``connect()`` takes ``connect_timeout`` (of pg8000, ``timeout`` would limit every statement)."""
+
+    looks_for_hstore: ClassVar[bool] = False
+    """Whether SQLAlchemy looks for an extension at each connection unless it is told not to."""
+    escapes_percent_in_quotes: ClassVar[bool] = True
+    """Whether a ``%`` inside of a quoted name is written twice in a statement with parameters."""
+
+    def fileno(self, connection: Any) -> int | None:
+        """Return the descriptor of the socket, or None when the driver does not show it."""
+        return None
+
+    def is_idle(self, connection: Any) -> bool:
+        """Return whether no transaction is open and nothing is under way."""
+        raise NotImplementedError
+
+    def backend_pid(self, connection: Any) -> int | None:
+        """Return the process id that the server, or a pooler in its place, told this client when it connected."""
+        return None
+
+    def prepare(self, connection: Any, mode: Literal["on", "off"]) -> None:
+        """Switch prepared statements on or off."""
+
+    def run_script(self, connection: Any, script: str) -> None:
+        """Run several statements, without results and never prepared."""
+        cursor = connection.cursor()
+        cursor.execute(script)
+        cursor.close()
+
+    def notifications(self, connection: Any) -> list[str]:
+        """Return the payloads that have arrived at a connection whose socket is readable."""
+        raise NotImplementedError
+
+
+class Psycopg2(Driver):
+    can_listen = True
+    looks_for_hstore = True
+
+    def fileno(self, connection: Any) -> int | None:
+        return int(connection.fileno())
+
+    def is_idle(self, connection: Any) -> bool:
+        return bool(connection.get_transaction_status() == 0)
+
+    def backend_pid(self, connection: Any) -> int | None:
+        return int(connection.info.backend_pid)
+
+    def notifications(self, connection: Any) -> list[str]:
+        connection.poll()
+        payloads = [notify.payload for notify in connection.notifies]
+        connection.notifies.clear()
+        return payloads
+
+
+class Psycopg(Driver):
+    can_listen = True
+
+    def fileno(self, connection: Any) -> int | None:
+        return int(connection.fileno())
+
+    def is_idle(self, connection: Any) -> bool:
+        return bool(connection.pgconn.transaction_status == 0)
+
+    def backend_pid(self, connection: Any) -> int | None:
+        return int(connection.info.backend_pid)
+
+    def prepare(self, connection: Any, mode: Literal["on", "off"]) -> None:
+        # None: never. Else a statement is prepared when it is run for the sixth time, as is the driver's default.
+        connection.prepare_threshold = 5 if mode == "on" else None
+
+    def run_script(self, connection: Any, script: str) -> None:
+        connection.execute(script, prepare=False)
+
+    def notifications(self, connection: Any) -> list[str]:
+        return [notify.payload for notify in connection.notifies(timeout=0)]
+
+
+class Pg8000(Driver):
+    connect_timeout_argument = False
+    escapes_percent_in_quotes = False
+
+    def fileno(self, connection: Any) -> int | None:
+        return int(connection._usock.fileno())  # noqa: SLF001 (the driver shows it nowhere else)
+
+    def is_idle(self, connection: Any) -> bool:
+        # None before the first statement.
+        return connection._transaction_status in (None, b"I")  # noqa: SLF001 (the driver shows it nowhere else)
+
+
+_DRIVERS: dict[str, type[Driver]] = {"psycopg2": Psycopg2, "psycopg": Psycopg, "pg8000": Pg8000}
+
+
+def driver_for(name: str) -> Driver:
+    """Return the driver that SQLAlchemy calls ``name``."""
+    return _DRIVERS[name]()

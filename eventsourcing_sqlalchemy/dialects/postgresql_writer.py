@@ -1,0 +1,157 @@
+"""How events are written to PostgreSQL, in two forms that give the same result.
+
+*Statement*: one statement, one round trip, which commits by itself. *Rows*: a transaction of a lock and multi-row
+VALUES, for batches whose arrays would become too large, and for servers that do not take the statement.
+
+Readers follow a table by its ids, so an id must never become visible after a higher one: a gap that is filled later is
+never read. A sequence gives out ids before the commit, hence writers of one table take turns, by an advisory lock that
+lasts until the commit. It blocks the other writers of that table and nothing else. The published package locks the
+table itself (EXCLUSIVE); its lock and the ROW EXCLUSIVE lock of our INSERT exclude each other, so both can write to a
+table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from eventsourcing_sqlalchemy.dialects.base import EventWriter, Executor
+from eventsourcing_sqlalchemy.dialects.values import check_events, tracking_conflict
+
+if TYPE_CHECKING:
+    from eventsourcing.persistence import StoredEvent, Tracking
+
+# Arrays are written as text and parsed by the server, which is fast for small states and needs many times their size in
+# memory for large ones.
+MAX_ARRAY_BYTES = 4 * 2**20
+_MAX_ROWS_PER_STATEMENT = 1000
+_COLUMNS = "(originator_id, originator_version, topic, state)"
+
+
+class PostgreSQLEventWriter(EventWriter):
+    """Writes to the tables of one recorder; see :class:`EventWriter`."""
+
+    def __init__(
+        self,
+        *,
+        events: str | None,
+        lock_key: int | None,
+        tracking: str | None,
+        originator_id_type: Literal["uuid", "text"],
+        bind_originator_id: Callable[[UUID | str], str],
+        lock_timeout: str,
+        max_event_bytes: int,
+        form: Literal["statement", "rows"] = "statement",
+    ) -> None:
+        self.form = form
+        self._bind_originator_id = bind_originator_id
+        self._max_event_bytes = max_event_bytes
+        self._ordered = lock_key is not None
+        self._cast = f"%s::{originator_id_type}"
+
+        # Every CTE that must run is referenced by the next one: an unreferenced one is never run, and then no lock is
+        # taken.
+        settings = f"c AS MATERIALIZED (SELECT set_config('lock_timeout', '{lock_timeout}', true))"
+        upsert = (
+            f"INSERT INTO {tracking} AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c "
+            "ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id "
+            "WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1"
+        )
+        unnest = f"unnest({self._cast}[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n)"
+        into = f"INSERT INTO {events} {_COLUMNS}"
+        self._insert_rows = f"{into} VALUES "
+        self._returning = "" if lock_key is None else " RETURNING id"
+        if lock_key is None:
+            self._insert = f"{into} SELECT u.i, u.v, u.t, u.s FROM {unnest} ORDER BY u.n"
+        else:
+            take_lock = f"SELECT pg_advisory_xact_lock({lock_key}) FROM"
+            insert = f"{into} SELECT u.i, u.v, u.t, u.s FROM l, {unnest} ORDER BY u.n RETURNING id"
+            self._lock = f"WITH {settings} {take_lock} c"
+            self._insert = f"WITH {settings}, l AS MATERIALIZED ({take_lock} c) {insert}"
+            # Tracking first: who comes second finds out before the lock is taken, and no two can each hold what the
+            # other waits for.
+            self._insert_with_tracking = (
+                f"WITH {settings}, t AS ({upsert}), l AS MATERIALIZED ({take_lock} t), i AS ({insert}) "
+                "SELECT 0 FROM t UNION ALL SELECT id FROM i"
+            )
+        self._insert_tracking = f"WITH {settings} {upsert}"
+
+    def needs_transaction(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> bool:
+        return bool(events) and not self._in_one_statement(events)
+
+    def write(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+        check_events(events, self._max_event_bytes)
+        if not events:
+            if tracking is not None:
+                self._write_tracking(executor, tracking)
+            return []
+        if not self._in_one_statement(events):
+            return self._write_rows(executor, events, tracking)
+        arrays = self._arrays(events)
+        if tracking is None:
+            rows = executor.fetch(self._insert, arrays)
+            # RETURNING promises no order; ORDER BY fixes the order in which ids are given out.
+            return sorted(row[0] for row in rows)
+        ids = sorted(
+            row[0]
+            for row in executor.fetch(
+                self._insert_with_tracking, [tracking.application_name, tracking.notification_id, *arrays]
+            )
+        )
+        if not ids:
+            raise tracking_conflict(tracking)
+        return ids[1:]
+
+    def _in_one_statement(self, events: Sequence[StoredEvent]) -> bool:
+        return self.form == "statement" and sum(len(event.state) for event in events) <= MAX_ARRAY_BYTES
+
+    def _write_tracking(self, executor: Executor, tracking: Tracking) -> None:
+        if not executor.fetch(self._insert_tracking, (tracking.application_name, tracking.notification_id)):
+            raise tracking_conflict(tracking)
+
+    def _write_rows(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+        if tracking is not None:
+            self._write_tracking(executor, tracking)
+        if self._ordered:
+            executor.fetch(self._lock)
+        ids: list[int] = []
+        row = f"({self._cast}, %s, %s, %s)"
+        for chunk in _chunks(events):
+            parameters: list[Any] = []
+            for event in chunk:
+                parameters += (
+                    self._bind_originator_id(event.originator_id),
+                    event.originator_version,
+                    event.topic,
+                    bytes(event.state),
+                )
+            rows = executor.fetch(self._insert_rows + ", ".join([row] * len(chunk)) + self._returning, parameters)
+            ids += sorted(row[0] for row in rows)
+        return ids
+
+    def _arrays(self, events: Sequence[StoredEvent]) -> tuple[str, str, str, str]:
+        """Return the four columns as array literals, which all drivers send as they are."""
+        bind = self._bind_originator_id
+        return (
+            "{" + ",".join([_array_text(bind(event.originator_id)) for event in events]) + "}",
+            "{" + ",".join([str(int(event.originator_version)) for event in events]) + "}",
+            "{" + ",".join([_array_text(event.topic) for event in events]) + "}",
+            '{"\\\\x' + '","\\\\x'.join([bytes(event.state).hex() for event in events]) + '"}',
+        )
+
+
+def _array_text(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _chunks(events: Sequence[StoredEvent]) -> Iterator[Sequence[StoredEvent]]:
+    """Yield the events in pieces that fit into a statement; a large event makes a piece of its own."""
+    start, size = 0, 0
+    for index, event in enumerate(events):
+        if index > start and (size + len(event.state) > MAX_ARRAY_BYTES or index - start == _MAX_ROWS_PER_STATEMENT):
+            yield events[start:index]
+            start, size = index, 0
+        size += len(event.state)
+    if start < len(events):
+        yield events[start:]

@@ -1,0 +1,256 @@
+"""SQLite: files in WAL mode, and memory.
+
+One writer at a time: its threads queue in this process, and a write transaction begins as one (BEGIN IMMEDIATE),
+because a transaction that turns into a writer later fails at once, whatever the timeout, when another one has written
+in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from eventsourcing.persistence import OperationalError
+from sqlalchemy import event
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.pool import QueuePool
+
+from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, TableShape
+from eventsourcing_sqlalchemy.dialects.sqlite_writer import SQLiteEventWriter
+from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid
+from eventsourcing_sqlalchemy.naming import TableName, quote
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Connection, Engine
+
+    from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
+    from eventsourcing_sqlalchemy.tables import TableSpec
+
+# Settings of a connection that a user may change; they are put back before another user gets the connection.
+_PRAGMAS = (
+    "busy_timeout",
+    "cache_size",
+    "defer_foreign_keys",
+    "foreign_keys",
+    "ignore_check_constraints",
+    "query_only",
+    "read_uncommitted",
+    "recursive_triggers",
+    "reverse_unordered_selects",
+    "synchronous",
+    "temp_store",
+    "trusted_schema",
+    "wal_autocheckpoint",
+)
+
+
+def is_memory(url: URL) -> bool:
+    """Return whether the URL means a database in memory."""
+    database = url.database or ""
+    return database in ("", ":memory:") or database.startswith("file::memory:") or url.query.get("mode") == "memory"
+
+
+def is_shared_memory(url: URL) -> bool:
+    """Return whether the URL names a database in memory that all connections of the process share."""
+    return is_memory(url) and url.query.get("cache") == "shared"
+
+
+class SQLiteDialect(Dialect):
+    """SQLite 3.35 and later through Python's own driver."""
+
+    drivers: ClassVar = {"pysqlite": "Python comes with it; yours was built without"}
+    is_server = False
+    identifier_limit = None
+    has_schemas = False
+    placeholder = "?"
+    can_notify = False
+    max_event_bytes = 10**9 - 2**20  # SQLite refuses a row of 1,000,000,000 bytes
+    begin_statement = "BEGIN IMMEDIATE"
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(driver)
+        self._writer_lock = Lock()
+        self._pragmas: dict[str, Any] = {}
+
+    # -- engines and connections --
+
+    def identity(self, url: URL) -> Hashable | None:
+        if is_memory(url):
+            return url if is_shared_memory(url) else None
+        if (url.database or "").startswith("file:"):
+            return url
+        return url.set(database=str(Path(url.database or "").resolve()))
+
+    def outlives_connections(self, url: URL) -> bool:
+        return not is_memory(url)
+
+    def engine_options(self, url: URL, settings: EngineSettings) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "isolation_level": "AUTOCOMMIT",
+            "poolclass": QueuePool,
+            "pool_timeout": settings.pool_timeout,
+            "connect_args": {"check_same_thread": False, "timeout": settings.lock_timeout},
+        }
+        if is_memory(url):
+            # The database lives as long as its only connection: never a second one, never a new one.
+            return options | {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
+        return options | {
+            "pool_size": settings.pool_size,
+            "max_overflow": settings.max_overflow,
+            "pool_recycle": settings.pool_recycle,
+        }
+
+    def public_engine(self, engine: Engine) -> Engine:
+        public = engine.execution_options()
+
+        # The driver begins transactions late and only for some statements; here each one begins when SQLAlchemy says
+        # so.
+        @event.listens_for(public, "begin")
+        def begin(connection: Connection) -> None:
+            reads = connection.get_execution_options().get("eventsourcing_read_only", False)
+            connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+        return public
+
+    def connected(self, connection: Any, settings: EngineSettings) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
+        if not self._pragmas:
+            self._pragmas = self._read_pragmas(connection)
+
+    def is_stale(self, connection: Any) -> bool:
+        return False
+
+    def in_transaction(self, connection: Any) -> bool:
+        return bool(connection.in_transaction)
+
+    def reset(self, connection: Any) -> None:
+        self.rollback(connection)
+        connection.isolation_level = None
+        for name, value in self._read_pragmas(connection).items():
+            if value != self._pragmas[name]:
+                connection.execute(f"PRAGMA {name}={self._pragmas[name]}")
+        attached = [row[1] for row in connection.execute("PRAGMA database_list") if row[1] not in ("main", "temp")]
+        for name in attached:
+            connection.execute(f"DETACH DATABASE {quote(name)}")
+        for kind, name in connection.execute(
+            "SELECT type, name FROM temp.sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+        ).fetchall():
+            connection.execute(f"DROP {kind} IF EXISTS temp.{quote(name)}")
+
+    @staticmethod
+    def _read_pragmas(connection: Any) -> dict[str, Any]:
+        return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS}
+
+    def rollback(self, connection: Any) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+    @contextmanager
+    def autocommit(self, connection: Any) -> Iterator[None]:
+        self.check_exclusive(connection)
+        before = connection.isolation_level
+        connection.isolation_level = None
+        try:
+            yield
+        finally:
+            self.rollback(connection)
+            connection.isolation_level = before
+
+    # -- transactions --
+
+    @contextmanager
+    def writing(self, timeout: float) -> Iterator[None]:
+        # Blocks the other writers of this process for as long as a write transaction lasts, at most for the timeout:
+        # SQLite has one writer, and threads that wait in a queue are served in turn, where SQLite's own waiting starves
+        # some.
+        if not self._writer_lock.acquire(timeout=timeout):
+            msg = (
+                f"Another transaction of this process has been writing to the SQLite database for {timeout:g} s. "
+                "Keep transactions short, and do not write through one application inside a transaction of "
+                "another one on the same file."
+            )
+            raise OperationalError(msg)
+        try:
+            yield
+        finally:
+            self._writer_lock.release()
+
+    def session_options(self, *, commit: bool) -> dict[str, Any]:
+        return {"eventsourcing_read_only": not commit}
+
+    def session_began(self, connection: Connection, settings: EngineSettings) -> None:
+        """Do nothing more: the engine's own event has begun the transaction."""
+
+    def ensure_transaction(self, connection: Connection) -> None:
+        # Without this, the driver as it is by default takes the release of our savepoint for the commit of the user's
+        # transaction.
+        driver_connection = connection.connection.dbapi_connection
+        assert driver_connection is not None
+        if not driver_connection.in_transaction:
+            connection.exec_driver_sql(self.begin_statement)
+
+    # -- names, tables and values --
+
+    def default_schema(self, engine_default: str | None) -> str | None:
+        return None
+
+    def render(self, table: TableName, *, parameters: bool = True) -> str:
+        return str(table)
+
+    def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
+        shapes: dict[TableName, TableShape] = {}
+        for table in tables:
+            columns = executor.fetch("SELECT name, type, pk FROM pragma_table_info(?)", (table.name,))
+            if columns:
+                shape = shapes[table] = TableShape({name: column_type.lower() for name, column_type, _ in columns})
+                shape.unique.append(frozenset(name for name, _, position in columns if position))
+                indexes = executor.fetch(
+                    "SELECT l.name, i.name FROM pragma_index_list(?) AS l, pragma_index_info(l.name) AS i "
+                    'WHERE l."unique" AND NOT l.partial',
+                    (table.name,),
+                )
+                for index in {row[0] for row in indexes}:
+                    shape.unique.append(frozenset(column for name, column in indexes if name == index))
+        return shapes
+
+    def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
+        with self.writing(settings.lock_timeout or 0.0):
+            for spec in specs:
+                for statement in spec.ddl(sqlite.dialect).split(";\n"):
+                    executor.fetch(statement)
+
+    def writer(
+        self,
+        *,
+        events: TableName | None,
+        ordered: bool,
+        tracking: TableName | None,
+        originator_id_type: OriginatorIDType,
+        settings: EngineSettings,
+    ) -> EventWriter:
+        return SQLiteEventWriter(
+            events=self.render(events) if events else None,
+            ordered=ordered,
+            tracking=self.render(tracking) if tracking else None,
+            bind_originator_id=self.bind_originator_id(originator_id_type),
+            max_event_bytes=self.max_event_bytes,
+        )
+
+    def bind_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[UUID | str], Any]:
+        return _uuid_as_bytes if originator_id_type == "uuid" else check_text
+
+    def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
+        return _as_uuid if originator_id_type == "uuid" else str
+
+
+def _uuid_as_bytes(originator_id: UUID | str) -> bytes:
+    return check_uuid(originator_id).bytes
+
+
+def _as_uuid(value: bytes) -> UUID:
+    return UUID(bytes=value)

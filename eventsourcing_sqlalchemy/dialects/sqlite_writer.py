@@ -1,0 +1,62 @@
+"""How events are written to SQLite: one statement for one event, else a transaction that the caller begins as a writer.
+
+Order needs no lock beside SQLite's own: there is one writer at a time, and it commits before the next one gets an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from eventsourcing_sqlalchemy.dialects.base import EventWriter, Executor
+from eventsourcing_sqlalchemy.dialects.values import check_events, tracking_conflict
+
+if TYPE_CHECKING:
+    from eventsourcing.persistence import StoredEvent, Tracking
+
+
+class SQLiteEventWriter(EventWriter):
+    """Writes to the tables of one recorder; see :class:`EventWriter`."""
+
+    def __init__(
+        self,
+        *,
+        events: str | None,
+        ordered: bool,
+        tracking: str | None,
+        bind_originator_id: Callable[[UUID | str], Any],
+        max_event_bytes: int,
+    ) -> None:
+        self._bind_originator_id = bind_originator_id
+        self._max_event_bytes = max_event_bytes
+        self._ordered = ordered
+        self._insert = f"INSERT INTO {events} (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?)"
+        self._insert_tracking = (
+            f"INSERT INTO {tracking} AS x (application_name, notification_id) VALUES (?, ?) "
+            "ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id "
+            "WHERE x.notification_id < excluded.notification_id RETURNING 1"
+        )
+
+    def needs_transaction(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> bool:
+        return len(events) + (tracking is not None) > 1
+
+    def write(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+        check_events(events, self._max_event_bytes)
+        if tracking is not None and not executor.fetch(
+            self._insert_tracking, (tracking.application_name, tracking.notification_id)
+        ):
+            raise tracking_conflict(tracking)
+        if not events:
+            return []
+        bind = self._bind_originator_id
+        rows = [(bind(event.originator_id), event.originator_version, event.topic, event.state) for event in events]
+        if not self._ordered:
+            executor.run_many(self._insert, rows)
+            return []
+        if len(rows) == 1:
+            return [executor.fetch(f"{self._insert} RETURNING id", rows[0])[0][0]]
+        executor.run_many(self._insert, rows)
+        # Within one transaction nobody else gets an id, and each is one more than the last.
+        last: int = executor.fetch("SELECT last_insert_rowid()")[0][0]
+        return list(range(last - len(rows) + 1, last + 1))

@@ -1,0 +1,79 @@
+"""Check what is to be written before anything is sent, with errors that name the attribute and its type, never its
+value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from eventsourcing.persistence import DataError, IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventsourcing.persistence import StoredEvent, Tracking
+
+_MAX_VERSION = 2**63 - 1
+
+
+def check_events(events: Sequence[StoredEvent], max_bytes: int) -> int:
+    """Return how many bytes the states have together; raises DataError for a value that cannot be stored as it is."""
+    total = 0
+    for event in events:
+        state, topic, version = event.state, event.topic, event.originator_version
+        if not isinstance(state, (bytes, bytearray, memoryview)):
+            msg = (
+                f"The state of a stored event must be bytes, not {type(state).__name__}. Check the transcoder of the "
+                "application."
+            )
+            raise DataError(msg)
+        if not isinstance(topic, str):
+            msg = f"The topic of a stored event must be a str, not {type(topic).__name__}."
+            raise DataError(msg)
+        if "\0" in topic:
+            msg = "The topic of a stored event contains a NUL character, which a text in a database cannot hold."
+            raise DataError(msg)
+        if not isinstance(version, int) or not -_MAX_VERSION <= version <= _MAX_VERSION:
+            msg = "The originator_version of a stored event must be an int of at most 64 bits."
+            raise DataError(msg)
+        size = len(state)
+        if size > max_bytes:
+            msg = (
+                f"The state of a stored event has {size} bytes; the limit is {max_bytes}. Keep such data elsewhere "
+                "and store a reference to it."
+            )
+            raise DataError(msg)
+        total += size
+    return total
+
+
+def check_uuid(originator_id: UUID | str) -> UUID:
+    """Return the id; raises DataError unless it is a UUID."""
+    if isinstance(originator_id, UUID):
+        return originator_id
+    msg = (
+        f"The originator_id must be a UUID, not {type(originator_id).__name__}. For other ids set "
+        "ORIGINATOR_ID_TYPE=text, with new tables."
+    )
+    raise DataError(msg)
+
+
+def check_text(originator_id: UUID | str) -> str:
+    """Return the id as text; raises DataError when it is neither a str nor a UUID, or holds a NUL character."""
+    if isinstance(originator_id, UUID):
+        return str(originator_id)
+    if isinstance(originator_id, str) and "\0" not in originator_id:
+        return originator_id
+    msg = f"The originator_id must be a str without NUL characters, not {type(originator_id).__name__}."
+    raise DataError(msg)
+
+
+def tracking_conflict(tracking: Tracking) -> IntegrityError:
+    """Return the error for a tracking position that is not ahead of the recorded one."""
+    msg = (
+        f"Notification {tracking.notification_id} of application {tracking.application_name!r} has been processed "
+        "already: "
+        "the recorded tracking position is not behind it. Nothing was written."
+    )
+    return IntegrityError(msg)

@@ -1,0 +1,342 @@
+"""One engine for each database in a process, shared by all applications, leased and counted.
+
+A lease is released once: by ``close()``, or, for applications that are never closed, when they are forgotten. The last
+release disposes the engine, and then no connection is left. This module knows nothing of schemas and tables.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import QueuePool
+
+from eventsourcing_sqlalchemy.dialects import dialect_for
+from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, translate
+from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, mask
+from eventsourcing_sqlalchemy.wakeups import Wakeups
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    from eventsourcing_sqlalchemy.dialects.base import Dialect, Executor
+
+__all__ = ["EngineLease", "EngineSource", "SharedEngine", "lease_engine"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSource:
+    """Where an engine comes from: an engine that the user made and owns, or a URL, with a creator of connections or
+    without.
+    """
+
+    url: URL | None = None
+    creator: Callable[[], Any] | None = None
+    engine: Engine | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def dialect(self) -> Dialect:
+        """Return a new dialect; raises NotSupportedError for a database or a driver that does not work."""
+        if self.engine is not None:
+            return dialect_for(self.engine.dialect.name, self.engine.dialect.driver)
+        assert self.url is not None
+        return dialect_for(self.url.get_backend_name(), self.url.get_driver_name())
+
+    def key(self) -> Hashable:
+        """Return what makes the database: two creators with one URL are two databases."""
+        if self.engine is not None:
+            return self.engine
+        assert self.url is not None
+        identity = self.dialect().identity(self.url)
+        return object() if self.options or identity is None else (identity, self.creator)
+
+
+class CursorExecutor:
+    """Runs SQL on a cursor of the driver."""
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        if parameters:
+            self._cursor.execute(statement, parameters)
+        else:
+            self._cursor.execute(statement)
+        return self._cursor.fetchall() if self._cursor.description else ()
+
+    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._cursor.executemany(statement, rows)
+
+
+class SharedEngine:
+    """An engine with its dialect and its wake-ups.
+
+    ``public`` is what sessions and users get: real transactions. The private side, on the same pool, commits every
+    statement by itself.
+    """
+
+    def __init__(self, source: EngineSource, settings: EngineSettings, application: str) -> None:
+        self.settings = settings.or_else(DEFAULTS)
+        self.asked_by = {variable: application for variable, _ in settings.asked()}
+        self.is_ours = source.engine is None
+        self._is_disposed = False
+        self.dialect = source.dialect()
+        if source.engine is not None:
+            self.engine = self.public = source.engine
+        else:
+            assert source.url is not None
+            self.engine = self._create(source.url, source.creator, dict(source.options))
+            self.public = self.dialect.public_engine(self.engine)
+        self.outlives_connections = self.dialect.outlives_connections(self.engine.url)
+        self.leases = 0
+        self.wakeups = Wakeups(self)
+
+    def __str__(self) -> str:
+        return mask(self.engine.url)
+
+    def _create(self, url: URL, creator: Callable[[], Any] | None, options: dict[str, Any]) -> Engine:
+        ours = self.dialect.engine_options(url, self.settings)
+        pool_class = options.get("poolclass")
+        if pool_class is not None and not issubclass(pool_class, QueuePool):
+            for name in ("pool_size", "max_overflow", "pool_timeout"):
+                ours.pop(name, None)
+        if creator is not None:
+            options["creator"] = creator
+            ours.pop("connect_args", None)
+        # We end what is left of a transaction ourselves, see _reset: leaving it to the pool costs a round trip for
+        # every statement.
+        fixed = {"pool_reset_on_return": None, "isolation_level": ours.pop("isolation_level"), "hide_parameters": True}
+        try:
+            engine = sa.create_engine(url, **{**ours, **options, **fixed})
+        except ModuleNotFoundError as error:
+            driver = self.dialect.driver
+            msg = f"The driver {driver!r} of {mask(url)} is not installed. Install it: {self.dialect.drivers[driver]}"
+            raise SettingsError(msg, variable="SQLALCHEMY_URL") from error
+        except Exception as error:  # noqa: BLE001 (what a driver says of its arguments)
+            raise translate(error, mask(url)) from None
+        event.listen(engine, "connect", self._connected)
+        event.listen(engine, "checkout", self._checked_out)
+        event.listen(engine.pool, "reset", self._reset)
+        event.listen(engine, "checkin", self._checked_in)
+        return engine
+
+    # -- events of the pool --
+
+    def _connected(self, connection: Any, record: Any) -> None:
+        self.dialect.connected(connection, self.settings)
+
+    def _checked_out(self, connection: Any, record: Any, proxy: Any) -> None:
+        # A connection that the server has closed while it was idle is recognised here, for the price of looking at the
+        # socket, and a new one takes its place: the call never sees the failure.
+        if self.dialect.is_stale(connection):
+            try:
+                self.engine.dialect.do_ping(connection)
+            except Exception as error:
+                msg = "The server closed the connection."
+                raise InvalidatePoolError(msg) from error
+
+    def _reset(self, connection: Any, record: Any, state: Any) -> None:
+        # A transaction that is left open here would swallow what the next user of the connection writes.
+        if record is None:
+            return  # taken out of the pool: it is closed next
+        if record.info.pop(_OURS, False):
+            if self.dialect.in_transaction(connection):
+                self.dialect.rollback(connection)
+        elif not state.terminate_only:
+            self.dialect.reset(connection)
+
+    def _checked_in(self, connection: Any, record: Any) -> None:
+        if self._is_disposed and connection is not None:
+            connection.close()
+
+    # -- use --
+
+    def run(self, work: Callable[[Executor], _T]) -> _T:
+        """Call ``work`` with an executor on a pooled connection that commits every statement by itself, and return its
+        result.
+
+        Errors are the library's: ConnectionLostError when the connection broke under way, and OperationalError when
+        there was none to be had.
+        """
+        proxy = self._check_out()
+        try:
+            if self.is_ours:
+                proxy.info[_OURS] = True
+                return work(CursorExecutor(proxy.cursor()))
+            with self.dialect.autocommit(proxy.dbapi_connection):
+                return work(CursorExecutor(proxy.cursor()))
+        except Exception as error:
+            if self._is_lost(error, proxy):
+                proxy.invalidate(error)
+                msg = f"The connection to {self} was lost: {translate(error)}"
+                raise ConnectionLostError(msg) from error
+            raise
+        except BaseException:
+            # Interrupted in the middle of a conversation: nobody knows in which state the connection is.
+            proxy.invalidate()
+            raise
+        finally:
+            proxy.close()
+
+    def _check_out(self) -> PoolProxiedConnection:
+        try:
+            return self.engine.raw_connection()
+        except Exception as error:
+            raise self.connect_error(error) from error
+
+    def connect_error(self, error: Exception) -> Exception:
+        """Return the library's exception for a connection that could not be had."""
+        if isinstance(error, sa.exc.TimeoutError):
+            pool = self.settings
+            total = (pool.pool_size or 0) + (pool.max_overflow or 0)
+            return translate(
+                error,
+                f"No connection to {self} became free within {pool.pool_timeout:g} s: all {total} of the pool are "
+                "in use "
+                f"(SQLALCHEMY_POOL_SIZE={pool.pool_size}, SQLALCHEMY_MAX_OVERFLOW={pool.max_overflow}). "
+                "Close transactions sooner, do not open one inside another, or enlarge the pool",
+            )
+        return translate(error, f"Cannot connect to {self}")
+
+    def _is_lost(self, error: Exception, proxy: PoolProxiedConnection) -> bool:
+        dialect = self.engine.dialect
+        if isinstance(error, dialect.loaded_dbapi.Error):
+            connection = proxy.dbapi_connection
+            return bool(getattr(connection, "closed", False)) or dialect.is_disconnect(error, connection, None)
+        return isinstance(error, OSError) and self.dialect.is_server
+
+    # -- end --
+
+    def dispose(self) -> None:
+        """Close all idle connections now, and those in use when they come back."""
+        self.wakeups.close()
+        if self.is_ours:
+            self._is_disposed = True
+            self.engine.dispose()
+
+    def after_fork(self) -> None:
+        """Forget, in a child process, what belongs to the parent: its connections (without closing them) and its
+        threads.
+        """
+        self.wakeups.after_fork()
+        if self.is_ours and self.outlives_connections:
+            self.engine.dispose(close=False)
+
+
+# Marks a checkout of our own, which leaves no settings behind.
+_OURS: Final = "eventsourcing_sqlalchemy"
+
+
+class EngineLease:
+    """The right to use a shared engine, until it is released."""
+
+    def __init__(self, key: Hashable, shared: SharedEngine) -> None:
+        self.shared = shared
+        self._key = key
+        self._is_released = False
+
+    def release(self) -> None:
+        """Give the lease back; a second time does nothing."""
+        with _lock:
+            if not self._is_released:
+                self._is_released = True
+                _drop(self._key)
+        _drain()
+
+    def release_when_collected(self, owner: object) -> None:
+        """Give the lease back when ``owner`` is collected, for those who never close."""
+        weakref.finalize(owner, _abandoned.append, self).atexit = False
+
+
+_engines: dict[Hashable, SharedEngine] = {}
+# Guards the dictionary and the counts, for a few operations in memory; connections are never opened or closed under it.
+_lock = threading.RLock()
+# Leases whose owners were collected. A finalizer runs anywhere, also inside a lock of the pool that disposing would
+# need: it only leaves a note here, for the next one who leases or releases.
+_abandoned: deque[EngineLease] = deque()
+_to_dispose: deque[SharedEngine] = deque()
+
+
+def lease_engine(source: EngineSource, settings: EngineSettings, application: str) -> EngineLease:
+    """Return a lease of the engine for the source, which is made when this is its first lease.
+
+    Raises SettingsError when the application asks for settings other than those that the engine was made with, naming
+    both applications.
+    """
+    key = source.key()
+    with _lock:
+        shared = _engines.get(key)
+        if shared is None:
+            shared = _engines[key] = SharedEngine(source, settings, application)
+        else:
+            _check_settings(shared, settings, application)
+        shared.leases += 1
+    _drain()
+    return EngineLease(key, shared)
+
+
+def _check_settings(shared: SharedEngine, settings: EngineSettings, application: str) -> None:
+    for variable, wish in settings.asked():
+        actual = shared.settings.get(variable)
+        if wish != actual:
+            by = (
+                f"application {shared.asked_by[variable]!r} asked for"
+                if variable in shared.asked_by
+                else "the engine was made with"
+            )
+            shown = [mask(value) if isinstance(value, URL) else value for value in (wish, actual)]
+            msg = (
+                f"Application {application!r} asks for {variable}={shown[0]}, but {by} {variable}={shown[1]}, and all "
+                "applications of a process share one "
+                f"engine for {shared}. Give both the same value."
+            )
+            raise SettingsError(msg, variable=variable)
+
+
+def _drop(key: Hashable) -> None:
+    shared = _engines.get(key)
+    if shared is not None:
+        shared.leases -= 1
+        if shared.leases == 0:
+            del _engines[key]
+            _to_dispose.append(shared)
+
+
+def _drain() -> None:
+    """Release the leases of collected owners and dispose engines without leases; called without holding the lock."""
+    while _abandoned:
+        try:
+            lease = _abandoned.popleft()
+        except IndexError:
+            break
+        lease.release()
+    while _to_dispose:
+        try:
+            shared = _to_dispose.popleft()
+        except IndexError:
+            break
+        shared.dispose()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 (another thread of the parent may have held it, and that thread does not exist here)
+    _lock = threading.RLock()
+    for shared in _engines.values():
+        shared.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

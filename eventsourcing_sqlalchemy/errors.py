@@ -1,0 +1,207 @@
+"""Turn the errors of SQLAlchemy, of the drivers and of the databases into the library's exceptions.
+
+The whole mapping is in this module, as tables: SQLSTATE first (PostgreSQL says exactly what happened), then the class
+of the error. Messages carry the first line of what the driver said and never the statement or its parameters.
+
+    PersistenceError
+    ├── InterfaceError
+    └── DatabaseError
+        ├── DataError          the values cannot be stored
+        ├── IntegrityError     somebody else was first (an event, a tracking position)
+        ├── InternalError      the state of a transaction or a cursor is wrong
+        ├── NotSupportedError
+        ├── OperationalError   the database, the network, the pool, a lock
+        │   └── ConnectionLostError   ... and the outcome of what was under way is not known
+        └── ProgrammingError   a table is missing, a right is missing, wrong use
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from eventsourcing.persistence import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    PersistenceError,
+    ProgrammingError,
+)
+
+__all__ = ["ConnectionLostError", "SettingsError", "is_retryable", "sqlstate", "translate"]
+
+
+class SettingsError(EnvironmentError):
+    """An environment variable is missing, malformed or contradicts another one.
+
+    The library itself raises ``EnvironmentError`` for such mistakes. ``variable`` is the name of the variable.
+    """
+
+    def __init__(self, message: str, *, variable: str = "") -> None:
+        super().__init__(message)
+        self.variable = variable
+
+
+class ConnectionLostError(OperationalError):
+    """The connection broke while a statement was under way."""
+
+
+_BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
+    "25006": OperationalError,  # read-only transaction: a standby, or default_transaction_read_only
+    "25P03": OperationalError,  # idle in transaction for too long: the server closed the connection
+}
+
+_BY_SQLSTATE_CLASS: Final[dict[str, type[PersistenceError]]] = {
+    "08": OperationalError,
+    "0A": NotSupportedError,
+    "20": ProgrammingError,
+    "21": ProgrammingError,
+    "22": DataError,
+    "23": IntegrityError,
+    "24": InternalError,
+    "25": InternalError,
+    "26": OperationalError,
+    "28": OperationalError,
+    "2B": InternalError,
+    "2D": InternalError,
+    "3B": InternalError,
+    "3D": ProgrammingError,
+    "3F": ProgrammingError,
+    "40": OperationalError,
+    "42": ProgrammingError,
+    "44": ProgrammingError,
+    "53": OperationalError,
+    "54": OperationalError,
+    "55": OperationalError,
+    "57": OperationalError,
+    "58": OperationalError,
+    "F0": InternalError,
+    "P0": InternalError,
+    "XX": InternalError,
+}
+
+# The names of PEP 249, which SQLAlchemy's wrappers share with every driver, and SQLAlchemy's own classes.
+_BY_CLASS_NAME: Final[dict[str, type[PersistenceError]]] = {
+    "InterfaceError": InterfaceError,
+    "DataError": DataError,
+    "IntegrityError": IntegrityError,
+    "InternalError": InternalError,
+    "NotSupportedError": NotSupportedError,
+    "OperationalError": OperationalError,
+    "ProgrammingError": ProgrammingError,
+    "DatabaseError": DatabaseError,
+    "DBAPIError": DatabaseError,
+    "AmbiguousForeignKeysError": ProgrammingError,
+    "ArgumentError": ProgrammingError,
+    "AsyncContextAlreadyStarted": ProgrammingError,
+    "AsyncContextNotStarted": ProgrammingError,
+    "AwaitRequired": ProgrammingError,
+    "CircularDependencyError": ProgrammingError,
+    "CompileError": ProgrammingError,
+    "ConstraintColumnNotFoundError": ProgrammingError,
+    "DisconnectionError": OperationalError,
+    "DuplicateColumnError": ProgrammingError,
+    "IdentifierError": ProgrammingError,
+    "IllegalStateChangeError": InternalError,
+    "InvalidRequestError": ProgrammingError,
+    "InvalidatePoolError": OperationalError,
+    "MissingGreenlet": ProgrammingError,
+    "MultipleResultsFound": ProgrammingError,
+    "NoForeignKeysError": ProgrammingError,
+    "NoInspectionAvailable": ProgrammingError,
+    "NoReferenceError": ProgrammingError,
+    "NoReferencedColumnError": ProgrammingError,
+    "NoReferencedTableError": ProgrammingError,
+    "NoResultFound": ProgrammingError,
+    "NoSuchColumnError": ProgrammingError,
+    "NoSuchModuleError": InterfaceError,
+    "NoSuchTableError": ProgrammingError,
+    "ObjectNotExecutableError": ProgrammingError,
+    "PendingRollbackError": InternalError,
+    "ResourceClosedError": InternalError,
+    "SQLAlchemyError": PersistenceError,
+    "StatementError": DataError,  # raised for values that a driver or a column type refuses
+    "TimeoutError": OperationalError,  # no connection of the pool became free in time
+    "UnboundExecutionError": ProgrammingError,
+    "UnreflectableTableError": ProgrammingError,
+    "UnsupportedCompilationError": NotSupportedError,
+    "Error": DatabaseError,
+}
+
+# What drivers raise outside of their own hierarchy when a value cannot be sent: psycopg2 a ValueError for a NUL in a
+# text, sqlite3 an OverflowError for an integer of more than 64 bits, pg8000 a struct.error.
+_VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)
+
+# Deadlock, serialisation, lock timeout, lock not available, too many connections, shutdown, starting up, connection
+# trouble.
+_RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03")
+
+
+def sqlstate(error: BaseException | None) -> str | None:
+    """Return the SQLSTATE that the server gave for an error or for one of its causes, or None."""
+    while error is not None:
+        original = getattr(error, "orig", None)
+        if original is not None:
+            error = original
+        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        if code is None and error.args and isinstance(error.args[0], dict):
+            code = error.args[0].get("C")  # pg8000
+        if isinstance(code, str):
+            return code
+        error = error.__cause__
+    return None
+
+
+def is_retryable(error: PersistenceError) -> bool:
+    """Return True when the same call may succeed if it is made again, in a new transaction."""
+    if isinstance(error, ConnectionLostError):
+        return True
+    code = sqlstate(error)
+    if code is not None:
+        return code.startswith(_RETRYABLE)
+    return isinstance(error, OperationalError)
+
+
+def translate(
+    error: Exception, subject: str = "", remedies: Mapping[str, str] = MappingProxyType({})
+) -> PersistenceError:
+    """Return the library's exception for an error of SQLAlchemy or of a driver; raise the result ``from`` the error.
+
+    ``subject`` names the object that the message is about, for example a table. ``remedies`` says what to do, by
+    SQLSTATE. An exception of the library is returned as it is.
+    """
+    if isinstance(error, PersistenceError):
+        return error
+    original = getattr(error, "orig", None)
+    message = _message(error if original is None else original, subject)
+    remedy = remedies.get(sqlstate(error) or "")
+    return _class_of(error)(f"{message}. {remedy}." if remedy else message)
+
+
+def _class_of(error: Exception) -> type[PersistenceError]:
+    code = sqlstate(error)
+    if code is not None:
+        cls = _BY_SQLSTATE.get(code) or _BY_SQLSTATE_CLASS.get(code[:2])
+        if cls is not None:
+            return cls
+    for base in type(error).__mro__:
+        cls = _BY_CLASS_NAME.get(base.__name__)
+        if cls is not None:
+            return cls
+    if isinstance(error, _VALUE_ERRORS) or type(error).__module__ == "struct":
+        return DataError
+    if isinstance(error, OSError):
+        return OperationalError
+    return PersistenceError
+
+
+def _message(error: BaseException, subject: str) -> str:
+    fields = error.args[0] if error.args else None
+    text = str(fields.get("M", "")) if isinstance(fields, dict) else str(error)  # a dict comes from pg8000
+    first_line = text.strip().partition("\n")[0] or type(error).__name__
+    return f"{subject}: {first_line}" if subject else first_line

@@ -1,0 +1,152 @@
+"""One connection of an engine that hears the wake-ups of other processes, and the thread that waits on it.
+
+The connection is taken out of the pool, so subscribers cost the pool nothing. When it breaks, the thread connects
+again, listens first and then lets every subscription look, because nobody knows what was missed. Meanwhile,
+subscriptions poll.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from eventsourcing_sqlalchemy.dialects.base import Dialect, Listener
+    from eventsourcing_sqlalchemy.settings import EngineSettings
+
+__all__ = ["ListenThread"]
+
+logger = logging.getLogger(__name__)
+
+_RECONNECT_FIRST: Final = 0.1
+_RECONNECT_MAX: Final = 5.0
+_JOIN_TIMEOUT: Final = 5.0
+
+
+class Audience(Protocol):
+    """Who is told what was heard."""
+
+    def received(self, payload: str) -> None:
+        """Take a notification."""
+
+    def wake_all(self) -> None:
+        """Know that something may have been missed."""
+
+
+class ListenThread(threading.Thread):
+    """Listens until it is stopped."""
+
+    def __init__(
+        self, audience: Audience, channel: str, engine: Engine, dialect: Dialect, settings: EngineSettings
+    ) -> None:
+        super().__init__(name="eventsourcing-listener", daemon=True)
+        self.ready = threading.Event()
+        """Set when notifications are heard, and when it is known that this takes a while or is not to be."""
+        self.is_live = False
+        """Whether notifications are heard now."""
+        self.is_deaf = False
+        """Whether they cannot be heard through this database URL at all."""
+        self._audience = audience
+        self._channel = channel
+        self._engine = engine
+        self._dialect = dialect
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._alarm = _Alarm()
+        self._connection: Any = None
+
+    def stop(self) -> None:
+        """End the thread and close its connection; returns when both are done."""
+        self._stopping.set()
+        self._alarm.set()
+        if self.is_alive() and threading.current_thread() is not self:
+            self.join(_JOIN_TIMEOUT)
+
+    def run(self) -> None:
+        delay = _RECONNECT_FIRST
+        try:
+            while not self._stopping.is_set():
+                try:
+                    listener = self._connect()
+                    if listener is None:
+                        self.is_deaf = True
+                        return
+                    try:
+                        self._listen(listener)
+                    finally:
+                        self.is_live = False
+                        self._connection.close()
+                    delay = _RECONNECT_FIRST
+                except Exception as error:  # noqa: BLE001 (whatever the driver raises: the answer is to connect again)
+                    logger.info("Wake-ups are not heard for now, subscriptions poll: %s", type(error).__name__)
+                    self.ready.set()
+                    self._stopping.wait(delay)
+                    delay = min(delay * 2, _RECONNECT_MAX)
+        finally:
+            self.ready.set()
+            self._alarm.close()
+
+    def _connect(self) -> Listener | None:
+        if self._settings.listen_url is not None:
+            direct = sa.create_engine(
+                self._settings.listen_url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
+            )
+            proxy = direct.raw_connection()
+        else:
+            proxy = self._engine.raw_connection()
+        proxy.detach()
+        self._connection = proxy
+        driver_connection: Any = proxy.dbapi_connection
+        driver_connection.autocommit = True
+        listener = self._dialect.listen(driver_connection, self._channel)
+        if listener is None:
+            proxy.close()
+            logger.warning(
+                "Wake-ups cannot be heard through this URL (a pooler, or a driver that does not show its "
+                "socket): subscriptions poll. "
+                "Set SQLALCHEMY_LISTEN_URL to a direct connection through psycopg2 or psycopg."
+            )
+        return listener
+
+    def _listen(self, listener: Listener) -> None:
+        poll = select.poll()
+        poll.register(listener.fileno(), select.POLLIN)
+        poll.register(self._alarm.fileno, select.POLLIN)
+        # Listening has begun: what was committed before is found by looking, what comes after is heard.
+        self.is_live = True
+        self._audience.wake_all()
+        self.ready.set()
+        while not self._stopping.is_set():
+            poll.poll()
+            if not self._stopping.is_set():
+                for payload in listener.receive():
+                    self._audience.received(payload)
+
+
+class _Alarm:
+    """A pipe that becomes readable when it is set, for those who wait on sockets."""
+
+    def __init__(self) -> None:
+        self.fileno, self._write = os.pipe()
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def set(self) -> None:
+        with self._lock:
+            # Once closed, the number may belong to another file.
+            if not self._is_closed:
+                os.write(self._write, b"\0")
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            os.close(self.fileno)
+            os.close(self._write)

@@ -1,0 +1,17 @@
+"""Recorders: what an application calls to write and read its events, snapshots and tracking positions."""
+
+from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
+from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
+from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
+from eventsourcing_sqlalchemy.recorders.process import SQLAlchemyProcessRecorder
+from eventsourcing_sqlalchemy.recorders.tracking import SQLAlchemyTrackingRecorder
+from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
+
+__all__ = [
+    "SQLAlchemyAggregateRecorder",
+    "SQLAlchemyApplicationRecorder",
+    "SQLAlchemyProcessRecorder",
+    "SQLAlchemyRecorder",
+    "SQLAlchemySubscription",
+    "SQLAlchemyTrackingRecorder",
+]

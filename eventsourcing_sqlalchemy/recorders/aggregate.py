@@ -1,0 +1,215 @@
+"""Events and snapshots of aggregates."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from eventsourcing.persistence import AggregateRecorder, IntegrityError, OperationalError, StoredEvent
+
+from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.errors import ConnectionLostError
+from eventsourcing_sqlalchemy.models import record_class
+from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, check_identifier
+from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventsourcing.persistence import Tracking
+    from sqlalchemy.orm import Session
+
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from eventsourcing_sqlalchemy.dialects.base import Executor
+    from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+
+__all__ = ["SQLAlchemyAggregateRecorder"]
+
+
+class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
+    """Records the events of aggregates, or with ``for_snapshots`` their snapshots, in the table
+    ``events_table_name``.
+    """
+
+    def __init__(
+        self,
+        datastore: SQLAlchemyDatastore,
+        *,
+        events_table_name: str,
+        schema_name: str | None = None,
+        for_snapshots: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(datastore, schema_name=schema_name, **kwargs)
+        self.events_table_name = events_table_name
+        self._events_kind: TableKind = "snapshots" if for_snapshots else "events"
+        limit = datastore.dialect.identifier_limit
+        check_identifier("table", events_table_name, limit, suffix="" if for_snapshots else EVENTS_INDEX_SUFFIX)
+
+    def _table_specs(self, schema: str | None) -> list[TableSpec]:
+        return [*super()._table_specs(schema), self._spec(self._events_kind, schema, self.events_table_name)]
+
+    @cached_property
+    def events_table(self) -> sa.Table:
+        """The table as SQLAlchemy Core knows it, for queries of one's own."""
+        return next(spec for spec in self._tables if spec.kind == self._events_kind).table()
+
+    @cached_property
+    def events_record_cls(self) -> type[Any]:
+        """A class that is mapped to the table, for queries of one's own; made at first use."""
+        return record_class(self.events_table, self._events_kind)
+
+    # -- writing --
+
+    def insert_events(
+        self, stored_events: Sequence[StoredEvent], *, session: Session | None = None, **kwargs: Any
+    ) -> Sequence[int] | None:
+        """Record events, all or none; returns None, for their ids mean nothing here.
+
+        Inside a transaction of this context, or with ``session``, they are recorded with it. Raises IntegrityError when
+        an event of the same aggregate and version is recorded already.
+        """
+        self._insert(stored_events, session, kwargs)
+        return None
+
+    def _insert(
+        self, stored_events: Sequence[StoredEvent], session: Session | None, kwargs: dict[str, Any]
+    ) -> list[int]:
+        if session is None:
+            session = self.datastore.current_session()
+        if session is not None:
+            return self._insert_in_session(session, stored_events, kwargs)
+        if self._overrides_a_hook:
+            with self.transaction(commit=True) as session:
+                return self._insert_in_session(session, stored_events, kwargs)
+        return self._append(stored_events, kwargs.get("tracking"))
+
+    @cached_property
+    def _overrides_a_hook(self) -> bool:
+        """Whether a subclass takes part in writing, and so needs a session to do it with."""
+        return any(
+            getattr(type(self), hook).__module__ not in _OUR_MODULES
+            for hook in ("_insert_events", "_insert_stored_events", "_insert_tracking")
+            if hasattr(type(self), hook)
+        )
+
+    def _insert_in_session(
+        self, session: Session, stored_events: Sequence[StoredEvent], kwargs: dict[str, Any]
+    ) -> list[int]:
+        self._insert_events(session, stored_events, **kwargs)
+        return self._insert_stored_events(session, stored_events, **kwargs)
+
+    def _insert_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
+        """Take part in the transaction that records events; to be overridden. Called before the events are written."""
+
+    def _insert_stored_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> list[int]:
+        """Write events in a session's transaction and return their ids; may be overridden."""
+        if not stored_events:
+            return []
+        ids = self.datastore.run_in_session(
+            session, lambda executor: self._writer.write(executor, stored_events, None), self._subject
+        )
+        self._wrote_in_session(session)
+        return ids
+
+    def _wrote_in_session(self, session: Session) -> None:
+        """Do what follows from having written, when the session commits."""
+
+    def _append(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+        """Write on a connection of our own.
+
+        When the connection breaks, nobody knows whether the commit took place, and it may still: the old server process
+        may be about to commit. So the same events are written once more. The unique index lets one of the two win, and
+        if it is the first, what it wrote is compared.
+        """
+        try:
+            return self._write_once(stored_events, tracking)
+        except ConnectionLostError:
+            try:
+                return self._write_once(stored_events, tracking)
+            except IntegrityError:
+                ids = self._ids_if_recorded(stored_events, tracking)
+                if ids is None:
+                    raise
+                return ids
+            except OperationalError as error:
+                msg = (
+                    f"{self._subject}: the connection was lost and it is not known whether the events were recorded: "
+                    f"{error}"
+                )
+                raise ConnectionLostError(msg) from error
+
+    def _write_once(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+        writer, dialect = self._writer, self.datastore.dialect
+        with dialect.writing(self.datastore.settings.lock_timeout or 0.0):
+            if not writer.needs_transaction(stored_events, tracking):
+                return self.datastore.run(
+                    lambda executor: writer.write(executor, stored_events, tracking), self._subject
+                )
+
+            def write(executor: Executor) -> list[int]:
+                # An error leaves the transaction open; it is rolled back when the connection goes back to the pool.
+                executor.fetch(dialect.begin_statement)
+                ids = writer.write(executor, stored_events, tracking)
+                executor.fetch("COMMIT")
+                return ids
+
+            return self.datastore.run(write, self._subject)
+
+    def _ids_if_recorded(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int] | None:
+        """Return the ids of these very events, or None unless all of them are recorded with the same topic and
+        state.
+        """
+        column = "id" if self._events_kind == "events" else "0"
+        statement = statements.select_stored(self._rendered_events, self.datastore.dialect.placeholder, column)
+        ids = []
+        for event in stored_events:
+            parameters = (self._bind_id(event.originator_id), event.originator_version)
+            rows = self.datastore.fetch(statement, parameters, self._subject)
+            if not rows or rows[0][1] != event.topic or bytes(rows[0][2]) != bytes(event.state):
+                return None
+            ids.append(rows[0][0])
+        return ids
+
+    # -- reading --
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        """Return the events of an aggregate in the order of their versions, descending with ``desc``; an empty list
+        when there are none.
+        """
+        parameters: list[Any] = [self._bind_id(originator_id)]
+        parameters += [value for value in (gt, lte, limit) if value is not None]
+        statement = statements.select_events(
+            self._rendered_events,
+            self.datastore.dialect.placeholder,
+            gt=gt is not None,
+            lte=lte is not None,
+            desc=desc,
+            limit=limit is not None,
+        )
+        rows = self.datastore.fetch(statement, parameters, self._subject)
+        return [StoredEvent(originator_id, version, topic, bytes(state)) for version, topic, state in rows]
+
+    @cached_property
+    def _rendered_events(self) -> str:
+        return self._render(self._events_kind)
+
+    @cached_property
+    def _subject(self) -> str:
+        """How messages name the table."""
+        return f"Table {self._table(self._events_kind)}"
+
+
+_OUR_MODULES = frozenset(
+    f"eventsourcing_sqlalchemy.recorders.{name}" for name in ("aggregate", "application", "process", "tracking")
+)

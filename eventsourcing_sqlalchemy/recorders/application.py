@@ -1,0 +1,112 @@
+"""Events of aggregates that are also one sequence, which other applications follow."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
+
+from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
+from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventsourcing.persistence import StoredEvent, Tracking
+    from sqlalchemy.orm import Session
+
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+
+__all__ = ["SQLAlchemyApplicationRecorder"]
+
+
+class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationRecorder):
+    """Records the events of an application; the order of their ids is the order in which they become visible."""
+
+    def __init__(
+        self,
+        datastore: SQLAlchemyDatastore,
+        *,
+        events_table_name: str = "stored_events",
+        schema_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(datastore, events_table_name=events_table_name, schema_name=schema_name, **kwargs)
+
+    def insert_events(
+        self, stored_events: Sequence[StoredEvent], *, session: Session | None = None, **kwargs: Any
+    ) -> Sequence[int] | None:
+        """Record events, all or none, and return their notification ids in the order of the events.
+
+        Inside a transaction of this context, or with ``session``, they are recorded with it. Raises IntegrityError when
+        an event of the same aggregate and version is recorded already.
+        """
+        return self._insert(stored_events, session, kwargs)
+
+    def _append(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+        ids = super()._append(stored_events, tracking)
+        if stored_events:
+            self.datastore.committed(self.wakeup_key)
+        return ids
+
+    def _wrote_in_session(self, session: Session) -> None:
+        self.datastore.will_commit(session, self.wakeup_key)
+
+    @cached_property
+    def wakeup_key(self) -> int:
+        """The number that stands for the table of events in wake-ups."""
+        return self._table("events").key
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> list[Notification]:
+        """Return at most ``limit`` notifications with ids from ``start`` (or after it) to ``stop``, with one of the
+        ``topics`` if there are any.
+        """
+        comparison = None if start is None else ">=" if inclusive_of_start else ">"
+        statement = statements.select_notifications(
+            self._rendered_events,
+            self.datastore.dialect.placeholder,
+            start=comparison,
+            stop=stop is not None,
+            topics=len(topics),
+        )
+        parameters = [value for value in (start, stop) if value is not None] + [*topics, limit]
+        rows = self.datastore.fetch(statement, parameters, self._subject)
+        read_id = self._read_id
+        return [
+            Notification(read_id(originator_id), version, topic, bytes(state), number)
+            for number, originator_id, version, topic, state in rows
+        ]
+
+    @cached_property
+    def _read_id(self) -> Any:
+        return self.datastore.dialect.read_originator_id(self.datastore.originator_id_type)
+
+    def max_notification_id(self) -> int | None:
+        """Return the highest notification id, or None when there are no events."""
+        statement = statements.select_max_notification_id(self._render("events", parameters=False))
+        number: int | None = self.datastore.fetch(statement, (), self._subject)[0][0]
+        return number
+
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
+        """Return an iterator of the notifications with ids above ``gt``, which waits for new ones and ends when it
+        is stopped.
+        """
+        # A scoped session is not read from here: it would keep a transaction open in the thread of the subscriber for
+        # as long as it waits.
+        datastore = self.datastore.apart()
+        recorder = self
+        if datastore is not self.datastore:
+            recorder = SQLAlchemyApplicationRecorder(
+                datastore, events_table_name=self.events_table_name, schema_name=self.schema_name
+            )
+        return SQLAlchemySubscription(recorder, gt=gt, topics=topics)

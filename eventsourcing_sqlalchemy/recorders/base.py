@@ -1,0 +1,85 @@
+"""What all recorders share: their tables, and transactions."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing.persistence import Recorder
+
+from eventsourcing_sqlalchemy.naming import TableName, check_identifier
+from eventsourcing_sqlalchemy.tables import TableSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from eventsourcing_sqlalchemy.dialects.base import EventWriter
+    from eventsourcing_sqlalchemy.tables import TableKind
+    from eventsourcing_sqlalchemy.transactions import Transaction
+
+__all__ = ["SQLAlchemyRecorder"]
+
+
+class SQLAlchemyRecorder(Recorder):
+    """A recorder on a datastore; ``schema_name`` None means the schema that the database uses by default."""
+
+    def __init__(self, datastore: SQLAlchemyDatastore, *, schema_name: str | None = None) -> None:
+        super().__init__()
+        self.datastore = datastore
+        self.schema_name = schema_name or None
+        if self.schema_name is not None:
+            self.check_identifier_length(self.schema_name)
+
+    def check_identifier_length(self, name: str) -> None:
+        """Raise ProgrammingError if ``name`` cannot be the name of a table or schema in this database."""
+        check_identifier("name", name, self.datastore.dialect.identifier_limit)
+
+    def create_table(self) -> None:
+        """Make the tables of this recorder, and their schema, where they do not exist, and check those that do.
+
+        Safe when many processes call it at once. Raises ProgrammingError for a table of another shape and for a missing
+        right.
+        """
+        self.datastore.create_tables(self._tables)
+
+    def transaction(self, commit: bool = True) -> Transaction:
+        """Return a context manager that yields a ``Session`` whose changes commit together with the events that are
+        recorded in its block.
+        """
+        return self.datastore.transaction(commit=commit)
+
+    @cached_property
+    def _tables(self) -> list[TableSpec]:
+        """The tables that the recorder needs; resolved at first use, because the default schema is known to the
+        database alone.
+        """
+        return self._table_specs(self.schema_name or self.datastore.default_schema())
+
+    def _table_specs(self, schema: str | None) -> list[TableSpec]:
+        return []
+
+    def _spec(self, kind: TableKind, schema: str | None, name: str) -> TableSpec:
+        return TableSpec(kind, TableName(schema, name), self.datastore.originator_id_type)
+
+    def _table(self, kind: TableKind) -> TableName:
+        return next(spec.name for spec in self._tables if spec.kind == kind)
+
+    def _render(self, kind: TableKind, *, parameters: bool = True) -> str:
+        return self.datastore.dialect.render(self._table(kind), parameters=parameters)
+
+    @cached_property
+    def _writer(self) -> EventWriter:
+        """What writes to the tables of this recorder."""
+        names = {spec.kind: spec.name for spec in self._tables}
+        return self.datastore.dialect.writer(
+            events=names.get("events") or names.get("snapshots"),
+            ordered="events" in names,
+            tracking=names.get("tracking"),
+            originator_id_type=self.datastore.originator_id_type,
+            settings=self.datastore.settings,
+        )
+
+    @cached_property
+    def _bind_id(self) -> Callable[..., Any]:
+        return self.datastore.dialect.bind_originator_id(self.datastore.originator_id_type)

@@ -1,0 +1,55 @@
+"""Events of an application that follows others, together with how far it has followed them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing.persistence import ProcessRecorder
+
+from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
+from eventsourcing_sqlalchemy.recorders.tracking import SQLAlchemyTrackingRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventsourcing.persistence import StoredEvent, Tracking
+    from sqlalchemy.orm import Session
+
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+
+__all__ = ["SQLAlchemyProcessRecorder"]
+
+
+class SQLAlchemyProcessRecorder(SQLAlchemyTrackingRecorder, SQLAlchemyApplicationRecorder, ProcessRecorder):
+    """Records new events and the position of the notification that they follow from, in one statement.
+
+    Of two that process the same notification, one wins; the other gets IntegrityError and writes nothing.
+    """
+
+    def __init__(
+        self,
+        datastore: SQLAlchemyDatastore,
+        *,
+        events_table_name: str = "stored_events",
+        tracking_table_name: str = "notification_tracking",
+        schema_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            datastore,
+            events_table_name=events_table_name,
+            tracking_table_name=tracking_table_name,
+            schema_name=schema_name,
+            **kwargs,
+        )
+
+    def _insert_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
+        # Before the events, everywhere: their writer lock is taken last.
+        tracking: Tracking | None = kwargs.get("tracking")
+        if tracking is not None:
+            self._insert_tracking(session, tracking)
+
+    def _ids_if_recorded(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int] | None:
+        if tracking is not None and self.max_tracking_id(tracking.application_name) != tracking.notification_id:
+            return None
+        return super()._ids_if_recorded(stored_events, tracking)

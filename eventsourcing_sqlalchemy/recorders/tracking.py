@@ -1,0 +1,93 @@
+"""How far the events of other applications have been processed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from eventsourcing.persistence import IntegrityError, TrackingRecorder
+
+from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.errors import ConnectionLostError
+from eventsourcing_sqlalchemy.models import record_class
+from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
+
+if TYPE_CHECKING:
+    from eventsourcing.persistence import Tracking
+    from sqlalchemy.orm import Session
+
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from eventsourcing_sqlalchemy.tables import TableSpec
+
+__all__ = ["SQLAlchemyTrackingRecorder"]
+
+
+class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
+    """Records one position for each followed application; it only moves forward.
+
+    To keep a view in the same transaction, subclass it, open ``self.transaction()`` and call
+    ``self._insert_tracking(session, tracking)`` in it.
+    """
+
+    def __init__(
+        self,
+        datastore: SQLAlchemyDatastore,
+        *,
+        tracking_table_name: str = "notification_tracking",
+        schema_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(datastore, schema_name=schema_name, **kwargs)
+        self.check_identifier_length(tracking_table_name)
+        self.tracking_table_name = tracking_table_name
+
+    def _table_specs(self, schema: str | None) -> list[TableSpec]:
+        return [*super()._table_specs(schema), self._spec("tracking", schema, self.tracking_table_name)]
+
+    @cached_property
+    def tracking_table(self) -> sa.Table:
+        """The table as SQLAlchemy Core knows it, for queries of one's own."""
+        return next(spec for spec in self._tables if spec.kind == "tracking").table()
+
+    @cached_property
+    def tracking_record_cls(self) -> type[Any]:
+        """A class that is mapped to the table, for queries of one's own; made at first use."""
+        return record_class(self.tracking_table, "tracking")
+
+    def insert_tracking(self, tracking: Tracking) -> None:
+        """Record a position; raises IntegrityError, and writes nothing, unless it is ahead of the recorded one."""
+        session = self.datastore.current_session()
+        if session is not None:
+            self._insert_tracking(session, tracking)
+            return
+        try:
+            self._track(tracking)
+        except ConnectionLostError:
+            # Whether the position was recorded is not known. If it was, this is the same position.
+            try:
+                self._track(tracking)
+            except IntegrityError:
+                if self.max_tracking_id(tracking.application_name) != tracking.notification_id:
+                    raise
+
+    def _track(self, tracking: Tracking) -> None:
+        with self.datastore.dialect.writing(self.datastore.settings.lock_timeout or 0.0):
+            self.datastore.run(lambda executor: self._writer.write(executor, (), tracking), self._tracking_subject)
+
+    def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
+        """Record a position in a session's transaction; may be overridden, and called by views."""
+        self.datastore.run_in_session(
+            session, lambda executor: self._writer.write(executor, (), tracking), self._tracking_subject
+        )
+
+    def max_tracking_id(self, application_name: str) -> int | None:
+        """Return the recorded position of an application, or None."""
+        statement = statements.select_max_tracking_id(self._render("tracking"), self.datastore.dialect.placeholder)
+        rows = self.datastore.fetch(statement, (application_name,), self._tracking_subject)
+        return rows[0][0] if rows else None
+
+    @cached_property
+    def _tracking_subject(self) -> str:
+        """How messages name the table."""
+        return f"Table {self._table('tracking')}"

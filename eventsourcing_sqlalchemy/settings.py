@@ -1,0 +1,257 @@
+"""Read the environment variables. Nothing else in this package does, and this module does nothing else.
+
+A variable is looked up for the application first (``TRAININGSCHOOL_SQLALCHEMY_SCHEMA``), then for all
+(``SQLALCHEMY_SCHEMA``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
+
+from eventsourcing.utils import Environment, strtobool
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from eventsourcing_sqlalchemy.dialects import SUPPORTED, supported_text
+from eventsourcing_sqlalchemy.errors import SettingsError
+from eventsourcing_sqlalchemy.naming import environment_name, expand_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["EngineSettings", "Settings", "mask", "parse_url"]
+
+OriginatorIDType = Literal["uuid", "text"]
+
+_T = TypeVar("_T")
+
+_ALIASES: Final = {"postgres": "postgresql"}  # what some platforms give
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What an application asks of the engine that it shares with others; None means that it asks for nothing. Times
+    are seconds.
+    """
+
+    pool_size: int | None = None
+    max_overflow: int | None = None
+    pool_timeout: float | None = None
+    pool_recycle: float | None = None
+    pool_pre_ping: bool | None = None
+    connect_timeout: float | None = None
+    lock_timeout: float | None = None
+    idle_in_transaction_session_timeout: float | None = None
+    prepare_statements: Literal["auto", "on", "off"] | None = None
+    listen_url: URL | None = None
+    sqlite_synchronous: Literal["FULL", "NORMAL"] | None = None
+
+    def asked(self) -> Iterator[tuple[str, Any]]:
+        """Yield (name of the variable, value) of what is asked for."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                yield f"SQLALCHEMY_{field.name.upper()}", value
+
+    def get(self, variable: str) -> Any:
+        """Return the value for the name of a variable, or None."""
+        return getattr(self, variable.removeprefix("SQLALCHEMY_").lower())
+
+    def or_else(self, other: EngineSettings) -> EngineSettings:
+        """Return these settings, with those of ``other`` where nothing is asked for."""
+        mine = {field.name: getattr(self, field.name) for field in fields(self)}
+        theirs = {field.name: getattr(other, field.name) for field in fields(self)}
+        return EngineSettings(**{name: theirs[name] if value is None else value for name, value in mine.items()})
+
+
+DEFAULTS: Final = EngineSettings(
+    pool_size=5,
+    max_overflow=10,
+    pool_timeout=30.0,
+    pool_recycle=1800.0,
+    # No ping by default: a connection that the server closed while it was idle is recognised without a round trip, and
+    # what breaks later is retried.
+    pool_pre_ping=False,
+    connect_timeout=5.0,
+    lock_timeout=5.0,
+    idle_in_transaction_session_timeout=30.0,
+    prepare_statements="auto",
+    sqlite_synchronous="FULL",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one application, checked."""
+
+    application: str
+    url: URL | None
+    schema: str | None
+    table_prefix: str
+    autoflush: bool
+    originator_id_type: OriginatorIDType
+    scoped_session_topic: str | None
+    connection_creator_topic: str | None
+    engine_topic: str | None
+    engine: EngineSettings
+
+    @classmethod
+    def read(cls, env: Environment) -> Settings:
+        """Read the settings of the application that ``env`` is for; raises SettingsError, which names the variable
+        and what it accepts.
+        """
+        read = _Reader(env)
+        return cls(
+            application=env.name,
+            url=read.url("SQLALCHEMY_URL"),
+            schema=read.template("SQLALCHEMY_SCHEMA"),
+            table_prefix=read.template("SQLALCHEMY_TABLE_PREFIX") or "",
+            autoflush=read.boolean("SQLALCHEMY_AUTOFLUSH", default=True),
+            originator_id_type=cast(
+                "OriginatorIDType", (read.choice("ORIGINATOR_ID_TYPE", ("uuid", "text")) or "uuid")
+            ),
+            scoped_session_topic=read.text("SQLALCHEMY_SCOPED_SESSION_TOPIC"),
+            connection_creator_topic=read.text("SQLALCHEMY_CONNECTION_CREATOR_TOPIC"),
+            engine_topic=read.text("SQLALCHEMY_ENGINE_TOPIC"),
+            engine=EngineSettings(
+                pool_size=read.number("SQLALCHEMY_POOL_SIZE", int, minimum=1),
+                max_overflow=read.number("SQLALCHEMY_MAX_OVERFLOW", int, minimum=0),
+                pool_timeout=read.number("SQLALCHEMY_POOL_TIMEOUT", float, minimum=0),
+                pool_recycle=read.number("SQLALCHEMY_POOL_RECYCLE", float, minimum=-1),
+                pool_pre_ping=read.optional_boolean("SQLALCHEMY_POOL_PRE_PING"),
+                connect_timeout=read.number("SQLALCHEMY_CONNECT_TIMEOUT", float, minimum=0),
+                lock_timeout=read.number("SQLALCHEMY_LOCK_TIMEOUT", float, minimum=0),
+                idle_in_transaction_session_timeout=read.number(
+                    "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", float, minimum=0
+                ),
+                prepare_statements=cast(
+                    'Literal["auto", "on", "off"] | None',
+                    read.choice("SQLALCHEMY_PREPARE_STATEMENTS", ("auto", "on", "off")),
+                ),
+                listen_url=read.url("SQLALCHEMY_LISTEN_URL"),
+                sqlite_synchronous=cast(
+                    'Literal["FULL", "NORMAL"] | None',
+                    read.choice("SQLALCHEMY_SQLITE_SYNCHRONOUS", ("FULL", "NORMAL")),
+                ),
+            ),
+        )
+
+    @classmethod
+    def read_create_table(cls, env: Environment) -> bool:
+        """Return whether tables are to be made (CREATE_TABLE, default yes)."""
+        return _Reader(env).boolean("CREATE_TABLE", default=True)
+
+
+class _Reader:
+    """One variable of one application at a time; errors name the variable, the value (unless it may be secret) and
+    the accepted form.
+    """
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+
+    def raw(self, key: str) -> tuple[str, str] | None:
+        """Return (name of the variable that is set, its value), or None."""
+        keys = self._env.create_keys(key)
+        exportable = f"{environment_name(self._env.name)}_{key}"
+        if self._env.name and exportable not in keys:
+            keys.insert(1, exportable)
+        for name in keys:
+            value = dict.get(self._env, name)
+            if value is not None:
+                return name, value
+        return None
+
+    def text(self, key: str) -> str | None:
+        found = self.raw(key)
+        return (found[1].strip() or None) if found else None
+
+    def template(self, key: str) -> str | None:
+        # Not stripped: a space at an end of a name is a part of it. An empty value means none, and overrides one that
+        # is set for all.
+        found = self.raw(key)
+        return (expand_template(found[1], self._env.name, found[0]) or None) if found else None
+
+    def url(self, key: str) -> URL | None:
+        found = self.raw(key)
+        if found is None:
+            return None
+        variable, value = found
+        if not value.strip():
+            if key == "SQLALCHEMY_LISTEN_URL":
+                return None
+            raise self._error(variable, "is empty", "Set it, e.g. sqlite:///school.db or postgresql://user@host/db")
+        return parse_url(value.strip(), variable, self._env.name)
+
+    def boolean(self, key: str, *, default: bool) -> bool:
+        value = self.optional_boolean(key)
+        return default if value is None else value
+
+    def optional_boolean(self, key: str) -> bool | None:
+        found = self.raw(key)
+        if found is None or not found[1].strip():
+            return None
+        try:
+            return bool(strtobool(found[1].strip()))
+        except ValueError:
+            raise self._error(found[0], f"is {found[1]!r}", "Accepted are yes, no, true, false, on, off, 1, 0") from None
+
+    def number(self, key: str, kind: Callable[[str], _T], *, minimum: float) -> _T | None:
+        found = self.raw(key)
+        if found is None or not found[1].strip():
+            return None
+        try:
+            value = kind(found[1])
+        except ValueError:
+            value = None
+        # The comparison is written so that "nan" is refused too.
+        if value is None or not minimum <= cast("Any", value) < float("inf"):
+            what = "a whole number" if kind is int else "a number of seconds"
+            raise self._error(found[0], f"is {found[1]!r}", f"Accepted is {what}, at least {minimum:g}")
+        return value
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
+        found = self.raw(key)
+        if found is None or not found[1].strip():
+            return None
+        for choice in choices:
+            if found[1].strip().lower() == choice.lower():
+                return choice
+        raise self._error(found[0], f"is {found[1]!r}", f"Accepted are {' and '.join(choices)}")
+
+    def _error(self, variable: str, what: str, remedy: str) -> SettingsError:
+        msg = f"{variable} {what} (application {self._env.name!r}). {remedy}."
+        return SettingsError(msg, variable=variable)
+
+
+def parse_url(value: str, variable: str = "url", application: str = "") -> URL:
+    """Return the URL with its driver named; raises SettingsError for a malformed one and for databases and drivers
+    that do not work.
+    """
+    whose = f" (application {application!r})" if application else ""
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):
+        # Neither chained nor quoted: a malformed URL may hold a password in any place.
+        msg = (
+            f"{variable} is not a database URL{whose}. The form is postgresql://user:password@host/database or "
+            "sqlite:///file.db."
+        )
+        raise SettingsError(msg, variable=variable) from None
+    backend, _, driver = url.drivername.partition("+")
+    backend = _ALIASES.get(backend, backend)
+    dialect = SUPPORTED.get(backend)
+    if dialect is not None and not driver:
+        # Always the same one, whatever else is installed and whatever SQLAlchemy would choose.
+        driver = next(iter(dialect.drivers))
+    if dialect is None or driver not in dialect.drivers:
+        msg = f"{variable} names {url.drivername!r}{whose}, which does not work here. These do: {supported_text()}."
+        raise SettingsError(msg, variable=variable)
+    return url.set(drivername=f"{backend}+{driver}")
+
+
+def mask(url: URL) -> str:
+    """Return the URL for people: without password, and without its query, where drivers accept secrets too."""
+    return url.set(query={}).render_as_string(hide_password=True)

@@ -1,0 +1,89 @@
+"""Follow the events of an application as they are recorded.
+
+A subscription reads in the thread that iterates over it, and sleeps between reads until it is woken. It has no thread
+and no connection of its own.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
+    from eventsourcing_sqlalchemy.wakeups import Waiter
+
+__all__ = ["SQLAlchemySubscription"]
+
+_PAGE: Final = 500
+
+
+class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
+    """An iterator of notifications that waits for new ones. One thread may iterate; any thread may stop it.
+
+    The first iteration begins to hear wake-ups before it reads, so that nothing falls between.
+    """
+
+    _recorder: SQLAlchemyApplicationRecorder
+
+    def __init__(
+        self, recorder: SQLAlchemyApplicationRecorder, gt: int | None = None, topics: Sequence[str] = ()
+    ) -> None:
+        super().__init__(recorder=recorder, gt=gt, topics=tuple(topics))
+        self._notifications: Sequence[Notification] = ()
+        self._position = 0
+        self._waiter: Waiter | None = None
+        self._leave: weakref.finalize[Any, Any] | None = None
+
+    def __exit__(self, *args: object, **kwargs: Any) -> None:
+        super().__exit__(*args, **kwargs)
+        self._close()
+
+    def stop(self) -> None:
+        """End the iteration, also one that waits."""
+        super().stop()
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.wake()
+
+    def __next__(self) -> Notification:
+        """Return the next notification; waits when there is none. Raises StopIteration once the subscription is
+        stopped.
+        """
+        while not self._has_been_stopped:
+            if self._position < len(self._notifications):
+                notification = self._notifications[self._position]
+                self._position += 1
+                return notification
+            if self._waiter is None:
+                self._waiter = self._recorder.datastore.wait_for(self._recorder.wakeup_key)
+                self._leave = weakref.finalize(self, self._waiter.close)
+                continue
+            self._waiter.clear()
+            self._read()
+            if not self._notifications and not self._has_been_stopped:
+                self._waiter.sleep()
+        self._close()
+        raise StopIteration
+
+    def _read(self) -> None:
+        """Read the next page."""
+        # With topics, what was passed over need not be read again. Nothing becomes visible later with an id up to this
+        # one.
+        passed = self._recorder.max_notification_id() if self._topics else None
+        self._notifications = self._recorder.select_notifications(
+            start=self._last_notification_id, limit=_PAGE, topics=self._topics, inclusive_of_start=False
+        )
+        self._position = 0
+        if self._notifications:
+            self._last_notification_id = self._notifications[-1].id
+        elif passed is not None:
+            self._last_notification_id = max(passed, self._last_notification_id or 0)
+
+    def _close(self) -> None:
+        if self._leave is not None:
+            self._leave()

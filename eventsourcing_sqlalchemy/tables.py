@@ -1,0 +1,149 @@
+"""The tables: events, snapshots and tracking. Their shapes are those of the published package, so that its tables are
+served as they are.
+
+New tables differ where that costs no compatibility: names of applications have no limit, and an id of SQLite is never
+used a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Literal
+
+import sqlalchemy as sa
+from eventsourcing.persistence import ProgrammingError
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy_utils import UUIDType
+
+from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName, quote
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.dialects.base import Dialect, Executor, TableShape
+    from eventsourcing_sqlalchemy.settings import OriginatorIDType
+
+__all__ = ["TableKind", "TableSpec", "missing_tables"]
+
+TableKind = Literal["events", "snapshots", "tracking"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table that a recorder needs."""
+
+    kind: TableKind
+    name: TableName
+    originator_id_type: OriginatorIDType = "uuid"
+
+    def table(self) -> sa.Table:
+        """Return the table for SQLAlchemy, in a MetaData of its own."""
+        return _build(self.kind, self.name.schema, self.name.name, self.originator_id_type)
+
+    def ddl(self, dialect: Callable[[], sa.Dialect]) -> str:
+        """Return the statements that make the table where it does not exist, separated by a semicolon and a line feed.
+
+        ``dialect`` is SQLAlchemy's.
+        """
+        template = _compile(dialect, self.kind, self.originator_id_type, self.name.schema is not None)
+        # The placeholders are quoted in the template, so the longer one goes first.
+        return (
+            template.replace(quote(_TABLE + EVENTS_INDEX_SUFFIX), quote(self.name.name + EVENTS_INDEX_SUFFIX))
+            .replace(quote(_TABLE), quote(self.name.name))
+            .replace(quote(_SCHEMA), quote(self.name.schema or ""))
+        )
+
+
+# Stand for the names in compiled statements; they need quotes, so that the compiler writes them.
+_SCHEMA: Final = "<schema>"
+_TABLE: Final = "<table>"
+
+
+def _build(kind: TableKind, schema: str | None, name: str, originator_id_type: OriginatorIDType) -> sa.Table:
+    metadata = sa.MetaData()
+    if kind == "tracking":
+        return sa.Table(
+            name,
+            metadata,
+            sa.Column("application_name", sa.Text, primary_key=True),
+            sa.Column("notification_id", sa.BigInteger, nullable=False),
+            schema=schema,
+        )
+    is_key = kind == "snapshots"
+    columns: list[sa.Column[object]] = [
+        sa.Column(
+            "originator_id",
+            UUIDType() if originator_id_type == "uuid" else sa.Text(),
+            primary_key=is_key,
+            nullable=False,
+        ),
+        sa.Column("originator_version", sa.BigInteger, primary_key=is_key, autoincrement=False, nullable=False),
+        sa.Column("topic", sa.Text, nullable=False),
+        sa.Column("state", sa.LargeBinary, nullable=False),
+    ]
+    if is_key:
+        return sa.Table(name, metadata, *columns, schema=schema)
+    # Only INTEGER makes the id of SQLite.
+    key = sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True)
+    index = sa.Index(name + EVENTS_INDEX_SUFFIX, "originator_id", "originator_version", unique=True)
+    return sa.Table(name, metadata, key, *columns, index, schema=schema, sqlite_autoincrement=True)
+
+
+@lru_cache
+def _compile(
+    dialect: Callable[[], sa.Dialect], kind: TableKind, originator_id_type: OriginatorIDType, has_schema: bool
+) -> str:
+    table = _build(kind, _SCHEMA if has_schema else None, _TABLE, originator_id_type)
+    elements: list[CreateTable | CreateIndex] = [CreateTable(table, if_not_exists=True)]
+    elements += [CreateIndex(index, if_not_exists=True) for index in table.indexes]
+    return ";\n".join(str(element.compile(dialect=dialect())).strip() for element in elements)
+
+
+# What a column must be for us to use it; a table may have more columns.
+_TEXTS: Final = ("text", "varchar", "character varying")
+_INTEGERS: Final = ("bigint", "integer")
+_BINARY: Final = ("bytea", "blob", "binary")
+_COLUMNS: Final[dict[TableKind, dict[str, tuple[str, ...]]]] = {
+    "events": {"id": _INTEGERS, "originator_version": _INTEGERS, "topic": _TEXTS, "state": _BINARY},
+    "snapshots": {"originator_version": _INTEGERS, "topic": _TEXTS, "state": _BINARY},
+    "tracking": {"application_name": _TEXTS, "notification_id": _INTEGERS},
+}
+_ORIGINATOR_ID: Final[dict[OriginatorIDType, tuple[str, ...]]] = {"uuid": ("uuid", "blob", "binary"), "text": _TEXTS}
+_UNIQUE: Final[dict[TableKind, frozenset[str]]] = {
+    "events": frozenset({"originator_id", "originator_version"}),
+    "snapshots": frozenset({"originator_id", "originator_version"}),
+    "tracking": frozenset({"application_name"}),
+}
+
+
+def missing_tables(executor: Executor, dialect: Dialect, specs: Sequence[TableSpec]) -> list[TableSpec]:
+    """Return the tables that do not exist; raises ProgrammingError for one that exists with a shape that does not
+    serve.
+    """
+    shapes = dialect.describe(executor, [spec.name for spec in specs])
+    for spec in specs:
+        if spec.name in shapes:
+            _verify(spec, shapes[spec.name])
+    return [spec for spec in specs if spec.name not in shapes]
+
+
+def _verify(spec: TableSpec, shape: TableShape) -> None:
+    wanted = dict(_COLUMNS[spec.kind])
+    if spec.kind != "tracking":
+        wanted["originator_id"] = _ORIGINATOR_ID[spec.originator_id_type]
+    faults = []
+    for column, types in wanted.items():
+        found = shape.columns.get(column)
+        if found is None:
+            faults.append(f"it has no column {column}")
+        elif not found.startswith(types):
+            faults.append(f"its column {column} is of type {found}, not {types[0]}")
+    if _UNIQUE[spec.kind] not in shape.unique:
+        faults.append(f"it has no unique index on {' and '.join(sorted(_UNIQUE[spec.kind]))}")
+    if faults:
+        msg = (
+            f"The table {spec.name} exists but cannot be used for {spec.kind} with "
+            f"ORIGINATOR_ID_TYPE={spec.originator_id_type}: {'; '.join(faults)}. "
+            "Set another SQLALCHEMY_SCHEMA or SQLALCHEMY_TABLE_PREFIX, or move that table away."
+        )
+        raise ProgrammingError(msg)

@@ -1,0 +1,232 @@
+"""Wake subscriptions when events have been recorded: at once in this process, by notifications in others.
+
+A wake-up says only "look": subscriptions read the table, and they look now and then without being woken, so a lost
+wake-up costs time and nothing else. After a commit, one background thread tells other processes (telling them inside of
+the transaction would make all writers of a server take turns). One connection listens for all subscriptions of an
+engine, and only while there are any.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from eventsourcing.persistence import PersistenceError
+
+from eventsourcing_sqlalchemy.listener import ListenThread
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.dialects.base import Executor
+    from eventsourcing_sqlalchemy.engines import SharedEngine
+
+__all__ = ["CHANNEL", "Waiter", "Wakeups", "payload"]
+
+logger = logging.getLogger(__name__)
+
+CHANNEL: Final = "eventsourcing_sqlalchemy"
+
+# How often a subscription looks without being woken: rarely where wake-ups of other processes are heard, often where
+# they are not. Seconds.
+POLL_WHEN_LISTENING: Final = 1.0
+POLL_WHEN_DEAF: Final = 0.1
+
+_NOTIFY_INTERVAL: Final = 0.005
+_NOTIFIER_IDLE: Final = 1.0
+_JOIN_TIMEOUT: Final = 5.0
+_MAX_KEYS_PER_PAYLOAD: Final = 400  # of 17 bytes each, under PostgreSQL's 8000
+
+_senders = itertools.count()
+
+
+class Waiter:
+    """A subscription's place to sleep."""
+
+    def __init__(self, wakeups: Wakeups, key: int) -> None:
+        self._wakeups = wakeups
+        self._event = threading.Event()
+        self.key = key
+
+    def clear(self) -> None:
+        """Forget earlier wake-ups; to be called before reading."""
+        self._event.clear()
+
+    def wake(self) -> None:
+        """End the sleep, or the next one."""
+        self._event.set()
+
+    def sleep(self) -> None:
+        """Return when woken, or when it is time to look anyway."""
+        self._event.wait(self._wakeups.poll_interval)
+
+    def close(self) -> None:
+        """Leave; the last one ends the listening. Safe to call again."""
+        self._wakeups.leave(self)
+
+
+class Wakeups:
+    """The wake-ups of one engine."""
+
+    def __init__(self, shared: SharedEngine) -> None:
+        self._shared = shared
+        self._can_notify = shared.dialect.can_notify
+        self._notify_statement = shared.dialect.notify_statement
+        self._is_private = not shared.outlives_connections
+        self._start()
+        _all.add(self)
+
+    def _start(self) -> None:
+        # The lock guards the fields below, for operations in memory only.
+        self._lock = threading.Lock()
+        self._waiters: dict[int, set[Waiter]] = {}
+        self._listening: ListenThread | None = None
+        self._is_deaf = False
+        self._pending: set[int] = set()
+        self._notifier: threading.Thread | None = None
+        self._has_pending = threading.Condition(self._lock)
+        self._is_closed = False
+        self._sender = f"{os.getpid():x}-{os.urandom(4).hex()}-{next(_senders):x}"
+
+    @property
+    def poll_interval(self) -> float:
+        """How long a subscription may sleep, in seconds."""
+        listening = self._listening
+        hears_all = self._is_private or (listening is not None and listening.is_live)
+        return POLL_WHEN_LISTENING if hears_all else POLL_WHEN_DEAF
+
+    # -- sleepers --
+
+    def join(self, key: int) -> Waiter:
+        """Return a waiter for the events of a table; wake-ups are heard from now on, so what is read afterwards
+        misses nothing.
+        """
+        waiter = Waiter(self, key)
+        started = None
+        with self._lock:
+            self._waiters.setdefault(key, set()).add(waiter)
+            if self._listening is not None and self._listening.is_deaf:
+                self._is_deaf = True
+            if self._can_notify and self._listening is None and not self._is_deaf:
+                shared = self._shared
+                started = self._listening = ListenThread(self, CHANNEL, shared.engine, shared.dialect, shared.settings)
+            listening = self._listening
+        if started is not None:
+            started.start()
+        if listening is not None:
+            listening.ready.wait(self._shared.settings.connect_timeout)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        ended = None
+        with self._lock:
+            waiters = self._waiters.get(waiter.key)
+            if waiters is not None:
+                waiters.discard(waiter)
+                if not waiters:
+                    del self._waiters[waiter.key]
+            if not self._waiters and self._listening is not None:
+                ended, self._listening = self._listening, None
+                self._is_deaf = ended.is_deaf
+        if ended is not None:
+            ended.stop()
+
+    def wake(self, keys: Iterable[int]) -> None:
+        """Wake the subscriptions of this process."""
+        with self._lock:
+            waiters = [waiter for key in keys for waiter in self._waiters.get(key, ())]
+        for waiter in waiters:
+            waiter.wake()
+
+    def wake_all(self) -> None:
+        """Wake every subscription of this process: nobody knows what was missed."""
+        with self._lock:
+            keys = list(self._waiters)
+        self.wake(keys)
+
+    # -- to others --
+
+    def received(self, payload: str) -> None:
+        """Wake the subscriptions that a notification is for; one of our own has been served already."""
+        sender, *keys = payload.split(",")
+        if sender != self._sender:
+            self.wake([(number ^ (1 << 63)) - (1 << 63) for number in (int(key, 16) for key in keys)])
+
+    def committed(self, key: int) -> None:
+        """Wake the subscriptions of this process, and soon those of others, because events were committed."""
+        if self._waiters:
+            self.wake((key,))
+        if not self._can_notify:
+            return
+        with self._lock:
+            self._pending.add(key)
+            if self._notifier is None and not self._is_closed:
+                self._notifier = threading.Thread(target=self._notify, name="eventsourcing-notifier", daemon=True)
+                self._notifier.start()
+            self._has_pending.notify()
+
+    def _notify(self) -> None:
+        """Tell other processes, the first time at once and then at most every few milliseconds; end after a second
+        without anything to tell.
+        """
+        while True:
+            with self._lock:
+                if not self._pending:
+                    if not self._is_closed:
+                        self._has_pending.wait(_NOTIFIER_IDLE)
+                    if not self._pending:
+                        self._notifier = None
+                        return
+                keys, self._pending = list(self._pending), set()
+            for start in range(0, len(keys), _MAX_KEYS_PER_PAYLOAD):
+                parameters = (CHANNEL, payload(self._sender, keys[start : start + _MAX_KEYS_PER_PAYLOAD]))
+                try:
+                    self._shared.run(partial(_fetch, self._notify_statement, parameters))
+                except PersistenceError as error:
+                    # Subscribers in other processes will look by themselves.
+                    logger.debug("A wake-up was not sent: %s", error)
+            time.sleep(_NOTIFY_INTERVAL)
+
+    # -- end --
+
+    def close(self) -> None:
+        """Send what is to be sent, and end the threads."""
+        with self._lock:
+            self._is_closed = True
+            notifier, listening, self._listening = self._notifier, self._listening, None
+            self._has_pending.notify()
+        if listening is not None:
+            listening.stop()
+        if notifier is not None and notifier is not threading.current_thread():
+            notifier.join(_JOIN_TIMEOUT)
+
+    def after_fork(self) -> None:
+        """Forget the threads and subscriptions of the parent process."""
+        self._start()
+
+
+def _fetch(statement: str, parameters: Sequence[Any], executor: Executor) -> None:
+    executor.fetch(statement, parameters)
+
+
+def payload(sender: str, keys: Iterable[int]) -> str:
+    """Return the text of a notification that events were committed to tables; ``sender`` needs no waking, empty
+    means that all do.
+    """
+    return ",".join([sender, *(format(key & 0xFFFFFFFFFFFFFFFF, "016x") for key in keys)])
+
+
+_all: weakref.WeakSet[Wakeups] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Send what was committed last before the process ends."""
+    for wakeups in list(_all):
+        wakeups.close()
