@@ -191,6 +191,14 @@ class SQLAlchemyDatastore:
         transaction = current_transaction(self)
         return None if transaction is None else transaction.session
 
+    def session_to_write(self) -> Session | None:
+        """Return :func:`current_session`; raises ProgrammingError in a transaction that will not commit."""
+        transaction = current_transaction(self)
+        if transaction is not None and not transaction.commit:
+            msg = "Nothing can be recorded inside a transaction with commit=False: it would be lost when that ends."
+            raise ProgrammingError(msg)
+        return self.current_session()
+
     def run(self, work: Callable[[Executor], _T], subject: str = "") -> _T:
         """Call ``work`` on a connection of its own, not in the session of a transaction; errors are the library's.
 
@@ -242,12 +250,9 @@ class SQLAlchemyDatastore:
             return self.run(lambda executor: executor.fetch(statement, parameters), subject)
 
     def _check_session(self, connection: Connection) -> None:
-        backend = connection.dialect
-        if type(dialect_for(backend.name, backend.driver)) is not type(self.dialect):
-            msg = (
-                f"The given session is connected to another kind of database ({backend.name}) than application "
-                f"{self.application!r} uses."
-            )
+        backend = connection.dialect.name
+        if backend != self.dialect.name:
+            msg = f"The given session is connected to {backend}, application {self.application!r} to {self.dialect.name}."
             raise NotSupportedError(msg)
 
     def begin_session(self, resources: ExitStack, *, commit: bool) -> Session:

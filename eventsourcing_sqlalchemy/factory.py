@@ -151,8 +151,8 @@ class SQLAlchemyFactory(InfrastructureFactory[SQLAlchemyTrackingRecorder]):
         return self.settings.table_prefix + name
 
     def _recorder_class(self, variable: str, default: type[_TRecorder]) -> type[_TRecorder]:
-        topic = self.env.get(variable)
-        if not topic:
+        topic = Settings.read_topic(self.env, variable)
+        if topic is None:
             return default
         cls = self._resolve(variable, topic)
         wanted = next(base for base in default.__mro__ if base.__module__.startswith("eventsourcing_sqlalchemy."))

@@ -138,10 +138,15 @@ class Settings:
             ),
         )
 
-    @classmethod
-    def read_create_table(cls, env: Environment) -> bool:
+    @staticmethod
+    def read_create_table(env: Environment) -> bool:
         """Return whether tables are to be made (CREATE_TABLE, default yes)."""
         return _Reader(env).boolean("CREATE_TABLE", default=True)
+
+    @staticmethod
+    def read_topic(env: Environment, variable: str) -> str | None:
+        """Return the topic of a class of recorders, or None."""
+        return _Reader(env).text(variable)
 
 
 class _Reader:
@@ -196,7 +201,8 @@ class _Reader:
         try:
             return bool(strtobool(found[1].strip()))
         except ValueError:
-            raise self._error(found[0], f"is {found[1]!r}", "Accepted are yes, no, true, false, on, off, 1, 0") from None
+            accepted = "Accepted are yes, no, true, false, on, off, 1, 0"
+            raise self._error(found[0], f"is {found[1]!r}", accepted) from None
 
     def number(self, key: str, kind: Callable[[str], _T], *, minimum: float) -> _T | None:
         found = self.raw(key)

@@ -12,7 +12,7 @@ from eventsourcing_sqlalchemy.dialects.sqlite import SQLiteDialect
 
 __all__ = ["SUPPORTED", "dialect_for", "supported_text"]
 
-SUPPORTED: Final[dict[str, type[Dialect]]] = {"postgresql": PostgreSQLDialect, "sqlite": SQLiteDialect}
+SUPPORTED: Final[dict[str, type[Dialect]]] = {cls.name: cls for cls in (PostgreSQLDialect, SQLiteDialect)}
 """The databases that work, as SQLAlchemy names them."""
 
 

@@ -80,6 +80,8 @@ class Listener(Protocol):
 class Dialect(ABC):
     """The capabilities of a database through one driver. One object for each engine."""
 
+    name: ClassVar[str]
+    """What SQLAlchemy calls the database."""
     drivers: ClassVar[Mapping[str, str]]
     """The drivers that work, the default one first, each with the command that installs it."""
     is_server: ClassVar[bool]

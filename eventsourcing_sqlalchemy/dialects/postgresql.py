@@ -41,6 +41,7 @@ _MIN_DDL_LOCK_TIMEOUT = 30.0
 class PostgreSQLDialect(Dialect):
     """PostgreSQL 12 and later through psycopg2, psycopg or pg8000."""
 
+    name = "postgresql"
     drivers: ClassVar = {
         "psycopg2": "pip install psycopg2-binary",
         "psycopg": "pip install 'eventsourcing-sqlalchemy[psycopg]'",

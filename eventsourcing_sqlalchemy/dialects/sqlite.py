@@ -62,6 +62,7 @@ def is_shared_memory(url: URL) -> bool:
 class SQLiteDialect(Dialect):
     """SQLite 3.35 and later through Python's own driver."""
 
+    name = "sqlite"
     drivers: ClassVar = {"pysqlite": "Python comes with it; yours was built without"}
     is_server = False
     identifier_limit = None

@@ -78,7 +78,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         self, stored_events: Sequence[StoredEvent], session: Session | None, kwargs: dict[str, Any]
     ) -> list[int]:
         if session is None:
-            session = self.datastore.current_session()
+            session = self.datastore.session_to_write()
         if session is not None:
             return self._insert_in_session(session, stored_events, kwargs)
         if self._overrides_a_hook:
@@ -90,7 +90,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     def _overrides_a_hook(self) -> bool:
         """Whether a subclass takes part in writing, and so needs a session to do it with."""
         return any(
-            getattr(type(self), hook).__module__ not in _OUR_MODULES
+            getattr(getattr(type(self), hook), "__module__", None) not in _OUR_MODULES
             for hook in ("_insert_events", "_insert_stored_events", "_insert_tracking")
             if hasattr(type(self), hook)
         )

@@ -57,7 +57,7 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
 
     def insert_tracking(self, tracking: Tracking) -> None:
         """Record a position; raises IntegrityError, and writes nothing, unless it is ahead of the recorded one."""
-        session = self.datastore.current_session()
+        session = self.datastore.session_to_write()
         if session is not None:
             self._insert_tracking(session, tracking)
             return
