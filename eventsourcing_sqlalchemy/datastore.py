@@ -50,6 +50,10 @@ class ConnectionExecutor:
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         self._connection.exec_driver_sql(statement, [tuple(row) for row in rows])
 
+    def run_script(self, statements: Sequence[str]) -> None:
+        for statement in statements:
+            self._connection.exec_driver_sql(statement)
+
 
 class SQLAlchemyDatastore:
     """The database of one application, as SQLAlchemy knows it. Safe to use from many threads.
@@ -252,7 +256,7 @@ class SQLAlchemyDatastore:
     def _check_session(self, connection: Connection) -> None:
         backend = connection.dialect.name
         if backend != self.dialect.name:
-            msg = f"The given session is connected to {backend}, application {self.application!r} to {self.dialect.name}."
+            msg = f"The given session is connected to {backend}, the application to {self.dialect.name}."
             raise NotSupportedError(msg)
 
     def begin_session(self, resources: ExitStack, *, commit: bool) -> Session:

@@ -18,10 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, QueuePool
 
 from eventsourcing_sqlalchemy.dialects import dialect_for
-from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, translate
+from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, sqlstate, translate
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, mask
 from eventsourcing_sqlalchemy.wakeups import Wakeups
 
@@ -65,10 +65,12 @@ class EngineSource:
 class CursorExecutor:
     """Runs SQL on a cursor of the driver."""
 
-    __slots__ = ("_cursor",)
+    __slots__ = ("_connection", "_cursor", "_dialect")
 
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
+    def __init__(self, dialect: Dialect, connection: Any) -> None:
+        self._dialect = dialect
+        self._connection = connection
+        self._cursor = connection.cursor()
 
     def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
         if parameters:
@@ -79,6 +81,9 @@ class CursorExecutor:
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         self._cursor.executemany(statement, rows)
+
+    def run_script(self, statements: Sequence[str]) -> None:
+        self._dialect.run_script(self._connection, statements)
 
 
 class SharedEngine:
@@ -141,12 +146,12 @@ class SharedEngine:
     def _checked_out(self, connection: Any, record: Any, proxy: Any) -> None:
         # A connection that the server has closed while it was idle is recognised here, for the price of looking at the
         # socket, and a new one takes its place: the call never sees the failure.
-        if self.dialect.is_stale(connection):
-            try:
+        try:
+            if self.dialect.is_stale(connection):
                 self.engine.dialect.do_ping(connection)
-            except Exception as error:
-                msg = "The server closed the connection."
-                raise InvalidatePoolError(msg) from error
+        except Exception as error:
+            msg = "The server closed the connection."
+            raise InvalidatePoolError(msg) from error
 
     def _reset(self, connection: Any, record: Any, state: Any) -> None:
         # A transaction that is left open here would swallow what the next user of the connection writes.
@@ -160,7 +165,7 @@ class SharedEngine:
 
     def _checked_in(self, connection: Any, record: Any) -> None:
         if self._is_disposed and connection is not None:
-            connection.close()
+            record.invalidate()
 
     # -- use --
 
@@ -175,9 +180,9 @@ class SharedEngine:
         try:
             if self.is_ours:
                 proxy.info[_OURS] = True
-                return work(CursorExecutor(proxy.cursor()))
+                return work(CursorExecutor(self.dialect, proxy.dbapi_connection))
             with self.dialect.autocommit(proxy.dbapi_connection):
-                return work(CursorExecutor(proxy.cursor()))
+                return work(CursorExecutor(self.dialect, proxy.dbapi_connection))
         except Exception as error:
             if self._is_lost(error, proxy):
                 proxy.invalidate(error)
@@ -212,11 +217,15 @@ class SharedEngine:
         return translate(error, f"Cannot connect to {self}")
 
     def _is_lost(self, error: Exception, proxy: PoolProxiedConnection) -> bool:
+        if not self.dialect.is_server:
+            return False
+        if (sqlstate(error) or "").startswith(_LOST):
+            return True
         dialect = self.engine.dialect
         if isinstance(error, dialect.loaded_dbapi.Error):
             connection = proxy.dbapi_connection
             return bool(getattr(connection, "closed", False)) or dialect.is_disconnect(error, connection, None)
-        return isinstance(error, OSError) and self.dialect.is_server
+        return isinstance(error, OSError)
 
     # -- end --
 
@@ -232,9 +241,15 @@ class SharedEngine:
         threads.
         """
         self.wakeups.after_fork()
+        self.dialect.after_fork()
         if self.is_ours and self.outlives_connections:
+            # Kept, because collecting a connection may close it, and with it what the parent holds.
+            _of_the_parent.append(self.engine.pool)
             self.engine.dispose(close=False)
 
+
+# Connection trouble, and a server that shuts down.
+_LOST: Final = ("08", "57P01", "57P02", "57P03")
 
 # Marks a checkout of our own, which leaves no settings behind.
 _OURS: Final = "eventsourcing_sqlalchemy"
@@ -264,6 +279,7 @@ class EngineLease:
 _engines: dict[Hashable, SharedEngine] = {}
 # Guards the dictionary and the counts, for a few operations in memory; connections are never opened or closed under it.
 _lock = threading.RLock()
+_of_the_parent: list[Pool] = []
 # Leases whose owners were collected. A finalizer runs anywhere, also inside a lock of the pool that disposing would
 # need: it only leaves a note here, for the next one who leases or releases.
 _abandoned: deque[EngineLease] = deque()

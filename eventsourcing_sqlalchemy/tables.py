@@ -7,6 +7,7 @@ used a second time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,18 +41,19 @@ class TableSpec:
         """Return the table for SQLAlchemy, in a MetaData of its own."""
         return _build(self.kind, self.name.schema, self.name.name, self.originator_id_type)
 
-    def ddl(self, dialect: Callable[[], sa.Dialect]) -> str:
-        """Return the statements that make the table where it does not exist, separated by a semicolon and a line feed.
+    def ddl(self, dialect: Callable[[], sa.Dialect]) -> list[str]:
+        """Return the statements that make the table where it does not exist, for SQLAlchemy's dialect."""
+        templates = _compile(dialect, self.kind, self.originator_id_type, self.name.schema is not None)
+        return [self._fill(template) for template in templates]
 
-        ``dialect`` is SQLAlchemy's.
-        """
-        template = _compile(dialect, self.kind, self.originator_id_type, self.name.schema is not None)
-        # The placeholders are quoted in the template, so the longer one goes first.
-        return (
-            template.replace(quote(_TABLE + EVENTS_INDEX_SUFFIX), quote(self.name.name + EVENTS_INDEX_SUFFIX))
-            .replace(quote(_TABLE), quote(self.name.name))
-            .replace(quote(_SCHEMA), quote(self.name.schema or ""))
-        )
+    def _fill(self, template: str) -> str:
+        # All at once, so that a name which looks like a placeholder stays a name.
+        names = {
+            quote(_TABLE + EVENTS_INDEX_SUFFIX): quote(self.name.name + EVENTS_INDEX_SUFFIX),
+            quote(_TABLE): quote(self.name.name),
+            quote(_SCHEMA): quote(self.name.schema or ""),
+        }
+        return re.sub("|".join(map(re.escape, names)), lambda match: names[match.group()], template)
 
 
 # Stand for the names in compiled statements; they need quotes, so that the compiler writes them.
@@ -92,11 +94,11 @@ def _build(kind: TableKind, schema: str | None, name: str, originator_id_type: O
 @lru_cache
 def _compile(
     dialect: Callable[[], sa.Dialect], kind: TableKind, originator_id_type: OriginatorIDType, has_schema: bool
-) -> str:
+) -> tuple[str, ...]:
     table = _build(kind, _SCHEMA if has_schema else None, _TABLE, originator_id_type)
     elements: list[CreateTable | CreateIndex] = [CreateTable(table, if_not_exists=True)]
     elements += [CreateIndex(index, if_not_exists=True) for index in table.indexes]
-    return ";\n".join(str(element.compile(dialect=dialect())).strip() for element in elements)
+    return tuple(str(element.compile(dialect=dialect())).strip() for element in elements)
 
 
 # What a column must be for us to use it; a table may have more columns.

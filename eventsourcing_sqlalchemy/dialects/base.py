@@ -34,6 +34,9 @@ class Executor(Protocol):
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each row of parameters."""
 
+    def run_script(self, statements: Sequence[str]) -> None:
+        """Run several statements, without parameters and results, in one transaction."""
+
 
 @dataclass(slots=True)
 class TableShape:
@@ -146,6 +149,13 @@ class Dialect(ABC):
     @abstractmethod
     def autocommit(self, connection: Any) -> AbstractContextManager[None]:
         """Return a context in which a DBAPI connection of a foreign engine commits each statement by itself."""
+
+    def after_fork(self) -> None:  # noqa: B027 (most have nothing to forget)
+        """Forget, in a child process, which locks the threads of the parent held."""
+
+    @abstractmethod
+    def run_script(self, connection: Any, statements: Sequence[str]) -> None:
+        """Run several statements on a DBAPI connection in one transaction, and in one round trip if it can."""
 
     def check_exclusive(self, connection: Any) -> None:
         """Raise InterfaceError when a connection just checked out of a pool is in a transaction, which must then be

@@ -126,6 +126,9 @@ class PostgreSQLDialect(Dialect):
         connection.autocommit = True
         self._driver.run_script(connection, _RESET_SESSION)
 
+    def run_script(self, connection: Any, statements: Sequence[str]) -> None:
+        self._driver.run_script(connection, ";\n".join(statements))
+
     def rollback(self, connection: Any) -> None:
         # A literal ROLLBACK also ends a transaction that was begun by a literal BEGIN, which rollback() of a driver in
         # autocommit overlooks.
@@ -193,9 +196,10 @@ class PostgreSQLDialect(Dialect):
             # that right in any case.
             if not executor.fetch("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (schema,)):
                 statements.append(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
-            statements += [spec.ddl(postgresql.dialect) for spec in specs if spec.name.schema == schema]
-            # One string, one round trip, one transaction.
-            executor.fetch(";\n".join(statements))
+            for spec in specs:
+                if spec.name.schema == schema:
+                    statements += spec.ddl(postgresql.dialect)
+            executor.run_script(statements)
 
     def writer(
         self,

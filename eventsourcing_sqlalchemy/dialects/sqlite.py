@@ -147,6 +147,14 @@ class SQLiteDialect(Dialect):
     def _read_pragmas(connection: Any) -> dict[str, Any]:
         return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS}
 
+    def after_fork(self) -> None:
+        self._writer_lock = Lock()
+
+    def run_script(self, connection: Any, statements: Sequence[str]) -> None:
+        # What fails leaves the transaction open; it is rolled back when the connection goes back to the pool.
+        for statement in (self.begin_statement, *statements, "COMMIT"):
+            connection.execute(statement)
+
     def rollback(self, connection: Any) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -221,9 +229,7 @@ class SQLiteDialect(Dialect):
 
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
         with self.writing(settings.lock_timeout or 0.0):
-            for spec in specs:
-                for statement in spec.ddl(sqlite.dialect).split(";\n"):
-                    executor.fetch(statement)
+            executor.run_script([statement for spec in specs for statement in spec.ddl(sqlite.dialect)])
 
     def writer(
         self,
