@@ -70,7 +70,7 @@ class CursorExecutor:
     def __init__(self, dialect: Dialect, connection: Any) -> None:
         self._dialect = dialect
         self._connection = connection
-        self._cursor = connection.cursor()
+        self._cursor = dialect.cursor(connection)
 
     def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
         if parameters:
@@ -198,9 +198,22 @@ class SharedEngine:
 
     def _check_out(self) -> PoolProxiedConnection:
         try:
-            return self.engine.raw_connection()
+            proxy = self.engine.raw_connection()
+            while not self.is_ours and not self._is_usable(proxy):
+                # No event of ours looks at the connections of a pool that is not ours.
+                proxy.invalidate()
+                proxy.close()
+                proxy = self.engine.raw_connection()
         except Exception as error:
             raise self.connect_error(error) from error
+        return proxy
+
+    def _is_usable(self, proxy: PoolProxiedConnection) -> bool:
+        try:
+            self._checked_out(proxy.dbapi_connection, None, proxy)
+        except InvalidatePoolError:
+            return False
+        return True
 
     def connect_error(self, error: Exception) -> Exception:
         """Return the library's exception for a connection that could not be had."""

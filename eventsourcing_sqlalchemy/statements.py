@@ -27,7 +27,7 @@ def select_events(table: str, p: str, *, gt: bool, lte: bool, desc: bool, limit:
     )
 
 
-def select_notifications(table: str, p: str, *, start: str | None, stop: bool, topics: int) -> str:
+def select_notifications(table: str, p: str, *, originator_id: str, start: str | None, stop: bool, topics: int) -> str:
     """Select id, originator_id, originator_version, topic and state in the order of ids; ``start`` is ``>=``, ``>`` or
     None.
 
@@ -41,7 +41,7 @@ def select_notifications(table: str, p: str, *, start: str | None, stop: bool, t
     if topics:
         conditions.append(f"topic IN ({', '.join([p] * topics)})")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT id, originator_id, originator_version, topic, state FROM {table}{where} ORDER BY id LIMIT {p}"
+    return f"SELECT id, {originator_id}, originator_version, topic, state FROM {table}{where} ORDER BY id LIMIT {p}"
 
 
 def select_max_notification_id(table: str) -> str:

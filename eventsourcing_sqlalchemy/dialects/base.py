@@ -153,6 +153,10 @@ class Dialect(ABC):
     def after_fork(self) -> None:  # noqa: B027 (most have nothing to forget)
         """Forget, in a child process, which locks the threads of the parent held."""
 
+    def cursor(self, connection: Any) -> Any:
+        """Return a cursor of a DBAPI connection."""
+        return connection.cursor()
+
     @abstractmethod
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         """Run several statements on a DBAPI connection in one transaction, and in one round trip if it can."""
@@ -227,6 +231,10 @@ class Dialect(ABC):
     @abstractmethod
     def bind_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[UUID | str], Any]:
         """Return what turns an originator id into a parameter; it raises DataError for an id of the other type."""
+
+    def select_originator_id(self, originator_id_type: OriginatorIDType) -> str:
+        """Return the expression that selects an originator id."""
+        return "originator_id"
 
     @abstractmethod
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql
 from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, Listener, TableShape
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
-from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid
+from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
 
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ class PostgreSQLDialect(Dialect):
         connection.autocommit = True
         self._driver.run_script(connection, _RESET_SESSION)
 
+    def cursor(self, connection: Any) -> Any:
+        return self._driver.cursor(connection)
+
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         self._driver.run_script(connection, ";\n".join(statements))
 
@@ -223,6 +226,10 @@ class PostgreSQLDialect(Dialect):
     def bind_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[UUID | str], Any]:
         return _uuid_as_text if originator_id_type == "uuid" else check_text
 
+    def select_originator_id(self, originator_id_type: OriginatorIDType) -> str:
+        # As text, which all drivers hand over as it is; each has ways of its own for the type uuid.
+        return "originator_id::text" if originator_id_type == "uuid" else "originator_id"
+
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
         return _as_uuid if originator_id_type == "uuid" else str
 
@@ -265,8 +272,8 @@ def _uuid_as_text(originator_id: UUID | str) -> str:
     return str(check_uuid(originator_id))
 
 
-def _as_uuid(value: Any) -> UUID:
-    return value if isinstance(value, UUID) else UUID(value)
+def _as_uuid(value: str) -> UUID:
+    return uuid_of_int(int(value.replace("-", ""), 16))
 
 
 # Columns with their types, then unique indexes with the names of their columns and NULL.

@@ -36,6 +36,10 @@ class Driver:
     def prepare(self, connection: Any, mode: Literal["on", "off"]) -> None:
         """Switch prepared statements on or off."""
 
+    def cursor(self, connection: Any) -> Any:
+        """Return a cursor, one that reads in the binary format where the driver can."""
+        return connection.cursor()
+
     def run_script(self, connection: Any, script: str) -> None:
         """Run several statements, without results and never prepared."""
         cursor = connection.cursor()
@@ -82,6 +86,9 @@ class Psycopg(Driver):
     def prepare(self, connection: Any, mode: Literal["on", "off"]) -> None:
         # None: never. Else a statement is prepared when it is run for the sixth time, as is the driver's default.
         connection.prepare_threshold = 5 if mode == "on" else None
+
+    def cursor(self, connection: Any) -> Any:
+        return connection.cursor(binary=True)
 
     def run_script(self, connection: Any, script: str) -> None:
         connection.execute(script, prepare=False)

@@ -21,7 +21,7 @@ from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, TableShape
 from eventsourcing_sqlalchemy.dialects.sqlite_writer import SQLiteEventWriter
-from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid
+from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
 
 if TYPE_CHECKING:
@@ -260,4 +260,4 @@ def _uuid_as_bytes(originator_id: UUID | str) -> bytes:
 
 
 def _as_uuid(value: bytes) -> UUID:
-    return UUID(bytes=value)
+    return uuid_of_int(int.from_bytes(value, "big"))

@@ -14,6 +14,7 @@ from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, check_identifier
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
+from eventsourcing_sqlalchemy.recorders.rows import to_stored_events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,7 +199,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
             limit=limit is not None,
         )
         rows = self.datastore.fetch(statement, parameters, self._subject)
-        return [StoredEvent(originator_id, version, topic, bytes(state)) for version, topic, state in rows]
+        return to_stored_events(originator_id, rows)
 
     @cached_property
     def _rendered_events(self) -> str:

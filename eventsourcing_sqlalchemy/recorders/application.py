@@ -9,6 +9,7 @@ from eventsourcing.persistence import ApplicationRecorder, Notification, Subscri
 
 from eventsourcing_sqlalchemy import statements
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
+from eventsourcing_sqlalchemy.recorders.rows import to_notifications
 from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
 
 if TYPE_CHECKING:
@@ -75,17 +76,18 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
         statement = statements.select_notifications(
             self._rendered_events,
             self.datastore.dialect.placeholder,
+            originator_id=self._originator_id,
             start=comparison,
             stop=stop is not None,
             topics=len(topics),
         )
         parameters = [value for value in (start, stop) if value is not None] + [*topics, limit]
         rows = self.datastore.fetch(statement, parameters, self._subject)
-        read_id = self._read_id
-        return [
-            Notification(read_id(originator_id), version, topic, bytes(state), number)
-            for number, originator_id, version, topic, state in rows
-        ]
+        return to_notifications(rows, self._read_id)
+
+    @cached_property
+    def _originator_id(self) -> str:
+        return self.datastore.dialect.select_originator_id(self.datastore.originator_id_type)
 
     @cached_property
     def _read_id(self) -> Any:
