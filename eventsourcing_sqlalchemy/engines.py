@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
+from eventsourcing.persistence import InterfaceError, OperationalError
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import InvalidatePoolError
@@ -227,7 +228,9 @@ class SharedEngine:
                 f"(SQLALCHEMY_POOL_SIZE={pool.pool_size}, SQLALCHEMY_MAX_OVERFLOW={pool.max_overflow}). "
                 "Close transactions sooner, do not open one inside another, or enlarge the pool",
             )
-        return translate(error, f"Cannot connect to {self}")
+        translated = translate(error, f"Cannot connect to {self}")
+        # What some drivers call an InterfaceError is a server that is not there.
+        return OperationalError(str(translated)) if isinstance(translated, InterfaceError) else translated
 
     def _is_lost(self, error: Exception, proxy: PoolProxiedConnection) -> bool:
         if not self.dialect.is_server:

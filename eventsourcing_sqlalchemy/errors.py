@@ -184,6 +184,8 @@ def translate(
 
 
 def _class_of(error: Exception) -> type[PersistenceError]:
+    if getattr(error, "connection_invalidated", False):
+        return ConnectionLostError  # SQLAlchemy saw that the connection is broken, whatever the driver calls it
     code = sqlstate(error)
     if code is not None:
         cls = _BY_SQLSTATE.get(code) or _BY_SQLSTATE_CLASS.get(code[:2])

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from eventsourcing_sqlalchemy.dialects import dialect_for
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 _RECONNECT_FIRST: Final = 0.1
 _RECONNECT_MAX: Final = 5.0
 _JOIN_TIMEOUT: Final = 5.0
+_SWEEP_MILLISECONDS: Final = 1000
 
 
 class Audience(Protocol):
@@ -39,6 +42,9 @@ class Audience(Protocol):
 
     def wake_all(self) -> None:
         """Know that something may have been missed."""
+
+    def sweep(self) -> None:
+        """Take the time to put things in order."""
 
 
 class ListenThread(threading.Thread):
@@ -95,24 +101,24 @@ class ListenThread(threading.Thread):
             self._alarm.close()
 
     def _connect(self) -> Listener | None:
-        if self._settings.listen_url is not None:
-            direct = sa.create_engine(
-                self._settings.listen_url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
-            )
-            proxy = direct.raw_connection()
-        else:
-            proxy = self._engine.raw_connection()
-        proxy.detach()
-        self._connection = proxy
-        driver_connection: Any = proxy.dbapi_connection
-        driver_connection.autocommit = True
-        listener = self._dialect.listen(driver_connection, self._channel)
+        engine, dialect = self._engine, self._dialect
+        url = self._settings.listen_url
+        if url is not None:
+            engine = sa.create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True)
+            dialect = dialect_for(url.get_backend_name(), url.get_driver_name())
+        self._connection = engine.raw_connection()
+        self._connection.detach()
+        try:
+            self._connection.dbapi_connection.autocommit = True
+            listener = dialect.listen(self._connection.dbapi_connection, self._channel)
+        except BaseException:
+            self._connection.close()
+            raise
         if listener is None:
-            proxy.close()
+            self._connection.close()
             logger.warning(
-                "Wake-ups cannot be heard through this URL (a pooler, or a driver that does not show its "
-                "socket): subscriptions poll. "
-                "Set SQLALCHEMY_LISTEN_URL to a direct connection through psycopg2 or psycopg."
+                "Wake-ups cannot be heard through this URL (a pooler, or a driver without a way to wait for them): "
+                "subscriptions poll. Set SQLALCHEMY_LISTEN_URL to a direct connection through psycopg2 or psycopg."
             )
         return listener
 
@@ -125,10 +131,11 @@ class ListenThread(threading.Thread):
         self._audience.wake_all()
         self.ready.set()
         while not self._stopping.is_set():
-            poll.poll()
-            if not self._stopping.is_set():
+            ready = {descriptor for descriptor, _ in poll.poll(_SWEEP_MILLISECONDS)}
+            if listener.fileno() in ready:
                 for payload in listener.receive():
                     self._audience.received(payload)
+            self._audience.sweep()
 
 
 class _Alarm:

@@ -61,7 +61,8 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
                 return notification
             if self._waiter is None:
                 self._waiter = self._recorder.datastore.wait_for(self._recorder.wakeup_key)
-                self._leave = weakref.finalize(self, self._waiter.close)
+                self._leave = weakref.finalize(self, self._waiter.abandon)
+                self._leave.atexit = False
                 continue
             self._waiter.clear()
             self._read()
@@ -85,5 +86,5 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
             self._last_notification_id = max(passed, self._last_notification_id or 0)
 
     def _close(self) -> None:
-        if self._leave is not None:
-            self._leave()
+        if self._leave is not None and self._waiter is not None and self._leave.detach():
+            self._waiter.close()

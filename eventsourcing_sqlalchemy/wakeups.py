@@ -15,6 +15,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -70,6 +71,10 @@ class Waiter:
         """Leave; the last one ends the listening. Safe to call again."""
         self._wakeups.leave(self)
 
+    def abandon(self) -> None:
+        """Leave soon; for finalizers, which may run inside any lock and so take none."""
+        self._wakeups.abandoned.append(self)
+
 
 class Wakeups:
     """The wake-ups of one engine."""
@@ -88,6 +93,7 @@ class Wakeups:
         self._waiters: dict[int, set[Waiter]] = {}
         self._listening: ListenThread | None = None
         self._is_deaf = False
+        self.abandoned: deque[Waiter] = deque()
         self._pending: set[int] = set()
         self._notifier: threading.Thread | None = None
         self._has_pending = threading.Condition(self._lock)
@@ -107,6 +113,7 @@ class Wakeups:
         """Return a waiter for the events of a table; wake-ups are heard from now on, so what is read afterwards
         misses nothing.
         """
+        self.sweep()
         waiter = Waiter(self, key)
         started = None
         with self._lock:
@@ -124,6 +131,7 @@ class Wakeups:
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
+        """Forget a waiter, and end the listening with the last one."""
         ended = None
         with self._lock:
             waiters = self._waiters.get(waiter.key)
@@ -136,6 +144,11 @@ class Wakeups:
                 self._is_deaf = ended.is_deaf
         if ended is not None:
             ended.stop()
+
+    def sweep(self) -> None:
+        """Let those leave that were collected without being closed."""
+        while self.abandoned:
+            self.leave(self.abandoned.popleft())
 
     def wake(self, keys: Iterable[int]) -> None:
         """Wake the subscriptions of this process."""

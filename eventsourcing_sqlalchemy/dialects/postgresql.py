@@ -59,7 +59,7 @@ class PostgreSQLDialect(Dialect):
         "42P01": "It does not exist. Set CREATE_TABLE=yes, or create it beforehand",
         "3F000": "Its schema does not exist. Set CREATE_TABLE=yes, or create it beforehand",
         "42703": "It was not made for this: a column is missing. Use another schema or table prefix",
-        "22001": "It was made for application names of at most 32 characters. "
+        "22001": "The table of tracking positions was made for application names of at most 32 characters. "
         "ALTER its column application_name to the type text, or shorten the name of the application",
         "25006": "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the primary",
         "55P03": "Another transaction holds its lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Try again",
