@@ -7,8 +7,9 @@ in between.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -118,7 +119,10 @@ class SQLiteDialect(Dialect):
         return public
 
     def connected(self, connection: Any, settings: EngineSettings) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
+        # The change needs the file for itself and does not wait for others: while they write, or where nobody may
+        # write, the file stays as it is, and a later connection makes the change.
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
         if not self._pragmas:
             self._pragmas = self._read_pragmas(connection)

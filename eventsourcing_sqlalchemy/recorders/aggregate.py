@@ -87,15 +87,6 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
                 return self._insert_in_session(session, stored_events, kwargs)
         return self._append(stored_events, kwargs.get("tracking"))
 
-    @cached_property
-    def _overrides_a_hook(self) -> bool:
-        """Whether a subclass takes part in writing, and so needs a session to do it with."""
-        return any(
-            getattr(getattr(type(self), hook), "__module__", None) not in _OUR_MODULES
-            for hook in ("_insert_events", "_insert_stored_events", "_insert_tracking")
-            if hasattr(type(self), hook)
-        )
-
     def _insert_in_session(
         self, session: Session, stored_events: Sequence[StoredEvent], kwargs: dict[str, Any]
     ) -> list[int]:
@@ -209,8 +200,3 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     def _subject(self) -> str:
         """How messages name the table."""
         return f"Table {self._table(self._events_kind)}"
-
-
-_OUR_MODULES = frozenset(
-    f"eventsourcing_sqlalchemy.recorders.{name}" for name in ("aggregate", "application", "process", "tracking")
-)

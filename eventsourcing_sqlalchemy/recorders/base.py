@@ -83,3 +83,17 @@ class SQLAlchemyRecorder(Recorder):
     @cached_property
     def _bind_id(self) -> Callable[..., Any]:
         return self.datastore.dialect.bind_originator_id(self.datastore.originator_id_type)
+
+    @cached_property
+    def _overrides_a_hook(self) -> bool:
+        """Whether a subclass takes part in writing, and so needs a session to do it with."""
+        return any(
+            getattr(getattr(type(self), hook), "__module__", None) not in _OUR_MODULES
+            for hook in ("_insert_events", "_insert_stored_events", "_insert_tracking")
+            if hasattr(type(self), hook)
+        )
+
+
+_OUR_MODULES = frozenset(
+    f"eventsourcing_sqlalchemy.recorders.{name}" for name in ("aggregate", "application", "process", "tracking")
+)

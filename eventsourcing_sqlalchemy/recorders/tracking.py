@@ -61,6 +61,10 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
         if session is not None:
             self._insert_tracking(session, tracking)
             return
+        if self._overrides_a_hook:
+            with self.transaction(commit=True) as session:
+                self._insert_tracking(session, tracking)
+            return
         try:
             self._track(tracking)
         except ConnectionLostError:
