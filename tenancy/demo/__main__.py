@@ -1,0 +1,96 @@
+"""`python -m tenancy.demo`: arguments in, exit status out.
+
+0: all checks passed. 1: a check failed. 2: the demo could not begin. 130: it was interrupted.
+"""
+
+import argparse
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+import psutil
+
+from tenancy.demo.choice import CHOICES, choose
+from tenancy.demo.databases import UnusableDatabaseError
+from tenancy.demo.observation import settled
+from tenancy.demo.screen import CheckFailedError, Screen
+from tenancy.demo.story import tell
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tenancy.demo", description="See the package work.")
+    parser.add_argument("--database", default="embedded", help=f"{CHOICES} (%(default)s)")
+    wish = parser.parse_args(arguments).database
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # Not every terminal has a tick.
+    handlers = {number: signal.signal(number, _interrupt) for number in SIGNALS}
+    try:
+        _run(wish, keep=os.environ.get("KEEP", "") not in ("", "0", "no"))
+    except UnusableDatabaseError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except CheckFailedError as error:
+        sys.stderr.write(f"error: a check failed: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return 130
+    except BrokenPipeError:  # As in `make demo | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _run(wish: str, *, keep: bool) -> None:
+    begin = time.monotonic()
+    screen = Screen()
+    before = _running()
+    database = choose(wish, screen, keep=keep)
+    try:
+        with database:
+            try:
+                tell(database, screen)
+            finally:
+                _ignore_signals()  # Nothing is to disturb the clean-up that follows.
+    finally:
+        if database.kept:
+            screen.say(f"Data kept: {database.kept}")
+    left, running = database.remains(), settled(lambda: len(_running() - before))
+    screen.check(
+        not left and not running,
+        "nothing left behind, 0 threads, 0 processes",
+        f"left behind: {left or 'no data'}, {running} threads and processes",
+    )
+    fate = "" if keep else " No data kept (KEEP=1 keeps it)."
+    screen.say(f"All {screen.checks} checks passed in {time.monotonic() - begin:.1f} s. Nothing is left running.{fate}")
+    screen.say("Next: make demo DATABASE=sqlite | compose | <URL>      the code: tenancy/demo/system.py, README.md")
+
+
+def _running() -> set[object]:
+    return {*threading.enumerate(), *psutil.Process().children(recursive=True)}
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        # Not SIG_IGN: Python complains on stderr when it is set while such a signal is on its way.
+        signal.signal(number, lambda _number, _frame: None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

