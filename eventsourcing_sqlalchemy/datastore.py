@@ -321,6 +321,9 @@ class SQLAlchemyDatastore:
             missing = self.run(lambda executor: missing_tables(executor, self.dialect, specs), subject)
         if missing:
             self.run(lambda executor: self.dialect.create(executor, missing, self.settings), subject)
+            # An index is not made where another one has its name: a table that was renamed keeps its own. Without it,
+            # an event could be recorded twice.
+            self.run(lambda executor: missing_tables(executor, self.dialect, missing), subject)
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
         """Return the library's exception for an error of SQLAlchemy or a driver, with what to do about it where that

@@ -36,7 +36,7 @@ __all__ = ["EngineLease", "EngineSource", "SharedEngine", "lease_engine"]
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)  # The URL and the options may hold secrets.
 class EngineSource:
     """Where an engine comes from: an engine that the user made and owns, or a URL, with a creator of connections or
     without.

@@ -54,6 +54,7 @@ class ConnectionLostError(OperationalError):
 _BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
     "25006": OperationalError,  # read-only transaction: a standby, or default_transaction_read_only
     "25P03": OperationalError,  # idle in transaction for too long: the server closed the connection
+    "SQLITE_ERROR": ProgrammingError,  # a missing table, wrong SQL; the driver calls it an OperationalError
 }
 
 _BY_SQLSTATE_CLASS: Final[dict[str, type[PersistenceError]]] = {
@@ -104,8 +105,11 @@ _BY_CLASS_NAME: Final[dict[str, type[PersistenceError]]] = {
     "CircularDependencyError": ProgrammingError,
     "CompileError": ProgrammingError,
     "ConstraintColumnNotFoundError": ProgrammingError,
+    "DetachedInstanceError": ProgrammingError,
     "DisconnectionError": OperationalError,
     "DuplicateColumnError": ProgrammingError,
+    "EmulatedDBAPIException": DatabaseError,
+    "FlushError": ProgrammingError,
     "IdentifierError": ProgrammingError,
     "IllegalStateChangeError": InternalError,
     "InvalidRequestError": ProgrammingError,
@@ -121,16 +125,19 @@ _BY_CLASS_NAME: Final[dict[str, type[PersistenceError]]] = {
     "NoSuchColumnError": ProgrammingError,
     "NoSuchModuleError": InterfaceError,
     "NoSuchTableError": ProgrammingError,
+    "ObjectDereferencedError": ProgrammingError,
     "ObjectNotExecutableError": ProgrammingError,
     "PendingRollbackError": InternalError,
     "ResourceClosedError": InternalError,
     "SQLAlchemyError": PersistenceError,
+    "StaleDataError": IntegrityError,  # somebody else has changed or removed the row of an object
     "StatementError": DataError,  # raised for values that a driver or a column type refuses
     "TimeoutError": OperationalError,  # no connection of the pool became free in time
     "UnboundExecutionError": ProgrammingError,
     "UnreflectableTableError": ProgrammingError,
     "UnsupportedCompilationError": NotSupportedError,
     "Error": DatabaseError,
+    "Warning": DatabaseError,  # PEP 249's, which is an error
 }
 
 # What drivers raise outside of their own hierarchy when a value cannot be sent: psycopg2 a ValueError for a NUL in a
@@ -157,6 +164,12 @@ def sqlstate(error: BaseException | None) -> str | None:
     return None
 
 
+def _code(error: Exception) -> str:
+    """Return the SQLSTATE, or the name that SQLite gives to its own code, or nothing."""
+    original = getattr(error, "orig", None) or error
+    return sqlstate(error) or getattr(original, "sqlite_errorname", None) or ""
+
+
 def is_retryable(error: PersistenceError) -> bool:
     """Return True when the same call may succeed if it is made again, in a new transaction."""
     if isinstance(error, ConnectionLostError):
@@ -179,18 +192,17 @@ def translate(
         return error
     original = getattr(error, "orig", None)
     message = _message(error if original is None else original, subject)
-    remedy = remedies.get(sqlstate(error) or "")
+    remedy = remedies.get(_code(error))
     return _class_of(error)(f"{message}. {remedy}." if remedy else message)
 
 
 def _class_of(error: Exception) -> type[PersistenceError]:
     if getattr(error, "connection_invalidated", False):
         return ConnectionLostError  # SQLAlchemy saw that the connection is broken, whatever the driver calls it
-    code = sqlstate(error)
-    if code is not None:
-        cls = _BY_SQLSTATE.get(code) or _BY_SQLSTATE_CLASS.get(code[:2])
-        if cls is not None:
-            return cls
+    code = _code(error)
+    cls = _BY_SQLSTATE.get(code) or _BY_SQLSTATE_CLASS.get(code[:2])
+    if cls is not None:
+        return cls
     for base in type(error).__mro__:
         cls = _BY_CLASS_NAME.get(base.__name__)
         if cls is not None:

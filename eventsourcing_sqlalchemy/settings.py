@@ -7,7 +7,7 @@ A variable is looked up for the application first (``TRAININGSCHOOL_SQLALCHEMY_S
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from eventsourcing.utils import Environment, strtobool
@@ -45,15 +45,15 @@ class EngineSettings:
     lock_timeout: float | None = None
     idle_in_transaction_session_timeout: float | None = None
     prepare_statements: Literal["auto", "on", "off"] | None = None
-    listen_url: URL | None = None
+    listen_url: URL | None = field(default=None, repr=False)  # may hold secrets, also in its query
     sqlite_synchronous: Literal["FULL", "NORMAL"] | None = None
 
     def asked(self) -> Iterator[tuple[str, Any]]:
         """Yield (name of the variable, value) of what is asked for."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for setting in fields(self):
+            value = getattr(self, setting.name)
             if value is not None:
-                yield f"SQLALCHEMY_{field.name.upper()}", value
+                yield f"SQLALCHEMY_{setting.name.upper()}", value
 
     def get(self, variable: str) -> Any:
         """Return the value for the name of a variable, or None."""
@@ -61,8 +61,8 @@ class EngineSettings:
 
     def or_else(self, other: EngineSettings) -> EngineSettings:
         """Return these settings, with those of ``other`` where nothing is asked for."""
-        mine = {field.name: getattr(self, field.name) for field in fields(self)}
-        theirs = {field.name: getattr(other, field.name) for field in fields(self)}
+        mine = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        theirs = {setting.name: getattr(other, setting.name) for setting in fields(self)}
         return EngineSettings(**{name: theirs[name] if value is None else value for name, value in mine.items()})
 
 
@@ -87,7 +87,7 @@ class Settings:
     """All settings of one application, checked."""
 
     application: str
-    url: URL | None
+    url: URL | None = field(repr=False)  # may hold secrets, also in its query
     schema: str | None
     table_prefix: str
     autoflush: bool

@@ -6,10 +6,14 @@ and no connection of its own.
 
 from __future__ import annotations
 
+import logging
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
+from eventsourcing.persistence import ApplicationRecorder, Notification, OperationalError, Subscription
+
+from eventsourcing_sqlalchemy.errors import is_retryable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SQLAlchemySubscription"]
 
+logger = logging.getLogger(__name__)
+
 _PAGE: Final = 500
+
+# How long a subscription bears a database that cannot be reached: longer than a restart or a fail-over. Seconds.
+_PATIENCE: Final = 60.0
 
 
 class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
@@ -38,6 +47,7 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
         self._position = 0
         self._waiter: Waiter | None = None
         self._leave: weakref.finalize[Any, Any] | None = None
+        self._failing_since: float | None = None
 
     def __exit__(self, *args: object, **kwargs: Any) -> None:
         super().__exit__(*args, **kwargs)
@@ -52,7 +62,7 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
 
     def __next__(self) -> Notification:
         """Return the next notification; waits when there is none. Raises StopIteration once the subscription is
-        stopped.
+        stopped, and OperationalError when the database cannot be reached for a minute.
         """
         while not self._has_been_stopped:
             if self._position < len(self._notifications):
@@ -65,7 +75,11 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
                 self._leave.atexit = False
                 continue
             self._waiter.clear()
-            self._read()
+            try:
+                self._read()
+                self._failing_since = None
+            except OperationalError as error:
+                self._bear(error)
             if not self._notifications and not self._has_been_stopped:
                 self._waiter.sleep()
         self._close()
@@ -84,6 +98,17 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
             self._last_notification_id = self._notifications[-1].id
         elif passed is not None:
             self._last_notification_id = max(passed, self._last_notification_id or 0)
+
+    def _bear(self, error: OperationalError) -> None:
+        """Let an error pass that may be over soon, such as a server that is restarted; raise it when it lasts."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+            logger.warning("A subscription cannot read for now, and goes on trying: %s", error)
+        if not is_retryable(error) or now - self._failing_since > _PATIENCE:
+            raise error
+        self._notifications = ()
+        self._position = 0
 
     def _close(self) -> None:
         if self._leave is not None and self._waiter is not None and self._leave.detach():

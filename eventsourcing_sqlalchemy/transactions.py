@@ -7,6 +7,7 @@ every other application never do: they get transactions of their own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar, Token
@@ -38,7 +39,7 @@ _probe: ContextVar[None] = ContextVar("eventsourcing_sqlalchemy_probe", default=
 class OpenTransaction:
     """An open transaction, as the context that opened it knows it."""
 
-    __slots__ = ("_token", "commit", "datastore", "session", "wakeups")
+    __slots__ = ("_process", "_token", "commit", "datastore", "session", "wakeups")
 
     def __init__(self, datastore: SQLAlchemyDatastore, session: Session, *, commit: bool) -> None:
         self.datastore: SQLAlchemyDatastore | None = datastore
@@ -46,9 +47,12 @@ class OpenTransaction:
         self.commit = commit
         self.wakeups: set[int] = set()
         self._token: Token[None] = _probe.set(None)
+        self._process = os.getpid()
 
     def is_owned(self) -> bool:
         """Return whether the context that opened the transaction is the one that asks."""
+        if self._process != os.getpid():
+            return False  # A fork has the same context, and must not use the connection of its parent.
         try:
             _probe.reset(self._token)
         except (ValueError, RuntimeError):

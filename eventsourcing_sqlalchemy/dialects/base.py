@@ -177,6 +177,10 @@ class Dialect(ABC):
 
     begin_statement: ClassVar[str] = "BEGIN"
 
+    def begin(self, executor: Executor, settings: EngineSettings) -> None:
+        """Begin a transaction that we commit ourselves."""
+        executor.fetch(self.begin_statement)
+
     def writing(self, timeout: float) -> AbstractContextManager[Any]:
         """Return a context for a write transaction; where a database allows one writer at a time, its threads queue
         here.

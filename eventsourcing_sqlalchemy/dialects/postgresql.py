@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
+from eventsourcing.persistence import NotSupportedError
 from sqlalchemy.dialects import postgresql
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, Listener, TableShape
@@ -92,6 +93,14 @@ class PostgreSQLDialect(Dialect):
 
     def connected(self, connection: Any, settings: EngineSettings) -> None:
         mode = settings.prepare_statements
+        if self._driver.splits_statements and mode != "on" and self._behind_pooler(connection):
+            msg = (
+                f"{self.driver} cannot be used behind a pooler such as PgBouncer: events could end up in the tables of "
+                "another application, because a statement and its parameters may reach two server processes. Connect "
+                "to the server itself or use psycopg2 or psycopg. If the pooler keeps one server process for each "
+                "client (session mode), set SQLALCHEMY_PREPARE_STATEMENTS=on"
+            )
+            raise NotSupportedError(msg)
         if mode == "auto":
             mode = "off" if self._behind_pooler(connection) else "on"
         self._driver.prepare(connection, "on" if mode == "on" else "off")
@@ -103,9 +112,11 @@ class PostgreSQLDialect(Dialect):
         told = self._driver.backend_pid(connection)
         if told is None:
             return False
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid()")
-            return bool(cursor.fetchone()[0] != told)
+        cursor = connection.cursor()  # not every driver's is a context manager
+        cursor.execute("SELECT pg_backend_pid()")
+        answers = cursor.fetchone()[0]
+        cursor.close()
+        return bool(answers != told)
 
     def is_stale(self, connection: Any) -> bool:
         # A server says nothing to an idle connection, except that it closes it. Whatever is readable is reason enough
@@ -123,6 +134,7 @@ class PostgreSQLDialect(Dialect):
     def reset(self, connection: Any) -> None:
         if self.in_transaction(connection):
             self.rollback(connection)
+        self._driver.reset(connection)
         connection.autocommit = True
         self._driver.run_script(connection, _RESET_SESSION)
 
@@ -153,6 +165,14 @@ class PostgreSQLDialect(Dialect):
                 connection.autocommit = before
 
     # -- transactions --
+
+    def begin(self, executor: Executor, settings: EngineSettings) -> None:
+        # If this client vanishes without a word, the server would otherwise keep the transaction, and with it the
+        # writer lock, for as long as TCP takes to notice.
+        timeout = milliseconds(settings.idle_in_transaction_session_timeout)
+        executor.run_script(
+            [self.begin_statement, f"SELECT set_config('idle_in_transaction_session_timeout', '{timeout}', true)"]
+        )
 
     def session_options(self, *, commit: bool) -> dict[str, Any]:
         return {}

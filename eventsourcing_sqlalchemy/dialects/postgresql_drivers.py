@@ -20,6 +20,10 @@ class Driver:
     """Whether SQLAlchemy looks for an extension at each connection unless it is told not to."""
     escapes_percent_in_quotes: ClassVar[bool] = True
     """Whether a ``%`` inside of a quoted name is written twice in a statement with parameters."""
+    splits_statements: ClassVar[bool] = False
+    """Whether a statement and its parameters are two transactions to the server when none is open: behind a pooler,
+    they can meet two server processes, and the parameters another client's statement.
+    """
 
     def fileno(self, connection: Any) -> int | None:
         """Return the descriptor of the socket, or None when the driver does not show it."""
@@ -39,6 +43,9 @@ class Driver:
     def cursor(self, connection: Any) -> Any:
         """Return a cursor, one that reads in the binary format where the driver can."""
         return connection.cursor()
+
+    def reset(self, connection: Any) -> None:
+        """Undo what a user may have set on the connection object itself; the connection is idle."""
 
     def run_script(self, connection: Any, script: str) -> None:
         """Run several statements, without results and never prepared."""
@@ -63,6 +70,11 @@ class Psycopg2(Driver):
 
     def backend_pid(self, connection: Any) -> int | None:
         return int(connection.info.backend_pid)
+
+    def reset(self, connection: Any) -> None:
+        connection.cursor_factory = None
+        if connection.readonly is not None or connection.deferrable is not None:
+            connection.set_session(readonly="DEFAULT", deferrable="DEFAULT")
 
     def notifications(self, connection: Any) -> list[str]:
         connection.poll()
@@ -90,6 +102,12 @@ class Psycopg(Driver):
     def cursor(self, connection: Any) -> Any:
         return connection.cursor(binary=True)
 
+    def reset(self, connection: Any) -> None:
+        from psycopg.rows import tuple_row  # noqa: PLC0415 (the driver is an extra)
+
+        connection.row_factory = tuple_row
+        connection.read_only = connection.deferrable = None
+
     def run_script(self, connection: Any, script: str) -> None:
         connection.execute(script, prepare=False)
 
@@ -100,6 +118,7 @@ class Psycopg(Driver):
 class Pg8000(Driver):
     connect_timeout_argument = False
     escapes_percent_in_quotes = False
+    splits_statements = True
 
     def fileno(self, connection: Any) -> int | None:
         return int(connection._usock.fileno())  # noqa: SLF001 (the driver shows it nowhere else)
@@ -107,6 +126,10 @@ class Pg8000(Driver):
     def is_idle(self, connection: Any) -> bool:
         # None before the first statement.
         return connection._transaction_status in (None, b"I")  # noqa: SLF001 (the driver shows it nowhere else)
+
+    def backend_pid(self, connection: Any) -> int | None:
+        # Process id and secret key; a pooler that tells nothing is one too.
+        return int.from_bytes((connection._backend_key_data or b"")[:4], "big")  # noqa: SLF001 (as above)
 
 
 _DRIVERS: dict[str, type[Driver]] = {"psycopg2": Psycopg2, "psycopg": Psycopg, "pg8000": Pg8000}

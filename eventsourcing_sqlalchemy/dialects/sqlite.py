@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
-from eventsourcing.persistence import OperationalError
+from eventsourcing.persistence import OperationalError, ProgrammingError
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.pool import QueuePool
@@ -38,6 +38,7 @@ _PRAGMAS = (
     "defer_foreign_keys",
     "foreign_keys",
     "ignore_check_constraints",
+    "locking_mode",
     "query_only",
     "read_uncommitted",
     "recursive_triggers",
@@ -70,6 +71,7 @@ class SQLiteDialect(Dialect):
     has_schemas = False
     placeholder = "?"
     can_notify = False
+    remedies: ClassVar = {"SQLITE_ERROR": "If it does not exist, set CREATE_TABLE=yes, or create it beforehand"}
     max_event_bytes = 10**9 - 2**20  # SQLite refuses a row of 1,000,000,000 bytes
     begin_statement = "BEGIN IMMEDIATE"
 
@@ -135,10 +137,12 @@ class SQLiteDialect(Dialect):
 
     def reset(self, connection: Any) -> None:
         self.rollback(connection)
-        connection.isolation_level = None
+        connection.isolation_level = connection.row_factory = None
+        connection.text_factory = str
         for name, value in self._read_pragmas(connection).items():
             if value != self._pragmas[name]:
                 connection.execute(f"PRAGMA {name}={self._pragmas[name]}")
+                connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # only now an exclusive lock ends
         attached = [row[1] for row in connection.execute("PRAGMA database_list") if row[1] not in ("main", "temp")]
         for name in attached:
             connection.execute(f"DETACH DATABASE {quote(name)}")
@@ -220,6 +224,7 @@ class SQLiteDialect(Dialect):
         for table in tables:
             columns = executor.fetch("SELECT name, type, pk FROM pragma_table_info(?)", (table.name,))
             if columns:
+                _check_case(executor, table)
                 shape = shapes[table] = TableShape({name: column_type.lower() for name, column_type, _ in columns})
                 shape.unique.append(frozenset(name for name, _, position in columns if position))
                 indexes = executor.fetch(
@@ -257,6 +262,19 @@ class SQLiteDialect(Dialect):
 
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
         return _as_uuid if originator_id_type == "uuid" else str
+
+
+def _check_case(executor: Executor, table: TableName) -> None:
+    """Raise ProgrammingError for an existing table whose name differs in capitals: SQLite takes both for one table, and
+    it is another application's.
+    """
+    rows = executor.fetch("SELECT name FROM sqlite_master WHERE name = ? COLLATE NOCASE", (table.name,))
+    if rows and rows[0][0] != table.name:
+        msg = (
+            f"There is a table {quote(rows[0][0])}, and SQLite does not distinguish it from {table}. "
+            "Choose a name or a SQLALCHEMY_TABLE_PREFIX that differs in more than capitals."
+        )
+        raise ProgrammingError(msg)
 
 
 def _uuid_as_bytes(originator_id: UUID | str) -> bytes:

@@ -143,7 +143,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
 
             def write(executor: Executor) -> list[int]:
                 # An error leaves the transaction open; it is rolled back when the connection goes back to the pool.
-                executor.fetch(dialect.begin_statement)
+                dialect.begin(executor, self.datastore.settings)
                 ids = writer.write(executor, stored_events, tracking)
                 executor.fetch("COMMIT")
                 return ids

@@ -1,0 +1,158 @@
+"""The pages of the documentation, as a reader uses them: blocks that are run one after the other.
+
+In a fenced block of
+
+- ``python``, the code is run, in one namespace for the page. When the first line is a comment with the name of a file,
+  the block is that file instead, and every page can import it.
+- ``text``, there is what the block of Python before it prints. ``...`` stands for anything.
+- ``shell``, ``export`` and ``unset`` change the environment of the blocks that follow; of ``make``, the target must
+  exist. Everything else is not run.
+- ``sql``, the statements are run on the page's database.
+
+A block that cannot be run has a comment before it: ``<!-- not run: why -->``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+# What stands in the pages for a database that the reader has.
+POSTGRES: Final = "postgres@127.0.0.1/school"
+PGBOUNCER: Final = "postgres@127.0.0.1:6432/school"
+
+LANGUAGES: Final = ("python", "text", "shell", "sql")
+_FENCE: Final = re.compile(r"^```(\w*)$")
+_FILE: Final = re.compile(r"^# ([a-z_]+\.py)$")
+_NOT_RUN: Final = re.compile(r"^<!-- not run: .+ -->$")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block; ``line`` is the number of its first line, counted from 1."""
+
+    page: Path
+    line: int
+    language: str
+    source: str
+    is_run: bool = True
+
+    @property
+    def file(self) -> str | None:
+        """The name of the file that the block is, or None."""
+        found = _FILE.match(self.source.partition("\n")[0]) if self.language == "python" else None
+        return found[1] if found else None
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Return the blocks of a page in their order."""
+    blocks: list[Block] = []
+    fence: tuple[int, str, bool] | None = None
+    before = ""
+    lines: list[str] = []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        opened = _FENCE.match(line)
+        if fence is None:
+            if opened:
+                fence, lines = (number + 1, opened[1], not _NOT_RUN.match(before)), []
+            elif line.strip():
+                before = line
+        elif line == "```":
+            blocks.append(Block(page, fence[0], fence[1], "".join(f"{text}\n" for text in lines), fence[2]))
+            fence, before = None, ""
+        else:
+            lines.append(line)
+    assert fence is None, f"{page}: a block that begins on line {fence and fence[0]} does not end"
+    return blocks
+
+
+@contextlib.contextmanager
+def documented_files(directory: Path) -> Iterator[None]:
+    """Write the files that the pages show into a directory from which they can be imported."""
+    for page in PAGES:
+        for block in blocks_of(page):
+            if block.file is not None:
+                path = directory / block.file
+                assert not path.exists(), f"{block}: another block is called {block.file} too"
+                # As long a way down as in the page, so that an error shows the line of the page.
+                path.write_text("\n" * (block.line - 1) + block.source, encoding="utf-8")
+    sys.path.insert(0, str(directory))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(directory))
+
+
+class Reader:
+    """Somebody who goes through a page and does what it says; changes the environment of this process.
+
+    ``replace`` puts the databases that there are for those that are written in the pages; ``run_sql`` runs statements.
+    """
+
+    def __init__(self, page: Path, replace: Callable[[str], str], run_sql: Callable[[str], None]) -> None:
+        # A module, because topics of classes name one.
+        self._module = ModuleType(f"page_{page.stem.lower()}")
+        self._replace = replace
+        self._run_sql = run_sql
+
+    def read(self, blocks: list[Block]) -> None:
+        """Run the blocks; raises what a block raises, and AssertionError for another output than the one shown."""
+        sys.modules[self._module.__name__] = self._module
+        try:
+            for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+                if not block.is_run or block.file is not None:
+                    continue
+                source = self._replace(block.source)
+                if block.language == "python":
+                    shown = following.source if following is not None and following.language == "text" else ""
+                    self._compare(block, self._run_python(block, source), self._replace(shown))
+                elif block.language == "shell":
+                    _change_environment(source)
+                elif block.language == "sql":
+                    self._run_sql(source)
+        finally:
+            del sys.modules[self._module.__name__]
+
+    def _run_python(self, block: Block, source: str) -> str:
+        code = compile("\n" * (block.line - 1) + source, str(block.page), "exec", dont_inherit=True)
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(code, vars(self._module))  # noqa: S102 (it is our own documentation)
+        return output.getvalue()
+
+    @staticmethod
+    def _compare(block: Block, printed: str, shown: str) -> None:
+        is_same = doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS)
+        assert is_same, f"{block} prints\n{printed}\nbut the page shows\n{shown}"
+
+
+def _change_environment(source: str) -> None:
+    for command in commands_of(source):
+        if command[0] == "export":
+            for assignment in command[1:]:
+                name, value = assignment.split("=", 1)
+                os.environ[name] = value
+        elif command[0] == "unset":
+            for name in command[1:]:
+                del os.environ[name]
+
+
+def commands_of(source: str) -> list[list[str]]:
+    """Return the words of each command of a shell block."""
+    commands = [shlex.split(line, comments=True) for line in source.splitlines()]
+    return [command for command in commands if command]
