@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource, SharedEngine, lease_engine
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
+from eventsourcing_sqlalchemy.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, parse_url
 from eventsourcing_sqlalchemy.tables import missing_tables
 from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction
@@ -33,26 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["SQLAlchemyDatastore"]
 
 _T = TypeVar("_T")
-
-
-class ConnectionExecutor:
-    """Runs SQL on the connection of a session."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
-        result = self._connection.exec_driver_sql(statement, tuple(parameters) if parameters else None)
-        return result.fetchall() if result.returns_rows else ()
-
-    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        self._connection.exec_driver_sql(statement, [tuple(row) for row in rows])
-
-    def run_script(self, statements: Sequence[str]) -> None:
-        for statement in statements:
-            self._connection.exec_driver_sql(statement)
 
 
 class SQLAlchemyDatastore:
@@ -305,25 +286,24 @@ class SQLAlchemyDatastore:
             engine=self.engine, application=self.application, originator_id_type=self.originator_id_type
         )
 
-    def create_tables(self, specs: Sequence[TableSpec]) -> None:
-        """Make tables that do not exist and check those that do; raises ProgrammingError for a wrong shape or a
-        missing right.
-        """
-        # Looked for in the scoped session, if there is one: another connection might be the same one underneath, and
-        # end its transaction.
+    def missing_tables(self, specs: Sequence[TableSpec]) -> list[TableSpec]:
+        """Return the tables that do not exist; raises ProgrammingError for one of a shape that does not serve."""
+
+        def look(executor: Executor) -> list[TableSpec]:
+            return missing_tables(executor, self.dialect, specs)
+
+        if self.scoped_session is None:
+            return self.run(look, str(specs[0].name))
+        # In the scoped session: another connection might be the same one underneath, and end its transaction.
+        return self.run_in_session(cast("Session", self.scoped_session), look, str(specs[0].name), savepoint=False)
+
+    def make_tables(self, specs: Sequence[TableSpec]) -> None:
+        """Make tables, and their schemas; raises ProgrammingError for a missing right."""
         subject = str(specs[0].name)
-        if self.scoped_session is not None:
-            session = cast("Session", self.scoped_session)
-            missing = self.run_in_session(
-                session, lambda executor: missing_tables(executor, self.dialect, specs), subject, savepoint=False
-            )
-        else:
-            missing = self.run(lambda executor: missing_tables(executor, self.dialect, specs), subject)
-        if missing:
-            self.run(lambda executor: self.dialect.create(executor, missing, self.settings), subject)
-            # An index is not made where another one has its name: a table that was renamed keeps its own. Without it,
-            # an event could be recorded twice.
-            self.run(lambda executor: missing_tables(executor, self.dialect, missing), subject)
+        self.run(lambda executor: self.dialect.create(executor, specs, self.settings), subject)
+        # An index is not made where another one has its name: a table that was renamed keeps its own. Without it, an
+        # event could be recorded twice.
+        self.run(lambda executor: missing_tables(executor, self.dialect, specs), subject)
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
         """Return the library's exception for an error of SQLAlchemy or a driver, with what to do about it where that

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "select_any",
     "select_events",
     "select_max_notification_id",
     "select_max_tracking_id",
@@ -57,3 +58,8 @@ def select_max_tracking_id(table: str, p: str) -> str:
 def select_stored(table: str, p: str, id_column: str) -> str:
     """Select the id, topic and state of one event. Parameters: originator_id, originator_version."""
     return f"SELECT {id_column}, topic, state FROM {table} WHERE originator_id = {p} AND originator_version = {p}"
+
+
+def select_any(table: str) -> str:
+    """Select one row, if there is any. No parameters."""
+    return f"SELECT 1 FROM {table} LIMIT 1"

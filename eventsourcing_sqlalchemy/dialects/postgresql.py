@@ -57,8 +57,8 @@ class PostgreSQLDialect(Dialect):
     max_event_bytes = 480 * 2**20
     notify_statement = "SELECT pg_notify(%s, %s)"
     remedies: ClassVar = {
-        "42P01": "It does not exist. Set CREATE_TABLE=yes, or create it beforehand",
-        "3F000": "Its schema does not exist. Set CREATE_TABLE=yes, or create it beforehand",
+        "42P01": "Set CREATE_TABLE=yes, or create it beforehand",
+        "3F000": "Set CREATE_TABLE=yes, or create it beforehand",
         "42703": "It was not made for this: a column is missing. Use another schema or table prefix",
         "22001": "The table of tracking positions was made for application names of at most 32 characters. "
         "ALTER its column application_name to the type text, or shorten the name of the application",
@@ -101,9 +101,10 @@ class PostgreSQLDialect(Dialect):
                 "client (session mode), set SQLALCHEMY_PREPARE_STATEMENTS=on"
             )
             raise NotSupportedError(msg)
-        if mode == "auto":
-            mode = "off" if self._behind_pooler(connection) else "on"
-        self._driver.prepare(connection, "on" if mode == "on" else "off")
+        if self._driver.prepares:
+            if mode == "auto":
+                mode = "off" if self._behind_pooler(connection) else "on"
+            self._driver.prepare(connection, "on" if mode == "on" else "off")
 
     def _behind_pooler(self, connection: Any) -> bool:
         """Return whether the server process is another one than the client was told at connecting, as it is behind a

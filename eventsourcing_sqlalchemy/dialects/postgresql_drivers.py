@@ -16,6 +16,8 @@ class Driver:
     connect_timeout_argument: ClassVar[bool] = True
     """Whether ``connect()`` takes ``connect_timeout`` (of pg8000, ``timeout`` would limit every statement)."""
 
+    prepares: ClassVar[bool] = False
+    """Whether the driver prepares statements on the server by itself."""
     looks_for_hstore: ClassVar[bool] = False
     """Whether SQLAlchemy looks for an extension at each connection unless it is told not to."""
     escapes_percent_in_quotes: ClassVar[bool] = True
@@ -85,6 +87,7 @@ class Psycopg2(Driver):
 
 class Psycopg(Driver):
     can_listen = True
+    prepares = True
 
     def fileno(self, connection: Any) -> int | None:
         return int(connection.fileno())

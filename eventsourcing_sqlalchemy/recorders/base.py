@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from eventsourcing.persistence import Recorder
+from eventsourcing.persistence import NotSupportedError, Recorder
 
 from eventsourcing_sqlalchemy.naming import TableName, check_identifier
 from eventsourcing_sqlalchemy.tables import TableSpec
@@ -29,6 +29,12 @@ class SQLAlchemyRecorder(Recorder):
         self.datastore = datastore
         self.schema_name = schema_name or None
         if self.schema_name is not None:
+            if not datastore.dialect.has_schemas:
+                msg = (
+                    f"The schema {self.schema_name!r} cannot be used: {datastore.dialect.name} has no schemas. "
+                    "Set SQLALCHEMY_TABLE_PREFIX instead of SQLALCHEMY_SCHEMA."
+                )
+                raise NotSupportedError(msg)
             self.check_identifier_length(self.schema_name)
 
     def check_identifier_length(self, name: str) -> None:
@@ -41,7 +47,13 @@ class SQLAlchemyRecorder(Recorder):
         Safe when many processes call it at once. Raises ProgrammingError for a table of another shape and for a missing
         right.
         """
-        self.datastore.create_tables(self._tables)
+        missing = self.datastore.missing_tables(self._tables)
+        if missing:
+            self._check_missing(missing)
+            self.datastore.make_tables(missing)
+
+    def _check_missing(self, missing: list[TableSpec]) -> None:
+        """Raise ProgrammingError when these tables should not be made."""
 
     def transaction(self, commit: bool = True) -> Transaction:
         """Return a context manager that yields a ``Session`` whose changes commit together with the events that are

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eventsourcing.persistence import ProcessRecorder
+from eventsourcing.persistence import ProcessRecorder, ProgrammingError
 
+from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.naming import quote
 from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
 from eventsourcing_sqlalchemy.recorders.tracking import SQLAlchemyTrackingRecorder
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from eventsourcing_sqlalchemy.tables import TableSpec
 
 __all__ = ["SQLAlchemyProcessRecorder"]
 
@@ -42,6 +45,22 @@ class SQLAlchemyProcessRecorder(SQLAlchemyTrackingRecorder, SQLAlchemyApplicatio
             schema_name=schema_name,
             **kwargs,
         )
+
+    def _check_missing(self, missing: list[TableSpec]) -> None:
+        # The published package ignores the schema for the events of a following application, and for nothing else. An
+        # empty table beside its positions would take the place of those events, and nobody would notice.
+        super()._check_missing(missing)
+        if {spec.kind for spec in missing} == {"events"} and self._has_positions():
+            msg = (
+                f"{self._tracking_subject} has positions, but there is no table {self._table('events')} of "
+                "events. Look for it in the default schema, where version 1 put it, and move it: "
+                f"ALTER TABLE {quote(self.events_table_name)} SET SCHEMA {quote(self._table('events').schema or '')}"
+            )
+            raise ProgrammingError(msg)
+
+    def _has_positions(self) -> bool:
+        statement = statements.select_any(self._render("tracking", parameters=False))
+        return bool(self.datastore.fetch(statement, (), self._tracking_subject))
 
     def _insert_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
         # Before the events, everywhere: their writer lock is taken last.

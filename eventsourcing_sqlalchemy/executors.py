@@ -1,0 +1,57 @@
+"""The two ways to run the same statements: on a cursor of our own, and on the connection of somebody's session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+    from eventsourcing_sqlalchemy.dialects.base import Dialect
+
+__all__ = ["ConnectionExecutor", "CursorExecutor"]
+
+
+class CursorExecutor:
+    """Runs SQL on a cursor of the driver."""
+
+    __slots__ = ("_connection", "_cursor", "_dialect")
+
+    def __init__(self, dialect: Dialect, connection: Any) -> None:
+        self._dialect = dialect
+        self._connection = connection
+        self._cursor = dialect.cursor(connection)
+
+    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        if parameters:
+            self._cursor.execute(statement, parameters)
+        else:
+            self._cursor.execute(statement)
+        return self._cursor.fetchall() if self._cursor.description else ()
+
+    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._cursor.executemany(statement, rows)
+
+    def run_script(self, statements: Sequence[str]) -> None:
+        self._dialect.run_script(self._connection, statements)
+
+
+class ConnectionExecutor:
+    """Runs SQL on the connection of a session."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        result = self._connection.exec_driver_sql(statement, tuple(parameters) if parameters else None)
+        return result.fetchall() if result.returns_rows else ()
+
+    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._connection.exec_driver_sql(statement, [tuple(row) for row in rows])
+
+    def run_script(self, statements: Sequence[str]) -> None:
+        for statement in statements:
+            self._connection.exec_driver_sql(statement)
