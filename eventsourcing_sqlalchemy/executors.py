@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eventsourcing_sqlalchemy.dialects.base import Executor
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionExecutor", "CursorExecutor"]
 
 
-class CursorExecutor:
+class CursorExecutor(Executor):
     """Runs SQL on a cursor of the driver."""
 
     __slots__ = ("_connection", "_cursor", "_dialect")
@@ -37,7 +39,7 @@ class CursorExecutor:
         self._dialect.run_script(self._connection, statements)
 
 
-class ConnectionExecutor:
+class ConnectionExecutor(Executor):
     """Runs SQL on the connection of a session."""
 
     __slots__ = ("_connection",)
