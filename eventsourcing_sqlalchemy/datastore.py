@@ -8,17 +8,19 @@ Both run the same statements.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from eventsourcing.persistence import InterfaceError, NotSupportedError, PersistenceError, ProgrammingError
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource, SharedEngine, lease_engine
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
 from eventsourcing_sqlalchemy.executors import ConnectionExecutor
+from eventsourcing_sqlalchemy.scoped import bind_of, check_idle, session_of
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, parse_url
 from eventsourcing_sqlalchemy.tables import missing_tables
 from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction
@@ -97,7 +99,7 @@ class SQLAlchemyDatastore:
     def engine(self) -> Engine:
         """An engine with ordinary transactions, on the pool that all applications share."""
         if self.scoped_session is not None:
-            bind = self._session_bind()
+            bind = bind_of(self.scoped_session)
             return bind if isinstance(bind, Engine) else bind.engine
         return self.shared.public
 
@@ -195,7 +197,7 @@ class SQLAlchemyDatastore:
                 return self.shared.run(work)
             with self._public_connection() as connection:
                 result = work(ConnectionExecutor(connection))
-                if connection is not self._session_bind():
+                if connection is not bind_of(self.scoped_session):
                     connection.commit()
                 return result
         except Exception as error:  # noqa: BLE001 (whatever a driver raises)
@@ -219,6 +221,18 @@ class SQLAlchemyDatastore:
         except Exception as error:  # noqa: BLE001 (whatever a driver raises)
             raise self.error(error, subject) from _cause(error)
 
+    @contextmanager
+    def savepoint(self, session: Session) -> Iterator[None]:
+        """Undo what the block did in a session's transaction if it ends with an error, also what the session has not
+        written yet; errors are the library's.
+        """
+        try:
+            self.dialect.ensure_transaction(session.connection())
+            with session.begin_nested():
+                yield
+        except SQLAlchemyError as error:
+            raise self.error(error, "") from error
+
     def fetch(self, statement: str, parameters: Sequence[Any] = (), subject: str = "") -> Sequence[Sequence[Any]]:
         """Return the rows of a statement that only reads, inside the open transaction of this context if there is one.
 
@@ -239,19 +253,6 @@ class SQLAlchemyDatastore:
         if backend != self.dialect.name:
             msg = f"The given session is connected to {backend}, the application to {self.dialect.name}."
             raise NotSupportedError(msg)
-
-    def begin_session(self, resources: ExitStack, *, commit: bool) -> Session:
-        """Return a session with a transaction that has begun; ``resources`` closes it. Errors are the library's."""
-        shared, dialect = self.shared, self.dialect
-        if commit:
-            resources.enter_context(dialect.writing(self.settings.lock_timeout or 0.0))
-        session = resources.enter_context(self.session_maker())
-        try:
-            connection = session.connection(execution_options=dialect.session_options(commit=commit))
-            dialect.session_began(connection, self.settings)
-        except Exception as error:
-            raise shared.connect_error(error) from error
-        return session
 
     def committed(self, key: int) -> None:
         """Wake the subscriptions of a table, because events were committed to it."""
@@ -295,11 +296,19 @@ class SQLAlchemyDatastore:
         if self.scoped_session is None:
             return self.run(look, str(specs[0].name))
         # In the scoped session: another connection might be the same one underneath, and end its transaction.
-        return self.run_in_session(cast("Session", self.scoped_session), look, str(specs[0].name), savepoint=False)
+        session = session_of(self.scoped_session)
+        was_idle = not session.in_transaction()
+        try:
+            return self.run_in_session(session, look, str(specs[0].name), savepoint=False)
+        finally:
+            if was_idle:
+                session.rollback()  # what looking began, and nobody else
 
     def make_tables(self, specs: Sequence[TableSpec]) -> None:
         """Make tables, and their schemas; raises ProgrammingError for a missing right."""
         subject = str(specs[0].name)
+        if self.scoped_session is not None and not self.dialect.is_server:
+            check_idle(self.scoped_session)
         self.run(lambda executor: self.dialect.create(executor, specs, self.settings), subject)
         # An index is not made where another one has its name: a table that was renamed keeps its own. Without it, an
         # event could be recorded twice.
@@ -313,19 +322,10 @@ class SQLAlchemyDatastore:
 
     # -- sessions of others --
 
-    def _session_bind(self) -> Engine | Connection:
-        session = self.scoped_session
-        assert session is not None
-        try:
-            return session.get_bind()
-        except Exception as error:
-            msg = f"The scoped session of application {self.application!r} has no database here"
-            raise translate(error, msg) from error
-
     @contextmanager
     def _public_connection(self) -> Iterator[Connection]:
         if self.scoped_session is not None:
-            bind = self._session_bind()
+            bind = bind_of(self.scoped_session)
             if isinstance(bind, Connection):
                 # Bound to one connection, as tests do: there is no other to use.
                 yield bind

@@ -7,7 +7,6 @@ release disposes the engine, and then no connection is left. This module knows n
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import deque
 from collections.abc import Hashable
@@ -15,6 +14,7 @@ from collections.abc import Hashable
 from sqlalchemy.engine import URL
 
 from eventsourcing_sqlalchemy.errors import SettingsError
+from eventsourcing_sqlalchemy.locks import Lock, is_held
 from eventsourcing_sqlalchemy.settings import EngineSettings, mask
 from eventsourcing_sqlalchemy.shared_engine import EngineSource, SharedEngine
 
@@ -30,11 +30,17 @@ class EngineLease:
         self._is_released = False
 
     def release(self) -> None:
-        """Give the lease back; a second time does nothing."""
+        """Give the lease back; a second time does nothing.
+
+        Inside one of our locks, where only the collector can have called, this leaves a note for the next release.
+        """
+        if is_held():
+            _abandoned.append(self)
+            return
         with _lock:
             if not self._is_released:
                 self._is_released = True
-                _drop(self._key)
+                _drop(self._key, self.shared)
         _drain()
 
     def release_when_collected(self, owner: object) -> None:
@@ -43,8 +49,8 @@ class EngineLease:
 
 
 _engines: dict[Hashable, SharedEngine] = {}
-# Guards the dictionary and the counts, for a few operations in memory; connections are never opened or closed under it.
-_lock = threading.RLock()
+# Guards the dictionary and the counts; no connection is opened or closed under it.
+_lock = Lock()
 # Leases whose owners were collected. A finalizer runs anywhere, also inside a lock of the pool that disposing would
 # need: it only leaves a note here, for the next one who leases or releases.
 _abandoned: deque[EngineLease] = deque()
@@ -87,17 +93,15 @@ def _check_settings(shared: SharedEngine, settings: EngineSettings, application:
             raise SettingsError(msg, variable=variable)
 
 
-def _drop(key: Hashable) -> None:
-    shared = _engines.get(key)
-    if shared is not None:
-        shared.leases -= 1
-        if shared.leases == 0:
-            del _engines[key]
-            _to_dispose.append(shared)
+def _drop(key: Hashable, shared: SharedEngine) -> None:
+    shared.leases -= 1
+    if shared.leases == 0:
+        del _engines[key]
+        _to_dispose.append(shared)
 
 
 def _drain() -> None:
-    """Release the leases of collected owners and dispose engines without leases; called without holding the lock."""
+    """Release the leases of collected owners and dispose of engines without leases; outside of all locks."""
     while _abandoned:
         try:
             lease = _abandoned.popleft()
@@ -112,12 +116,16 @@ def _drain() -> None:
         shared.dispose()
 
 
+def _before_fork() -> None:
+    for shared in list(_engines.values()):
+        shared.before_fork()
+
+
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 (another thread of the parent may have held it, and that thread does not exist here)
-    _lock = threading.RLock()
+    _lock = Lock()
     for shared in _engines.values():
         shared.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

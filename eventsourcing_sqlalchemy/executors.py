@@ -48,7 +48,11 @@ class ConnectionExecutor(Executor):
         self._connection = connection
 
     def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
-        result = self._connection.exec_driver_sql(statement, tuple(parameters) if parameters else None)
+        if parameters:
+            result = self._connection.exec_driver_sql(statement, tuple(parameters))
+        else:
+            # Otherwise drivers are given empty parameters, and take a % in a name for a placeholder.
+            result = self._connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         return result.fetchall() if result.returns_rows else ()
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -56,4 +60,4 @@ class ConnectionExecutor(Executor):
 
     def run_script(self, statements: Sequence[str]) -> None:
         for statement in statements:
-            self._connection.exec_driver_sql(statement)
+            self.fetch(statement)

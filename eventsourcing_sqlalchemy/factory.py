@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import os
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
+from eventsourcing_sqlalchemy.locks import Lock
 from eventsourcing_sqlalchemy.naming import environment_name
 from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyAggregateRecorder,
@@ -182,7 +183,7 @@ class _Claim:
 
 
 _claims: weakref.WeakValueDictionary[str, _Claim] = weakref.WeakValueDictionary()
-_claims_lock = threading.Lock()  # held for two operations in memory
+_claims_lock = Lock()
 
 
 def _claim_name(application: str) -> _Claim:
@@ -201,3 +202,11 @@ def _claim_name(application: str) -> _Claim:
         )
         raise SettingsError(msg, variable=f"{name}_SQLALCHEMY_URL")
     return claim
+
+
+def _after_fork() -> None:
+    global _claims_lock  # noqa: PLW0603 (a thread that does not exist here may have held it)
+    _claims_lock = Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _RECONNECT_FIRST: Final = 0.1
 _RECONNECT_MAX: Final = 5.0
-_JOIN_TIMEOUT: Final = 5.0
+_STOP_TIMEOUT: Final = 0.1
 _SWEEP_MILLISECONDS: Final = 1000
 
 
@@ -69,12 +69,26 @@ class ListenThread(threading.Thread):
         self._alarm = _Alarm()
         self._connection: Any = None
 
+    def start_or_give_up(self) -> None:
+        """Start; where the process cannot have another thread, subscriptions poll."""
+        try:
+            self.start()
+        except RuntimeError as error:
+            logger.warning("Wake-ups are not heard, subscriptions poll: %s", error)
+            self.is_deaf = True
+            self._alarm.close()
+            self.ready.set()
+
     def stop(self) -> None:
-        """End the thread and close its connection; returns when both are done."""
+        """End the thread and close its connection, at once unless the server is silent: then they end later."""
         self._stopping.set()
         self._alarm.set()
+        self.join(_STOP_TIMEOUT)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of the thread; returns at once in the thread itself, and when it was never started."""
         if self.is_alive() and threading.current_thread() is not self:
-            self.join(_JOIN_TIMEOUT)
+            super().join(timeout)
 
     def run(self) -> None:
         delay = _RECONNECT_FIRST
@@ -104,8 +118,11 @@ class ListenThread(threading.Thread):
         engine, dialect = self._engine, self._dialect
         url = self._settings.listen_url
         if url is not None:
-            engine = sa.create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True)
             dialect = dialect_for(url.get_backend_name(), url.get_driver_name())
+            arguments = dialect.engine_options(url, self._settings).get("connect_args", {})
+            engine = sa.create_engine(
+                url, poolclass=NullPool, connect_args=arguments, isolation_level="AUTOCOMMIT", hide_parameters=True
+            )
         self._connection = engine.raw_connection()
         self._connection.detach()
         try:

@@ -103,9 +103,11 @@ class Settings:
         and what it accepts.
         """
         read = _Reader(env)
+        # A session or an engine of the user's wins over the URL, which may then be anything.
+        others = read.text("SQLALCHEMY_SCOPED_SESSION_TOPIC") or read.text("SQLALCHEMY_ENGINE_TOPIC")
         return cls(
             application=env.name,
-            url=read.url("SQLALCHEMY_URL"),
+            url=None if others else read.url("SQLALCHEMY_URL"),
             schema=read.template("SQLALCHEMY_SCHEMA"),
             table_prefix=read.template("SQLALCHEMY_TABLE_PREFIX") or "",
             autoflush=read.boolean("SQLALCHEMY_AUTOFLUSH", default=True),

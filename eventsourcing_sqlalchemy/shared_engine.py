@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
-from eventsourcing.persistence import InterfaceError, OperationalError
+from eventsourcing.persistence import InterfaceError, NotSupportedError, OperationalError, PersistenceError
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, sqlstate, translate
@@ -68,8 +68,11 @@ class SharedEngine:
         self.asked_by = {variable: application for variable, _ in settings.asked()}
         self.is_ours = source.engine is None
         self._is_disposed = False
+        self._is_unsafe_after_fork = False
+        self._open: set[int] = set()
         self.dialect = source.dialect()
         if source.engine is not None:
+            _check_pool(source.engine.pool)
             self.engine = self.public = source.engine
         else:
             assert source.url is not None
@@ -85,12 +88,14 @@ class SharedEngine:
     def _create(self, url: URL, creator: Callable[[], Any] | None, options: dict[str, Any]) -> Engine:
         ours = self.dialect.engine_options(url, self.settings)
         pool_class = options.get("poolclass")
+        connect_args = {**ours.pop("connect_args", {}), **options.pop("connect_args", {})}
         if pool_class is not None and not issubclass(pool_class, QueuePool):
             for name in ("pool_size", "max_overflow", "pool_timeout"):
                 ours.pop(name, None)
         if creator is not None:
             options["creator"] = creator
-            ours.pop("connect_args", None)
+        elif connect_args:
+            options["connect_args"] = connect_args
         # We end what is left of a transaction ourselves, see _reset: leaving it to the pool costs a round trip for
         # every statement.
         fixed = {"pool_reset_on_return": None, "isolation_level": ours.pop("isolation_level"), "hide_parameters": True}
@@ -102,16 +107,34 @@ class SharedEngine:
             raise SettingsError(msg, variable="SQLALCHEMY_URL") from error
         except Exception as error:  # noqa: BLE001 (what a driver says of its arguments)
             raise translate(error, mask(url)) from None
+        _check_pool(engine.pool)
+        event.listen(engine, "do_connect", self._connecting)
         event.listen(engine, "connect", self._connected)
+        event.listen(engine, "close", self._closed)
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine.pool, "reset", self._reset)
         event.listen(engine, "checkin", self._checked_in)
+        # Somebody else prepares connections too if there is a creator, or when a listener is added to these.
+        self._own_listeners = -1 if creator is not None else len(engine.pool.dispatch.connect)
         return engine
 
     # -- events of the pool --
 
+    def _connecting(self, *_: Any) -> None:
+        if self._is_unsafe_after_fork:
+            msg = (
+                f"A connection to {self} was in use when this process was forked, and the database's library keeps "
+                "what it knows of the parent's locks: data could be lost. Fork while nothing uses the database, or "
+                "start processes with the method 'spawn'."
+            )
+            raise InterfaceError(msg)
+
     def _connected(self, connection: Any, record: Any) -> None:
+        self._open.add(id(connection))
         self.dialect.connected(connection, self.settings)
+
+    def _closed(self, connection: Any, record: Any) -> None:
+        self._open.discard(id(connection))
 
     def _checked_out(self, connection: Any, record: Any, proxy: Any) -> None:
         # A connection that the server has closed while it was idle is recognised here, for the price of looking at the
@@ -119,6 +142,9 @@ class SharedEngine:
         try:
             if self.dialect.is_stale(connection):
                 self.engine.dialect.do_ping(connection)
+            if record is not None and _AS_NEW not in record.info:
+                is_prepared = len(self.engine.pool.dispatch.connect) != self._own_listeners
+                record.info[_AS_NEW] = self.dialect.remember(connection, is_prepared=is_prepared)
         except Exception as error:
             msg = "The server closed the connection."
             raise InvalidatePoolError(msg) from error
@@ -131,11 +157,13 @@ class SharedEngine:
             if self.dialect.in_transaction(connection):
                 self.dialect.rollback(connection)
         elif not state.terminate_only:
-            self.dialect.reset(connection)
+            self.dialect.reset(connection, record.info.get(_AS_NEW))
 
     def _checked_in(self, connection: Any, record: Any) -> None:
         if self._is_disposed and connection is not None:
             record.invalidate()
+        elif connection is not None:
+            self.dialect.checked_in(connection)
 
     # -- use --
 
@@ -143,8 +171,8 @@ class SharedEngine:
         """Call ``work`` with an executor on a pooled connection that commits every statement by itself, and return its
         result.
 
-        Errors are the library's: ConnectionLostError when the connection broke under way, and OperationalError when
-        there was none to be had.
+        Raises ConnectionLostError when the connection broke under way, OperationalError when there was none to be had,
+        and otherwise what ``work`` raises.
         """
         proxy = self._check_out()
         try:
@@ -155,13 +183,16 @@ class SharedEngine:
                 return work(CursorExecutor(self.dialect, proxy.dbapi_connection))
         except Exception as error:
             if self._is_lost(error, proxy):
-                proxy.invalidate(error)
+                # All connections that are as old are taken for broken, so that the next try gets a new one.
+                self.engine.pool._invalidate(proxy, error)  # noqa: SLF001 (what SQLAlchemy's own connections call)
                 msg = f"The connection to {self} was lost: {translate(error)}"
                 raise ConnectionLostError(msg) from error
             raise
         except BaseException:
-            # Interrupted in the middle of a conversation: nobody knows in which state the connection is.
-            proxy.invalidate()
+            # Interrupted in the middle of a conversation: nobody knows in which state the connection is. What is left
+            # of a transaction is rolled back where closing the connection would end the database.
+            if self.outlives_connections:
+                proxy.invalidate()
             raise
         finally:
             proxy.close()
@@ -187,19 +218,25 @@ class SharedEngine:
 
     def connect_error(self, error: Exception) -> Exception:
         """Return the library's exception for a connection that could not be had."""
+        if isinstance(error, PersistenceError):
+            return error
         if isinstance(error, sa.exc.TimeoutError):
-            pool = self.settings
-            total = (pool.pool_size or 0) + (pool.max_overflow or 0)
-            return translate(
-                error,
-                f"No connection to {self} became free within {pool.pool_timeout:g} s: all {total} of the pool are "
-                "in use "
-                f"(SQLALCHEMY_POOL_SIZE={pool.pool_size}, SQLALCHEMY_MAX_OVERFLOW={pool.max_overflow}). "
-                "Close transactions sooner, do not open one inside another, or enlarge the pool",
-            )
+            remedy = "Close transactions sooner, do not open one inside another, or enlarge the pool"
+            return translate(error, f"No connection to {self} became free: {self._pool_text()}. {remedy}")
         translated = translate(error, f"Cannot connect to {self}")
         # What some drivers call an InterfaceError is a server that is not there.
         return OperationalError(str(translated)) if isinstance(translated, InterfaceError) else translated
+
+    def _pool_text(self) -> str:
+        if not self.is_ours:
+            return f"the pool of your engine is exhausted ({self.engine.pool.status()})"
+        if not self.outlives_connections:
+            return f"a database in memory has one connection, and it was in use for {self.settings.pool_timeout:g} s"
+        size, overflow = self.settings.pool_size or 0, self.settings.max_overflow or 0
+        return (
+            f"all {size + overflow} of the pool were in use for {self.settings.pool_timeout:g} s "
+            f"(SQLALCHEMY_POOL_SIZE={size}, SQLALCHEMY_MAX_OVERFLOW={overflow})"
+        )
 
     def _is_lost(self, error: Exception, proxy: PoolProxiedConnection) -> bool:
         if not self.dialect.is_server:
@@ -221,6 +258,11 @@ class SharedEngine:
             self._is_disposed = True
             self.engine.dispose()
 
+    def before_fork(self) -> None:
+        """Close idle connections to a database whose library does not notice that it is in another process."""
+        if self.is_ours and self.outlives_connections and not self.dialect.is_server:
+            self.engine.dispose()
+
     def after_fork(self) -> None:
         """Forget, in a child process, what belongs to the parent: its connections (without closing them) and its
         threads.
@@ -228,6 +270,7 @@ class SharedEngine:
         self.wakeups.after_fork()
         self.dialect.after_fork()
         if self.is_ours and self.outlives_connections:
+            self._is_unsafe_after_fork = bool(self._open) and not self.dialect.is_server
             # Kept, because collecting a connection may close it, and with it what the parent holds.
             _of_the_parent.append(self.engine.pool)
             self.engine.dispose(close=False)
@@ -238,6 +281,23 @@ _LOST: Final = ("08", "57P01", "57P02", "57P03")
 
 # Marks a checkout of our own, which leaves no settings behind.
 _OURS: Final = "eventsourcing_sqlalchemy"
+
+# What a connection was like when it was new.
+_AS_NEW: Final = "eventsourcing_sqlalchemy_as_new"
+
+# Hand one connection to several threads or callers at a time, where one would end the transaction of another.
+_SHARING_POOLS: Final = (StaticPool, SingletonThreadPool, AssertionPool)
+
+
+def _check_pool(pool: Pool) -> None:
+    if isinstance(pool, _SHARING_POOLS):
+        msg = (
+            f"A {type(pool).__name__} hands one connection to several users at a time, and one would commit or roll "
+            "back what another writes. Make the engine with poolclass=QueuePool (with pool_size=1 and max_overflow=0 "
+            "for a database in memory) or NullPool, or use a scoped session."
+        )
+        raise NotSupportedError(msg)
+
 
 # Pools of a parent process, in a child. Never used again, and never collected.
 _of_the_parent: list[Pool] = []

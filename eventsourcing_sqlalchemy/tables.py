@@ -102,8 +102,8 @@ def _compile(
 
 
 # What a column must be for us to use it; a table may have more columns.
-_TEXTS: Final = ("text", "varchar", "character varying")
-_INTEGERS: Final = ("bigint", "integer")
+_TEXTS: Final = ("text", "varchar")
+_INTEGERS: Final = ("bigint", "integer", "int8", "int4")
 _BINARY: Final = ("bytea", "blob", "binary")
 _COLUMNS: Final[dict[TableKind, dict[str, tuple[str, ...]]]] = {
     "events": {"id": _INTEGERS, "originator_version": _INTEGERS, "topic": _TEXTS, "state": _BINARY},
@@ -133,7 +133,7 @@ def _verify(spec: TableSpec, shape: TableShape) -> None:
     wanted = dict(_COLUMNS[spec.kind])
     if spec.kind != "tracking":
         wanted["originator_id"] = _ORIGINATOR_ID[spec.originator_id_type]
-    faults = []
+    faults = list(shape.faults)
     for column, types in wanted.items():
         found = shape.columns.get(column)
         if found is None:

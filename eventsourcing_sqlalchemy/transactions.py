@@ -15,11 +15,12 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, cast
 
 from eventsourcing.persistence import ProgrammingError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from eventsourcing_sqlalchemy.errors import translate
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
@@ -49,9 +50,13 @@ class OpenTransaction:
         self._token: Token[None] = _probe.set(None)
         self._process = os.getpid()
 
+    def is_of_this_process(self) -> bool:
+        """Return whether it was opened here, and not in a process that has forked this one."""
+        return self._process == os.getpid()
+
     def is_owned(self) -> bool:
         """Return whether the context that opened the transaction is the one that asks."""
-        if self._process != os.getpid():
+        if not self.is_of_this_process():
             return False  # A fork has the same context, and must not use the connection of its parent.
         try:
             _probe.reset(self._token)
@@ -81,10 +86,20 @@ class Transaction:
         self._datastore = datastore
         self._commit = commit
         self._open: OpenTransaction | None = None
+        self._joined: OpenTransaction | None = None
+        self._is_entered = False
         self._resources = ExitStack()
 
     def __enter__(self) -> Session:
-        outer = current_transaction(self._datastore)
+        if self._is_entered:
+            msg = "This transaction is open already. Ask the recorder for another one: it joins."
+            raise ProgrammingError(msg)
+        session = self._enter()
+        self._is_entered = True
+        return session
+
+    def _enter(self) -> Session:
+        outer = self._joined = current_transaction(self._datastore)
         if outer is not None:
             if self._commit and not outer.commit:
                 msg = "A transaction that commits cannot be opened inside of one with commit=False."
@@ -93,7 +108,7 @@ class Transaction:
         if self._datastore.scoped_session is not None:
             return cast("Session", self._datastore.scoped_session)
         with self._resources as resources:
-            session = self._datastore.begin_session(resources, commit=self._commit)
+            session = _begin_session(self._datastore, resources, commit=self._commit)
             self._resources = resources.pop_all()
         self._open = OpenTransaction(self._datastore, session, commit=self._commit)
         _transactions.set(MappingProxyType({**_transactions.get(), id(self._datastore): self._open}))
@@ -102,10 +117,14 @@ class Transaction:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_entered = False
         transaction, self._open = self._open, None
         if transaction is None:
-            if isinstance(exc, SQLAlchemyError):
-                raise translate(exc) from exc
+            self._leave_joined(exc)
+            return
+        if not transaction.is_of_this_process():
+            # Its connection is the parent's: neither ended nor ever collected here, which would end it too.
+            _of_the_parent.append((transaction, self._resources.pop_all()))
             return
         # Others may have been opened or closed since, in any order (generators do that): take out this one and nothing
         # else.
@@ -127,3 +146,42 @@ class Transaction:
                 self._datastore.committed(key)
         if isinstance(exc, SQLAlchemyError):
             raise translate(exc) from exc
+
+    def _leave_joined(self, exc: BaseException | None) -> None:
+        if isinstance(exc, SQLAlchemyError):
+            raise translate(exc) from exc
+        joined, self._joined = self._joined, None
+        if exc is None and joined is not None and joined.datastore is None:
+            msg = "The transaction that this one joined has ended before it: what was done since then is not committed."
+            raise ProgrammingError(msg)
+
+
+def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, commit: bool) -> Session:
+    """Return a session with a transaction that has begun; ``resources`` closes it. Errors are the library's."""
+    shared, dialect = datastore.shared, datastore.dialect
+    if commit:
+        resources.enter_context(dialect.writing(shared.settings.lock_timeout or 0.0))
+    session = resources.enter_context(datastore.session_maker())
+    options = dialect.session_options(commit=commit)
+
+    def begin() -> Connection:
+        connection = session.connection(execution_options=options)
+        dialect.session_began(connection, shared.settings)
+        return connection
+
+    try:
+        try:
+            connection = begin()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            session.rollback()  # nothing has been done in it yet
+            connection = begin()
+        if commit:
+            dialect.ensure_transaction(connection)
+    except Exception as error:
+        raise shared.connect_error(error) from error
+    return session
+
+
+_of_the_parent: list[object] = []

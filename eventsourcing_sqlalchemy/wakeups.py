@@ -17,12 +17,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from eventsourcing.persistence import PersistenceError
-
 from eventsourcing_sqlalchemy.listener import ListenThread
+from eventsourcing_sqlalchemy.locks import Lock
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.base import Executor
@@ -89,14 +89,14 @@ class Wakeups:
 
     def _start(self) -> None:
         # The lock guards the fields below, for operations in memory only.
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._waiters: dict[int, set[Waiter]] = {}
         self._listening: ListenThread | None = None
         self._is_deaf = False
         self.abandoned: deque[Waiter] = deque()
         self._pending: set[int] = set()
         self._notifier: threading.Thread | None = None
-        self._has_pending = threading.Condition(self._lock)
+        self._has_pending = threading.Event()
         self._is_closed = False
         self._sender = f"{os.getpid():x}-{os.urandom(4).hex()}-{next(_senders):x}"
 
@@ -125,7 +125,7 @@ class Wakeups:
                 started = self._listening = ListenThread(self, CHANNEL, shared.engine, shared.dialect, shared.settings)
             listening = self._listening
         if started is not None:
-            started.start()
+            started.start_or_give_up()
         if listening is not None:
             listening.ready.wait(self._shared.settings.connect_timeout)
         return waiter
@@ -147,8 +147,9 @@ class Wakeups:
 
     def sweep(self) -> None:
         """Let those leave that were collected without being closed."""
-        while self.abandoned:
-            self.leave(self.abandoned.popleft())
+        with suppress(IndexError):  # somebody else may sweep at the same time
+            while True:
+                self.leave(self.abandoned.popleft())
 
     def wake(self, keys: Iterable[int]) -> None:
         """Wake the subscriptions of this process."""
@@ -169,7 +170,8 @@ class Wakeups:
         """Wake the subscriptions that a notification is for; one of our own has been served already."""
         sender, *keys = payload.split(",")
         if sender != self._sender:
-            self.wake([(number ^ (1 << 63)) - (1 << 63) for number in (int(key, 16) for key in keys)])
+            with suppress(ValueError):  # any role may notify, and with anything
+                self.wake([(number ^ (1 << 63)) - (1 << 63) for number in (int(key, 16) for key in keys)])
 
     def committed(self, key: int) -> None:
         """Wake the subscriptions of this process, and soon those of others, because events were committed."""
@@ -180,29 +182,36 @@ class Wakeups:
         with self._lock:
             self._pending.add(key)
             if self._notifier is None and not self._is_closed:
-                self._notifier = threading.Thread(target=self._notify, name="eventsourcing-notifier", daemon=True)
-                self._notifier.start()
-            self._has_pending.notify()
+                self._start_notifier()
+        self._has_pending.set()
+
+    def _start_notifier(self) -> None:
+        notifier = threading.Thread(target=self._notify, name="eventsourcing-notifier", daemon=True)
+        try:
+            notifier.start()
+        except RuntimeError as error:
+            # The events are recorded; a process that cannot start a thread has told nobody else of it, and that is all.
+            logger.warning("Wake-ups are not sent: %s", error)
+        else:
+            self._notifier = notifier
 
     def _notify(self) -> None:
         """Tell other processes, the first time at once and then at most every few milliseconds; end after a second
         without anything to tell.
         """
         while True:
+            self._has_pending.wait(0.0 if self._is_closed else _NOTIFIER_IDLE)
             with self._lock:
-                if not self._pending:
-                    if not self._is_closed:
-                        self._has_pending.wait(_NOTIFIER_IDLE)
-                    if not self._pending:
-                        self._notifier = None
-                        return
+                self._has_pending.clear()
                 keys, self._pending = list(self._pending), set()
+                if not keys:
+                    self._notifier = None
+                    return
             for start in range(0, len(keys), _MAX_KEYS_PER_PAYLOAD):
                 parameters = (CHANNEL, payload(self._sender, keys[start : start + _MAX_KEYS_PER_PAYLOAD]))
                 try:
                     self._shared.run(partial(_fetch, self._notify_statement, parameters))
-                except PersistenceError as error:
-                    # Subscribers in other processes will look by themselves.
+                except Exception as error:  # noqa: BLE001 (whatever it is: subscribers elsewhere look by themselves)
                     logger.debug("A wake-up was not sent: %s", error)
             time.sleep(_NOTIFY_INTERVAL)
 
@@ -213,9 +222,10 @@ class Wakeups:
         with self._lock:
             self._is_closed = True
             notifier, listening, self._listening = self._notifier, self._listening, None
-            self._has_pending.notify()
+        self._has_pending.set()
         if listening is not None:
             listening.stop()
+            listening.join(_JOIN_TIMEOUT)
         if notifier is not None and notifier is not threading.current_thread():
             notifier.join(_JOIN_TIMEOUT)
 

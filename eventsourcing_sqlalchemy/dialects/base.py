@@ -44,6 +44,8 @@ class TableShape:
 
     columns: dict[str, str] = field(default_factory=dict)
     unique: list[frozenset[str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What makes it unfit in ways that only this database has."""
 
 
 class EventWriter(ABC):
@@ -136,11 +138,20 @@ class Dialect(ABC):
         """Return whether a DBAPI connection is anything but idle; looks at memory only."""
 
     @abstractmethod
-    def reset(self, connection: Any) -> None:
+    def remember(self, connection: Any, *, is_prepared: bool) -> Any:
+        """Return what :func:`reset` has to know of a new connection; ``is_prepared`` means that somebody else than the
+        driver and this package may have changed settings of it.
+        """
+
+    @abstractmethod
+    def reset(self, connection: Any, as_new: Any) -> None:
         """End any transaction and undo every setting that a user may have left on a DBAPI connection.
 
         Raises any exception when that is not possible; the connection is then closed.
         """
+
+    def checked_in(self, connection: Any) -> None:  # noqa: B027 (nothing to do, unless a dialect says otherwise)
+        """Look at a DBAPI connection of an engine that is ours when SQLAlchemy, too, is done with it."""
 
     @abstractmethod
     def rollback(self, connection: Any) -> None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from uuid import UUID
 
-from eventsourcing.persistence import NotSupportedError
-from sqlalchemy.dialects import postgresql
+from eventsourcing.persistence import NotSupportedError, ProgrammingError
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, Listener, TableShape
+from eventsourcing_sqlalchemy.dialects.postgresql_catalog import INSUFFICIENT_PRIVILEGE, create, describe
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
-from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, uuid_of_int
+from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, milliseconds, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class PostgreSQLDialect(Dialect):
         "22001": "The table of tracking positions was made for application names of at most 32 characters. "
         "ALTER its column application_name to the type text, or shorten the name of the application",
         "25006": "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the primary",
+        INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the schema, SELECT and INSERT "
+        "on the tables, UPDATE on that of tracking positions, USAGE on the sequence",
         "55P03": "Another transaction holds its lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Try again",
     }
 
@@ -83,15 +85,17 @@ class PostgreSQLDialect(Dialect):
         }
         if self._driver.looks_for_hstore:
             options["use_native_hstore"] = False  # looking for it costs two round trips for every new connection
-        if self._driver.connect_timeout_argument and "connect_timeout" not in url.query and settings.connect_timeout:
-            # libpq counts whole seconds, and takes 1 for 2.
-            options["connect_args"] = {"connect_timeout": max(1, round(settings.connect_timeout))}
+        if settings.connect_timeout:
+            arguments = self._driver.connect_arguments(settings.connect_timeout)
+            if not arguments.keys() & url.query.keys():
+                options["connect_args"] = arguments
         return options
 
     def public_engine(self, engine: Engine) -> Engine:
         return engine.execution_options(isolation_level="READ COMMITTED")
 
     def connected(self, connection: Any, settings: EngineSettings) -> None:
+        self._driver.connected(connection, settings.connect_timeout or 0.0)
         mode = settings.prepare_statements
         if self._driver.splits_statements and mode != "on" and self._behind_pooler(connection):
             msg = (
@@ -132,18 +136,42 @@ class PostgreSQLDialect(Dialect):
     def in_transaction(self, connection: Any) -> bool:
         return not self._driver.is_idle(connection)
 
-    def reset(self, connection: Any) -> None:
+    def remember(self, connection: Any, *, is_prepared: bool) -> _AsNew:
+        encoding = self._driver.encoding(connection)
+        if not is_prepared:
+            return _AsNew(encoding)
+        cursor = connection.cursor()
+        cursor.execute("SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session'")
+        settings = cursor.fetchall()
+        cursor.execute("SELECT current_setting('role')")
+        role = cursor.fetchone()[0]
+        cursor.close()
+        return _AsNew(encoding, tuple((name, value) for name, value in settings), role)
+
+    def reset(self, connection: Any, as_new: _AsNew) -> None:
         if self.in_transaction(connection):
             self.rollback(connection)
-        self._driver.reset(connection)
+        self._driver.reset(connection, as_new.encoding)
         connection.autocommit = True
         self._driver.run_script(connection, _RESET_SESSION)
+        cursor = connection.cursor()
+        for name, value in as_new.settings:
+            cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+        if as_new.role != "none":
+            cursor.execute("SELECT set_config('role', %s, false)", (as_new.role,))
+        cursor.close()
 
     def cursor(self, connection: Any) -> Any:
         return self._driver.cursor(connection)
 
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         self._driver.run_script(connection, ";\n".join(statements))
+
+    def checked_in(self, connection: Any) -> None:
+        # Before 2.0.20, SQLAlchemy takes the isolation level of a session back to the server's default and not to the
+        # engine's, after the reset: what is recorded on the connection next would not be committed.
+        if not connection.autocommit:
+            connection.autocommit = True
 
     def rollback(self, connection: Any) -> None:
         # A literal ROLLBACK also ends a transaction that was begun by a literal BEGIN, which rollback() of a driver in
@@ -178,6 +206,15 @@ class PostgreSQLDialect(Dialect):
     def session_options(self, *, commit: bool) -> dict[str, Any]:
         return {}
 
+    def ensure_transaction(self, connection: Connection) -> None:
+        driver_connection: Any = connection.connection.dbapi_connection
+        if driver_connection.autocommit:
+            msg = (
+                "The engine of this session has isolation_level='AUTOCOMMIT', and cannot hold a transaction. Make the "
+                "engine, or this session's connection, without it."
+            )
+            raise ProgrammingError(msg)
+
     def session_began(self, connection: Connection, settings: EngineSettings) -> None:
         connection.exec_driver_sql(
             "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)",
@@ -193,37 +230,10 @@ class PostgreSQLDialect(Dialect):
         return str(table).replace("%", "%%") if parameters and self._driver.escapes_percent_in_quotes else str(table)
 
     def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
-        by_name = {(table.schema, table.name): table for table in tables}
-        shapes: dict[TableName, TableShape] = {}
-        rows = executor.fetch(
-            _DESCRIBE.format(relations=" OR ".join(["(n.nspname = %s AND c.relname = %s)"] * len(tables))),
-            [part for table in tables for part in (table.schema, table.name)] * 2,
-        )
-        for schema, name, column, column_type in rows:
-            shape = shapes.setdefault(by_name[schema, name], TableShape())
-            if column_type is None:
-                shape.unique.append(frozenset(column.split(",")))
-            else:
-                shape.columns[column] = column_type
-        return shapes
+        return describe(executor, tables)
 
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
-        timeout = milliseconds(max(settings.lock_timeout or 0.0, _MIN_DDL_LOCK_TIMEOUT))
-        for schema in dict.fromkeys(spec.name.schema or "public" for spec in specs):
-            # Without this lock two processes that both see nothing both create, and one fails on a unique index of the
-            # catalog. It blocks others that make tables in this schema until the statements have been committed.
-            statements = [
-                f"SELECT set_config('lock_timeout', '{timeout}', true)",
-                f"SELECT pg_advisory_xact_lock({TableName(schema, '').key})",
-            ]
-            # A role that may make tables in a schema need not be allowed to make schemas, and IF NOT EXISTS asks for
-            # that right in any case.
-            if not executor.fetch("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (schema,)):
-                statements.append(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
-            for spec in specs:
-                if spec.name.schema == schema:
-                    statements += spec.ddl(postgresql.dialect)
-            executor.run_script(statements)
+        create(executor, specs, max(settings.lock_timeout or 0.0, _MIN_DDL_LOCK_TIMEOUT))
 
     def writer(
         self,
@@ -263,6 +273,14 @@ class PostgreSQLDialect(Dialect):
         return _Listener(connection, self._driver)
 
 
+class _AsNew(NamedTuple):
+    """A connection as the driver, a creator and listeners have prepared it."""
+
+    encoding: str | None
+    settings: tuple[tuple[str, str], ...] = ()
+    role: str = "none"
+
+
 class _Listener:
     def __init__(self, connection: Any, driver: Driver) -> None:
         self._connection = connection
@@ -284,34 +302,9 @@ class _Listener:
         self._connection.close()
 
 
-def milliseconds(seconds: float | None) -> str:
-    """Return a duration as PostgreSQL's settings take it; 0 means no limit there."""
-    return str(round((seconds or 0.0) * 1000))
-
-
 def _uuid_as_text(originator_id: UUID | str) -> str:
     return str(check_uuid(originator_id))
 
 
 def _as_uuid(value: str) -> UUID:
     return uuid_of_int(int(value.replace("-", ""), 16))
-
-
-# Columns with their types, then unique indexes with the names of their columns and NULL.
-_DESCRIBE = """
-SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ({relations})
-UNION ALL
-SELECT n.nspname, c.relname,
-  (
-    SELECT string_agg(a.attname, ',') FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
-  ), NULL
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
-WHERE {relations}
-"""

@@ -13,9 +13,6 @@ class Driver:
     """A driver that offers nothing beyond PEP 249 and the attribute ``autocommit``."""
 
     can_listen: ClassVar[bool] = False
-    connect_timeout_argument: ClassVar[bool] = True
-    """Whether ``connect()`` takes ``connect_timeout`` (of pg8000, ``timeout`` would limit every statement)."""
-
     prepares: ClassVar[bool] = False
     """Whether the driver prepares statements on the server by itself."""
     looks_for_hstore: ClassVar[bool] = False
@@ -26,6 +23,14 @@ class Driver:
     """Whether a statement and its parameters are two transactions to the server when none is open: behind a pooler,
     they can meet two server processes, and the parameters another client's statement.
     """
+
+    def connect_arguments(self, connect_timeout: float) -> dict[str, Any]:
+        """Return what limits how long ``connect()`` takes; ``connect_timeout`` in seconds."""
+        # libpq counts whole seconds, and takes 1 for 2.
+        return {"connect_timeout": max(1, round(connect_timeout))}
+
+    def connected(self, connection: Any, connect_timeout: float) -> None:
+        """Lift that limit where it would hold for statements too."""
 
     def fileno(self, connection: Any) -> int | None:
         """Return the descriptor of the socket, or None when the driver does not show it."""
@@ -46,7 +51,11 @@ class Driver:
         """Return a cursor, one that reads in the binary format where the driver can."""
         return connection.cursor()
 
-    def reset(self, connection: Any) -> None:
+    def encoding(self, connection: Any) -> str | None:
+        """Return the encoding that the driver itself uses, or None when it follows the server."""
+        return None
+
+    def reset(self, connection: Any, encoding: str | None) -> None:
         """Undo what a user may have set on the connection object itself; the connection is idle."""
 
     def run_script(self, connection: Any, script: str) -> None:
@@ -73,7 +82,12 @@ class Psycopg2(Driver):
     def backend_pid(self, connection: Any) -> int | None:
         return int(connection.info.backend_pid)
 
-    def reset(self, connection: Any) -> None:
+    def encoding(self, connection: Any) -> str | None:
+        return str(connection.encoding)
+
+    def reset(self, connection: Any, encoding: str | None) -> None:
+        if connection.encoding != encoding:
+            connection.set_client_encoding(encoding)
         connection.cursor_factory = None
         if connection.readonly is not None or connection.deferrable is not None:
             connection.set_session(readonly="DEFAULT", deferrable="DEFAULT")
@@ -105,7 +119,7 @@ class Psycopg(Driver):
     def cursor(self, connection: Any) -> Any:
         return connection.cursor(binary=True)
 
-    def reset(self, connection: Any) -> None:
+    def reset(self, connection: Any, encoding: str | None) -> None:
         from psycopg.rows import tuple_row  # noqa: PLC0415 (the driver is an extra)
 
         connection.row_factory = tuple_row
@@ -119,9 +133,16 @@ class Psycopg(Driver):
 
 
 class Pg8000(Driver):
-    connect_timeout_argument = False
     escapes_percent_in_quotes = False
     splits_statements = True
+
+    def connect_arguments(self, connect_timeout: float) -> dict[str, Any]:
+        return {"timeout": connect_timeout}
+
+    def connected(self, connection: Any, connect_timeout: float) -> None:
+        # Unless it is a limit that the user has set.
+        if connection._usock.gettimeout() == connect_timeout:  # noqa: SLF001 (the driver has no other way)
+            connection._usock.settimeout(None)  # noqa: SLF001 (as above)
 
     def fileno(self, connection: Any) -> int | None:
         return int(connection._usock.fileno())  # noqa: SLF001 (the driver shows it nowhere else)

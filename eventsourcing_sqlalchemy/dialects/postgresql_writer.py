@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # memory for large ones.
 MAX_ARRAY_BYTES = 4 * 2**20
 _MAX_ROWS_PER_STATEMENT = 1000
+# Some drivers write a state into the statement, two characters for a byte, and the server's parser doubles its buffer
+# for a literal until it would exceed 1 GiB.
+_MAX_LITERAL_BYTES = 128 * 2**20
 _COLUMNS = "(originator_id, originator_version, topic, state)"
 
 
@@ -116,17 +119,20 @@ class PostgreSQLEventWriter(EventWriter):
         if self._ordered:
             executor.fetch(self._lock)
         ids: list[int] = []
-        row = f"({self._cast}, %s, %s, %s)"
         for chunk in _chunks(events):
+            values: list[str] = []
             parameters: list[Any] = []
             for event in chunk:
+                pieces = _pieces(event.state)
+                state = "%s" if len(pieces) == 1 else " || ".join(["%s::bytea"] * len(pieces))
+                values.append(f"({self._cast}, %s, %s, {state})")
                 parameters += (
                     self._bind_originator_id(event.originator_id),
                     event.originator_version,
                     event.topic,
-                    bytes(event.state),
+                    *pieces,
                 )
-            rows = executor.fetch(self._insert_rows + ", ".join([row] * len(chunk)) + self._returning, parameters)
+            rows = executor.fetch(self._insert_rows + ", ".join(values) + self._returning, parameters)
             ids += sorted(row[0] for row in rows)
         return ids
 
@@ -143,6 +149,14 @@ class PostgreSQLEventWriter(EventWriter):
 
 def _array_text(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _pieces(state: bytes) -> list[bytes]:
+    """Return a state in pieces that are small enough to be literals of a statement."""
+    if len(state) <= _MAX_LITERAL_BYTES:
+        return [bytes(state)]
+    view = memoryview(state)
+    return [bytes(view[start : start + _MAX_LITERAL_BYTES]) for start in range(0, len(state), _MAX_LITERAL_BYTES)]
 
 
 def _chunks(events: Sequence[StoredEvent]) -> Iterator[Sequence[StoredEvent]]:

@@ -78,7 +78,6 @@ class SQLiteDialect(Dialect):
     def __init__(self, driver: str) -> None:
         super().__init__(driver)
         self._writer_lock = Lock()
-        self._pragmas: dict[str, Any] = {}
 
     # -- engines and connections --
 
@@ -126,8 +125,6 @@ class SQLiteDialect(Dialect):
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
-        if not self._pragmas:
-            self._pragmas = self._read_pragmas(connection)
 
     def is_stale(self, connection: Any) -> bool:
         return False
@@ -135,13 +132,16 @@ class SQLiteDialect(Dialect):
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.in_transaction)
 
-    def reset(self, connection: Any) -> None:
+    def remember(self, connection: Any, *, is_prepared: bool) -> dict[str, Any]:
+        return self._read_pragmas(connection)
+
+    def reset(self, connection: Any, as_new: dict[str, Any]) -> None:
         self.rollback(connection)
         connection.isolation_level = connection.row_factory = None
         connection.text_factory = str
         for name, value in self._read_pragmas(connection).items():
-            if value != self._pragmas[name]:
-                connection.execute(f"PRAGMA {name}={self._pragmas[name]}")
+            if value != as_new[name]:
+                connection.execute(f"PRAGMA {name}={as_new[name]}")
                 connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # only now an exclusive lock ends
         attached = [row[1] for row in connection.execute("PRAGMA database_list") if row[1] not in ("main", "temp")]
         for name in attached:
@@ -201,7 +201,7 @@ class SQLiteDialect(Dialect):
         return {"eventsourcing_read_only": not commit}
 
     def session_began(self, connection: Connection, settings: EngineSettings) -> None:
-        """Do nothing more: the engine's own event has begun the transaction."""
+        """Do nothing more: the event of our engines, or :func:`ensure_transaction`, begins the transaction."""
 
     def ensure_transaction(self, connection: Connection) -> None:
         # Without this, the driver as it is by default takes the release of our savepoint for the commit of the user's
@@ -226,7 +226,11 @@ class SQLiteDialect(Dialect):
             if columns:
                 _check_case(executor, table)
                 shape = shapes[table] = TableShape({name: column_type.lower() for name, column_type, _ in columns})
-                shape.unique.append(frozenset(name for name, _, position in columns if position))
+                key = {name: column_type.lower() for name, column_type, position in columns if position}
+                shape.unique.append(frozenset(key))
+                if "id" in shape.columns and key != {"id": "integer"}:
+                    # Only this makes the id a number that SQLite gives out.
+                    shape.faults.append("its column id is not INTEGER PRIMARY KEY")
                 indexes = executor.fetch(
                     "SELECT l.name, i.name FROM pragma_index_list(?) AS l, pragma_index_info(l.name) AS i "
                     'WHERE l."unique" AND NOT l.partial',

@@ -88,3 +88,8 @@ def uuid_of_int(number: int) -> UUID:
     _set(value, "int", number)
     _set(value, "is_safe", SafeUUID.unknown)
     return value
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Return a duration as PostgreSQL's settings take it; 0 means no limit there."""
+    return str(round((seconds or 0.0) * 1000))

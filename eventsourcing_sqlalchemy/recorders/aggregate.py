@@ -90,8 +90,12 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     def _insert_in_session(
         self, session: Session, stored_events: Sequence[StoredEvent], kwargs: dict[str, Any]
     ) -> list[int]:
-        self._insert_events(session, stored_events, **kwargs)
-        return self._insert_stored_events(session, stored_events, **kwargs)
+        if not self._overrides_a_hook and kwargs.get("tracking") is None:
+            return self._insert_stored_events(session, stored_events, **kwargs)
+        # All of it or nothing, also for a user who goes on in the transaction after an error.
+        with self.datastore.savepoint(session):
+            self._insert_events(session, stored_events, **kwargs)
+            return self._insert_stored_events(session, stored_events, **kwargs)
 
     def _insert_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
         """Take part in the transaction that records events; to be overridden. Called before the events are written."""

@@ -1,0 +1,105 @@
+"""The tables of PostgreSQL: which there are and of which shape, and how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from eventsourcing.persistence import ProgrammingError
+from sqlalchemy.dialects import postgresql
+
+from eventsourcing_sqlalchemy.dialects.base import Executor, TableShape
+from eventsourcing_sqlalchemy.dialects.values import milliseconds
+from eventsourcing_sqlalchemy.errors import sqlstate
+from eventsourcing_sqlalchemy.naming import TableName, quote
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.tables import TableSpec
+
+INSUFFICIENT_PRIVILEGE = "42501"
+
+
+def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
+    """Return the shapes of those tables that exist."""
+    by_name = {(table.schema, table.name): table for table in tables}
+    shapes: dict[TableName, TableShape] = {}
+    rows = executor.fetch(
+        _DESCRIBE.format(relations=" OR ".join(["(n.nspname = %s AND c.relname = %s)"] * len(tables))),
+        [part for table in tables for part in (table.schema, table.name)] * 2,
+    )
+    for schema, name, column, column_type in rows:
+        shape = shapes.setdefault(by_name[schema, name], TableShape())
+        if column_type is None:
+            shape.unique.append(frozenset(column.split(",")))
+        else:
+            shape.columns[column] = column_type
+    return shapes
+
+
+def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) -> None:
+    """Make tables, and their schemas, that do not exist; ``lock_timeout`` is in seconds."""
+    timeout = milliseconds(lock_timeout)
+    for schema in dict.fromkeys(spec.name.schema or "public" for spec in specs):
+        # Without this lock two processes that both see nothing both create, and one fails on a unique index of the
+        # catalog. It blocks others that make tables in this schema until the statements have been committed.
+        statements = [
+            f"SELECT set_config('lock_timeout', '{timeout}', true)",
+            f"SELECT pg_advisory_xact_lock({TableName(schema, '').key})",
+        ]
+        # A role that may make tables in a schema need not be allowed to make schemas, and IF NOT EXISTS asks for
+        # that right in any case.
+        exists = bool(executor.fetch("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (schema,)))
+        if not exists:
+            statements.append(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
+        for spec in specs:
+            if spec.name.schema == schema:
+                statements += spec.ddl(postgresql.dialect)
+        try:
+            executor.run_script(statements)
+        except Exception as error:
+            if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
+                raise
+            raise ProgrammingError(_what_to_grant(executor, schema, exists=exists)) from error
+
+
+def _what_to_grant(executor: Executor, schema: str, *, exists: bool) -> str:
+    try:
+        ((role, database, written_role, written_schema),) = executor.fetch(
+            "SELECT current_user, quote_ident(current_database()), quote_ident(current_user), quote_ident(%s)",
+            (schema,),
+        )
+    except Exception:  # noqa: BLE001 (in a transaction that has failed, nobody can ask any more)
+        role = written_role = "of this connection"
+        database, written_schema = "this database", quote(schema)
+    if exists:
+        return (
+            f"role '{role}' may not create tables in schema '{schema}'. Run as an administrator: "
+            f"GRANT USAGE, CREATE ON SCHEMA {written_schema} TO {written_role};  "
+            "or make them beforehand and set CREATE_TABLE=no"
+        )
+    return (
+        f"role '{role}' may not create schema '{schema}'. Run as an administrator: "
+        f"GRANT CREATE ON DATABASE {database} TO {written_role};  or make it beforehand and set CREATE_TABLE=no"
+    )
+
+
+# Columns with their types, then unique indexes with the names of their columns and NULL.
+_DESCRIBE = """
+SELECT n.nspname, c.relname, a.attname, t.typname
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ({relations})
+UNION ALL
+SELECT n.nspname, c.relname,
+  (
+    SELECT string_agg(a.attname, ',') FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+  ), NULL
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+WHERE {relations}
+"""

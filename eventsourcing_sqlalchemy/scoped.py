@@ -1,0 +1,48 @@
+"""Scoped sessions, and what behaves like one: an adapter that passes every attribute on to a framework's session.
+
+They pass most attributes of a session on, and not all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from eventsourcing.persistence import ProgrammingError
+
+from eventsourcing_sqlalchemy.errors import translate
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.orm import Session
+
+__all__ = ["bind_of", "check_idle", "session_of"]
+
+
+def session_of(scoped: Any) -> Session:
+    """Return the session of the current scope."""
+    registry = getattr(scoped, "registry", None)
+    return cast("Session", scoped if registry is None else registry())
+
+
+def check_idle(scoped: Any) -> None:
+    """Raise ProgrammingError when the session of the current scope is in a transaction.
+
+    Where a thread has one connection for everything, making tables would commit what the session has written.
+    """
+    if session_of(scoped).in_transaction():
+        msg = (
+            "The scoped session is in a transaction. Construct the application before you use the session, or make its "
+            "tables beforehand and set CREATE_TABLE=no."
+        )
+        raise ProgrammingError(msg)
+
+
+def bind_of(scoped: Any) -> Engine | Connection:
+    """Return the engine of the session of the current scope, or its connection when it is bound to one, as in tests.
+
+    Raises the library's exception where the scope has no session, for example outside of a request.
+    """
+    try:
+        return cast("Engine | Connection", scoped.get_bind())
+    except Exception as error:
+        raise translate(error, "The scoped session has no database here") from error
