@@ -1,0 +1,61 @@
+-- events: one
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c) INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id;
+
+-- events: two
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c) INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id;
+
+-- events: large ones
+BEGIN;
+SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::text, %s, %s, %s) RETURNING id;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::text, %s, %s, %s) RETURNING id;
+COMMIT;
+
+-- snapshots: one
+INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n;
+
+-- snapshots: two
+INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n;
+
+-- snapshots: large ones
+BEGIN;
+SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
+INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) VALUES (%s::text, %s, %s, %s);
+INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) VALUES (%s::text, %s, %s, %s);
+COMMIT;
+
+-- odd: one
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(8498478612357527471) FROM c) INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id;
+
+-- odd: two
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(8498478612357527471) FROM c) INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id;
+
+-- odd: large ones
+BEGIN;
+SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) SELECT pg_advisory_xact_lock(8498478612357527471) FROM c;
+INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) VALUES (%s::text, %s, %s, %s) RETURNING id;
+INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) VALUES (%s::text, %s, %s, %s) RETURNING id;
+COMMIT;
+
+-- events with tracking: one
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), t AS (INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM t), i AS (INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id) SELECT 0 FROM t UNION ALL SELECT id FROM i;
+
+-- events with tracking: two
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), t AS (INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM t), i AS (INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id) SELECT 0 FROM t UNION ALL SELECT id FROM i;
+
+-- events with tracking: large ones
+BEGIN;
+SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1;
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::text, %s, %s, %s) RETURNING id;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::text, %s, %s, %s) RETURNING id;
+COMMIT;
+
+-- no events with tracking
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1;
+
+-- tracking alone
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1;
