@@ -1,0 +1,84 @@
+"""Databases for the contract: one of PostgreSQL for all tests, which each test leaves empty."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from tenancy.demo.server import Postgres
+from tests.contract.places import Place
+from tests.databases import fresh_database
+from tests.engine_count import engines_in_use, forget_abandoned
+
+# Somebody who still holds a lock is a fault, which must not become a hang.
+REMOVE_SCHEMAS = """
+DO $$
+DECLARE schema text;
+BEGIN
+    PERFORM set_config('lock_timeout', '5s', true);
+    FOR schema IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', schema);
+    END LOOP;
+    CREATE SCHEMA public;
+END $$
+"""
+
+
+@pytest.fixture(scope="session")
+def contract_database(postgres_server: Postgres) -> Iterator[str]:
+    """The name of the database that all tests of the contract share."""
+    with fresh_database(postgres_server) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def contract_engine(postgres_server: Postgres, contract_database: str) -> Iterator[Engine]:
+    """An engine of the tests' own, to look at the tables and to remove them."""
+    engine = create_engine(postgres_server.url(contract_database), isolation_level="AUTOCOMMIT")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def empty_database(postgres_server: Postgres, contract_engine: Engine) -> Iterator[Postgres]:
+    """The server, with nothing but an empty schema `public` in `contract_database`."""
+    yield postgres_server
+    with contract_engine.connect() as connection:
+        connection.execute(text(REMOVE_SCHEMAS))
+
+
+@pytest.fixture
+def place_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Place], str]:
+    """Return a function that gives the URL of the database of a place."""
+
+    def url(place: Place) -> str:
+        if place.database == "memory":
+            return "sqlite://"
+        if place.database == "file":
+            return f"sqlite:///{tmp_path / 'test.db'}"
+        server: Postgres = request.getfixturevalue("empty_database")
+        return server.url(request.getfixturevalue("contract_database"), place.database)
+
+    return url
+
+
+@pytest.fixture
+def place_variables(place_url: Callable[[Place], str]) -> Callable[[Place], dict[str, str]]:
+    """Return a function that gives the environment variables of a place."""
+    return lambda place: place.variables(place_url(place))
+
+
+@pytest.fixture(autouse=True)
+def no_engine_left() -> Iterator[None]:
+    """Fail a test after which an engine is in use."""
+    yield
+    if engines_in_use():
+        forget_abandoned()
+    assert [str(shared) for shared in engines_in_use()] == []
+
+
+@pytest.fixture(params=["file", "psycopg2", "psycopg"])
+def database_url(request: pytest.FixtureRequest, place_url: Callable[[Place], str]) -> str:
+    """The URL of an empty database, of each kind that many connections can share."""
+    return place_url(Place(database=request.param))

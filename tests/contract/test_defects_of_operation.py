@@ -1,0 +1,551 @@
+"""The defects of the published package that trouble operation, 7 to 19: one test for each.
+
+Where that is cheap, a test also runs its check against a wrong variant, which behaves as the published package did, and
+expects it to fail there; else the docstring says which variant was seen to fail.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.persistence import (
+    DataError,
+    IntegrityError,
+    OperationalError,
+    PersistenceError,
+    ProgrammingError,
+    Tracking,
+)
+from sqlalchemy.engine import Connection
+
+from eventsourcing_sqlalchemy import naming
+from eventsourcing_sqlalchemy.dialects.postgresql import PostgreSQLDialect
+from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource
+from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
+from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
+from eventsourcing_sqlalchemy.wakeups import Wakeups
+from tenancy.demo.server import Postgres
+from tests.activity import Activity
+from tests.applications import Applications, stored_events, topics, twin
+from tests.deadlines import run_together, wait_until
+from tests.followers import Follower
+from tests.wiretap import Wiretap
+
+
+@pytest.fixture
+def apps(postgres_url: str) -> Iterator[Applications]:
+    with Applications(postgres_url) as applications:
+        yield applications
+
+
+@pytest.fixture
+def activity(postgres_server: Postgres, postgres_database: str) -> Iterator[Activity]:
+    with Activity(postgres_server, postgres_database) as activity:
+        yield activity
+
+
+# -- 7 --
+
+NAMES = ("School", "acme-school", "acme school", "Größe", "select", "1", "x" * 63)
+
+
+def check_schema_is_made(apps: Applications, name: str) -> None:
+    recorder = apps.recorder(place=name)
+    recorder.insert_events(stored_events())
+    assert len(topics(recorder)) == 1
+    with recorder.datastore.engine.connect() as connection:
+        assert "app_events" in sa.inspect(connection).get_table_names(schema=name)
+
+
+def leave_out(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Make tables without those statements that contain a text."""
+    run = PostgreSQLDialect.run_script
+
+    def run_others(self: PostgreSQLDialect, connection: Any, statements: Sequence[str]) -> None:
+        run(self, connection, [statement for statement in statements if text not in statement])
+
+    monkeypatch.setattr(PostgreSQLDialect, "run_script", run_others)
+
+
+def test_defect_07_schema_is_made_whatever_its_name(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong variants: CREATE SCHEMA is left out, and names are not quoted."""
+    for name in NAMES:
+        check_schema_is_made(apps, name)
+    with monkeypatch.context() as patch:
+        leave_out(patch, "CREATE SCHEMA")
+        with pytest.raises(ProgrammingError):
+            check_schema_is_made(apps, "other")
+    monkeypatch.setattr(naming, "quote", lambda identifier: identifier)
+    with pytest.raises(ProgrammingError):
+        check_schema_is_made(apps, "acme-school")
+
+
+# -- 8 --
+
+
+def check_no_wakeup_for_others(apps: Applications, *, from_elsewhere: bool) -> None:
+    mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
+    writers = [apps.elsewhere(recorder) if from_elsewhere else twin(recorder) for recorder in (mine, other)]
+    with Follower(mine) as follower, Follower(other) as other_follower:
+        for number in range(5):
+            writers[1].insert_events(stored_events(topic=str(number)))
+            other_follower.wait_for(*[str(done) for done in range(number + 1)])
+        # What was to be heard for the other one has been heard. This one has looked once; now it looks, finds
+        # something, and looks once more.
+        writers[0].insert_events(stored_events(topic="mine"))
+        follower.wait_for("mine")
+        assert follower.reads <= 3
+
+
+@pytest.mark.parametrize("from_elsewhere", [False, True], ids=["same engine", "another process"])
+def test_defect_08_write_wakes_nobody_in_another_schema(
+    apps: Applications, monkeypatch: pytest.MonkeyPatch, *, from_elsewhere: bool
+) -> None:
+    """Wrong variant: the name of the table alone stands for it."""
+    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 60.0)
+    check_no_wakeup_for_others(apps, from_elsewhere=from_elsewhere)
+    monkeypatch.setattr(TableName, "key", property(lambda self: len(self.name)))
+    with pytest.raises(AssertionError):
+        check_no_wakeup_for_others(apps, from_elsewhere=from_elsewhere)
+
+
+# -- 9 --
+
+
+def check_twenty_applications_use_one_engine(url: str, activity: Activity) -> None:
+    with Applications(url, pool_size=2, max_overflow=1) as apps:
+        recorders = [apps.recorder(f"App{number}", place=f"place{number}") for number in range(20)]
+        run_together([partial(recorder.insert_events, stored_events()) for recorder in recorders])
+        assert len({id(recorder.datastore.engine.pool) for recorder in recorders}) == 1
+        assert 1 <= activity.connections() <= 3
+    activity.wait_until_none(2.0)
+
+
+def test_defect_09_twenty_applications_use_one_engine_and_leave_nothing(
+    postgres_url: str, activity: Activity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong variants: an engine for each application; close() that does nothing."""
+    check_twenty_applications_use_one_engine(postgres_url, activity)
+    with monkeypatch.context() as patch:
+        patch.setattr(EngineSource, "key", lambda _: object())
+        with pytest.raises(AssertionError):
+            check_twenty_applications_use_one_engine(postgres_url, activity)
+        activity.wait_until_none()
+    kept: list[Any] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(EngineLease, "release", lambda self: kept.append(self))  # noqa: PLW0108 (a method of list does not bind)
+        with pytest.raises(AssertionError, match="no connection is left"):
+            check_twenty_applications_use_one_engine(postgres_url, activity)
+    for lease in kept:
+        lease.release()
+
+
+# -- 10 --
+
+
+def check_first_call_after_a_disconnect(apps: Applications, activity: Activity) -> None:
+    recorder = apps.recorder()
+    calls: list[Callable[[], object]] = [
+        lambda: recorder.insert_events(stored_events(), tracking=Tracking("upstream", 1)),
+        lambda: recorder.insert_tracking(Tracking("upstream", 2)),
+        lambda: topics(recorder),
+        recorder.max_notification_id,
+        lambda: in_a_transaction(recorder),
+    ]
+    for call in calls:
+        activity.terminate()
+        call()
+    assert len(topics(recorder)) == 2
+
+
+def in_a_transaction(recorder: SQLAlchemyProcessRecorder) -> None:
+    with recorder.transaction():
+        recorder.insert_events(stored_events())
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_defect_10_first_call_after_a_disconnect_succeeds(
+    driver: str, postgres_server: Postgres, postgres_database: str, activity: Activity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong variant: nobody looks at an idle connection before it is used, and nothing is tried again."""
+    # What tells other processes could be the first call.
+    monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
+    with Applications(postgres_server.url(postgres_database, driver)) as apps:
+        check_first_call_after_a_disconnect(apps, activity)
+        monkeypatch.setattr(PostgreSQLDialect, "is_stale", lambda *_: False)
+        monkeypatch.setattr(SQLAlchemyAggregateRecorder, "_append", lambda self, *args: self._write_once(*args))
+        with pytest.raises(ConnectionLostError):
+            check_first_call_after_a_disconnect(apps, activity)
+
+
+# -- 11 --
+
+
+def check_tables_are_made_together(apps: Applications, place: str) -> None:
+    # Each on an engine of its own, as another process has.
+    recorders = [apps.elsewhere(apps.recorder(place=place, create_table="no")) for _ in range(6)]
+    for recorder in recorders:
+        recorder.datastore.default_schema()  # Connected, so that they begin at once.
+    run_together([recorder.create_table for recorder in recorders])
+    run_together([partial(recorder.insert_events, stored_events()) for recorder in recorders])
+    assert len(topics(recorders[0])) == len(recorders)
+
+
+def test_defect_11_many_make_tables_at_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, repeat: Callable[[int], range]
+) -> None:
+    """Wrong variant: tables are made without a lock."""
+    for number in repeat(3):
+        with Applications(postgres_url) as apps:
+            check_tables_are_made_together(apps, f"place{number}")
+    leave_out(monkeypatch, "pg_advisory_xact_lock")
+
+    def try_often() -> None:
+        for number in range(50):
+            with Applications(postgres_url) as apps:
+                check_tables_are_made_together(apps, f"wrong{number}")
+
+    with pytest.raises(PersistenceError):
+        try_often()
+
+
+def test_defect_11_record_classes_are_freed_with_their_recorder(apps: Applications) -> None:
+    """Seen to fail against one registry of the module for all classes."""
+    forgotten = []
+    for number in range(3):
+        recorder = apps.recorder(place=f"place{number}")
+        classes = run_together([partial(getattr, recorder, "events_record_cls")] * 8)
+        with recorder.transaction(commit=False) as session:
+            assert session.query(classes[0]).count() == 0
+        forgotten.append(weakref.ref(classes[0]))
+        engine = recorder.datastore.engine
+        del recorder, classes, session
+    engine.clear_compiled_cache()  # Of SQLAlchemy; it keeps the last few hundred statements.
+    gc.collect()
+    assert [reference() for reference in forgotten] == [None] * 3
+
+
+# -- 12 --
+
+
+def check_places_are_kept_apart(recorders: list[SQLAlchemyProcessRecorder]) -> None:
+    for recorder in recorders:
+        recorder.insert_events(stored_events(topic=str(recorder)))
+    assert [topics(recorder) for recorder in recorders] == [[str(recorder)] for recorder in recorders]
+    # Locks and wake-ups are of one table too: inside the transaction of one, the others can write.
+    with recorders[0].transaction():
+        recorders[0].insert_events(stored_events())
+        for recorder in recorders[1:]:
+            recorder.insert_events(stored_events())
+    assert len({recorder.wakeup_key for recorder in recorders}) == len(recorders)
+
+
+def test_defect_12_dots_in_names_collide_with_nothing(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong variant: schema and table are joined by a dot to make the key."""
+
+    def pair(number: int) -> list[SQLAlchemyProcessRecorder]:
+        return [
+            apps.recorder(place="a", table_prefix=f"b.c{number}", lock_timeout=0.5),
+            apps.recorder(place="a.b", table_prefix=f"c{number}", lock_timeout=0.5),
+        ]
+
+    check_places_are_kept_apart(pair(1))
+    monkeypatch.setattr(TableName, "key", property(lambda self: len(f"{self.schema}.{self.name}")))
+    with pytest.raises(OperationalError):
+        check_places_are_kept_apart(pair(2))
+
+
+def test_defect_12_no_schema_and_public_are_the_same_place(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail against keys and names that are made of the schema as it was given, None or `public`."""
+    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 60.0)
+    default, public = apps.recorder(lock_timeout=0.1), apps.recorder(place="public", lock_timeout=0.1)
+    with Follower(default) as follower:
+        public.insert_events(stored_events(topic="first"))
+        follower.wait_for("first")
+    assert topics(default) == topics(public) == ["first"]
+    assert default.wakeup_key == public.wakeup_key
+    # One writer lock: otherwise ids of the two would become visible out of order.
+    with default.transaction():
+        default.insert_events(stored_events())
+        with pytest.raises(OperationalError):
+            public.insert_events(stored_events())
+
+
+# -- 13 --
+
+
+def check_transaction_survives_a_duplicate(apps: Applications, place: str) -> None:
+    recorder = apps.recorder(place=place)
+    events = stored_events()
+    recorder.insert_events(events)
+    with recorder.transaction() as session:
+        recorder.insert_events(stored_events(topic="before"))
+        with pytest.raises(IntegrityError):
+            recorder.insert_events(events)
+        with pytest.raises(IntegrityError):
+            recorder.insert_events(events, session=session)
+        recorder.insert_events(stored_events(topic="after"))
+    assert topics(recorder)[1:] == ["before", "after"]
+
+
+@pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
+def test_defect_13_outer_transaction_goes_on_after_a_duplicate(
+    database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong variant, on PostgreSQL: no savepoint."""
+    with Applications(request.getfixturevalue(database)) as apps:
+        check_transaction_survives_a_duplicate(apps, "right")
+        if database == "postgres_url":
+            monkeypatch.setattr(Connection, "begin_nested", lambda _: nullcontext())
+            with pytest.raises(PersistenceError):
+                check_transaction_survives_a_duplicate(apps, "wrong")
+
+
+def test_defect_13_errors_are_of_the_library(
+    postgres_server: Postgres, postgres_database: str, sqlite_url: str
+) -> None:
+    """Seen to fail against a `translate` that returns the error that it is given."""
+    url = postgres_server.url(postgres_database)
+    with Applications(url, connect_timeout=1, pool_size=1, max_overflow=0, pool_timeout=0.1) as apps:
+        with pytest.raises(OperationalError, match="Cannot connect"):
+            apps.recorder(url=sa.make_url(url).set(port=1).render_as_string(hide_password=False))
+        recorder = apps.recorder()
+        with pytest.raises(ProgrammingError, match="exists but cannot be used"):
+            # A table of the wrong shape: that of tracking for events.
+            SQLAlchemyProcessRecorder(recorder.datastore, events_table_name="app_tracking").create_table()
+        # Inside an outer transaction, by our calls and by the user's own statements.
+        with pytest.raises(ProgrammingError), recorder.transaction():
+            SQLAlchemyProcessRecorder(recorder.datastore, events_table_name="missing").insert_events(stored_events())
+        with pytest.raises(ProgrammingError), recorder.transaction() as session:
+            session.execute(sa.text("SELECT * FROM missing"))
+        # The pool has run out.
+        with recorder.transaction(), pytest.raises(OperationalError, match="SQLALCHEMY_POOL_SIZE=1"):
+            apps.recorder("Other", create_table="no").max_tracking_id("upstream")
+    with Applications(sqlite_url) as apps:
+        recorder = apps.recorder()
+        with pytest.raises(ProgrammingError, match="exists but cannot be used"):
+            SQLAlchemyProcessRecorder(recorder.datastore, events_table_name="app_tracking").create_table()
+        with pytest.raises(ProgrammingError), recorder.transaction() as session:
+            session.execute(sa.text("SELECT * FROM missing"))
+
+
+# -- 14 --
+
+
+@pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
+def test_defect_14_long_application_names_are_recorded(database: str, request: pytest.FixtureRequest) -> None:
+    """Seen to fail against the column that the published package makes, varchar(32)."""
+    name = "Ä" * 50
+    with Applications(request.getfixturevalue(database)) as apps:
+        recorder = apps.recorder()
+        recorder.insert_events(stored_events(), tracking=Tracking(name, 1))
+        recorder.insert_tracking(Tracking(name, 2))
+        assert recorder.max_tracking_id(name) == 2
+        if database == "postgres_url":
+            with recorder.transaction() as session:
+                session.execute(sa.text("ALTER TABLE app_tracking ALTER application_name TYPE varchar(50)"))
+            recorder.insert_tracking(Tracking(name, 3))
+            with pytest.raises(DataError, match="application names"):
+                recorder.insert_tracking(Tracking(name + "x", 3))
+
+
+def check_long_names_are_refused(apps: Applications) -> None:
+    suffix = len("_events_aggregate_idx")
+    apps.recorder(place="x" * 63)
+    apps.recorder("x" * (63 - suffix))
+    options: dict[str, Any]
+    for options in (
+        {"place": "x" * 64},
+        {"place": "ä" * 32},
+        {"name": "y" * (64 - suffix)},
+        {"table_prefix": "x" * (64 - suffix - len("App"))},
+    ):
+        with pytest.raises(ProgrammingError, match=r"(?s)Identifier too long.* has \d+ bytes.*limit is 63.*shorter"):
+            apps.recorder(**options)
+
+
+def test_defect_14_identifiers_of_more_than_63_bytes_are_refused(
+    apps: Applications, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong variant: the length is not checked, and PostgreSQL cuts names silently."""
+    check_long_names_are_refused(apps)
+    monkeypatch.setattr(PostgreSQLDialect, "identifier_limit", 1000)
+    with pytest.raises((pytest.fail.Exception, PersistenceError)):
+        check_long_names_are_refused(apps)
+
+
+# -- 15 --
+
+IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
+
+
+def check_other_threads_find_the_tables(url: str) -> None:
+    with Applications(url) as apps:
+        recorder, private = apps.recorder(), apps.recorder()
+        run_together([lambda: recorder.insert_events(stored_events(2)) for _ in range(8)])
+        assert len(topics(recorder)) == 16
+        assert topics(private) == []
+
+
+@pytest.mark.parametrize("url", IN_MEMORY)
+def test_defect_15_every_url_of_a_database_in_memory_is_known(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong variant: only `:memory:` is recognised."""
+    check_other_threads_find_the_tables(url)
+    if ":memory:" not in url:
+        monkeypatch.setattr(
+            "eventsourcing_sqlalchemy.dialects.sqlite.is_memory", lambda url: url.database == ":memory:"
+        )
+        with pytest.raises((PersistenceError, AssertionError)):
+            check_other_threads_find_the_tables(url)
+
+
+# -- 16 --
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg2", "psycopg", "pg8000"])
+def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
+    driver: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong variant: nobody says that events were committed, and looking without that would take too long.
+
+    With pg8000, which cannot hear, looking now and then is what finds them.
+    """
+    if driver == "sqlite":
+        url = request.getfixturevalue("sqlite_url")
+    else:
+        url = request.getfixturevalue("postgres_server").url(request.getfixturevalue("postgres_database"), driver)
+    hears = driver != "pg8000"
+    if hears:
+        monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 60.0)
+        monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_DEAF", 60.0)
+    with Applications(url, pool_size=1, max_overflow=0) as apps:
+        recorders = [apps.recorder(f"App{number}") for number in range(4)]
+        before = threading.active_count()
+        followers = [Follower(recorder) for recorder in recorders]
+        with followers[0], followers[1], followers[2], followers[3]:
+            # Beside the threads of the test: at most one that listens for all of them.
+            assert threading.active_count() - before - len(followers) <= (driver in ("psycopg2", "psycopg"))
+            for number, recorder in enumerate(recorders):
+                recorder.insert_events(stored_events(topic=str(number)))
+            for number, follower in enumerate(followers):
+                follower.wait_for(str(number))
+            # The only connection of the pool is free.
+            with recorders[0].transaction() as session:
+                if driver != "sqlite":
+                    assert session.scalar(sa.text("SELECT count(*) FROM pg_listening_channels()")) == 0
+        if hears:
+            monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
+            with Follower(recorders[0]) as follower:
+                recorders[0].insert_events(stored_events(topic="unheard"))
+                with pytest.raises(AssertionError):
+                    wait_until(lambda: follower.topics == ["unheard"], "nobody was woken", 0.3)
+
+
+# -- 17 --
+
+
+def lock_in_opposite_order(apps: Applications) -> list[PersistenceError | None]:
+    """Write to two tables in opposite orders, each inside the transaction of the other; return what became of it.
+
+    The server sees no deadlock: two of the four connections wait for nobody, it is their threads that wait.
+    """
+    recorders = [apps.recorder("One"), apps.recorder("Two")]
+    meeting = threading.Barrier(2)
+
+    def write(mine: SQLAlchemyProcessRecorder, other: SQLAlchemyProcessRecorder) -> PersistenceError | None:
+        try:
+            with mine.transaction():
+                mine.insert_events(stored_events())
+                meeting.wait(20)
+                other.insert_events(stored_events())
+        except PersistenceError as error:
+            return error
+        return None
+
+    return run_together([lambda: write(*recorders), lambda: write(*reversed(recorders))], 10)
+
+
+def test_defect_17_opposite_lock_orders_end_in_an_error_that_may_be_retried(
+    postgres_url: str, activity: Activity
+) -> None:
+    """Wrong variant: no lock timeout, and both wait until somebody ends their connections."""
+    with Applications(postgres_url, lock_timeout=0.3) as apps:
+        errors = [error for error in lock_in_opposite_order(apps) if error is not None]
+        assert errors
+        assert all(isinstance(error, OperationalError) and is_retryable(error) for error in errors)
+        assert all("SQLALCHEMY_LOCK_TIMEOUT" in str(error) for error in errors)
+    with Applications(postgres_url, lock_timeout=0) as apps, ThreadPoolExecutor(1) as threads:
+        endless = threads.submit(lock_in_opposite_order, apps)
+        with pytest.raises(TimeoutError):
+            endless.result(1.0)
+        activity.terminate()
+        assert any(endless.result(10))
+
+
+# -- 18 --
+
+AS_PUBLISHED = """
+CREATE TABLE {name}_events (
+    id INTEGER NOT NULL PRIMARY KEY, originator_id BINARY(16) NOT NULL, originator_version BIGINT NOT NULL,
+    topic TEXT NOT NULL, state BLOB NOT NULL
+);
+CREATE UNIQUE INDEX {name}_events_aggregate_idx ON {name}_events (originator_id, originator_version)
+"""
+
+
+def check_last_id_is_not_used_again(recorder: SQLAlchemyProcessRecorder) -> None:
+    assert recorder.insert_events(stored_events(3)) == [1, 2, 3]
+    with recorder.transaction() as session:
+        session.execute(sa.delete(recorder.events_table).where(recorder.events_table.c.id == 3))
+    assert recorder.insert_events(stored_events()) == [4]
+
+
+def test_defect_18_id_of_a_deleted_event_is_not_used_again(sqlite_url: str) -> None:
+    """Wrong variant: the table that the published package makes, without AUTOINCREMENT."""
+    with Applications(sqlite_url) as apps:
+        check_last_id_is_not_used_again(apps.recorder())
+        wrong = apps.recorder("Wrong", create_table="no")
+        with wrong.datastore.engine.begin() as connection:
+            for statement in AS_PUBLISHED.format(name="wrong").split(";"):
+                connection.execute(sa.text(statement))
+        with pytest.raises(AssertionError):
+            check_last_id_is_not_used_again(wrong)
+
+
+# -- 19 --
+
+
+class ReadsWholeRow(SQLAlchemyProcessRecorder):
+    """As published: the last row is read for its id."""
+
+    def max_notification_id(self) -> int | None:
+        with self.transaction(commit=False) as session:
+            statement = sa.select(self.events_table).order_by(self.events_table.c.id.desc()).limit(1)
+            row = session.execute(statement).first()
+        return row.id if row else None
+
+
+def check_state_is_not_read(recorder: SQLAlchemyProcessRecorder, wiretap: Wiretap) -> None:
+    recorder.insert_events(stored_events(state=bytes(100_000)))
+    wiretap.reset()
+    assert recorder.max_notification_id() is not None
+    assert 0 < wiretap.bytes_to_client < 10_000
+
+
+def test_defect_19_highest_id_is_read_without_the_state(postgres_url: str) -> None:
+    """Wrong variant: the whole row is read."""
+    with Wiretap(postgres_url) as wiretap, Applications(wiretap.url) as apps:
+        recorder = apps.recorder()
+        check_state_is_not_read(recorder, wiretap)
+        with pytest.raises(AssertionError):
+            check_state_is_not_read(twin(recorder, recorder_class=ReadsWholeRow), wiretap)

@@ -1,0 +1,102 @@
+"""The library's own test cases for projections, in every place; again and again, for a lost wake-up shows rarely."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+from unittest import TestCase
+
+import pytest
+from eventsourcing.tests import projection as library
+
+from eventsourcing_sqlalchemy.wakeups import Waiter
+from tests.contract.counters_view import CountersView
+from tests.contract.places import PLACES, InPlace, Place, in_places
+
+# Aggregates of the library's projections have UUIDs.
+UUID_PLACES: Final = tuple(place for place in PLACES if not place.text_ids)
+REPEATED_PLACES: Final = (
+    Place(database="memory"),
+    Place(database="file", prefix=True),
+    Place(database="psycopg2", schema=True),
+    Place(database="psycopg"),
+)
+TIMES: Final = 4
+
+
+class InClassVariable(InPlace):
+    """A test case that takes its variables from its class."""
+
+    @pytest.fixture(autouse=True)
+    def in_place(
+        self, place_variables: Callable[[Place], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[None]:
+        """Set the variables."""
+        monkeypatch.setattr(type(self), "env", place_variables(self.place), raising=False)
+        return iter([None])
+
+
+@in_places(*UUID_PLACES)
+class View(InPlace, library.EventCountersViewTestCase):
+    def construct_event_counters_view(self) -> library.EventCountersView:
+        return self.factory.tracking_recorder(CountersView)
+
+
+# It waits for a second that passes.
+@in_places(
+    *(place for place in UUID_PLACES if place not in REPEATED_PLACES),
+    without=("test_run_forever_raises_projection_error",),
+)
+@in_places(*REPEATED_PLACES)
+class Projection(InClassVariable, library.AggregateEventCountersProjectionTestCase):
+    view_class = CountersView
+
+
+@in_places(*UUID_PLACES)
+class EventSourcedProjection(InClassVariable, library.EventSourcedProjectionTestCase):
+    pass
+
+
+# The third case of the library, for tagged decisions, needs a factory of its DCB interface, which is not offered here.
+REPEATED: Final = (
+    (library.AggregateEventCountersProjectionTestCase, "test_event_counters_projection"),
+    (library.EventSourcedProjectionTestCase, "test_event_sourced_projection"),
+)
+
+
+def run_again(case: type[TestCase], test: str, variables: dict[str, str], times: range) -> None:
+    """Run a test of the library some times, on the same tables."""
+    for number in times:
+        # A name of its own for the table of the view, which is expected to be empty; the events may stay.
+        env = {**variables, "SQLALCHEMY_TABLE_PREFIX": f"{variables.get('SQLALCHEMY_TABLE_PREFIX', '')}{number}_"}
+        getattr(type(case.__name__, (case,), {"env": env, "view_class": CountersView})(test), test)()
+
+
+@pytest.mark.parametrize("place", REPEATED_PLACES, ids=str)
+@pytest.mark.parametrize(("case", "test"), REPEATED, ids=["projection", "event-sourced"])
+def test_no_wakeup_is_lost(
+    case: type[TestCase],
+    test: str,
+    place: Place,
+    place_variables: Callable[[Place], dict[str, str]],
+    repeat: Callable[[int], range],
+) -> None:
+    run_again(case, test, place_variables(place), repeat(TIMES))
+
+
+@pytest.mark.parametrize(
+    ("case", "test", "place"),
+    [(*REPEATED[0], REPEATED_PLACES[2]), (*REPEATED[1], REPEATED_PLACES[1])],
+    ids=["projection", "event-sourced"],
+)
+def test_lost_wakeups_are_noticed(
+    case: type[TestCase],
+    test: str,
+    place: Place,
+    place_variables: Callable[[Place], dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The proof that the test above bites: deaf subscriptions, which look when it is time to, are too late for it."""
+    monkeypatch.setattr(Waiter, "wake", lambda _: None)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 1.5)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_DEAF", 1.5)
+    with pytest.raises(TimeoutError):
+        run_again(case, test, place_variables(place), range(1))

@@ -1,0 +1,233 @@
+"""How applications find this package, and what the environment makes of it."""
+
+import inspect
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.application import Application
+from eventsourcing.persistence import IntegrityError, ProgrammingError
+from eventsourcing.utils import Environment, get_topic
+
+from eventsourcing_sqlalchemy import factory as factory_module
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.errors import SettingsError, is_retryable
+from eventsourcing_sqlalchemy.factory import Factory, SQLAlchemyFactory
+from eventsourcing_sqlalchemy.recorders import (
+    SQLAlchemyAggregateRecorder,
+    SQLAlchemyApplicationRecorder,
+    SQLAlchemyProcessRecorder,
+    SQLAlchemyRecorder,
+    SQLAlchemyTrackingRecorder,
+)
+from tests.applications import stored_events
+from tests.contract.training_school import TrainingSchool
+from tests.engine_count import engines_in_use
+
+
+class MyAggregateRecorder(SQLAlchemyAggregateRecorder):
+    """Of the user."""
+
+
+class MyApplicationRecorder(SQLAlchemyApplicationRecorder):
+    """Of the user."""
+
+
+class MyTrackingRecorder(SQLAlchemyTrackingRecorder):
+    """Of the user."""
+
+
+class MyProcessRecorder(SQLAlchemyProcessRecorder):
+    """Of the user."""
+
+
+class MyDatastore(SQLAlchemyDatastore):
+    """Of the user."""
+
+
+class MyFactory(SQLAlchemyFactory):
+    """Of the user."""
+
+    datastore_class = MyDatastore
+    aggregate_recorder_class = MyAggregateRecorder
+    application_recorder_class = MyApplicationRecorder
+    tracking_recorder_class = MyTrackingRecorder
+    process_recorder_class = MyProcessRecorder
+
+
+MY_RECORDERS = {
+    "AGGREGATE_RECORDER_TOPIC": MyAggregateRecorder,
+    "APPLICATION_RECORDER_TOPIC": MyApplicationRecorder,
+    "TRACKING_RECORDER_TOPIC": MyTrackingRecorder,
+    "PROCESS_RECORDER_TOPIC": MyProcessRecorder,
+}
+
+
+def recorders_of(factory: SQLAlchemyFactory) -> list[type]:
+    return [
+        type(factory.aggregate_recorder()),
+        type(factory.application_recorder()),
+        type(factory.tracking_recorder()),
+        type(factory.process_recorder()),
+    ]
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "eventsourcing_sqlalchemy",
+        "eventsourcing_sqlalchemy.factory",
+        "eventsourcing_sqlalchemy:SQLAlchemyFactory",
+        "eventsourcing_sqlalchemy.factory:SQLAlchemyFactory",
+        "eventsourcing_sqlalchemy.factory:Factory",
+    ],
+)
+def test_every_form_of_persistence_module_is_found(topic: str) -> None:
+    with TrainingSchool(env={"PERSISTENCE_MODULE": topic, "SQLALCHEMY_URL": "sqlite://"}) as school:
+        assert type(school.factory) is SQLAlchemyFactory
+        school.register("Fido")
+        assert school.names() == ["Fido"]
+
+
+def test_names_of_the_variables_are_attributes_of_the_factory() -> None:
+    assert Factory is SQLAlchemyFactory
+    names = {
+        "SQLALCHEMY_URL",
+        "SQLALCHEMY_SCHEMA",
+        "SQLALCHEMY_TABLE_PREFIX",
+        "SQLALCHEMY_AUTOFLUSH",
+        "SQLALCHEMY_SCOPED_SESSION_TOPIC",
+        "SQLALCHEMY_CONNECTION_CREATOR_TOPIC",
+        "SQLALCHEMY_ENGINE_TOPIC",
+        "ORIGINATOR_ID_TYPE",
+        "CREATE_TABLE",
+        *MY_RECORDERS,
+    }
+    assert {name: getattr(SQLAlchemyFactory, name, None) for name in names} == {name: name for name in names}
+
+
+def test_factory_of_the_user_chooses_its_classes() -> None:
+    env = {"PERSISTENCE_MODULE": get_topic(MyFactory), "SQLALCHEMY_URL": "sqlite://"}
+    with Application[UUID](env=env) as app:
+        assert type(app.factory) is MyFactory
+        assert type(app.factory.datastore) is MyDatastore
+        assert recorders_of(app.factory) == list(MY_RECORDERS.values())
+
+
+@pytest.mark.parametrize("name", ["School", "acme-school"])
+@pytest.mark.parametrize("variable", MY_RECORDERS)
+def test_topic_chooses_the_class_of_a_recorder(variable: str, name: str) -> None:
+    prefix = {"School": "SCHOOL_", "acme-school": "ACME_SCHOOL_"}[name]
+    env = {"SQLALCHEMY_URL": "sqlite://", f"{prefix}{variable}": get_topic(MY_RECORDERS[variable])}
+    factory = SQLAlchemyFactory(Environment(name, env))
+    chosen = [cls for cls in recorders_of(factory) if not cls.__module__.startswith("eventsourcing_sqlalchemy")]
+    assert chosen == [MY_RECORDERS[variable]]
+    factory.close()
+
+
+@pytest.mark.parametrize("variable", MY_RECORDERS)
+@pytest.mark.parametrize("topic", ["no_such_module:name", "builtins:dict", get_topic(SQLAlchemyRecorder)])
+def test_topic_of_a_recorder_must_name_one(variable: str, topic: str) -> None:
+    factory = SQLAlchemyFactory({"SQLALCHEMY_URL": "sqlite://", variable: topic})
+    with pytest.raises(SettingsError, match="application") as raised:
+        recorders_of(factory)
+    assert variable in str(raised.value)
+    assert topic in str(raised.value)
+    factory.close()
+
+
+def test_close_may_be_called_twice_and_gives_the_engine_back() -> None:
+    factory = SQLAlchemyFactory({"SQLALCHEMY_URL": "sqlite://"})
+    other = SQLAlchemyFactory({"SQLALCHEMY_URL": "sqlite://"})
+    factory.close()
+    factory.close()
+    assert len(engines_in_use()) == 1
+    other.application_recorder()
+    other.close()
+    assert engines_in_use() == []
+
+
+def test_tables_are_not_made_when_that_is_switched_off(database_url: str) -> None:
+    factory = SQLAlchemyFactory({"SQLALCHEMY_URL": database_url, "CREATE_TABLE": "no"})
+    try:
+        assert not factory.env_create_table()
+        recorder = factory.process_recorder()
+        assert isinstance(recorder, SQLAlchemyProcessRecorder)
+        with pytest.raises(ProgrammingError, match=r'"stored_events".*CREATE_TABLE=yes') as raised:
+            recorder.insert_events(stored_events())
+        assert not is_retryable(raised.value)
+        with pytest.raises(ProgrammingError, match=r'"notification_tracking".*CREATE_TABLE=yes'):
+            recorder.max_tracking_id("upstream")
+        with recorder.transaction(), pytest.raises(ProgrammingError, match=r'"stored_events".*CREATE_TABLE=yes'):
+            recorder.insert_events(stored_events())
+        assert sa.inspect(factory.datastore.engine).get_table_names() == []
+    finally:
+        factory.close()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, True), ("yes", True), ("no", False)])
+def test_autoflush_is_that_of_the_variable(value: str | None, expected: bool) -> None:
+    env = {"SQLALCHEMY_URL": "sqlite://"} | ({} if value is None else {"SQLALCHEMY_AUTOFLUSH": value})
+    factory = SQLAlchemyFactory(env)
+    assert factory.datastore.session_maker.kw["autoflush"] is expected
+    with factory.datastore.transaction() as session:
+        assert session.autoflush is expected
+    factory.datastore.session_maker.kw["autoflush"] = not expected
+    with factory.datastore.transaction() as session:
+        assert session.autoflush is not expected
+    factory.close()
+
+
+def test_recorders_take_the_keywords_of_the_published_package() -> None:
+    datastore = SQLAlchemyDatastore(url="sqlite://", autoflush=False)
+    events = SQLAlchemyAggregateRecorder(datastore=datastore, events_table_name="a", schema_name=None)
+    snapshots = SQLAlchemyAggregateRecorder(datastore=datastore, events_table_name="b", for_snapshots=True)
+    application = SQLAlchemyApplicationRecorder(datastore, events_table_name="c", schema_name="")
+    positions = SQLAlchemyTrackingRecorder(datastore, tracking_table_name="d")
+    process = SQLAlchemyProcessRecorder(datastore, events_table_name="e", tracking_table_name="f")
+    assert [recorder.events_table_name for recorder in (events, snapshots, application, process)] == list("abce")
+    assert [recorder.tracking_table_name for recorder in (positions, process)] == list("df")
+    assert SQLAlchemyApplicationRecorder(datastore).events_table_name == "stored_events"
+    assert SQLAlchemyTrackingRecorder(datastore).tracking_table_name == "notification_tracking"
+    for recorder in (events, snapshots, application, positions, process):
+        recorder.create_table()
+        recorder.check_identifier_length("x" * 1000)  # Here, names have no limit.
+    datastore.close()
+
+
+def test_datastore_takes_the_keywords_of_the_published_package() -> None:
+    keywords = inspect.signature(SQLAlchemyDatastore.__init__).parameters
+    assert {"session", "session_maker", "url", "autoflush"} <= set(keywords)
+    assert all(
+        parameter.kind != parameter.POSITIONAL_OR_KEYWORD for name, parameter in keywords.items() if name != "self"
+    )
+    assert any(parameter.kind == parameter.VAR_KEYWORD for parameter in keywords.values())
+    with pytest.raises(ProgrammingError, match="url"):
+        SQLAlchemyDatastore()
+
+
+def test_equal_environment_names_of_different_applications_are_an_error() -> None:
+    env = {"SQLALCHEMY_URL": "sqlite://"}
+    first = SQLAlchemyFactory(Environment("acme-school", env))
+    twin = SQLAlchemyFactory(Environment("acme-school", env))
+    with pytest.raises(SettingsError, match=r"'acme-school' and 'acme_school'.*ACME_SCHOOL_"):
+        SQLAlchemyFactory(Environment("acme_school", env))
+    with pytest.raises(SettingsError, match="ACME_SCHOOL_"):
+        SQLAlchemyFactory(Environment("Acme-School", env))
+    first.close()
+    twin.close()
+    del first, twin
+    SQLAlchemyFactory(Environment("acme_school", env)).close()
+
+
+def test_applications_without_a_name_are_many() -> None:
+    factories = [SQLAlchemyFactory({"SQLALCHEMY_URL": "sqlite://"}) for _ in range(2)]
+    for factory in factories:
+        factory.application_recorder().insert_events(events := stored_events())
+        with pytest.raises(IntegrityError):
+            factory.application_recorder().insert_events(events)
+        factory.close()
+
+
+def test_factory_module_says_what_it_exports() -> None:
+    assert {"SQLAlchemyFactory", "Factory"} <= set(factory_module.__all__)

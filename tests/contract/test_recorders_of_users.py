@@ -1,0 +1,431 @@
+"""Recorders that users subclass, share and query: hooks, views, classes of records, one datastore for many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.application import Application
+from eventsourcing.dispatch import singledispatchmethod
+from eventsourcing.domain import Aggregate
+from eventsourcing.persistence import IntegrityError, ProgrammingError, StoredEvent, Tracking
+from eventsourcing.projection import Projection
+from eventsourcing.tests.projection import AggregateEventCountersProjection
+from eventsourcing.utils import Environment, get_topic
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
+from eventsourcing_sqlalchemy.models import NotificationTrackingRecord, SnapshotRecord, StoredEventRecord
+from eventsourcing_sqlalchemy.recorders import (
+    SQLAlchemyAggregateRecorder,
+    SQLAlchemyApplicationRecorder,
+    SQLAlchemyProcessRecorder,
+    SQLAlchemyTrackingRecorder,
+)
+from tests.applications import stored_events
+from tests.contract.counters_view import CountersView
+from tests.contract.places import PREFIX, SCHEMA
+from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices, own_engine
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    """An engine that belongs to the user."""
+    with own_engine(database_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def variables(database_url: str) -> dict[str, str]:
+    """The environment of an application in a place whose names hurt."""
+    schema = {"SQLALCHEMY_SCHEMA": SCHEMA.replace("{number}", "1")} if database_url.startswith("postgresql") else {}
+    return {
+        "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
+        "SQLALCHEMY_URL": database_url,
+        "SQLALCHEMY_TABLE_PREFIX": PREFIX,
+        **schema,
+    }
+
+
+@pytest.fixture
+def factory(variables: dict[str, str]) -> Iterator[SQLAlchemyFactory]:
+    """The factory of an application there."""
+    factory = SQLAlchemyFactory(Environment("School", variables))
+    yield factory
+    factory.close()
+
+
+@pytest.fixture
+def datastore(database_url: str) -> Iterator[SQLAlchemyDatastore]:
+    """A datastore that the user built."""
+    datastore = SQLAlchemyDatastore(url=database_url)
+    yield datastore
+    datastore.close()
+
+
+# -- hooks --
+
+
+class Hooks:
+    """What the hooks below were called with."""
+
+    calls: ClassVar[list[str]] = []
+    error: ClassVar[type[Exception] | None] = None
+
+    @classmethod
+    def called(cls, session: Session, hook: str, number: int) -> None:
+        """Remember the call, write an invoice with it, and fail when that is wanted."""
+        cls.calls.append(hook)
+        session.add(Invoice(number=number))
+        if cls.error is not None:
+            raise cls.error
+
+
+@pytest.fixture(autouse=True)
+def no_calls() -> None:
+    """Forget the calls of other tests."""
+    Hooks.calls.clear()
+    Hooks.error = None
+
+
+class WithEventsHook(SQLAlchemyApplicationRecorder):
+    """Takes part before events are written."""
+
+    def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
+        Hooks.called(session, "_insert_events", 1)
+        super()._insert_events(session, stored_events, **kwargs)
+
+
+class WithStoredEventsHook(SQLAlchemyApplicationRecorder):
+    """Takes part while events are written."""
+
+    def _insert_stored_events(self, session: Session, stored_events: Any, **kwargs: Any) -> list[int]:
+        ids = super()._insert_stored_events(session, stored_events, **kwargs)
+        Hooks.called(session, f"_insert_stored_events {ids}", 2)
+        return ids
+
+
+class WithSnapshotsHook(SQLAlchemyAggregateRecorder):
+    """Takes part before events, or snapshots, are written that have no order."""
+
+    def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
+        super()._insert_events(session, stored_events, **kwargs)
+        Hooks.called(session, "_insert_events", 3)
+
+
+class WithTrackingHook(SQLAlchemyTrackingRecorder):
+    """Takes part when a position is written."""
+
+    def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
+        super()._insert_tracking(session, tracking)
+        Hooks.called(session, f"_insert_tracking {tracking.notification_id}", 4)
+
+
+class WithProcessHooks(SQLAlchemyProcessRecorder):
+    """Takes part in everything."""
+
+    def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
+        super()._insert_events(session, stored_events, **kwargs)
+        Hooks.called(session, f"_insert_events {sorted(kwargs)}", 5)
+
+    def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
+        super()._insert_tracking(session, tracking)
+        Hooks.called(session, f"_insert_tracking {tracking.notification_id}", 6)
+
+
+@pytest.mark.parametrize(
+    ("recorder_class", "calls", "numbers"),
+    [(WithEventsHook, ["_insert_events"], [1]), (WithStoredEventsHook, ["_insert_stored_events [1, 2]"], [2])],
+)
+def test_hook_takes_part_in_recording_events(
+    recorder_class: type[SQLAlchemyApplicationRecorder],
+    calls: list[str],
+    numbers: list[int],
+    variables: dict[str, str],
+    engine: sa.Engine,
+) -> None:
+    variables["APPLICATION_RECORDER_TOPIC"] = get_topic(recorder_class)
+    with TrainingSchool(env=variables) as school:
+        dog = Dog("Fido")
+        dog.add_trick("roll over")
+        assert [recording.notification.id for recording in school.save(dog)] == [1, 2]
+        assert calls == Hooks.calls
+        assert invoices(engine) == numbers
+        Hooks.error = ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            school.register("Rex")
+        assert school.names() == ["Fido"]
+        assert invoices(engine) == numbers
+
+
+def test_hook_takes_part_in_the_users_transaction(variables: dict[str, str], engine: sa.Engine) -> None:
+    variables["APPLICATION_RECORDER_TOPIC"] = get_topic(WithEventsHook)
+    with TrainingSchool(env=variables) as school:
+        with school.recorder.transaction() as session:
+            school.register("Fido")
+            assert Hooks.calls == ["_insert_events"]
+            session.rollback()
+        with Session(engine) as session:
+            school.save(Dog("Rex"), session=session)
+            session.rollback()
+        assert school.names() == []
+        assert invoices(engine) == []
+        assert Hooks.calls == ["_insert_events"] * 2
+
+
+def test_hook_takes_part_in_recording_snapshots(variables: dict[str, str], engine: sa.Engine) -> None:
+    factory = SQLAlchemyFactory({**variables, "AGGREGATE_RECORDER_TOPIC": get_topic(WithSnapshotsHook)})
+    try:
+        recorder = factory.aggregate_recorder("snapshots")
+        assert recorder.insert_events(stored_events()) is None
+        assert Hooks.calls == ["_insert_events"]
+        assert invoices(engine) == [3]
+    finally:
+        factory.close()
+
+
+def test_hook_takes_part_in_recording_a_position(variables: dict[str, str], engine: sa.Engine) -> None:
+    factory = SQLAlchemyFactory({**variables, "TRACKING_RECORDER_TOPIC": get_topic(WithTrackingHook)})
+    try:
+        recorder: SQLAlchemyTrackingRecorder = factory.tracking_recorder()
+        recorder.insert_tracking(Tracking("upstream", 7))
+        assert Hooks.calls == ["_insert_tracking 7"]
+        assert invoices(engine) == [4]
+        with pytest.raises(IntegrityError):
+            recorder.insert_tracking(Tracking("upstream", 7))
+        Hooks.error = ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            recorder.insert_tracking(Tracking("upstream", 8))
+        assert recorder.max_tracking_id("upstream") == 7
+        assert invoices(engine) == [4]
+    finally:
+        factory.close()
+
+
+def test_hooks_take_part_in_processing(variables: dict[str, str], engine: sa.Engine) -> None:
+    factory = SQLAlchemyFactory({**variables, "PROCESS_RECORDER_TOPIC": get_topic(WithProcessHooks)})
+    try:
+        recorder = factory.process_recorder()
+        assert recorder.insert_events(stored_events(), tracking=Tracking("upstream", 7)) == [1]
+        assert Hooks.calls == ["_insert_tracking 7", "_insert_events ['tracking']"]
+        assert invoices(engine) == [5, 6]
+        Hooks.error = ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            recorder.insert_events(stored_events(), tracking=Tracking("upstream", 8))
+        assert recorder.max_tracking_id("upstream") == 7
+        assert recorder.max_notification_id() == 1
+    finally:
+        factory.close()
+
+
+# -- views --
+
+
+class InvoicesView(SQLAlchemyTrackingRecorder):
+    """Writes an invoice for each dog, in one transaction with the position."""
+
+    def add_invoice(self, tracking: Tracking) -> None:
+        """Write an invoice."""
+        with self.transaction(commit=True) as session:
+            session.add(Invoice(number=tracking.notification_id))
+            self._insert_tracking(session, tracking)
+
+
+class Invoicing(Projection[InvoicesView]):
+    """Invoices every dog that is registered."""
+
+    @singledispatchmethod
+    def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+        """Invoice."""
+        self.view.add_invoice(tracking)
+
+
+def test_topic_of_a_view_serves_a_projection(variables: dict[str, str], engine: sa.Engine) -> None:
+    env = {**variables, "INVOICING_TRACKING_RECORDER_TOPIC": get_topic(InvoicesView)}
+    factory = SQLAlchemyFactory(Environment(Invoicing.name, env))
+    view: SQLAlchemyTrackingRecorder = factory.tracking_recorder()
+    assert type(view) is InvoicesView
+    projection = Invoicing(view)
+    with TrainingSchool(env=env) as school:
+        school.register("Fido")
+        school.register("Rex")
+        for notification in school.recorder.select_notifications(start=None, limit=9):
+            tracking = Tracking(school.name, notification.id)
+            projection.process_event(school.mapper.to_domain_event(notification), tracking)
+            with pytest.raises(IntegrityError):
+                projection.process_event(school.mapper.to_domain_event(notification), tracking)
+        assert view.max_tracking_id(school.name) == 2
+    assert invoices(engine) == [1, 2]
+    factory.close()
+
+
+def test_view_is_told_by_class_too(factory: SQLAlchemyFactory) -> None:
+    view = factory.tracking_recorder(CountersView)
+    AggregateEventCountersProjection(view).process_event(Aggregate().pending_events[0], Tracking("upstream", 1))
+    assert view.get_created_event_counter() == 1
+    assert view.max_tracking_id("upstream") == 1
+
+
+# -- classes of records --
+
+
+def test_events_and_positions_are_queried_as_objects(factory: SQLAlchemyFactory, engine: sa.Engine) -> None:
+    recorder = factory.process_recorder()
+    assert isinstance(recorder, SQLAlchemyProcessRecorder)
+    record_class = recorder.events_record_cls
+    assert issubclass(record_class, StoredEventRecord)
+    assert recorder.events_record_cls is record_class
+    first, second = uuid4(), uuid4()
+    recorder.insert_events(stored_events(2, first), tracking=Tracking("upstream", 7))
+    recorder.insert_events(stored_events(1, second, topic="other:Topic", state=b"state"))
+    with Session(engine) as session:
+        query = sa.select(record_class).where(record_class.topic == "other:Topic")
+        record = session.scalars(query).one()
+        assert (record.id, record.originator_id, record.originator_version) == (3, second, 1)
+        assert (record.topic, record.state) == ("other:Topic", b"state")
+        assert session.query(record_class).filter(record_class.originator_id == first).count() == 2
+        position = session.get(recorder.tracking_record_cls, "upstream")
+        assert isinstance(position, NotificationTrackingRecord)
+        assert (position.application_name, position.notification_id) == ("upstream", 7)
+    with recorder.transaction() as session:
+        recorder.insert_events(stored_events(1, second, first_version=2))
+        assert session.query(record_class).count() == 4
+        session.rollback()
+    with Session(engine) as session:
+        assert session.query(record_class).count() == 3
+
+
+def test_snapshots_are_queried_as_objects(factory: SQLAlchemyFactory, engine: sa.Engine) -> None:
+    recorder = factory.aggregate_recorder("snapshots")
+    assert isinstance(recorder, SQLAlchemyAggregateRecorder)
+    originator_id = uuid4()
+    recorder.insert_events(stored_events(1, originator_id, first_version=5))
+    with Session(engine) as session:
+        record = session.get(recorder.events_record_cls, (originator_id, 5))
+        assert isinstance(record, SnapshotRecord)
+        assert record.topic == "module:Class"
+        assert session.execute(sa.select(recorder.events_table.c.originator_version)).scalars().all() == [5]
+
+
+def test_texts_for_ids_are_queried_as_objects(variables: dict[str, str], engine: sa.Engine) -> None:
+    factory = SQLAlchemyFactory({**variables, "ORIGINATOR_ID_TYPE": "text"})
+    recorder = factory.application_recorder()
+    assert isinstance(recorder, SQLAlchemyApplicationRecorder)
+    recorder.insert_events([StoredEvent("dog-1", 1, "topic", b"")])
+    with Session(engine) as session:
+        assert session.scalars(sa.select(recorder.events_record_cls.originator_id)).all() == ["dog-1"]
+    factory.close()
+
+
+# -- datastores of the user --
+
+
+def test_one_datastore_serves_many_recorders(datastore: SQLAlchemyDatastore, engine: sa.Engine) -> None:
+    events = SQLAlchemyApplicationRecorder(datastore, events_table_name="school_events")
+    positions = SQLAlchemyTrackingRecorder(datastore, tracking_table_name="school_tracking")
+    snapshots = SQLAlchemyAggregateRecorder(datastore, events_table_name="school_snapshots", for_snapshots=True)
+    for recorder in (events, positions, snapshots):
+        recorder.create_table()
+    with suppress(ZeroDivisionError), events.transaction() as session:
+        session.add(Invoice(number=1))
+        events.insert_events(stored_events())
+        positions.insert_tracking(Tracking("upstream", 1))
+        snapshots.insert_events(stored_events(1, UUID(int=1)))
+        raise ZeroDivisionError
+    assert invoices(engine) == []
+    assert events.max_notification_id() is None
+    assert positions.max_tracking_id("upstream") is None
+    assert snapshots.select_events(UUID(int=1)) == []
+    with positions.transaction():
+        events.insert_events(stored_events())
+        positions.insert_tracking(Tracking("upstream", 1))
+    assert positions.max_tracking_id("upstream") == 1
+    assert events.max_notification_id() is not None
+
+
+def test_datastore_uses_a_session_maker(engine: sa.Engine) -> None:
+    maker = sessionmaker(bind=engine, autoflush=False)
+    datastore = SQLAlchemyDatastore(session_maker=maker)
+    assert datastore.session_maker is maker
+    assert datastore.engine is engine
+    recorder = SQLAlchemyApplicationRecorder(datastore)
+    recorder.create_table()
+    with recorder.transaction() as session:
+        assert not session.autoflush
+        recorder.insert_events(stored_events())
+        session.add(Invoice(number=1))
+    assert invoices(engine) == [1]
+    assert recorder.max_notification_id() == 1
+    datastore.close()
+    assert invoices(engine) == [1]
+
+
+def test_session_maker_without_an_engine_is_refused() -> None:
+    with pytest.raises(ProgrammingError, match="bind"):
+        SQLAlchemyDatastore(session_maker=sessionmaker())
+
+
+def test_datastore_uses_a_scoped_session(engine: sa.Engine, datastore: SQLAlchemyDatastore) -> None:
+    sessions = scoped_session(sessionmaker(bind=engine))
+    scoped = SQLAlchemyDatastore(session=sessions)
+    assert scoped.scoped_session is sessions
+    assert scoped.engine is engine
+    recorder, observer = SQLAlchemyApplicationRecorder(scoped), SQLAlchemyApplicationRecorder(datastore)
+    recorder.create_table()
+    recorder.insert_events(stored_events())
+    assert observer.max_notification_id() is None
+    sessions.commit()
+    assert observer.max_notification_id() == 1
+    sessions.remove()
+    scoped.close()
+    datastore.set_scoped_session(sessions)
+    observer.insert_events(stored_events())
+    sessions.rollback()
+    assert observer.max_notification_id() == 1
+    sessions.remove()
+
+
+def test_connection_of_a_datastore_is_the_users_to_commit(datastore: SQLAlchemyDatastore, engine: sa.Engine) -> None:
+    insert = sa.insert(Invoice)
+    with datastore.get_connection() as connection:
+        connection.execute(insert.values(number=1))
+    assert invoices(engine) == []
+    with datastore.get_connection() as connection:
+        connection.execute(insert.values(number=2))
+        connection.commit()
+    with datastore.engine.begin() as connection:
+        connection.execute(insert.values(number=3))
+    with datastore.session_maker() as session:
+        session.add(Invoice(number=4))
+        session.flush()
+        session.rollback()
+    assert invoices(engine) == [2, 3]
+
+
+@pytest.mark.parametrize("database_url", ["psycopg2"], indirect=True)
+def test_names_longer_than_the_database_allows_are_refused(datastore: SQLAlchemyDatastore) -> None:
+    recorder = SQLAlchemyApplicationRecorder(datastore)
+    recorder.check_identifier_length("x" * 63)
+    for make in (
+        lambda: recorder.check_identifier_length("x" * 64),
+        lambda: SQLAlchemyApplicationRecorder(datastore, events_table_name="x" * 50),  # With its index, too long.
+        lambda: SQLAlchemyTrackingRecorder(datastore, tracking_table_name="ü" * 32),
+        lambda: SQLAlchemyTrackingRecorder(datastore, schema_name="x" * 64),
+    ):
+        with pytest.raises(ProgrammingError, match="too long"):
+            make()
+
+
+def test_close_of_an_application_is_not_the_end_of_the_users_datastore(
+    variables: dict[str, str], datastore: SQLAlchemyDatastore
+) -> None:
+    with Application[UUID](env=variables) as app:
+        app.save(Aggregate())
+    recorder = SQLAlchemyApplicationRecorder(datastore)
+    recorder.create_table()
+    assert recorder.insert_events(stored_events()) == [1]

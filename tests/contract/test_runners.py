@@ -1,0 +1,174 @@
+"""All runners of the library: each application in a schema or behind a prefix of its own, all of them on one engine."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.application import Application
+from eventsourcing.domain import Aggregate
+from eventsourcing.projection import EventSourcedProjectionRunner, ProjectionRunner
+from eventsourcing.system import (
+    MultiThreadedRunner,
+    NewMultiThreadedRunner,
+    NewSingleThreadedRunner,
+    Runner,
+    SingleThreadedRunner,
+)
+from eventsourcing.tests.projection import AggregateEventCountersProjection, Counters
+
+from eventsourcing_sqlalchemy.engines import EngineSource
+from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
+from tests.contract.counters_view import CountersView
+from tests.contract.places import Place
+from tests.contract.restaurant import APPLICATIONS, RESTAURANT, Billing, Kitchen, Orders
+from tests.deadlines import wait_until
+from tests.engine_count import engines_in_use, forget_abandoned
+
+RUNNERS: Final[tuple[type[Runner[UUID]], ...]] = (
+    SingleThreadedRunner,
+    NewSingleThreadedRunner,
+    MultiThreadedRunner,
+    NewMultiThreadedRunner,
+)
+DISHES: Final = [f"dish {number}" for number in range(8)]
+SHARED_MEMORY: Final = "sqlite:///file:restaurant?mode=memory&cache=shared&uri=true"
+
+
+@pytest.fixture(params=["shared memory", "file", "psycopg2", "psycopg"])
+def variables(request: pytest.FixtureRequest, place_url: Callable[[Place], str]) -> dict[str, str]:
+    """The environment of a system in which every application has its own place."""
+    url = SHARED_MEMORY if request.param == "shared memory" else place_url(Place(database=request.param))
+    place = "SQLALCHEMY_TABLE_PREFIX" if url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
+    separator = "_" if url.startswith("sqlite") else ""
+    return {
+        "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
+        "SQLALCHEMY_URL": url,
+        place: "{application}_v1" + separator,
+    }
+
+
+@pytest.fixture
+def spectator(variables: dict[str, str]) -> Iterator[sa.Engine]:
+    """An engine of the test's own, which keeps a database in memory from vanishing with the last application."""
+    engine = sa.create_engine(variables["SQLALCHEMY_URL"], poolclass=sa.NullPool)
+    with engine.connect():
+        yield engine
+    engine.dispose()
+
+
+def places_of(engine: sa.Engine) -> set[str]:
+    """Return all tables of all schemas, as `schema.table` where there are schemas that can be chosen."""
+    inspector = sa.inspect(engine)
+    schemas = [name for name in inspector.get_schema_names() if name != "information_schema"]
+    return {
+        name if schema == "main" else f"{schema}.{name}"
+        for schema in schemas
+        for name in inspector.get_table_names(schema=schema)
+    }
+
+
+def expected_places(engine: sa.Engine, tables: dict[str, tuple[str, ...]]) -> set[str]:
+    separator = "_" if engine.dialect.name == "sqlite" else "."
+    return {f"{name}_v1{separator}{name}_{table}" for name, names in tables.items() for table in names}
+
+
+def is_done(runner: Runner[UUID]) -> bool:
+    kitchen, billing = runner.get(Kitchen).recorder, runner.get(Billing).recorder
+    return (
+        kitchen.max_tracking_id("Orders") == runner.get(Orders).recorder.max_notification_id()
+        and billing.max_tracking_id("Kitchen") == kitchen.max_notification_id()
+    )
+
+
+def serve(runner_class: type[Runner[UUID]], variables: dict[str, str]) -> list[list[str]]:
+    """Run the restaurant; return the topics that each application has recorded."""
+    with runner_class(RESTAURANT, env=variables) as runner:
+        for dish in DISHES:
+            runner.get(Orders).order(dish)
+        wait_until(lambda: is_done(runner), "everything is billed")
+        assert len(engines_in_use()) == 1
+        for name in ("Orders", "Kitchen", "Billing"):
+            factory = runner.get(RESTAURANT.get_app_cls(name)).factory
+            assert isinstance(factory, SQLAlchemyFactory)
+            assert factory.datastore.engine.pool is engines_in_use()[0].engine.pool
+        return [
+            [notification.topic for notification in runner.get(cls).recorder.select_notifications(start=1, limit=99)]
+            for cls in APPLICATIONS
+        ]
+
+
+@pytest.mark.parametrize("runner_class", RUNNERS)
+def test_runner_serves_each_application_in_its_own_place_on_one_engine(
+    runner_class: type[Runner[UUID]], variables: dict[str, str], spectator: sa.Engine
+) -> None:
+    topics = serve(runner_class, variables)
+    assert engines_in_use() == []
+    module = "tests.contract.restaurant"
+    assert topics == [
+        [f"{module}:Order.Placed"] * len(DISHES),
+        [f"{module}:Meal.Cooked"] * len(DISHES),
+        [f"{module}:Bill.Written"] * len(DISHES),
+    ]
+    tables = {"orders": ("events",), "kitchen": ("events", "tracking"), "billing": ("events", "tracking")}
+    assert places_of(spectator) == expected_places(spectator, tables)
+    # The next run begins where this one ended.
+    assert [len(recorded) for recorded in serve(runner_class, variables)] == [2 * len(DISHES)] * 3
+    assert engines_in_use() == []
+
+
+@pytest.mark.parametrize("variables", ["shared memory", "psycopg2"], indirect=True)
+@pytest.mark.usefixtures("spectator")
+def test_engines_are_counted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof that the test above bites: an engine for each application, as the published package has it."""
+    monkeypatch.setattr(EngineSource, "key", lambda _: object())
+    with pytest.raises(AssertionError, match="== 1"):
+        serve(SingleThreadedRunner, variables)
+    forget_abandoned()
+
+
+def count_with_projection(variables: dict[str, str]) -> None:
+    with ProjectionRunner(
+        application_class=Application[UUID],
+        projection_class=AggregateEventCountersProjection,
+        view_class=CountersView,
+        env=variables,
+    ) as runner:
+        aggregate = Aggregate()
+        aggregate.trigger_event(Aggregate.Event)
+        recordings = runner.app.save(aggregate)
+        runner.wait(recordings[-1].notification.id, timeout=10)
+        assert runner.view.get_created_event_counter() == 1
+        assert runner.view.get_subsequent_event_counter() == 1
+        assert len(engines_in_use()) == 1
+
+
+def count_with_event_sourced_projection(variables: dict[str, str]) -> None:
+    with EventSourcedProjectionRunner(
+        application_class=Application[UUID], projection_class=Counters, env=variables
+    ) as runner:
+        recordings = runner.app.save(Aggregate())
+        runner.wait(recordings[-1].notification.id, timeout=10)
+        assert runner.projection.get_count(Aggregate.Created) == 1
+        assert len(engines_in_use()) == 1
+
+
+def test_projection_runner_serves_application_and_view_on_one_engine(
+    variables: dict[str, str], spectator: sa.Engine
+) -> None:
+    count_with_projection(variables)
+    # The runner closes its application, and leaves its view to the collector.
+    forget_abandoned()
+    assert engines_in_use() == []
+    tables = {"application": ("events",), "eventcounters": ("tracking", "tracking_counters")}
+    assert places_of(spectator) == expected_places(spectator, tables)
+
+
+def test_event_sourced_projection_runner_serves_both_applications_on_one_engine(
+    variables: dict[str, str], spectator: sa.Engine
+) -> None:
+    count_with_event_sourced_projection(variables)
+    assert engines_in_use() == []
+    tables = {"application": ("events",), "counters": ("events", "tracking")}
+    assert places_of(spectator) == expected_places(spectator, tables)

@@ -1,0 +1,32 @@
+"""Wait for conditions, and for threads, with a deadline."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+DEADLINE_SECONDS = 20.0
+
+_T = TypeVar("_T")
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
+    """Poll until the condition holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.01)
+
+
+def run_together(calls: Iterable[Callable[[], _T]], seconds: float = DEADLINE_SECONDS) -> list[_T]:
+    """Call each in a thread of its own, all at once; return the results or raise the first error."""
+    calls = list(calls)
+    barrier = threading.Barrier(len(calls))
+
+    def begin(call: Callable[[], _T]) -> _T:
+        barrier.wait(seconds)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return [future.result(seconds) for future in [threads.submit(begin, call) for call in calls]]

@@ -1,0 +1,105 @@
+"""Whoever follows a table by its ids must miss nothing: a reader that does so, and what it is held against."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, Self
+
+from eventsourcing.persistence import Tracking
+
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from tests.applications import Applications, stored_events
+from tests.deadlines import run_together
+
+
+class PollingReader:
+    """Reads, in a thread, what has an id above the last one that it read, again and again; `ids` is what it found."""
+
+    def __init__(self, recorder: SQLAlchemyProcessRecorder) -> None:
+        self.ids: list[int] = []
+        self._recorder = recorder
+        self._position = recorder.max_notification_id() or 0
+        self._stopping = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._read, name="polling reader")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _read(self) -> None:
+        try:
+            is_last = False
+            while not is_last:
+                # Set before the last read, so that it finds all that was written.
+                is_last = self._stopping.is_set()
+                while found := self._recorder.select_notifications(self._position, 1000, inclusive_of_start=False):
+                    self.ids += [notification.id for notification in found]
+                    self._position = self.ids[-1]
+        except Exception as error:  # noqa: BLE001 (raised where the reader is used)
+            self._error = error
+
+
+def assert_in_order(calls: Iterable[list[int]], read: Sequence[int]) -> None:
+    """Fail unless a polling reader saw all ids of the calls, and no call has an id between two of another one."""
+    calls = sorted(calls)
+    late = {number for ids in calls for number in ids}.difference(read)
+    assert not late, f"late: {sorted(late)[:10]} became visible after a higher id was read"
+    for ids in calls:
+        assert ids == sorted(ids), f"not in the order of the events: {ids}"
+    mixed = [(ids, others) for ids, others in pairwise(calls) if ids[-1] >= others[0]]
+    assert not mixed, f"interleaved: {mixed[:3]}"
+
+
+def write_in_rows(recorder: SQLAlchemyProcessRecorder) -> None:
+    """Let a recorder on PostgreSQL use its other insert form, a transaction of a lock and rows."""
+    writer: Any = recorder._writer  # noqa: SLF001 (users have no way to choose)
+    assert writer.form == "statement"
+    writer.form = "rows"
+
+
+def write_without_lock(recorder: SQLAlchemyProcessRecorder) -> None:
+    """Take the writer lock out of the statements of a recorder on PostgreSQL: what proves that a test needs it."""
+    writer: Any = recorder._writer  # noqa: SLF001 (as above)
+    locking = {
+        name: value
+        for name, value in vars(writer).items()
+        if isinstance(value, str) and "pg_advisory_xact_lock" in value
+    }
+    assert locking
+    for name, value in locking.items():
+        setattr(writer, name, value.replace("pg_advisory_xact_lock", "pg_catalog.int8abs"))
+
+
+def write_mixed_batches(recorder: SQLAlchemyProcessRecorder, calls: int, seed: int) -> list[list[int]]:
+    """Record batches of one event and of many, with a tracking position now and then; return the ids of each call."""
+    chooser = random.Random(seed)  # noqa: S311 (chance for tests)
+    ids = []
+    for number in range(1, calls + 1):
+        events = stored_events(chooser.choice((1, 1, 2, 5, 60)), state=b"x" * 50)
+        tracking = Tracking(f"upstream {seed}", number) if number % 3 == 0 else None
+        ids.append(list(recorder.insert_events(events, tracking=tracking) or ()))
+        assert len(ids[-1]) == len(events)
+    return ids
+
+
+def write_in_process(url: str, form: str, threads: int, calls: int, seed: int) -> list[list[int]]:
+    """Run `write_mixed_batches` in many threads, as a process of its own would: with an engine of its own."""
+    with Applications(url, pool_size=threads) as apps:
+        recorder = apps.recorder()
+        if form == "rows":
+            write_in_rows(recorder)
+        written = run_together(
+            [partial(write_mixed_batches, recorder, calls, seed + thread) for thread in range(threads)]
+        )
+    return [ids for calls in written for ids in calls]
