@@ -6,7 +6,7 @@ DATABASE ?= embedded
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format clean
+.PHONY: help demo bench test check lint format clean
 
 help: ## Show this list
 	@echo "make <target>:"
@@ -14,6 +14,9 @@ help: ## Show this list
 
 demo: $(VENV)/ready ## See it work; DATABASE=embedded (default), sqlite, compose or a URL
 	@$(BIN)/python -m tenancy.demo --database "$(DATABASE)"
+
+bench: $(VENV)/ready ## Measure against peers and limits; QUICK=1 for 5 minutes, ARGS="--scenarios W1,R1 --rounds 3"
+	@$(BIN)/python -m benchmarks --database "$(DATABASE)" $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
 
 test: $(VENV)/ready ## Run the tests; ARGS="-k schema -x" goes to pytest
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
@@ -31,7 +34,7 @@ format: $(VENV)/ready ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix
 
 clean: ## Remove .venv and every cache
-	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .venv-bench-* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Without uv, the pip that is there installs into the environment: Debian's Python cannot put a pip into it by itself.

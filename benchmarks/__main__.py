@@ -1,0 +1,269 @@
+"""`python -m benchmarks`, which is `make bench`: makes the environments, runs the rounds, writes the report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarks import report
+from benchmarks.catalog import SCENARIOS, Home, Scenario, Size, find_scenarios
+from benchmarks.databases import Databases, NoServerError
+from benchmarks.environments import CHECKOUT, HOMES, EnvironmentFailedError, find_python, make_python
+from benchmarks.preparation import MIN_APPLICATIONS, MIN_LOG
+from benchmarks.results import Results
+from benchmarks.rounds import Plan, Rounds
+
+RESULTS: Final = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A ready-made amount of work."""
+
+    rounds: int
+    size: Size
+    minutes: float | None = None
+
+
+FORMS: Final = {
+    "full": Form(5, Size(seconds=2.0, events=200_000, tenants=1000, applications=20, fleet=1000)),
+    "quick": Form(3, Size(seconds=0.25, events=20_000, tenants=20, applications=10, fleet=200), minutes=4.0),
+    "smoke": Form(1, Size(seconds=0.02, events=2_000, tenants=2, applications=3, fleet=5)),
+}
+
+_QUIET: Final = 0.5  # Load for each core, above which a run starts with a warning.
+
+_DESCRIPTION: Final = """\
+Measure eventsourcing_sqlalchemy as it is in this checkout, side by side with its peers and with what the database can
+do at all. docs/performance.md says what the scenarios are and how to read the results.
+"""
+
+_EPILOG: Final = """\
+examples:
+  make bench                                      everything; leave the machine alone for as long as it takes
+  make bench QUICK=1                              everything, less of it, in at most 5 minutes on two cores
+  make bench ARGS="--scenarios W1,R1 --rounds 3"  some scenarios; W2 means all of W2:10, W2:100 and W2:1000
+  make bench DATABASE=postgresql://user@host/db   on a server of yours, in new databases that are removed afterwards
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    form = result.add_mutually_exclusive_group()
+    form.add_argument("--quick", action="store_true", help="short measurements, at most 3 rounds, 5 minutes")
+    form.add_argument(
+        "--smoke",
+        action="store_true",
+        help="check that the benchmarks work: a moment of each scenario, once, by those whose environments are there "
+        "already (ours: with this interpreter if need be); the figures mean nothing",
+    )
+    result.add_argument(
+        "--scenarios",
+        metavar="NAMES",
+        type=_scenarios,
+        default=list(SCENARIOS),
+        help="comma-separated names, or what they begin with before a colon, such as W1,R2,sqlite",
+    )
+    result.add_argument("--without", metavar="NAMES", type=_scenarios, default=[], help="scenarios to leave out")
+    result.add_argument(
+        "--database",
+        metavar="URL",
+        default="embedded",
+        help="a PostgreSQL server on which we may create databases; 'embedded' (default) starts one with fsync on",
+    )
+    result.add_argument("--rounds", type=_positive(int), help="how often each contestant runs")
+    result.add_argument(
+        "--minutes", type=_positive(float), help="when this time runs out, scenarios get fewer rounds, at least one"
+    )
+    result.add_argument("--seconds", type=_positive(float), help="how long a measurement lasts")
+    result.add_argument("--events", type=_positive(int), help=f"in the log that is read, at least {MIN_LOG}")
+    result.add_argument("--tenants", type=_positive(int), help="applications whose tables T1 makes")
+    result.add_argument(
+        "--applications", type=_positive(int), help=f"applications that M1 constructs, at least {MIN_APPLICATIONS}"
+    )
+    result.add_argument("--fleet", type=_positive(int), help="applications of the scenario fleet")
+    result.add_argument(
+        "--output",
+        metavar="PATH",
+        type=Path,
+        help="where to write PATH.md, .json and .svg (benchmarks/results/full, quick, smoke, or custom when other "
+        "amounts or scenarios are asked for)",
+    )
+    result.add_argument("--list", action="store_true", help="list the scenarios and their contestants, and end")
+    return result
+
+
+def _scenarios(names: str) -> list[Scenario]:
+    try:
+        return find_scenarios([name for name in names.split(",") if name])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def convert(value: str) -> float:
+        converted = kind(value)
+        if not 0 < converted < float("inf"):
+            raise argparse.ArgumentTypeError(f"{value} is not above 0")
+        return converted
+
+    convert.__name__ = "number"  # argparse calls the argument so in its messages.
+    return convert
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what the arguments say; returns 1 when a contestant failed, because then there is no comparison."""
+    began = time.monotonic()
+    the_parser = parser()
+    options = the_parser.parse_args(arguments)
+    scenarios = [scenario for scenario in options.scenarios if scenario not in options.without]
+    if options.list:
+        for scenario in scenarios:
+            names = ", ".join(contestant.name for contestant in scenario.contestants())
+            sys.stdout.write(f"{scenario.name:<14}{scenario.title:<58}{names}\n")
+        return 0
+    name, form = _form(options, scenarios)
+    if form.size.events < MIN_LOG or form.size.applications < MIN_APPLICATIONS:
+        the_parser.error(f"--events is at least {MIN_LOG}, --applications at least {MIN_APPLICATIONS}")
+    console = Console(stderr=True)
+    homes = [home for home in HOMES if any(c.home == home for s in scenarios for c in s.contestants())]
+    try:
+        pythons = dict(_pythons(homes, console, may_make=not options.smoke))
+        until = None if form.minutes is None else began + 60 * form.minutes
+        plan = Plan(scenarios=scenarios, rounds=form.rounds, size=form.size, pythons=pythons, until=until)
+        with Databases(None if options.database == "embedded" else options.database) as databases:
+            if any(scenario.database == "postgresql" for scenario in scenarios):
+                databases.start_server()
+            results = _run(plan, databases, name, console)
+    except (EnvironmentFailedError, NoServerError) as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted: nothing was written")
+        return 130
+    for path in report.write(results, options.output or RESULTS / name):
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+    for scenario, contestant, reason in results.failures():
+        console.print(
+            f"failed: {scenario.name}, {contestant.title}: {reason}", style="red", markup=False, soft_wrap=True
+        )
+    return int(bool(results.failures()))
+
+
+def _form(options: argparse.Namespace, scenarios: Sequence[Scenario]) -> tuple[str, Form]:
+    """Return the name of the results and the amount of work."""
+    name = "smoke" if options.smoke else "quick" if options.quick else "full"
+    form = FORMS[name]
+    size = Size(**{key: getattr(options, key) or getattr(form.size, key) for key in Size.__slots__})
+    asked = Form(options.rounds or form.rounds, size, options.minutes or form.minutes)
+    return (name if (asked, list(scenarios)) == (form, list(SCENARIOS)) else "custom"), asked
+
+
+def _pythons(homes: Sequence[Home], console: Console, *, may_make: bool) -> Iterator[tuple[Home, Path]]:
+    for home in homes:
+        python = find_python(home)
+        if python is None and may_make:
+            console.print(f"Making the environment of {home} (about a minute)")
+            python = make_python(home)
+        if python is None and home == "ours":
+            python = Path(sys.executable)
+        if python is not None:
+            yield home, python
+
+
+def _run(plan: Plan, databases: Databases, name: str, console: Console) -> Results:
+    load = os.getloadavg()[0]
+    if load > _QUIET * _cores():
+        console.print(f"[yellow]The machine is busy (load {load:.1f}): the figures will mean little.[/]")
+    results = Results(name, {"run": _facts_of_run(plan), "machine": _facts_of_machine()})
+    began = time.monotonic()
+    with _progress(console, plan.total) as (advance, doing), Rounds(plan, databases, doing=doing) as rounds:
+        for scenario in plan.scenarios:
+            for _ in rounds.run(scenario, results):
+                advance()
+            console.print(report.line(results, scenario), highlight=False, markup=False, soft_wrap=True)
+        results.facts["databases"] = databases.describe()
+    results.facts["run"]["took"] = f"{time.monotonic() - began:.0f} s"
+    return results
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[tuple[Callable[[], None], Callable[[str], None]]]:
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task), lambda text: progress.update(task, description=text)
+
+
+def _facts_of_run(plan: Plan) -> dict[str, str]:
+    size = {key: str(getattr(plan.size, key)) for key in Size.__slots__}
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"started": started, "commit": _commit(), "rounds": str(plan.rounds), **size}
+
+
+def _facts_of_machine() -> dict[str, str]:
+    return {
+        "cores": str(_cores()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "load when it began": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _commit() -> str:
+    """Return the commit of the checkout, and whether the package differs from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(CHECKOUT), *arguments]
+        try:
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    return f"{commit} with changes" if git("status", "--porcelain", "--", "eventsourcing_sqlalchemy") else commit
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

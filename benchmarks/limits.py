@@ -1,0 +1,298 @@
+"""What the database can do at all, asked as plainly as possible: through a raw driver, without a recorder.
+
+They write into a table of the same shape, and what they wrote is counted and read as well.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from eventsourcing.persistence import Notification, StoredEvent
+
+from benchmarks import reading, starting, writing
+from benchmarks.events import TOPIC, aggregates, originators, state_of, stored_events
+from benchmarks.measurement import MAX_RATE, WARM_UP, Measurement, measure_calls, measure_threads, require
+from benchmarks.preparation import events_of_log, schema_of
+
+if TYPE_CHECKING:
+    from benchmarks.catalog import Scenario, Size
+    from benchmarks.places import Place
+
+PGBENCH_VARIABLE: Final = "BENCHMARK_PGBENCH"
+"""Tells a worker where the program pgbench is; empty or unset where there is none."""
+
+_PGBENCH_RATE: Final = 5000
+"""Transactions that pgbench runs for each second that is asked for: it counts whole seconds itself."""
+
+_COLUMNS: Final = "originator_id, originator_version, topic, state"
+_LOCK: Final = 4711
+_STATEMENT: Final = (
+    "WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), "
+    f"l AS MATERIALIZED (SELECT pg_advisory_xact_lock({_LOCK}) FROM c) "
+    f"INSERT INTO public.limit_events ({_COLUMNS}) SELECT u.i, u.v, u.t, u.s FROM l, "
+    "unnest({arrays}) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id"
+)
+"""The form in which a recorder writes; `arrays` are four."""
+
+
+def _table(schema: str = "public") -> str:
+    return f'"{schema}".limit_events'
+
+
+def _make_table(place: Place, schema: str = "public") -> None:
+    place.query(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+    place.query(
+        f"CREATE TABLE {_table(schema)} (id bigserial PRIMARY KEY, originator_id uuid NOT NULL, "
+        "originator_version bigint NOT NULL, topic text NOT NULL, state bytea NOT NULL, "
+        "UNIQUE (originator_id, originator_version))"
+    )
+
+
+def _require_rows(place: Place, expected: int, schema: str = "public", state: bytes | None = None) -> None:
+    """Raise WorkNotDoneError unless the table holds so many complete rows."""
+    rows = place.query(f"SELECT originator_id, originator_version, topic, state FROM {_table(schema)}")
+    require(len(rows) == expected > 0, f"{len(rows)} rows were written instead of {expected}.")
+    for originator_id, version, topic, found in rows:
+        wanted = state_of(originator_id.int, version) if state is None else state
+        require(topic == TOPIC and bytes(found) == wanted, "A row is not what was written.")
+
+
+# -- PostgreSQL --
+
+
+def same_statement(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """W1: pgbench with the statement of the recorder, prepared, on one connection; a raw loop where there is none."""
+    _make_table(place)
+    program = os.environ.get(PGBENCH_VARIABLE)
+    return _pgbench(program, place, size) if program else _raw_loop(place, size)
+
+
+def _pgbench(program: str, place: Place, size: Size) -> Measurement:
+    state = state_of(next(originators("pgbench")).int, 1)
+    count = max(20, int(size.seconds * _PGBENCH_RATE))
+    arrays = "ARRAY[gen_random_uuid()], ARRAY[1]::bigint[], ARRAY[:topic]::text[], ARRAY[decode(:state, 'hex')]"
+    parameters = place.connection_parameters()
+    directory = Path(tempfile.mkdtemp(prefix="benchmarks-pgbench-"))
+    try:
+        script = directory / "statement.sql"
+        script.write_text(f"{_STATEMENT.format(arrays=arrays)};\n")
+        command = [program, "--no-vacuum", "--protocol=prepared", f"--transactions={count}", f"--file={script}"]
+        command += [f"--define=topic={TOPIC}", f"--define=state={state.hex()}"]
+        command += ["--log", f"--log-prefix={directory / 'log'}", parameters["dbname"]]
+        environment = {f"PG{key.upper()}": value for key, value in parameters.items() if key != "dbname" and value}
+        done = subprocess.run(
+            command, env=os.environ | environment, check=False, capture_output=True, text=True, cwd=directory
+        )
+        require(done.returncode == 0, f"pgbench failed: {done.stderr.strip()}")
+        # client, number, microseconds, ...
+        lines = [line.split() for path in directory.glob("log.*") for line in path.read_text().splitlines()]
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    latencies = [int(line[2]) / 1e6 for line in lines]
+    _require_rows(place, count, state=state)
+    require(len(latencies) == count, f"pgbench reports {len(latencies)} of {count} transactions.")
+    return Measurement(len(latencies), sum(latencies), latencies)
+
+
+def _raw_loop(place: Place, size: Size) -> Measurement:
+    connection = place.connect()
+    cursor = connection.cursor()
+    statement = _STATEMENT.format(arrays="%b::uuid[], %b::bigint[], %b::text[], %b::bytea[]")
+    new = aggregates(1)
+    written = 0
+
+    def call(batch: list[StoredEvent]) -> Sequence[tuple[int]]:
+        columns = list(zip(*((e.originator_id, e.originator_version, e.topic, e.state) for e in batch), strict=True))
+        rows: Sequence[tuple[int]] = cursor.execute(statement, [list(c) for c in columns], prepare=True).fetchall()
+        return rows
+
+    def check(_: list[StoredEvent], rows: Sequence[tuple[int]]) -> int:
+        nonlocal written
+        written += len(rows)
+        return len(rows)
+
+    result = measure_calls(size.seconds, lambda: next(new), call, check)
+    _require_rows(place, written)
+    connection.close()
+    result.note = "no pgbench: a loop in Python, psycopg, prepared"
+    return result
+
+
+def copy(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """W2: COPY of the same rows, binary, a transaction for each call."""
+    _make_table(place)
+    connection = place.connect()
+    cursor = connection.cursor()
+    new = aggregates(scenario.number)
+    written = 0
+
+    def call(batch: list[StoredEvent]) -> None:
+        with cursor.copy(f"COPY {_table()} ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as rows:
+            rows.set_types(["uuid", "int8", "text", "bytea"])
+            for event in batch:
+                rows.write_row((event.originator_id, event.originator_version, event.topic, event.state))
+
+    def check(batch: list[StoredEvent], _: None) -> int:
+        nonlocal written
+        written += len(batch)
+        return len(batch)
+
+    result = measure_calls(size.seconds, lambda: next(new), call, check)
+    _require_rows(place, written)
+    connection.close()
+    return result
+
+
+def unordered_inserts(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """W3, W4: a connection for each thread, and nothing that orders their rows; into one table, or one for each."""
+    schemas = [schema_of(number) if scenario.family == "W4" else "public" for number in range(scenario.threads)]
+    for schema in dict.fromkeys(schemas):
+        _make_table(place, schema)
+    counts = [0] * scenario.threads
+    made_beforehand = int(size.seconds * MAX_RATE / scenario.threads) + WARM_UP
+
+    def body(thread: int) -> Callable[[Callable[[], bool]], list[float]]:
+        new = aggregates(1)
+        made = list(islice(new, made_beforehand))
+        statement = f"INSERT INTO {_table(schemas[thread])} ({_COLUMNS}) VALUES (%b, %b, %b, %b) RETURNING id"
+
+        def inserts(goes_on: Callable[[], bool]) -> list[float]:
+            latencies: list[float] = []
+            clock = time.perf_counter
+            events = chain(made, new)
+            with place.connect() as connection:
+                cursor = connection.cursor()
+
+                def insert(event: StoredEvent) -> None:
+                    row = (event.originator_id, event.originator_version, event.topic, event.state)
+                    counts[thread] += len(cursor.execute(statement, row, prepare=True).fetchall())
+
+                for (event,) in islice(events, WARM_UP):
+                    insert(event)
+                while goes_on():
+                    (event,) = next(events)
+                    start = clock()
+                    insert(event)
+                    latencies.append(clock() - start)
+            return latencies
+
+        return inserts
+
+    result = measure_threads(size.seconds, [body(thread) for thread in range(scenario.threads)])
+    result.extra["connections"] = scenario.threads
+    if scenario.family == "W4":
+        for schema, count in zip(schemas, counts, strict=True):
+            _require_rows(place, count, schema)
+    else:
+        _require_rows(place, sum(counts))
+    return result
+
+
+# -- SQLite --
+
+
+def make_sqlite_log(place: Place, size: Size) -> None:
+    """Write the log that is read, as :mod:`benchmarks.preparation` does for the others."""
+    connection = _sqlite(place)
+    connection.execute("BEGIN IMMEDIATE")
+    for event in events_of_log(size.events):
+        _insert_sqlite(connection, event)
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def _sqlite(place: Place) -> sqlite3.Connection:
+    connection: sqlite3.Connection = place.connect()
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS limit_events (id INTEGER PRIMARY KEY, originator_id BLOB NOT NULL, "
+        "originator_version BIGINT NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL, "
+        "UNIQUE (originator_id, originator_version))"
+    )
+    return connection
+
+
+def _insert_sqlite(connection: sqlite3.Connection, event: StoredEvent) -> int | None:
+    originator_id: Any = event.originator_id
+    row = (originator_id.bytes, event.originator_version, event.topic, event.state)
+    return connection.execute(f"INSERT INTO limit_events ({_COLUMNS}) VALUES (?, ?, ?, ?)", row).lastrowid
+
+
+def sqlite_inserts(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """W1 on SQLite: one INSERT after another, each committed by itself."""
+    connection = _sqlite(place)
+    new = originators()
+    written = 0
+
+    def check(_: StoredEvent, row_id: int | None) -> int:
+        nonlocal written
+        written += 1
+        require(row_id == written, f"Row {written} got the id {row_id}.")
+        return 1
+
+    result = measure_calls(
+        size.seconds,
+        lambda: stored_events(next(new), (1,))[0],
+        lambda event: _insert_sqlite(connection, event),
+        check,
+    )
+    rows = connection.execute("SELECT originator_id, state FROM limit_events").fetchall()
+    require(len(rows) == written, f"{written} rows were written, and {len(rows)} are there.")
+    require(all(row[1] == state_of(int.from_bytes(row[0], "big"), 1) for row in rows), "A row is not what was written.")
+    connection.close()
+    return result
+
+
+def sqlite_aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """R1 on SQLite: one SELECT, and the library's objects."""
+    connection = _sqlite(place)
+    statement = (
+        "SELECT originator_version, topic, state FROM limit_events WHERE originator_id = ? ORDER BY originator_version"
+    )
+
+    def select(originator_id: UUID) -> list[StoredEvent]:
+        rows = connection.execute(statement, (originator_id.bytes,)).fetchall()
+        return [StoredEvent(originator_id, *row) for row in rows]
+
+    result = reading.measure_aggregates(scenario.number, size, select)
+    connection.close()
+    return result
+
+
+def sqlite_pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """R2 on SQLite: one SELECT, and the library's objects."""
+    connection = _sqlite(place)
+    statement = f"SELECT id, {_COLUMNS} FROM limit_events WHERE id >= ? ORDER BY id LIMIT ?"
+
+    def select(start: int) -> list[Notification]:
+        rows = connection.execute(statement, (start, scenario.number)).fetchall()
+        return [
+            Notification(UUID(bytes=originator_id), version, topic, state, number)
+            for number, originator_id, version, topic, state in rows
+        ]
+
+    result = reading.measure_pages(scenario.number, size, select)
+    connection.close()
+    return result
+
+
+LIMITS: Final[dict[tuple[str, str], Callable[[Scenario, Place, Size], Measurement]]] = {
+    ("pgbench", "W1"): same_statement,
+    ("copy", "W2"): copy,
+    ("inserts", "W3"): unordered_inserts,
+    ("inserts", "W4"): unordered_inserts,
+    ("memory", "W5"): writing.application,
+    ("memory", "M1"): starting.construct,
+    ("sqlite3", "W1"): sqlite_inserts,
+    ("sqlite3", "R1"): sqlite_aggregates,
+    ("sqlite3", "R2"): sqlite_pages,
+}

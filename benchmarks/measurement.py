@@ -1,0 +1,144 @@
+"""The clock: what counts as time and what does not.
+
+With one thread the time of the calls counts, and nothing between them: making and checking events is not the
+contestant's work. With several threads the time on the wall counts, and events are made before.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+WARM_UP: Final = 10
+"""Calls of each thread before the clock: they connect and prepare."""
+MAX_RATE: Final = 40_000
+"""Events that are made beforehand for each second of threads that append; who needs more makes them under way."""
+
+_WALL_FACTOR = 5.0  # A measurement ends after so many times its seconds on the wall, however little of it was calls.
+
+
+class WorkNotDoneError(Exception):
+    """What was measured did not happen, or not correctly: the measurement is worth nothing."""
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Raise WorkNotDoneError with the text unless the condition holds."""
+    if not holds:
+        raise WorkNotDoneError(otherwise)
+
+
+@dataclass(slots=True)
+class Measurement:
+    """What was done in which time; `latencies` are those of the calls, in seconds."""
+
+    work: int
+    seconds: float
+    latencies: list[float]
+    extra: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    def value(self, *, rate: bool) -> float:
+        """Return the work per second, or the milliseconds per work."""
+        return self.work / self.seconds if rate else 1000 * self.seconds / self.work
+
+    def quantile(self, q: float) -> float | None:
+        """Return a quantile of the latencies in milliseconds (the nearest rank), or None when there are none."""
+        return quantile(self.latencies, q)
+
+
+def quantile(latencies: Iterable[float], q: float) -> float | None:
+    """Return a quantile of seconds in milliseconds (the nearest rank), or None when there are none."""
+    ordered = sorted(latencies)
+    return 1000 * ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+
+
+def settle() -> None:
+    """Keep what exists now out of the garbage collections to come."""
+    gc.collect()
+    gc.freeze()
+
+
+def measure_calls(
+    seconds: float,
+    make: Callable[[], _Item],
+    call: Callable[[_Item], _Result],
+    check: Callable[[_Item, _Result], int],
+    *,
+    warm_up: int = WARM_UP,
+    at_most: int | None = None,
+) -> Measurement:
+    """Call again and again until the calls have taken the seconds together; `check` returns how much work a call
+    was, and raises WorkNotDoneError for a wrong result. The first calls are not measured.
+    """
+    for _ in range(warm_up):
+        item = make()
+        check(item, call(item))
+    settle()
+    latencies: list[float] = []
+    work, total = 0, 0.0
+    clock = time.perf_counter
+    wall = clock() + _WALL_FACTOR * seconds
+    while total < seconds and clock() < wall and (at_most is None or len(latencies) < at_most):
+        item = make()
+        start = clock()
+        result = call(item)
+        latency = clock() - start
+        total += latency
+        latencies.append(latency)
+        work += check(item, result)
+    return Measurement(work, total, latencies)
+
+
+def measure_threads(seconds: float, bodies: Iterable[Callable[[Callable[[], bool]], list[float]]]) -> Measurement:
+    """Run each body in a thread of its own, all from the same moment on; a body goes on while the function that it is
+    given returns true, and returns its latencies. A body warms up before it first calls that function.
+    """
+    runners = list(bodies)
+    results: list[list[float]] = [[] for _ in runners]
+    errors: list[BaseException] = []
+    deadline = 0.0
+    started = 0.0
+
+    def begin() -> None:
+        nonlocal deadline, started
+        settle()
+        started = time.perf_counter()
+        deadline = started + seconds
+
+    barrier = threading.Barrier(len(runners), action=begin)
+
+    def run(number: int, body: Callable[[Callable[[], bool]], list[float]]) -> None:
+        has_begun = False
+
+        def goes_on() -> bool:
+            nonlocal has_begun
+            if not has_begun:
+                has_begun = True
+                barrier.wait()
+            return time.perf_counter() < deadline
+
+        try:
+            results[number] = body(goes_on)
+        except BaseException as error:  # noqa: BLE001 (raised again below, in the thread that waits)
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=run, args=arguments) for arguments in enumerate(runners)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended = time.perf_counter()
+    for error in errors:
+        if not isinstance(error, threading.BrokenBarrierError):
+            raise error
+    latencies = [latency for result in results for latency in result]
+    return Measurement(len(latencies), ended - started, latencies)

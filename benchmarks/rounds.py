@@ -1,0 +1,166 @@
+"""Run the scenarios in interleaved rounds: each contestant once, then each once more.
+
+Machines are slower in one minute than in the next. Contestants that take turns share that; contestants that run one
+after another do not. Each run is a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from benchmarks.catalog import Contestant, Home, Scenario, Size
+from benchmarks.environments import CHECKOUT
+from benchmarks.limits import PGBENCH_VARIABLE
+from benchmarks.one_run import PREPARE
+from benchmarks.places import URL_VARIABLE
+from benchmarks.results import Results, Runs
+
+if TYPE_CHECKING:
+    from benchmarks.databases import Databases
+
+_WORKER: Final = Path(__file__).with_name("worker.py")
+_PASSED_ON: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
+_PREPARE_TIMEOUT: Final = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run, how often and with which interpreters; contestants without an interpreter are left out."""
+
+    scenarios: Sequence[Scenario]
+    rounds: int
+    size: Size
+    pythons: Mapping[Home, Path]
+    until: float | None = None
+    """When it should be done, by the monotonic clock: scenarios then get fewer rounds, but at least one."""
+
+    def contestants(self, scenario: Scenario) -> list[Contestant]:
+        """Return who takes part in a scenario."""
+        return [contestant for contestant in scenario.contestants() if contestant.home in self.pythons]
+
+    @property
+    def total(self) -> int:
+        """How many runs there are."""
+        return self.rounds * sum(len(self.contestants(scenario)) for scenario in self.scenarios)
+
+    def until_of(self, scenario: Scenario, began: float) -> float | None:
+        """Return when a scenario should be done, if all of them share the time by the number of their contestants."""
+        if self.until is None:
+            return None
+        runs = [len(self.contestants(one)) for one in self.scenarios]
+        done = sum(runs[: self.scenarios.index(scenario) + 1])
+        return began + (self.until - began) * done / max(1, sum(runs))
+
+
+class Rounds:
+    """Runs a plan. Use it as a context manager: databases that several rounds use are kept until it ends."""
+
+    def __init__(self, plan: Plan, databases: Databases, *, doing: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._databases = databases
+        self._doing = doing
+        self._began = time.monotonic()
+        self._resources = ExitStack()
+        self._prepared: dict[tuple[str, str, str], str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._resources.close()
+
+    def run(self, scenario: Scenario, results: Results) -> Iterator[None]:
+        """Run all rounds of a scenario into the results; yields after each run. A contestant that fails once is out
+        of the scenario.
+        """
+        contestants = self._plan.contestants(scenario)
+        found = results.found[scenario.name] = {contestant.name: Runs() for contestant in contestants}
+        until = self._plan.until_of(scenario, self._began)
+        for number in range(self._plan.rounds):
+            if number and until is not None and time.monotonic() > until:
+                yield from [None] * (len(contestants) * (self._plan.rounds - number))
+                return
+            first = number % len(contestants) if contestants else 0
+            # Each round begins with another one: whoever follows the same one every time inherits from it every time.
+            for contestant in contestants[first:] + contestants[:first]:
+                runs = found[contestant.name]
+                if runs.error is None:
+                    self._doing(f"{scenario.name}, round {number + 1} of {self._plan.rounds}: {contestant.title}")
+                    self._run_once(scenario, contestant, runs)
+                yield
+
+    def _run_once(self, scenario: Scenario, contestant: Contestant, runs: Runs) -> None:
+        with ExitStack() as resources:
+            if scenario.needs is not None and contestant.name != "memory":
+                url = self._prepare(scenario, contestant, runs)
+            else:
+                url = resources.enter_context(self._databases.fresh(scenario.database))
+            if runs.error is not None:
+                return
+            self._databases.settle(scenario.database)
+            size = self._plan.size
+            timeout = 120 + 20 * size.seconds + size.tenants + size.fleet / 10
+            result = self._work(contestant, scenario.name, url, timeout)
+        if "error" in result:
+            runs.error = result["error"]
+        else:
+            runs.runs.append(result)
+
+    def _prepare(self, scenario: Scenario, contestant: Contestant, runs: Runs) -> str:
+        """Return the URL of the database that the contestant filled for this and other scenarios."""
+        key = (contestant.name, scenario.database, str(scenario.needs))
+        if key not in self._prepared:
+            self._doing(f"{scenario.name}: {contestant.title} fills a database")
+            url = self._resources.enter_context(self._databases.fresh(scenario.database))
+            result = self._work(contestant, f"{PREPARE}{scenario.needs}", url, _PREPARE_TIMEOUT)
+            if "error" in result:
+                runs.error = result["error"]
+                return ""
+            self._databases.vacuum(url)
+            self._prepared[key] = url
+        return self._prepared[key]
+
+    def _work(self, contestant: Contestant, what: str, url: str, timeout: float) -> dict[str, Any]:
+        """Run a worker and return what it printed; an error is a result too."""
+        options = [f"--{name}={value}" for name, value in asdict(self._plan.size).items()]
+        # -P: neither the directory of the worker nor the current one is on the path of what it imports.
+        command = [str(self._plan.pythons[contestant.home]), "-P", str(_WORKER), contestant.name, what, *options]
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        environment |= {URL_VARIABLE: url, PGBENCH_VARIABLE: self._databases.pgbench() or ""}
+        if contestant.home == "ours":
+            environment["PYTHONPATH"] = str(CHECKOUT)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=_WORKER.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # So that what it starts can be ended with it.
+        )
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return {"error": f"It was not done after {timeout:.0f} seconds."}
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        lines = output.splitlines()
+        try:
+            result: dict[str, Any] = json.loads(lines[-1])
+        except (IndexError, ValueError):
+            sys.stderr.write(errors)
+            last = errors.strip().splitlines()[-1:] or ["It printed nothing."]
+            return {"error": last[0]}
+        return result

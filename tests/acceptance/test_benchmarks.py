@@ -1,0 +1,396 @@
+"""The benchmarks do their work, and notice when somebody does not. How fast anything is, no test asks.
+
+`python -m benchmarks` runs as a user runs it, and then each scenario once in this process, which is quicker.
+"""
+
+import gc
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from xml.etree import ElementTree as ET
+
+import pytest
+from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent
+from eventsourcing.popo import POPOApplicationRecorder
+from sqlalchemy import make_url
+
+from benchmarks import report
+from benchmarks.__main__ import FORMS, main
+from benchmarks.catalog import CONTESTANTS, NATIVE, OURS, OURS_SQLITE, SCENARIOS, UPSTREAM, Contestant, Scenario
+from benchmarks.catalog import find_scenarios as find
+from benchmarks.chart import draw
+from benchmarks.databases import Databases
+from benchmarks.environments import find_python
+from benchmarks.events import Ledger, aggregates
+from benchmarks.measurement import WorkNotDoneError, measure_threads, quantile
+from benchmarks.one_run import prepare, run
+from benchmarks.results import Results, Runs
+from benchmarks.rounds import Plan, Rounds
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
+from tenancy.demo.server import Postgres
+from tests.databases import fresh_database
+
+ROOT = Path(__file__).parents[2]
+SMOKE = FORMS["smoke"]
+SIZE = replace(SMOKE.size, seconds=0.01)
+
+
+@pytest.fixture(autouse=True)
+def _garbage_is_collected() -> Iterator[None]:
+    """A measurement keeps what exists out of later collections; so do not leave it to other tests."""
+    yield
+    gc.unfreeze()
+
+
+# -- as a user runs them --
+
+
+def test_a_smoke_run_writes_a_table_a_chart_and_every_number(postgres_server: Postgres, tmp_path: Path) -> None:
+    scenarios = find(["W1", "sqlite:R1:100"])
+    names = ",".join(scenario.name for scenario in scenarios)
+    url = postgres_server.url()
+    command = [sys.executable, "-m", "benchmarks", "--smoke", "--scenarios", names, "--database", url]
+
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "smoke")], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "smoke.json").read_text())
+    assert list(found["scenarios"]) == [scenario.name for scenario in scenarios]
+    for scenario in scenarios:
+        took_part = found["scenarios"][scenario.name]["contestants"]
+        assert list(took_part) == [c.name for c in scenario.contestants() if c.home == "ours" or find_python(c.home)]
+        for contestant in took_part.values():
+            assert contestant["median"] > 0
+            assert contestant["p99_ms"] >= contestant["p50_ms"] > 0
+            assert len(contestant["runs"]) == 1
+    assert found["versions"]["ours"]["eventsourcing-sqlalchemy" if find_python("ours") else "eventsourcing"]
+    assert {"fsync", "shared_buffers", "PostgreSQL"} <= set(found["databases"])
+    assert {"cores", "processor"} <= set(found["machine"])
+    assert re.fullmatch(r"[0-9a-f]{7,}( with changes)?|unknown", found["run"]["commit"])
+    table = (tmp_path / "smoke.md").read_text()
+    assert "| W1 | append 1 event per call |" in table
+    assert "smoke.svg" in table
+    assert chart_texts((tmp_path / "smoke.svg").read_text())
+    for text in (table, json.dumps(found), done.stderr):  # A URL may hold a password.
+        assert str(make_url(url).host) not in text
+
+
+def test_a_contestant_that_fails_fails_the_run_and_says_why(tmp_path: Path) -> None:
+    scenario = find(["sqlite:R1:100"])[0]
+    plan = Plan(scenarios=[scenario], rounds=2, size=SIZE, pythons={"ours": Path("/bin/false")})
+    results = Results("test")
+    doings: list[str] = []
+
+    with Databases(None) as databases, Rounds(plan, databases, doing=doings.append) as rounds:
+        runs = len(list(rounds.run(scenario, results)))
+
+    assert runs == plan.total == 4
+    assert [(c.name, reason) for _, c, reason in results.failures()] == [
+        ("ours-sqlite", "It printed nothing."),
+        ("sqlite3", "It printed nothing."),
+    ]
+    report.write(results, tmp_path / "failed")
+    assert "- sqlite:R1:100, raw sqlite3: It printed nothing." in (tmp_path / "failed.md").read_text()
+    found = json.loads((tmp_path / "failed.json").read_text())["scenarios"][scenario.name]["contestants"]
+    assert found["sqlite3"] == {"error": "It printed nothing."}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scenarios", "W9"], "No scenario is called 'W9'. There are: W1, W2:10,"),
+        (["--events", "5"], "--events is at least 2000"),
+        (["--rounds", "0"], "0 is not above 0"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_is_made(
+    arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+
+    assert message in capsys.readouterr().err
+
+
+# -- each scenario, by each contestant that this interpreter can be --
+
+# One of those that differ in a number only, and the other driver in one that writes and one that reads.
+NAMES = ("W1", "W2:10", "W3:8", "W4:16", "P1", "W5", "R1:10", "R2:10", "R3", "R3c", "T1", "M1", "fleet", "sqlite")
+WITHOUT_ENVIRONMENT = [
+    (scenario, contestant)
+    for scenario in find(NAMES)
+    for contestant in scenario.contestants()
+    if (contestant.home == "ours" and (contestant.name != "ours-psycopg" or scenario.name in ("W1", "R2:10")))
+    or (contestant is NATIVE and scenario.database == "sqlite")
+]
+
+
+@pytest.fixture(scope="module")
+def prepared() -> dict[tuple[str, str, str], str]:
+    """The URLs of databases that several scenarios read."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def place_of(
+    postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory, prepared: dict[tuple[str, str, str], str]
+) -> Iterator[Callable[[Scenario, Contestant], str]]:
+    """Return a function that makes the database in which a contestant can run a scenario, and returns its URL."""
+    resources = ExitStack()
+
+    def fresh(scenario: Scenario) -> str:
+        if scenario.database == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('bench') / 'bench.db'}"
+        return str(postgres_server.url(resources.enter_context(fresh_database(postgres_server)))).replace(
+            "+psycopg2", ""
+        )
+
+    def place(scenario: Scenario, contestant: Contestant) -> str:
+        if scenario.needs is None or contestant.name == "memory":
+            return fresh(scenario)
+        key = (contestant.name, scenario.database, scenario.needs)
+        if key not in prepared:
+            prepared[key] = fresh(scenario)
+            assert prepare(contestant, scenario.needs, prepared[key], SIZE)["prepared"] > 0
+        return prepared[key]
+
+    with resources:
+        yield place
+
+
+def test_no_family_of_scenarios_is_left_out() -> None:
+    assert {(s.family, s.database) for s, _ in WITHOUT_ENVIRONMENT} == {(s.family, s.database) for s in SCENARIOS}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "contestant"), WITHOUT_ENVIRONMENT, ids=[f"{s.name}-{c.name}" for s, c in WITHOUT_ENVIRONMENT]
+)
+def test_the_scenario_does_its_work(
+    scenario: Scenario, contestant: Contestant, place_of: Callable[[Scenario, Contestant], str]
+) -> None:
+    result = run(contestant, scenario, place_of(scenario, contestant), SIZE)
+
+    assert result["value"] > 0
+    assert result["calls"] > 0
+    assert result["p99_ms"] >= result["p50_ms"] > 0
+    json.dumps(result)
+
+
+# -- who does not do the work --
+
+
+class LosesEvents(POPOApplicationRecorder):
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        super().insert_events(stored_events[1:])
+        return None
+
+
+class WritesTwice(POPOApplicationRecorder):
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        ids = super().insert_events(stored_events)
+        super().insert_events([replace(event, originator_id=uuid4()) for event in stored_events])
+        return ids
+
+
+class ReturnsWrongIds(POPOApplicationRecorder):
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        return [number + 1 for number in super().insert_events(stored_events) or ()]
+
+
+class ChangesStates(POPOApplicationRecorder):
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        return super().insert_events([replace(event, state=event.state[:-1]) for event in stored_events])
+
+
+class MixesVersions(POPOApplicationRecorder):
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        super().insert_events(stored_events[::-1])
+        return None
+
+
+class ReadsBackwards(POPOApplicationRecorder):
+    def select_notifications(self, *args: Any, **kwargs: Any) -> list[Notification]:
+        return list(super().select_notifications(*args, **kwargs))[::-1]
+
+
+def append_and_check(recorder: ApplicationRecorder) -> None:
+    ledger = Ledger()
+    new = aggregates(3)
+    for _ in range(5):
+        events = next(new)
+        ledger.wrote(events, recorder.insert_events(events))
+    ledger.check(recorder)
+
+
+def test_a_recorder_that_does_its_work_passes_the_check() -> None:
+    append_and_check(POPOApplicationRecorder())
+
+
+@pytest.mark.parametrize(
+    "wrong", [LosesEvents, WritesTwice, ReturnsWrongIds, ChangesStates, MixesVersions, ReadsBackwards]
+)
+def test_a_recorder_that_does_not_do_its_work_is_found_out(wrong: type[ApplicationRecorder]) -> None:
+    with pytest.raises(WorkNotDoneError):
+        append_and_check(wrong())
+
+
+def test_an_append_that_is_lost_is_found_out_in_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    insert = SQLAlchemyApplicationRecorder.insert_events
+    calls = iter(range(10**9))
+
+    def forgetful(self: SQLAlchemyApplicationRecorder, events: Sequence[StoredEvent], **kwargs: Any) -> Any:
+        return [10**6] if next(calls) == 3 else insert(self, events, **kwargs)
+
+    monkeypatch.setattr(SQLAlchemyApplicationRecorder, "insert_events", forgetful)
+
+    with pytest.raises(WorkNotDoneError, match="events were written, and"):
+        run(OURS_SQLITE, find(["sqlite:W1"])[0], f"sqlite:///{tmp_path / 'bench.db'}", SIZE)
+
+
+@pytest.mark.parametrize("name", ["sqlite:R1:100", "sqlite:R2:100"])
+def test_a_read_that_leaves_something_out_is_found_out_in_a_run(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'bench.db'}"
+    prepare(OURS_SQLITE, "log", url, SIZE)
+    for method in ("select_events", "select_notifications"):
+        select = getattr(SQLAlchemyApplicationRecorder, method)
+        monkeypatch.setattr(
+            SQLAlchemyApplicationRecorder,
+            method,
+            lambda self, *args, _select=select, **kwargs: [*(found := _select(self, *args, **kwargs))[:1], *found[2:]],
+        )
+
+    with pytest.raises(WorkNotDoneError):
+        run(OURS_SQLITE, find([name])[0], url, SIZE)
+
+
+def test_our_own_package_does_not_run_in_place_of_upstream(tmp_path: Path) -> None:
+    with pytest.raises(WorkNotDoneError, match="upstream would have run"):
+        run(UPSTREAM, find(["sqlite:W1"])[0], f"sqlite:///{tmp_path / 'bench.db'}", SIZE)
+
+
+def test_a_thread_that_fails_fails_the_measurement() -> None:
+    def works(goes_on: Callable[[], bool]) -> list[float]:
+        while goes_on():
+            pass
+        return [1.0]
+
+    def fails(goes_on: Callable[[], bool]) -> list[float]:
+        raise KeyError(goes_on.__name__)
+
+    with pytest.raises(KeyError, match="goes_on"):
+        measure_threads(0.01, [works, fails])
+
+
+# -- what is made of the numbers --
+
+
+@pytest.mark.parametrize(
+    ("count", "p50", "p99"), [(1, 1, 1), (2, 1, 2), (100, 50, 99), (101, 51, 100), (1000, 500, 990)]
+)
+def test_a_quantile_is_one_of_the_latencies(count: int, p50: float, p99: float) -> None:
+    latencies = [milliseconds / 1000 for milliseconds in range(count, 0, -1)]
+
+    assert quantile(latencies, 0.5) == pytest.approx(p50)
+    assert quantile(latencies, 0.99) == pytest.approx(p99)
+
+
+def results_of(values: Mapping[str, Mapping[str, Sequence[float]]]) -> Results:
+    results = Results("test")
+    for scenario, of_scenario in values.items():
+        results.found[scenario] = {
+            name: Runs(
+                [
+                    {
+                        "value": value,
+                        "work": 1,
+                        "seconds": 1,
+                        "calls": 1,
+                        "p50_ms": 1.0,
+                        "p99_ms": 2.0,
+                        "extra": {},
+                        "note": "",
+                        "versions": {},
+                    }
+                    for value in of_contestant
+                ]
+            )
+            for name, of_contestant in of_scenario.items()
+        }
+    return results
+
+
+def chart_texts(svg: str) -> list[str]:
+    root = ET.fromstring(svg)  # noqa: S314 (our own)
+    return ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_ratio_is_taken_round_by_round_and_more_is_faster_whatever_the_unit() -> None:
+    # Of the medians, it would be 20 / 10; of each round, 1, 2 and 4.
+    results = results_of(
+        {
+            "W1": {"upstream": [20, 10, 5], "ours-psycopg": [20, 20, 20]},
+            "R3": {"upstream": [20, 20, 20], "ours-psycopg": [5, 5, 10]},
+        }
+    )
+    psycopg = CONTESTANTS["ours-psycopg"]
+
+    rate = results.ratio(find(["W1"])[0], psycopg, UPSTREAM)
+    time = results.ratio(find(["R3"])[0], psycopg, UPSTREAM)
+
+    assert rate is not None
+    assert (rate.median, rate.low, rate.high) == (2, 1, 4)
+    assert time is not None
+    assert (time.median, time.low, time.high) == (4, 2, 4)
+    assert results.ratio(find(["W1"])[0], psycopg, NATIVE) is None
+
+
+def test_the_fleet_is_compared_with_its_own_threads_on_few_applications() -> None:
+    results = results_of({"W4:16": {OURS[0].name: [100, 200, 300]}, "fleet": {OURS[0].name: [100, 150, 160]}})
+
+    table = report.markdown(results, "x")
+
+    assert "**0.75** (0.5 \N{EN DASH} 0.8)" in table
+    assert "its own W4:16" in table
+
+
+def test_the_chart_shows_everybody_in_every_scenario_and_is_well_formed() -> None:
+    everybody = {s.name: {c.name: [1.0, 2.0, 4.0] for c in s.contestants()} for s in SCENARIOS}
+
+    texts = chart_texts(draw(results_of(everybody), "<&>"))
+
+    assert texts[0] == f"Times as fast as {UPSTREAM.title}"
+    assert texts[1] == "<&>"
+    for scenario in SCENARIOS:
+        shown = f"{scenario.name.removeprefix('sqlite:')}{scenario.title}"
+        assert (shown in texts) is not scenario.only_ours
+
+
+def test_a_name_stands_for_all_that_begin_with_it() -> None:
+    assert [s.name for s in find(["W2", "W1"])] == ["W1", "W2:10", "W2:100", "W2:1000"]
+    assert [s.name for s in find(["R3"])] == ["R3"]
+    assert {s.database for s in find(["sqlite"])} == {"sqlite"}
+
+
+def test_rounds_are_fewer_when_the_time_is_over_but_never_none() -> None:
+    scenario = find(["sqlite:W1"])[0]
+    plan = Plan(scenarios=[scenario], rounds=3, size=SIZE, pythons={"ours": Path(sys.executable)}, until=0.0)
+    results = Results("test")
+
+    with Databases(None) as databases, Rounds(plan, databases, doing=lambda _: None) as rounds:
+        assert len(list(rounds.run(scenario, results))) == plan.total
+
+    assert {name: len(runs.runs) for name, runs in results.found[scenario.name].items()} == {
+        "ours-sqlite": 1,
+        "sqlite3": 1,
+    }
