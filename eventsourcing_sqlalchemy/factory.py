@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, InfrastructureFactory, ProcessRecorder
@@ -12,6 +13,7 @@ from eventsourcing.utils import TopicError, resolve_topic
 from sqlalchemy.engine import Engine
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects import url_of
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.locks import Lock
 from eventsourcing_sqlalchemy.naming import environment_name
@@ -86,9 +88,12 @@ class SQLAlchemyFactory(InfrastructureFactory[SQLAlchemyTrackingRecorder]):
             return self.datastore_class(engine=engine, **options)
         url = settings.url
         if settings.connection_creator_topic is not None:
-            options["creator"] = self._resolve(
+            creator = options["creator"] = self._resolve(
                 self.SQLALCHEMY_CONNECTION_CREATOR_TOPIC, settings.connection_creator_topic
             )
+            if url is None:
+                with closing(creator()) as connection:
+                    url = url_of(connection)
         if url is None:
             msg = (
                 f"{self.SQLALCHEMY_URL} is not set (application {self.env.name!r}). "

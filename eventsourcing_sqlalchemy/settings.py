@@ -242,12 +242,15 @@ def parse_url(value: str, variable: str = "url", application: str = "") -> URL:
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
-        # Neither chained nor quoted: a malformed URL may hold a password in any place.
+        url = None
+    if url is None:
+        # Neither quoted nor chained, not even as the context that "from None" leaves: a malformed URL may hold a
+        # password in any place.
         msg = (
             f"{variable} is not a database URL{whose}. The form is postgresql://user:password@host/database or "
             "sqlite:///file.db."
         )
-        raise SettingsError(msg, variable=variable) from None
+        raise SettingsError(msg, variable=variable)
     backend, _, driver = url.drivername.partition("+")
     backend = _ALIASES.get(backend, backend)
     dialect = SUPPORTED.get(backend)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from eventsourcing.persistence import NotSupportedError
+from sqlalchemy.engine import URL
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.postgresql import PostgreSQLDialect
 from eventsourcing_sqlalchemy.dialects.sqlite import SQLiteDialect
 
-__all__ = ["SUPPORTED", "dialect_for", "supported_text"]
+__all__ = ["SUPPORTED", "dialect_for", "supported_text", "url_of"]
 
 SUPPORTED: Final[dict[str, type[Dialect]]] = {cls.name: cls for cls in (PostgreSQLDialect, SQLiteDialect)}
 """The databases that work, as SQLAlchemy names them."""
@@ -19,6 +20,19 @@ SUPPORTED: Final[dict[str, type[Dialect]]] = {cls.name: cls for cls in (PostgreS
 def supported_text() -> str:
     """Return the databases and drivers that work, for messages."""
     return ", ".join(f"{name} ({', '.join(dialect.drivers)})" for name, dialect in SUPPORTED.items())
+
+
+def url_of(connection: Any) -> URL:
+    """Return a URL that names the database and the driver of a DBAPI connection to a server, and nothing else.
+
+    Raises NotSupportedError for a connection of any other driver.
+    """
+    driver = type(connection).__module__.partition(".")[0]
+    for name, dialect in SUPPORTED.items():
+        if dialect.is_server and driver in dialect.drivers:
+            return URL.create(f"{name}+{driver}")
+    msg = f"Connections of {driver!r} do not work here, or need a URL that names them. These do: {supported_text()}."
+    raise NotSupportedError(msg)
 
 
 def dialect_for(name: str, driver: str) -> Dialect:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import psycopg
 import psycopg2
 import pytest
 import sqlalchemy as sa
+from eventsourcing.persistence import NotSupportedError
 from eventsourcing.utils import Environment
 from sqlalchemy.engine import make_url
 
@@ -189,3 +191,26 @@ def test_creators_are_told_apart(creators: str, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(AssertionError):
         use_two_databases(creators)
     forget_abandoned()
+
+
+def test_creator_of_connections_needs_no_url(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver is that of the connections."""
+    url = make_url(postgres_url)
+    monkeypatch.setattr(
+        sys.modules[__name__],
+        "connect_without_url",
+        lambda: psycopg2.connect(host=url.host, port=url.port, user=url.username, dbname=url.database),
+        raising=False,
+    )
+    env = {"SQLALCHEMY_CONNECTION_CREATOR_TOPIC": f"{__name__}:connect_without_url"}
+    factory = SQLAlchemyFactory(Environment("School", env))
+    assert factory.application_recorder().max_notification_id() is None
+    assert factory.datastore.engine.dialect.driver == "psycopg2"
+    factory.close()
+
+
+def test_creator_of_unknown_connections_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "connect_to_sqlite", lambda: sqlite3.connect(":memory:"), raising=False)
+    env = {"SQLALCHEMY_CONNECTION_CREATOR_TOPIC": f"{__name__}:connect_to_sqlite"}
+    with pytest.raises(NotSupportedError, match="'sqlite3' do not work here, or need a URL"):
+        SQLAlchemyFactory(Environment("School", env))
