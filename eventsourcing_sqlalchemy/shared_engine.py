@@ -70,6 +70,7 @@ class SharedEngine:
         self._is_disposed = False
         self._is_unsafe_after_fork = False
         self._open: set[int] = set()
+        self._outdated: set[int] = set()
         self.dialect = source.dialect()
         if source.engine is not None:
             _check_pool(source.engine.pool)
@@ -135,6 +136,7 @@ class SharedEngine:
 
     def _closed(self, connection: Any, record: Any) -> None:
         self._open.discard(id(connection))
+        self._outdated.discard(id(connection))
 
     def _checked_out(self, connection: Any, record: Any, proxy: Any) -> None:
         # A connection that the server has closed while it was idle is recognised here, for the price of looking at the
@@ -160,9 +162,11 @@ class SharedEngine:
             self.dialect.reset(connection, record.info.get(_AS_NEW))
 
     def _checked_in(self, connection: Any, record: Any) -> None:
-        if self._is_disposed and connection is not None:
+        if connection is None:
+            return
+        if self._is_disposed or id(connection) in self._outdated:
             record.invalidate()
-        elif connection is not None:
+        else:
             self.dialect.checked_in(connection)
 
     # -- use --
@@ -187,6 +191,10 @@ class SharedEngine:
                 self.engine.pool._invalidate(proxy, error)  # noqa: SLF001 (what SQLAlchemy's own connections call)
                 msg = f"The connection to {self} was lost: {translate(error)}"
                 raise ConnectionLostError(msg) from error
+            answers = (PersistenceError, self.engine.dialect.loaded_dbapi.Error)
+            if self.outlives_connections and not isinstance(error, answers):
+                # The driver may have stopped in the middle of sending the statement.
+                proxy.invalidate()
             raise
         except BaseException:
             # Interrupted in the middle of a conversation: nobody knows in which state the connection is. What is left
@@ -215,6 +223,11 @@ class SharedEngine:
         except InvalidatePoolError:
             return False
         return True
+
+    def distrust(self, error: Exception) -> None:
+        """Take all connections that are in the pool now for broken, as SQLAlchemy does for errors that it knows."""
+        no_proxy: Any = None
+        self.engine.pool._invalidate(no_proxy, error)  # noqa: SLF001 (there is no other way without a connection)
 
     def connect_error(self, error: Exception) -> Exception:
         """Return the library's exception for a connection that could not be had."""
@@ -262,6 +275,8 @@ class SharedEngine:
         """Close idle connections to a database whose library does not notice that it is in another process."""
         if self.is_ours and self.outlives_connections and not self.dialect.is_server:
             self.engine.dispose()
+            # Those in use are of the pool that was, which would keep them open.
+            self._outdated = set(self._open)
 
     def after_fork(self) -> None:
         """Forget, in a child process, what belongs to the parent: its connections (without closing them) and its

@@ -169,14 +169,20 @@ def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, comm
         dialect.session_began(connection, shared.settings)
         return connection
 
-    try:
+    def begin_unless_dead() -> Connection | None:
         try:
-            connection = begin()
+            return begin()
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            session.rollback()  # nothing has been done in it yet
-            connection = begin()
+        except OSError as error:
+            shared.distrust(error)  # what pg8000 says of a dead connection before SQLAlchemy has begun to use it
+        session.rollback()  # nothing has been done in it yet
+        return None
+
+    try:
+        # The second time outside of the handler, whose error keeps a connection that is dead out of the pool.
+        connection = begin_unless_dead() or begin()
         if commit:
             dialect.ensure_transaction(connection)
     except Exception as error:

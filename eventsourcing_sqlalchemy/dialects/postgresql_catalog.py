@@ -64,22 +64,22 @@ def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) 
 
 def _what_to_grant(executor: Executor, schema: str, *, exists: bool) -> str:
     try:
-        ((role, database, written_role, written_schema),) = executor.fetch(
+        ((name, database, role, written_schema),) = executor.fetch(
             "SELECT current_user, quote_ident(current_database()), quote_ident(current_user), quote_ident(%s)",
             (schema,),
         )
+        who = f"role '{name}'"
     except Exception:  # noqa: BLE001 (in a transaction that has failed, nobody can ask any more)
-        role = written_role = "of this connection"
-        database, written_schema = "this database", quote(schema)
+        who, database, role, written_schema = "the role of this connection", "this database", "it", quote(schema)
     if exists:
         return (
-            f"role '{role}' may not create tables in schema '{schema}'. Run as an administrator: "
-            f"GRANT USAGE, CREATE ON SCHEMA {written_schema} TO {written_role};  "
+            f"{who} may not create tables in schema '{schema}'. Run as an administrator: "
+            f"GRANT USAGE, CREATE ON SCHEMA {written_schema} TO {role};  "
             "or make them beforehand and set CREATE_TABLE=no"
         )
     return (
-        f"role '{role}' may not create schema '{schema}'. Run as an administrator: "
-        f"GRANT CREATE ON DATABASE {database} TO {written_role};  or make it beforehand and set CREATE_TABLE=no"
+        f"{who} may not create schema '{schema}'. Run as an administrator: "
+        f"GRANT CREATE ON DATABASE {database} TO {role};  or make it beforehand and set CREATE_TABLE=no"
     )
 
 

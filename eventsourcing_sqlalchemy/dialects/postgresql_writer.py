@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.dialects.base import EventWriter, Executor
-from eventsourcing_sqlalchemy.dialects.values import check_events, tracking_conflict
+from eventsourcing_sqlalchemy.dialects.values import check_events, check_tracking, tracking_conflict
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import StoredEvent, Tracking
@@ -81,15 +81,17 @@ class PostgreSQLEventWriter(EventWriter):
         self._insert_tracking = f"WITH {settings} {upsert}"
 
     def needs_transaction(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> bool:
-        return bool(events) and not self._in_one_statement(events)
+        return bool(events) and not self._in_one_statement(check_events(events, self._max_event_bytes))
 
     def write(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
-        check_events(events, self._max_event_bytes)
+        size = check_events(events, self._max_event_bytes)
+        if tracking is not None:
+            check_tracking(tracking)
         if not events:
             if tracking is not None:
                 self._write_tracking(executor, tracking)
             return []
-        if not self._in_one_statement(events):
+        if not self._in_one_statement(size):
             return self._write_rows(executor, events, tracking)
         arrays = self._arrays(events)
         if tracking is None:
@@ -106,8 +108,8 @@ class PostgreSQLEventWriter(EventWriter):
             raise tracking_conflict(tracking)
         return ids[1:]
 
-    def _in_one_statement(self, events: Sequence[StoredEvent]) -> bool:
-        return self.form == "statement" and sum(len(event.state) for event in events) <= MAX_ARRAY_BYTES
+    def _in_one_statement(self, size: int) -> bool:
+        return self.form == "statement" and size <= MAX_ARRAY_BYTES
 
     def _write_tracking(self, executor: Executor, tracking: Tracking) -> None:
         if not executor.fetch(self._insert_tracking, (tracking.application_name, tracking.notification_id)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.dialects.base import EventWriter, Executor
-from eventsourcing_sqlalchemy.dialects.values import check_events, tracking_conflict
+from eventsourcing_sqlalchemy.dialects.values import check_events, check_tracking, tracking_conflict
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import StoredEvent, Tracking
@@ -43,6 +43,8 @@ class SQLiteEventWriter(EventWriter):
 
     def write(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
         check_events(events, self._max_event_bytes)
+        if tracking is not None:
+            check_tracking(tracking)
         if tracking is not None and not executor.fetch(
             self._insert_tracking, (tracking.application_name, tracking.notification_id)
         ):

@@ -34,6 +34,9 @@ def check_events(events: Sequence[StoredEvent], max_bytes: int) -> int:
         if "\0" in topic:
             msg = "The topic of a stored event contains a NUL character, which a text in a database cannot hold."
             raise DataError(msg)
+        if not topic.isascii() and not _is_text(topic):
+            msg = "The topic of a stored event contains a lone surrogate, which no encoding can represent."
+            raise DataError(msg)
         if not isinstance(version, int) or not -_MAX_VERSION <= version <= _MAX_VERSION:
             msg = "The originator_version of a stored event must be an int of at most 64 bits."
             raise DataError(msg)
@@ -63,10 +66,41 @@ def check_text(originator_id: UUID | str) -> str:
     """Return the id as text; raises DataError when it is neither a str nor a UUID, or holds a NUL character."""
     if isinstance(originator_id, UUID):
         return str(originator_id)
-    if isinstance(originator_id, str) and "\0" not in originator_id:
+    if isinstance(originator_id, str) and _is_text(originator_id):
         return originator_id
-    msg = f"The originator_id must be a str without NUL characters, not {type(originator_id).__name__}."
+    msg = (
+        "The originator_id must be a str without NUL characters and lone surrogates, not "
+        f"{type(originator_id).__name__}."
+    )
     raise DataError(msg)
+
+
+def check_tracking(tracking: Tracking) -> None:
+    """Raise DataError for a tracking position that cannot be stored as it is."""
+    check_argument("application_name", tracking.application_name)
+    number = tracking.notification_id
+    if not isinstance(number, int) or not -_MAX_VERSION <= number <= _MAX_VERSION:
+        msg = "The notification_id of a tracking position must be an int of at most 64 bits."
+        raise DataError(msg)
+
+
+def check_argument(name: str, value: str) -> None:
+    """Raise DataError unless a database can hold the argument as a text.
+
+    A driver may find out when it has begun to send the statement, and leave the connection in the middle of it.
+    """
+    if not isinstance(value, str) or not _is_text(value):
+        msg = f"The {name} must be a str without NUL characters and lone surrogates (it is {type(value).__name__})."
+        raise DataError(msg)
+
+
+def _is_text(value: str) -> bool:
+    if "\0" in value:
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def tracking_conflict(tracking: Tracking) -> IntegrityError:

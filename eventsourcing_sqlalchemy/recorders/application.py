@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
 
 from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.dialects.values import check_argument
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_notifications
 from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
@@ -81,6 +82,8 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
             stop=stop is not None,
             topics=len(topics),
         )
+        for topic in topics:
+            check_argument("topic", topic)
         parameters = [value for value in (start, stop) if value is not None] + [*topics, limit]
         rows = self.datastore.fetch(statement, parameters, self._subject)
         return to_notifications(rows, self._read_id)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import IntegrityError, TrackingRecorder
 
 from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.dialects.values import check_argument
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
@@ -87,6 +88,7 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
 
     def max_tracking_id(self, application_name: str) -> int | None:
         """Return the recorded position of an application, or None."""
+        check_argument("application_name", application_name)
         statement = statements.select_max_tracking_id(self._render("tracking"), self.datastore.dialect.placeholder)
         rows = self.datastore.fetch(statement, (application_name,), self._tracking_subject)
         return rows[0][0] if rows else None

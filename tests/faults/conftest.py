@@ -1,0 +1,41 @@
+"""A database that the tests of a process share, and somebody who looks at its server processes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tenancy.demo.server import Postgres
+from tests.administrator import Database
+from tests.applications import Applications
+from tests.databases import fresh_database
+
+DRIVERS = ("psycopg2", "psycopg", "pg8000")
+
+
+@pytest.fixture(scope="session")
+def database(postgres_server: Postgres) -> Iterator[Database]:
+    """A database for all tests of faults in this process; each uses a schema of its own."""
+    with fresh_database(postgres_server) as name:
+        yield Database(postgres_server, name)
+
+
+@pytest.fixture
+def place() -> str:
+    """The name of a schema, or a prefix, that nobody else uses."""
+    return f"faults_{secrets.token_hex(4)}_"
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    """The name of a driver of PostgreSQL."""
+    return str(request.param)
+
+
+@pytest.fixture
+def applications(database: Database, driver: str) -> Iterator[Applications]:
+    """Applications on the database, through the driver."""
+    with Applications(database.url(driver)) as applications:
+        yield applications

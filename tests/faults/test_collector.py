@@ -1,0 +1,107 @@
+"""An application that the collector closes, anywhere, also inside one of our locks, harms nobody.
+
+The tests close it from a hook at such a place: when the collector runs is nobody's to say.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eventsourcing_sqlalchemy import engines
+from eventsourcing_sqlalchemy.shared_engine import SharedEngine
+from tests.administrator import Database
+from tests.applications import Applications, stored_events, topics
+from tests.deadlines import DEADLINE_SECONDS
+from tests.engine_count import engines_in_use, forget_abandoned
+
+
+def in_time(call: Callable[[], object], what: str) -> None:
+    """Call in a thread that may hang."""
+    outcome: list[object] = []
+    thread = threading.Thread(target=lambda: outcome.append(call()), daemon=True)
+    thread.start()
+    thread.join(DEADLINE_SECONDS / 2)
+    assert outcome, f"hangs or fails: {what}"
+
+
+def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Applications(sqlite_url) as apps:
+        forgotten = apps.factory("Forgotten")
+        check = engines._check_settings  # noqa: SLF001
+
+        def check_and_collect(*args: Any) -> None:
+            check(*args)
+            forgotten.close()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engines, "_check_settings", check_and_collect)
+            one = apps.recorder("One")
+        two = apps.recorder("Two")
+        assert one.datastore.shared is two.datastore.shared
+        assert engines_in_use() == [two.datastore.shared]
+        one.insert_events(stored_events(topic="one"))
+        one.datastore.close()
+        assert engines_in_use() == [two.datastore.shared]
+        two.insert_events(stored_events(topic="two"))
+        assert topics(two) == ["two"]
+        shared = two.datastore.shared
+    assert engines_in_use() == []
+    assert shared._is_disposed  # noqa: SLF001
+
+
+def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing connections takes as long as it takes; other applications must not wait for it."""
+    with Applications(sqlite_url) as apps, Applications("sqlite://") as others:
+        forgotten = apps.factory("Forgotten")
+        init, dispose = SharedEngine.__init__, SharedEngine.dispose
+        could_lease: list[bool] = []
+
+        def init_and_collect(self: SharedEngine, *args: Any) -> None:
+            init(self, *args)
+            forgotten.close()
+
+        def lease_and_dispose(self: SharedEngine) -> None:
+            if not could_lease:
+                could_lease.append(False)
+                thread = threading.Thread(target=lambda: Applications(sqlite_url).factory("Meanwhile").close())
+                thread.start()
+                thread.join(2.0)
+                could_lease[0] = not thread.is_alive()
+            dispose(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SharedEngine, "__init__", init_and_collect)
+            patch.setattr(SharedEngine, "dispose", lease_and_dispose)
+            others.recorder("Other").insert_events(stored_events())
+        assert could_lease == [True]
+
+
+def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
+    database: Database, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Applications(database.url()) as apps:
+        factory = apps.factory(place=place)
+        recorder = factory.process_recorder()
+        start = threading.Thread.start
+        closed: list[bool] = []
+
+        def collect_and_start(self: threading.Thread) -> None:
+            if self.name == "eventsourcing-notifier":
+                factory.close()
+                closed.append(True)
+            start(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", collect_and_start)
+            in_time(lambda: recorder.insert_events(stored_events(topic="recorded")), "the append")
+        assert closed == [True]
+        forget_abandoned()
+        assert engines_in_use() == []
+        again = apps.recorder("Again", place=place)
+        assert again.datastore.shared is not None

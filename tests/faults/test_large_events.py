@@ -1,0 +1,114 @@
+"""Events and batches of hundreds of megabytes: they work, or they are refused before anything is sent.
+
+Once is enough, and one at a time, also among the processes of pytest-xdist: each needs some gigabytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from eventsourcing.persistence import DataError, StoredEvent, Tracking
+
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from tests.administrator import Database
+from tests.applications import Applications, stored_events, topics
+from tests.faults.conftest import DRIVERS
+
+MEGABYTE = 10**6
+LARGE = 300 * MEGABYTE
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """Keep the other tests of this module waiting, in whatever process they are."""
+    with Path(tempfile.gettempdir(), "eventsourcing_sqlalchemy_large_events.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        gc.collect()
+
+
+@pytest.fixture(params=[*DRIVERS, "sqlite"])
+def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
+    """A recorder on any database."""
+    if request.param == "sqlite":
+        url = request.getfixturevalue("sqlite_url")
+    else:
+        database: Database = request.getfixturevalue("database")
+        url = database.url(request.param)
+    with Applications(url) as applications:
+        yield applications.recorder("Shop", place)
+
+
+def state(number: int, size: int) -> bytes:
+    """Return bytes of which no two megabytes are equal; the rest is empty, which is soon compressed."""
+    content = bytearray(size)
+    for start in range(0, size - 16, MEGABYTE):
+        content[start : start + 16] = b"%08d%08d" % (number, start // MEGABYTE)
+    return bytes(content)
+
+
+def digest(state: bytes) -> str:
+    return hashlib.blake2b(state).hexdigest()
+
+
+@pytest.mark.usefixtures("alone")
+def test_large_event_is_written_and_read(recorder: SQLAlchemyProcessRecorder) -> None:
+    event = StoredEvent(uuid4(), 1, "large", state(1, LARGE))
+    expected = digest(event.state)
+    assert recorder.insert_events([event], tracking=Tracking("upstream", 1)) == [1]
+    originator_id = event.originator_id
+    del event
+    gc.collect()
+    (stored,) = recorder.select_events(originator_id)
+    assert (len(stored.state), digest(stored.state)) == (LARGE, expected)
+    assert recorder.max_tracking_id("upstream") == 1
+
+
+@pytest.mark.usefixtures("alone")
+def test_large_batch_is_written_and_read(recorder: SQLAlchemyProcessRecorder) -> None:
+    # Small and large ones, so that they are sent in pieces of every kind.
+    sizes = [50 * MEGABYTE, 10, *[2 * MEGABYTE] * 75, 0, *[20 * MEGABYTE] * 5]
+    assert sum(sizes) >= LARGE
+    originator_id = uuid4()
+    events = [StoredEvent(originator_id, n, "large", state(n, size)) for n, size in enumerate(sizes, start=1)]
+    expected = [digest(event.state) for event in events]
+    assert recorder.insert_events(events, tracking=Tracking("upstream", 1)) == list(range(1, len(sizes) + 1))
+    del events
+    gc.collect()
+    found = []
+    for start in range(1, len(sizes) + 1, 10):
+        found += [digest(notification.state) for notification in recorder.select_notifications(start, 10)]
+    assert found == expected
+
+
+class TooLarge(bytes):
+    """Says that it is larger than any database takes, without being so."""
+
+    def __len__(self) -> int:
+        return 2**30
+
+
+@pytest.mark.parametrize("others", [0, 3])
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_event_that_is_too_large_is_refused_before_anything_is_sent(
+    recorder: SQLAlchemyProcessRecorder, others: int, in_transaction: bool
+) -> None:
+    event = StoredEvent(uuid4(), 1, "too large", TooLarge(b"small"))
+    with ExitStack() as stack:
+        if in_transaction:
+            stack.enter_context(recorder.transaction())
+            recorder.insert_events(stored_events(topic="beside"))
+        # The user may go on with the transaction.
+        with pytest.raises(DataError, match=r"1073741824 bytes; the limit is \d+"):
+            recorder.insert_events([*stored_events(others), event], tracking=Tracking("upstream", 1))
+    assert topics(recorder) == (["beside"] if in_transaction else [])
+    assert recorder.max_tracking_id("upstream") is None
+    assert recorder.insert_events(stored_events()) is not None

@@ -1,0 +1,122 @@
+"""The server goes down and comes back, under load: nothing is lost, nothing is there twice, and everybody goes on."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from eventsourcing.persistence import OperationalError, Tracking
+
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from tenancy.demo.server import PostgresServer
+from tests.applications import Applications, stored_events
+from tests.deadlines import run_together, wait_until
+from tests.faults.conftest import DRIVERS
+from tests.faults.growth import Growth
+
+
+def restart(server: PostgresServer) -> None:
+    server.restart()
+
+
+def stop_at_once(server: PostgresServer) -> None:
+    server.stop("immediate")
+    server.start()
+
+
+def kill(server: PostgresServer) -> None:
+    server.kill()
+    server.start()
+
+
+class Writer:
+    """Appends until it is told to end, one event or a batch at a time, half of them with tracking."""
+
+    def __init__(self, name: str, recorder: SQLAlchemyProcessRecorder) -> None:
+        self.name = name
+        self.recorder = recorder
+        self.acknowledged: dict[int, UUID | str] = {}
+        self.unknown: set[UUID | str] = set()
+        self.failures = 0
+        self.is_done = threading.Event()
+
+    def run(self, is_over: threading.Event) -> None:
+        """Write; the same recorder serves for all of it."""
+        calls = 0
+        try:
+            while not is_over.is_set():
+                calls += 1
+                events = stored_events(1 + calls % 3)
+                tracking: Any = {"tracking": Tracking(self.name, calls)} if calls % 2 else {}
+                try:
+                    ids = self.recorder.insert_events(events, **tracking)
+                except OperationalError:
+                    self.failures += 1
+                    self.unknown.add(events[0].originator_id)
+                else:
+                    assert ids is not None
+                    self.acknowledged.update(dict.fromkeys(ids, events[0].originator_id))
+        finally:
+            is_over.set()
+            self.is_done.set()
+
+
+@pytest.fixture
+def sockets_of_pg8000() -> Iterator[None]:
+    """Collect the sockets that pg8000 does not close when a server that is starting up refuses the connection."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.usefixtures("sockets_of_pg8000")
+@pytest.mark.parametrize("incident", [restart, stop_at_once, kill])
+def test_server_that_comes_back_finds_everybody_going_on(
+    own_postgres_server: PostgresServer, incident: Callable[[PostgresServer], None]
+) -> None:
+    server = own_postgres_server
+    is_over = threading.Event()
+    with Applications(server.url()) as applications:
+        writers = []
+        for driver in DRIVERS:
+            recorder = applications.recorder("Shop", "shop", url=server.url(driver=driver))
+            writers.append(Writer(driver, recorder))
+        received: dict[int, UUID | str] = {}
+        subscription = applications.recorder("Shop", "shop").subscribe()
+
+        def subscribe() -> None:
+            for notification in subscription:
+                assert notification.id not in received
+                received[notification.id] = notification.originator_id
+
+        def cause_incidents() -> None:
+            try:
+                for _ in range(2):
+                    wait_until(Growth([received], is_over), "the subscription receives")
+                    incident(server)
+                    wait_until(Growth([w.acknowledged for w in writers], is_over), "every writer goes on")
+                is_over.set()
+                assert all(writer.is_done.wait(20) for writer in writers)
+                last = writers[0].recorder.max_notification_id() or 0
+                wait_until(lambda: last in received, "the subscription receives everything")
+            finally:
+                is_over.set()
+                subscription.stop()
+
+        writing: list[Callable[[], None]] = [partial(writer.run, is_over) for writer in writers]
+        run_together([cause_incidents, subscribe, *writing], 90)
+
+        stored = {n.id: n.originator_id for n in writers[0].recorder.select_notifications(None, 10**6)}
+        acknowledged = {number: origin for writer in writers for number, origin in writer.acknowledged.items()}
+        assert len(acknowledged) == sum(len(writer.acknowledged) for writer in writers)
+        assert acknowledged.items() <= stored.items()
+        assert {origin for number, origin in stored.items() if number not in acknowledged} <= set.union(
+            *(writer.unknown for writer in writers)
+        )
+        assert list(received.items()) == list(stored.items())
+        assert any(writer.failures for writer in writers)

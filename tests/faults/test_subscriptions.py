@@ -1,0 +1,432 @@
+"""Subscriptions when something breaks, and what is left of them."""
+
+from __future__ import annotations
+
+import gc
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eventsourcing.persistence import Notification, OperationalError, ProgrammingError
+from sqlalchemy import text
+
+from eventsourcing_sqlalchemy import subscriptions, wakeups
+from eventsourcing_sqlalchemy.listener import ListenThread
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
+from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
+from eventsourcing_sqlalchemy.wakeups import Waiter, Wakeups
+from tests.administrator import Database
+from tests.applications import Applications, stored_events
+from tests.deadlines import wait_until
+from tests.faults.conftest import DRIVERS
+
+LISTENING_DRIVERS = ("psycopg2", "psycopg")
+
+# Who waits for this long was not woken.
+POLL_SECONDS = 60.0
+# Far more than a wake-up takes, and far less than that.
+WOKEN_SECONDS = 15.0
+
+
+@pytest.fixture
+def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave subscriptions nothing but wake-ups."""
+    monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", POLL_SECONDS)
+    monkeypatch.setattr(wakeups, "POLL_WHEN_DEAF", POLL_SECONDS)
+
+
+@pytest.fixture
+def recorder(applications: Applications, place: str) -> SQLAlchemyProcessRecorder:
+    """A recorder that is subscribed to."""
+    return applications.recorder("Shop", place)
+
+
+@pytest.fixture
+def elsewhere(applications: Applications, recorder: SQLAlchemyProcessRecorder) -> SQLAlchemyProcessRecorder:
+    """A recorder of the same events that shares no memory with the other one, as in another process."""
+    return applications.elsewhere(recorder)
+
+
+def listener_threads() -> list[ListenThread]:
+    return [thread for thread in threading.enumerate() if isinstance(thread, ListenThread)]
+
+
+def listeners(database: Database) -> int:
+    """Return how many server processes listen, as far as one can see."""
+    return database.scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    )
+
+
+@contextmanager
+def received(subscription: Any) -> Iterator[list[Notification]]:
+    """Iterate over a subscription in a thread, until the block ends."""
+    notifications: list[Notification] = []
+
+    def receive() -> None:
+        for notification in subscription:
+            notifications.append(notification)  # noqa: PERF402 (each is to be seen when it comes)
+
+    with ThreadPoolExecutor(1) as threads:
+        receiving = threads.submit(receive)
+        try:
+            yield notifications
+        finally:
+            subscription.stop()
+            receiving.result(WOKEN_SECONDS)
+
+
+def append(recorder: SQLAlchemyProcessRecorder, topic: str) -> int:
+    (number,) = recorder.insert_events(stored_events(topic=topic)) or ()
+    return number
+
+
+# -- the listener loses its connection --
+
+
+@pytest.fixture
+def reconnecting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set while the listener may connect; set at first."""
+    may_connect = threading.Event()
+    may_connect.set()
+    connect = ListenThread._connect  # noqa: SLF001 (there is no other place to wait at)
+
+    def wait_and_connect(thread: ListenThread) -> object:
+        assert may_connect.wait(WOKEN_SECONDS)
+        return connect(thread)
+
+    monkeypatch.setattr(ListenThread, "_connect", wait_and_connect)
+    return may_connect
+
+
+def pages_around_a_lost_listener(
+    database: Database,
+    recorder: SQLAlchemyProcessRecorder,
+    elsewhere: SQLAlchemyProcessRecorder,
+    reconnecting: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[list[str]]:
+    """Append an event while nobody listens, and one when the listener is back; return the topics of each page that the
+    subscription read and that was not empty.
+    """
+    pages: list[list[str]] = []
+    select = SQLAlchemyApplicationRecorder.select_notifications
+
+    def select_and_note(*args: Any, **kwargs: Any) -> list[Notification]:
+        page = select(*args, **kwargs)
+        if page:
+            pages.append([notification.topic for notification in page])
+        return page
+
+    monkeypatch.setattr(SQLAlchemyApplicationRecorder, "select_notifications", select_and_note)
+    with received(recorder.subscribe()) as notifications:
+        append(elsewhere, "before")
+        wait_until(lambda: len(notifications) == 1, "the first event is received", WOKEN_SECONDS)
+        reconnecting.clear()
+        assert database.terminate("query LIKE 'LISTEN%'") == 1
+        append(elsewhere, "meanwhile")
+        reconnecting.set()
+        wait_until(lambda: listeners(database) == 1, "the listener is back")
+        wait_until(lambda: any(thread.is_live for thread in listener_threads()), "it listens")
+        if Wakeups.wake_all.__module__ == wakeups.__name__:
+            wait_until(lambda: len(notifications) == 2, "the event of meanwhile is received", WOKEN_SECONDS)
+        append(elsewhere, "after")
+        wait_until(lambda: len(notifications) == 3, "the last event is received", WOKEN_SECONDS)
+    return pages
+
+
+@pytest.mark.usefixtures("without_polling")
+@pytest.mark.parametrize("driver", LISTENING_DRIVERS, indirect=True)
+def test_events_written_while_the_listener_had_no_connection_arrive(
+    database: Database,
+    recorder: SQLAlchemyProcessRecorder,
+    elsewhere: SQLAlchemyProcessRecorder,
+    reconnecting: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pages = pages_around_a_lost_listener(database, recorder, elsewhere, reconnecting, monkeypatch)
+    assert pages == [["before"], ["meanwhile"], ["after"]]
+
+
+@pytest.mark.usefixtures("without_polling")
+@pytest.mark.parametrize("driver", LISTENING_DRIVERS, indirect=True)
+def test_without_a_look_after_reconnecting_they_would_wait_for_the_next_one(
+    database: Database,
+    recorder: SQLAlchemyProcessRecorder,
+    elsewhere: SQLAlchemyProcessRecorder,
+    reconnecting: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Wakeups, "wake_all", lambda _: None)
+    pages = pages_around_a_lost_listener(database, recorder, elsewhere, reconnecting, monkeypatch)
+    assert pages == [["before"], ["meanwhile", "after"]]
+
+
+@pytest.mark.parametrize("driver", DRIVERS, indirect=True)
+def test_subscription_goes_on_when_all_connections_are_terminated(
+    database: Database, recorder: SQLAlchemyProcessRecorder, elsewhere: SQLAlchemyProcessRecorder
+) -> None:
+    with received(recorder.subscribe()) as notifications:
+        numbers = []
+        for _ in range(5):
+            numbers.append(append(elsewhere, "event"))
+            database.terminate("query NOT LIKE '%pg_stat_activity%'")
+        wait_until(lambda: len(notifications) == 5, "all events are received", WOKEN_SECONDS)
+    assert [notification.id for notification in notifications] == numbers
+
+
+def test_error_that_does_not_pass_reaches_the_subscriber(
+    database: Database, recorder: SQLAlchemyProcessRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recorder.subscribe() as subscription:
+        with database.engine.connect() as connection:
+            connection.execute(text(f"DROP TABLE {recorder.events_table}"))
+        with pytest.raises(ProgrammingError, match="does not exist"):
+            next(subscription)
+
+    def unreachable(*_: Any, **__: Any) -> list[Notification]:
+        raise OperationalError("nobody answers")
+
+    monkeypatch.setattr(SQLAlchemyApplicationRecorder, "select_notifications", unreachable)
+    monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", 0.01)
+    monkeypatch.setattr(wakeups, "POLL_WHEN_DEAF", 0.01)
+    monkeypatch.setattr(subscriptions, "_PATIENCE", 0.1)
+    begin = time.monotonic()
+    with recorder.subscribe() as subscription, pytest.raises(OperationalError, match="nobody answers"):
+        next(subscription)
+    assert time.monotonic() - begin > 0.1
+
+
+# -- no wake-up is lost --
+
+WRITER = """
+import sys
+from tests.applications import Applications, stored_events
+with Applications(sys.argv[1]) as applications:
+    recorder = applications.recorder("Shop", sys.argv[2])
+    for _ in sys.stdin:
+        print(recorder.insert_events(stored_events())[0], flush=True)
+"""
+
+
+@contextmanager
+def writing_thread(recorder: SQLAlchemyProcessRecorder) -> Iterator[tuple[Callable[[], object], Callable[[], int]]]:
+    """Yield what makes another thread append an event at some moment soon, and what returns its id."""
+    chance = random.Random(7)  # noqa: S311 (chance for a test)
+    numbers: list[Any] = []
+
+    def write(delay: float) -> int:
+        time.sleep(delay)  # Not to wait for anything: to meet the subscription at another moment each time.
+        return append(recorder, "event")
+
+    with ThreadPoolExecutor(1) as threads:
+        yield (
+            lambda: numbers.append(threads.submit(write, chance.choice([0.0, chance.uniform(0, 0.01)]))),
+            lambda: int(numbers.pop().result(WOKEN_SECONDS)),
+        )
+
+
+@contextmanager
+def writing_process(url: str, place: str) -> Iterator[tuple[Callable[[], object], Callable[[], int]]]:
+    """Yield what makes another process append an event, and what returns its id."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, url, place],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+        yield lambda: stdin.write("\n"), lambda: int(stdout.readline())
+        stdin.close()
+
+
+@pytest.mark.usefixtures("without_polling")
+@pytest.mark.parametrize("driver", LISTENING_DRIVERS, indirect=True)
+@pytest.mark.parametrize("writer", ["thread", "process"])
+def test_no_wakeup_is_lost(  # noqa: PLR0917 (fixtures)
+    recorder: SQLAlchemyProcessRecorder,
+    elsewhere: SQLAlchemyProcessRecorder,
+    applications: Applications,
+    place: str,
+    writer: str,
+    repeat: Callable[[int], range],
+) -> None:
+    writing = writing_thread(elsewhere) if writer == "thread" else writing_process(applications.url, place)
+    position: int | None = None
+    with writing as (write, result):
+        for _ in repeat(50):
+            write()
+            begin = time.monotonic()
+            with recorder.subscribe(gt=position) as subscription:
+                notification = next(subscription)
+            assert time.monotonic() - begin < WOKEN_SECONDS
+            position = result()
+            assert notification.id == position
+
+
+class ReadsFirst(SQLAlchemySubscription):
+    """The wrong order: it reads, and begins to hear wake-ups then."""
+
+    def __next__(self) -> Notification:
+        if self._waiter is None:
+            self._read()
+            self._waiter = self._recorder.datastore.wait_for(self._recorder.wakeup_key)
+            self._waiter.clear()
+            if not self._notifications and not self._has_been_stopped:
+                self._waiter.sleep()
+        return super().__next__()
+
+
+@pytest.mark.usefixtures("without_polling")
+@pytest.mark.parametrize("driver", LISTENING_DRIVERS, indirect=True)
+@pytest.mark.parametrize("subscription_class", [SQLAlchemySubscription, ReadsFirst])
+@pytest.mark.parametrize("moment", ["before it listens", "after it has read"])
+def test_event_of_every_moment_wakes_the_subscription(
+    recorder: SQLAlchemyProcessRecorder,
+    elsewhere: SQLAlchemyProcessRecorder,
+    subscription_class: type[SQLAlchemySubscription],
+    moment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[int] = []
+
+    def write_once() -> None:
+        if not written:
+            written.append(append(elsewhere, "event"))
+            elsewhere.datastore.close()  # returns when others have been told
+
+    if moment == "before it listens":
+        wait_for = recorder.datastore.wait_for
+
+        def write_and_wait_for(key: int) -> Waiter:
+            write_once()
+            return wait_for(key)
+
+        monkeypatch.setattr(recorder.datastore, "wait_for", write_and_wait_for)
+    else:
+        select = recorder.select_notifications
+
+        def select_and_write(*args: Any, **kwargs: Any) -> Sequence[Notification]:
+            page = select(*args, **kwargs)
+            write_once()
+            return page
+
+        monkeypatch.setattr(recorder, "select_notifications", select_and_write)
+
+    subscription = subscription_class(recorder)
+    with received(subscription) as notifications:
+        if subscription_class is ReadsFirst:
+            wait_until(lambda: bool(written), "the event is written")
+            with pytest.raises(AssertionError, match="not in time"):
+                wait_until(lambda: bool(notifications), "it is received", 0.3)
+        else:
+            wait_until(lambda: [n.id for n in notifications] == written != [], "it is received", WOKEN_SECONDS)
+
+
+# -- the end --
+
+
+@pytest.fixture(params=[*DRIVERS, "sqlite"])
+def any_recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
+    """A recorder on any database."""
+    if request.param == "sqlite":
+        url = request.getfixturevalue("sqlite_url")
+    else:
+        database: Database = request.getfixturevalue("database")
+        url = database.url(request.param)
+    with Applications(url) as applications:
+        yield applications.recorder("Shop", place)
+
+
+def assert_nothing_is_left(recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest) -> None:
+    """Expect no thread and no connection of a subscription."""
+    wait_until(lambda: not listener_threads(), "the thread that listens ends")
+    assert not recorder.datastore.shared.wakeups._waiters  # noqa: SLF001 (looks at what users cannot see)
+    pool: Any = recorder.datastore.engine.pool
+    wait_until(lambda: pool.checkedout() == 0, "all connections are in the pool")
+    if "database" in request.fixturenames:
+        database: Database = request.getfixturevalue("database")
+        wait_until(lambda: listeners(database) == 0, "the server process that listened ends")
+
+
+@pytest.mark.usefixtures("without_polling")
+def test_subscription_that_waits_stops_at_once_and_leaves_nothing(
+    any_recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest
+) -> None:
+    append(any_recorder, "event")
+    iteration_ended = threading.Event()
+    subscription: Any = any_recorder.subscribe()
+
+    def iterate() -> None:
+        with subscription:
+            for _ in subscription:
+                is_received.set()
+        iteration_ended.set()
+
+    is_received = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        iterating = threads.submit(iterate)
+        assert is_received.wait(WOKEN_SECONDS)
+        wait_until(lambda: subscription._waiter is not None, "the subscription sleeps")  # noqa: SLF001 (looks at what users cannot see)
+        subscription.stop()
+        # A tenth of that where nothing else runs; the poll would take a minute.
+        assert iteration_ended.wait(1.0)
+        iterating.result(WOKEN_SECONDS)
+    assert_nothing_is_left(any_recorder, request)
+    assert list(subscription) == []
+
+
+@pytest.mark.usefixtures("without_polling")
+def test_subscription_that_nobody_stops_leaves_nothing(
+    any_recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest
+) -> None:
+    append(any_recorder, "event")
+    subscription: Any = any_recorder.subscribe()
+    assert next(subscription).topic == "event"
+    subscription.itself = subscription  # Only the collector finds it.
+    del subscription
+    gc.collect()
+    # Where nobody listens, the next one to subscribe takes it away.
+    any_recorder.datastore.shared.wakeups.sweep()
+    assert_nothing_is_left(any_recorder, request)
+
+
+def test_subscription_may_be_collected_while_its_lock_is_held(any_recorder: SQLAlchemyProcessRecorder) -> None:
+    append(any_recorder, "event")
+    subscription: Any = any_recorder.subscribe()
+    next(subscription)
+    subscription.itself = subscription
+    del subscription
+    is_collected = threading.Event()
+
+    def collect() -> None:
+        with any_recorder.datastore.shared.wakeups._lock:  # noqa: SLF001 (as the collector may run anywhere)
+            gc.collect()
+        is_collected.set()
+
+    # A daemon: if it hangs, it is to hang alone.
+    threading.Thread(target=collect, daemon=True).start()
+    assert is_collected.wait(WOKEN_SECONDS)
+    any_recorder.datastore.shared.wakeups.sweep()
+
+
+@pytest.mark.usefixtures("without_polling")
+def test_subscription_that_was_never_iterated_leaves_nothing(
+    any_recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest
+) -> None:
+    any_recorder.subscribe().stop()
+    with any_recorder.subscribe():
+        pass
+    assert_nothing_is_left(any_recorder, request)
