@@ -5,6 +5,7 @@ Variables: TEST_POSTGRES_URL (a server to use instead of the embedded one), REQU
 """
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,10 @@ from tests.databases import fresh_database
 from tests.pgbouncer import PgBouncer, find_pgbouncer
 
 THREAD_GRACE_SECONDS = 2.0
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and processes that tests start inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Parts of the names of variables that the library or the package reads, with or without an application's name before.
 OUTSIDE_SETTINGS = (

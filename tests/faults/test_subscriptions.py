@@ -363,7 +363,7 @@ def assert_nothing_is_left(recorder: SQLAlchemyProcessRecorder, request: pytest.
 
 @pytest.mark.usefixtures("without_polling")
 def test_subscription_that_waits_stops_at_once_and_leaves_nothing(
-    any_recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest
+    any_recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(any_recorder, "event")
     iteration_ended = threading.Event()
@@ -372,14 +372,20 @@ def test_subscription_that_waits_stops_at_once_and_leaves_nothing(
     def iterate() -> None:
         with subscription:
             for _ in subscription:
-                is_received.set()
+                pass
         iteration_ended.set()
 
-    is_received = threading.Event()
+    sleeps = threading.Event()
+    sleep = Waiter.sleep
+
+    def note_and_sleep(waiter: Waiter) -> None:
+        sleeps.set()
+        sleep(waiter)
+
+    monkeypatch.setattr(Waiter, "sleep", note_and_sleep)
     with ThreadPoolExecutor(1) as threads:
         iterating = threads.submit(iterate)
-        assert is_received.wait(WOKEN_SECONDS)
-        wait_until(lambda: subscription._waiter is not None, "the subscription sleeps")  # noqa: SLF001 (looks at what users cannot see)
+        assert sleeps.wait(WOKEN_SECONDS)
         subscription.stop()
         # A tenth of that where nothing else runs; the poll would take a minute.
         assert iteration_ended.wait(1.0)
