@@ -410,22 +410,29 @@ def test_subscription_that_nobody_stops_leaves_nothing(
 
 
 def test_subscription_may_be_collected_while_its_lock_is_held(any_recorder: SQLAlchemyProcessRecorder) -> None:
+    # Neither a hang, nor a change of what the holder of the lock is working on.
     append(any_recorder, "event")
     subscription: Any = any_recorder.subscribe()
     next(subscription)
     subscription.itself = subscription
     del subscription
+    hub = any_recorder.datastore.shared.wakeups
+    found: list[int] = []
     is_collected = threading.Event()
 
     def collect() -> None:
-        with any_recorder.datastore.shared.wakeups._lock:  # noqa: SLF001 (as the collector may run anywhere)
+        with hub._lock:  # noqa: SLF001 (as the collector may run anywhere)
+            found.append(len(hub._waiters))  # noqa: SLF001 (looks at what users cannot see)
             gc.collect()
+            found.append(len(hub._waiters))  # noqa: SLF001 (as above)
         is_collected.set()
 
     # A daemon: if it hangs, it is to hang alone.
     threading.Thread(target=collect, daemon=True).start()
     assert is_collected.wait(WOKEN_SECONDS)
-    any_recorder.datastore.shared.wakeups.sweep()
+    assert found == [1, 1]
+    hub.sweep()
+    assert not hub._waiters  # noqa: SLF001 (as above)
 
 
 @pytest.mark.usefixtures("without_polling")
