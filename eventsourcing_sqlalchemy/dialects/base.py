@@ -78,9 +78,6 @@ class Listener(Protocol):
         is dead.
         """
 
-    def close(self) -> None:
-        """Close the connection."""
-
 
 class Dialect(ABC):
     """The capabilities of a database through one driver. One object for each engine."""
@@ -260,7 +257,7 @@ class Dialect(ABC):
     notify_statement: ClassVar[str] = ""
 
     def listen(self, connection: Any, channel: str) -> Listener | None:
-        """Start to listen on a DBAPI connection, which the result owns; None when wake-ups cannot be heard through
+        """Start to listen on a DBAPI connection, which the caller closes; None when wake-ups cannot be heard through
         it.
         """
         return None

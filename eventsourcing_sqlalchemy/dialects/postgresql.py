@@ -298,9 +298,6 @@ class _Listener:
             payloads = self._driver.notifications(self._connection)
         return payloads
 
-    def close(self) -> None:
-        self._connection.close()
-
 
 def _uuid_as_text(originator_id: UUID | str) -> str:
     return str(check_uuid(originator_id))

@@ -1,7 +1,7 @@
 """How events are written to PostgreSQL, in two forms that give the same result.
 
 *Statement*: one statement, one round trip, which commits by itself. *Rows*: a transaction of a lock and multi-row
-VALUES, for batches whose arrays would become too large, and for servers that do not take the statement.
+VALUES, for batches whose arrays would become too large. ``form="rows"`` makes it the form of all batches.
 
 Readers follow a table by its ids, so an id must never become visible after a higher one: a gap that is filled later is
 never read. A sequence gives out ids before the commit, hence writers of one table take turns, by an advisory lock that

@@ -107,8 +107,7 @@ def tracking_conflict(tracking: Tracking) -> IntegrityError:
     """Return the error for a tracking position that is not ahead of the recorded one."""
     msg = (
         f"Notification {tracking.notification_id} of application {tracking.application_name!r} has been processed "
-        "already: "
-        "the recorded tracking position is not behind it. Nothing was written."
+        "already: the recorded tracking position is not behind it. Nothing was written."
     )
     return IntegrityError(msg)
 
