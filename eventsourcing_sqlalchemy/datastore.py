@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from eventsourcing.persistence import InterfaceError, NotSupportedError, PersistenceError, ProgrammingError
@@ -20,9 +21,8 @@ from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource, SharedEngine, lease_engine
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
 from eventsourcing_sqlalchemy.executors import ConnectionExecutor
-from eventsourcing_sqlalchemy.scoped import bind_of, check_idle, session_of
+from eventsourcing_sqlalchemy.scoped import bind_of
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, parse_url
-from eventsourcing_sqlalchemy.tables import missing_tables
 from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction
 from eventsourcing_sqlalchemy.wakeups import CHANNEL, Waiter, payload
 
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.dialects.base import Dialect, Executor
     from eventsourcing_sqlalchemy.settings import OriginatorIDType
-    from eventsourcing_sqlalchemy.tables import TableSpec
 
 __all__ = ["SQLAlchemyDatastore"]
 
 _T = TypeVar("_T")
+
+_numbers = count()
 
 
 class SQLAlchemyDatastore:
@@ -68,6 +69,7 @@ class SQLAlchemyDatastore:
         self._settings = settings or EngineSettings()
         self._lease: EngineLease | None = None
         self._is_closed = False
+        self._number = next(_numbers)
         self._session_maker = session_maker
         self._foreign_dialect: Dialect | None = None
         if session is not None:
@@ -161,6 +163,11 @@ class SQLAlchemyDatastore:
             self._foreign_dialect = dialect_for(dialect.name, dialect.driver)
         return self._foreign_dialect
 
+    @property
+    def has_prepared_connections(self) -> bool:
+        """Whether all connections that :func:`run` uses were opened by an engine of ours."""
+        return self._lease is not None and self.shared.is_ours
+
     def default_schema(self) -> str | None:
         """Return the schema of tables for which none is set; connects when nothing else has yet."""
         engine = self.engine
@@ -194,7 +201,7 @@ class SQLAlchemyDatastore:
         """
         try:
             if self._lease is not None:
-                return self.shared.run(work)
+                return self.shared.run(work, self._number)
             with self._public_connection() as connection:
                 result = work(ConnectionExecutor(connection))
                 if connection is not bind_of(self.scoped_session):
@@ -286,33 +293,6 @@ class SQLAlchemyDatastore:
         return SQLAlchemyDatastore(
             engine=self.engine, application=self.application, originator_id_type=self.originator_id_type
         )
-
-    def missing_tables(self, specs: Sequence[TableSpec]) -> list[TableSpec]:
-        """Return the tables that do not exist; raises ProgrammingError for one of a shape that does not serve."""
-
-        def look(executor: Executor) -> list[TableSpec]:
-            return missing_tables(executor, self.dialect, specs)
-
-        if self.scoped_session is None:
-            return self.run(look, str(specs[0].name))
-        # In the scoped session: another connection might be the same one underneath, and end its transaction.
-        session = session_of(self.scoped_session)
-        was_idle = not session.in_transaction()
-        try:
-            return self.run_in_session(session, look, str(specs[0].name), savepoint=False)
-        finally:
-            if was_idle:
-                session.rollback()  # what looking began, and nobody else
-
-    def make_tables(self, specs: Sequence[TableSpec]) -> None:
-        """Make tables, and their schemas; raises ProgrammingError for a missing right."""
-        subject = str(specs[0].name)
-        if self.scoped_session is not None and not self.dialect.is_server:
-            check_idle(self.scoped_session)
-        self.run(lambda executor: self.dialect.create(executor, specs, self.settings), subject)
-        # An index is not made where another one has its name: a table that was renamed keeps its own. Without it, an
-        # event could be recorded twice.
-        self.run(lambda executor: missing_tables(executor, self.dialect, specs), subject)
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
         """Return the library's exception for an error of SQLAlchemy or a driver, with what to do about it where that

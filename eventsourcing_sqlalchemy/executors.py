@@ -25,8 +25,10 @@ class CursorExecutor(Executor):
         self._connection = connection
         self._cursor = dialect.cursor(connection)
 
-    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
-        if parameters:
+    def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
+        if not prepare:
+            self._dialect.execute_once(self._cursor, statement, parameters)
+        elif parameters:
             self._cursor.execute(statement, parameters)
         else:
             self._cursor.execute(statement)
@@ -47,7 +49,7 @@ class ConnectionExecutor(Executor):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+    def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
         if parameters:
             result = self._connection.exec_driver_sql(statement, tuple(parameters))
         else:

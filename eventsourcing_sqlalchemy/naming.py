@@ -7,6 +7,7 @@ a name is ever run as SQL.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from eventsourcing.persistence import ProgrammingError
@@ -94,6 +95,7 @@ def expand_template(template: str, application: str, variable: str) -> str:
     return template.replace("{application}", application.lower())
 
 
+@lru_cache(maxsize=1024)
 def environment_name(application: str) -> str:
     """Return the name of an application as a shell can export it: upper case, with ``_`` for every character outside
     A-Z, 0-9 and ``_``.

@@ -13,6 +13,8 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
+from eventsourcing_sqlalchemy.borrowing import Borrowed, borrow, served
+from eventsourcing_sqlalchemy.catalog import Catalog
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, sqlstate, translate
 from eventsourcing_sqlalchemy.executors import CursorExecutor
@@ -82,6 +84,7 @@ class SharedEngine:
         self.outlives_connections = self.dialect.outlives_connections(self.engine.url)
         self.leases = 0
         self.wakeups = Wakeups(self)
+        self.catalog = Catalog(can_read_all=self.is_ours and self.dialect.can_describe_all)
 
     def __str__(self) -> str:
         return mask(self.engine.url)
@@ -115,6 +118,7 @@ class SharedEngine:
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine.pool, "reset", self._reset)
         event.listen(engine, "checkin", self._checked_in)
+        self._own_events = self._count_events(engine.pool)
         # Somebody else prepares connections too if there is a creator, or when a listener is added to these.
         self._own_listeners = -1 if creator is not None else len(engine.pool.dispatch.connect)
         return engine
@@ -169,11 +173,23 @@ class SharedEngine:
         else:
             self.dialect.checked_in(connection)
 
+    @staticmethod
+    def _count_events(pool: Pool) -> int:
+        events = pool.dispatch
+        return len(events.checkout) + len(events.checkin) + len(events.reset)
+
+    def _put_back(self, connection: Any, record: Any) -> None:
+        """Do for a borrowed connection what the events do for others."""
+        if self.dialect.in_transaction(connection):
+            self.dialect.rollback(connection)
+        if self._is_disposed or id(connection) in self._outdated:
+            record.invalidate()
+
     # -- use --
 
-    def run(self, work: Callable[[Executor], _T]) -> _T:
+    def run(self, work: Callable[[Executor], _T], caller: Hashable = None) -> _T:
         """Call ``work`` with an executor on a pooled connection that commits every statement by itself, and return its
-        result.
+        result; ``caller`` stands for an application, of which a connection serves a limited number.
 
         Raises ConnectionLostError when the connection broke under way, OperationalError when there was none to be had,
         and otherwise what ``work`` raises.
@@ -181,14 +197,16 @@ class SharedEngine:
         proxy = self._check_out()
         try:
             if self.is_ours:
-                proxy.info[_OURS] = True
-                return work(CursorExecutor(self.dialect, proxy.dbapi_connection))
+                result = work(CursorExecutor(self.dialect, proxy.dbapi_connection))
+                if caller is not None and self.dialect.remembers_tables:
+                    served(proxy, caller)
+                return result
             with self.dialect.autocommit(proxy.dbapi_connection):
                 return work(CursorExecutor(self.dialect, proxy.dbapi_connection))
         except Exception as error:
             if self._is_lost(error, proxy):
                 # All connections that are as old are taken for broken, so that the next try gets a new one.
-                self.engine.pool._invalidate(proxy, error)  # noqa: SLF001 (what SQLAlchemy's own connections call)
+                self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (what SQLAlchemy's own connections call)
                 msg = f"The connection to {self} was lost: {translate(error)}"
                 raise ConnectionLostError(msg) from error
             answers = (PersistenceError, self.engine.dialect.loaded_dbapi.Error)
@@ -205,9 +223,14 @@ class SharedEngine:
         finally:
             proxy.close()
 
-    def _check_out(self) -> PoolProxiedConnection:
+    def _check_out(self) -> PoolProxiedConnection | Borrowed:
+        pool = self.engine.pool
         try:
+            if self.is_ours and not self.settings.pool_pre_ping and self._count_events(pool) == self._own_events:
+                return borrow(pool, self._checked_out, self._put_back)
             proxy = self.engine.raw_connection()
+            if self.is_ours:
+                proxy.info[_OURS] = True
             while not self.is_ours and not self._is_usable(proxy):
                 # No event of ours looks at the connections of a pool that is not ours.
                 proxy.invalidate()
@@ -251,7 +274,7 @@ class SharedEngine:
             f"(SQLALCHEMY_POOL_SIZE={size}, SQLALCHEMY_MAX_OVERFLOW={overflow})"
         )
 
-    def _is_lost(self, error: Exception, proxy: PoolProxiedConnection) -> bool:
+    def _is_lost(self, error: Exception, proxy: PoolProxiedConnection | Borrowed) -> bool:
         if not self.dialect.is_server:
             return False
         if (sqlstate(error) or "").startswith(_LOST):

@@ -8,7 +8,7 @@ used a second time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
@@ -21,7 +21,7 @@ from sqlalchemy_utils import UUIDType
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName, quote
 
 if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.dialects.base import Dialect, Executor, TableShape
+    from eventsourcing_sqlalchemy.dialects.base import TableShape
     from eventsourcing_sqlalchemy.settings import OriginatorIDType
 
 __all__ = ["TableKind", "TableSpec", "missing_tables"]
@@ -118,11 +118,10 @@ _UNIQUE: Final[dict[TableKind, frozenset[str]]] = {
 }
 
 
-def missing_tables(executor: Executor, dialect: Dialect, specs: Sequence[TableSpec]) -> list[TableSpec]:
-    """Return the tables that do not exist; raises ProgrammingError for one that exists with a shape that does not
-    serve.
+def missing_tables(specs: Sequence[TableSpec], shapes: Mapping[TableName, TableShape]) -> list[TableSpec]:
+    """Return the tables that do not exist, given the shapes of those that do; raises ProgrammingError for one whose
+    shape does not serve.
     """
-    shapes = dialect.describe(executor, [spec.name for spec in specs])
     for spec in specs:
         if spec.name in shapes:
             _verify(spec, shapes[spec.name])

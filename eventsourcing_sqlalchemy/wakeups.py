@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing_sqlalchemy.listener import ListenThread
 from eventsourcing_sqlalchemy.locks import Lock
+from eventsourcing_sqlalchemy.watching import WatchThread
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.base import Executor
@@ -39,7 +40,7 @@ CHANNEL: Final = "eventsourcing_sqlalchemy"
 POLL_WHEN_LISTENING: Final = 1.0
 POLL_WHEN_DEAF: Final = 0.1
 
-_NOTIFY_INTERVAL: Final = 0.005
+_NOTIFY_INTERVAL: Final = 0.01
 _NOTIFIER_IDLE: Final = 1.0
 _JOIN_TIMEOUT: Final = 5.0
 _MAX_KEYS_PER_PAYLOAD: Final = 400  # of 17 bytes each, under PostgreSQL's 8000
@@ -82,7 +83,7 @@ class Wakeups:
     def __init__(self, shared: SharedEngine) -> None:
         self._shared = shared
         self._can_notify = shared.dialect.can_notify
-        self._notify_statement = shared.dialect.notify_statement
+        self._notify_statement = shared.dialect.notify_alone_statement
         self._is_private = not shared.outlives_connections
         self._start()
         _all.add(self)
@@ -91,7 +92,7 @@ class Wakeups:
         # The lock guards the fields below, for operations in memory only.
         self._lock = Lock()
         self._waiters: dict[int, set[Waiter]] = {}
-        self._listening: ListenThread | None = None
+        self._listening: ListenThread | WatchThread | None = None
         self._is_deaf = False
         self.abandoned: deque[Waiter] = deque()
         self._pending: set[int] = set()
@@ -120,15 +121,21 @@ class Wakeups:
             self._waiters.setdefault(key, set()).add(waiter)
             if self._listening is not None and self._listening.is_deaf:
                 self._is_deaf = True
-            if self._can_notify and self._listening is None and not self._is_deaf:
-                shared = self._shared
-                started = self._listening = ListenThread(self, CHANNEL, shared.engine, shared.dialect, shared.settings)
+            if self._listening is None and not self._is_deaf:
+                started = self._listening = self._make_listener()
             listening = self._listening
         if started is not None:
             started.start_or_give_up()
         if listening is not None:
             listening.ready.wait(self._shared.settings.connect_timeout)
         return waiter
+
+    def _make_listener(self) -> ListenThread | WatchThread | None:
+        shared = self._shared
+        if self._can_notify:
+            return ListenThread(self, CHANNEL, shared.engine, shared.dialect, shared.settings)
+        look = shared.dialect.watch(shared.engine.url)
+        return None if look is None else WatchThread(self, look)
 
     def leave(self, waiter: Waiter) -> None:
         """Forget a waiter, and end the listening with the last one."""
@@ -177,7 +184,8 @@ class Wakeups:
         """Wake the subscriptions of this process, and soon those of others, because events were committed."""
         if self._waiters:
             self.wake((key,))
-        if not self._can_notify:
+        # What is pending is told later than now, so this event is told with it.
+        if not self._can_notify or (key in self._pending and self._notifier is not None):
             return
         with self._lock:
             self._pending.add(key)

@@ -61,24 +61,28 @@ def assert_in_order(calls: Iterable[list[int]], read: Sequence[int]) -> None:
     assert not mixed, f"interleaved: {mixed[:3]}"
 
 
+def _writers(recorder: SQLAlchemyProcessRecorder) -> list[Any]:
+    return [recorder._writer, recorder._session_writer]  # noqa: SLF001 (users have no way to choose)
+
+
 def write_in_rows(recorder: SQLAlchemyProcessRecorder) -> None:
     """Let a recorder on PostgreSQL use its other insert form, a transaction of a lock and rows."""
-    writer: Any = recorder._writer  # noqa: SLF001 (users have no way to choose)
-    assert writer.form == "statement"
-    writer.form = "rows"
+    for writer in _writers(recorder):
+        assert writer.form == "statement"
+        writer.form = "rows"
 
 
 def write_without_lock(recorder: SQLAlchemyProcessRecorder) -> None:
     """Take the writer lock out of the statements of a recorder on PostgreSQL: what proves that a test needs it."""
-    writer: Any = recorder._writer  # noqa: SLF001 (as above)
-    locking = {
-        name: value
-        for name, value in vars(writer).items()
-        if isinstance(value, str) and "pg_advisory_xact_lock" in value
-    }
-    assert locking
-    for name, value in locking.items():
-        setattr(writer, name, value.replace("pg_advisory_xact_lock", "pg_catalog.int8abs"))
+    for writer in _writers(recorder):
+        locking = {
+            name: value
+            for name, value in vars(writer).items()
+            if isinstance(value, str) and "pg_advisory_xact_lock" in value
+        }
+        assert locking
+        for name, value in locking.items():
+            setattr(writer, name, value.replace("pg_advisory_xact_lock", "pg_catalog.int8abs"))
 
 
 def write_mixed_batches(recorder: SQLAlchemyProcessRecorder, calls: int, seed: int) -> list[list[int]]:

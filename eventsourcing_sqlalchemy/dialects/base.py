@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
     from eventsourcing_sqlalchemy.tables import TableSpec
 
-__all__ = ["Dialect", "EventWriter", "Executor", "Listener", "TableShape"]
+__all__ = ["Batch", "Dialect", "EventWriter", "Executor", "Listener", "TableShape"]
 
 
 class Executor(Protocol):
     """Runs SQL, either on a cursor of our own or on the connection of a session that the user opened."""
 
-    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
-        """Run a statement and return all its rows, or an empty sequence when it returns none."""
+    def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
+        """Run a statement and return all its rows, or an empty sequence when it returns none.
+
+        Without ``prepare``, the server plans it each time, for the parameters that it has then.
+        """
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each row of parameters."""
@@ -48,17 +51,35 @@ class TableShape:
     """What makes it unfit in ways that only this database has."""
 
 
+@dataclass(slots=True)
+class Batch:
+    """What one call writes, checked, and packed as it is sent."""
+
+    events: Sequence[StoredEvent]
+    tracking: Tracking | None
+    size: int
+    """How many bytes the states have together."""
+    needs_transaction: bool
+    """Whether it takes more than one statement, so that the caller must begin and commit around it."""
+    can_join: bool
+    """Whether it can be written in one statement with others."""
+    columns: tuple[Any, ...] = ()
+    """The values, in a form that only its writer knows."""
+
+
 class EventWriter(ABC):
     """Writes to the tables of one recorder; its statements are rendered once."""
 
     @abstractmethod
-    def needs_transaction(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> bool:
-        """Return whether :func:`write` runs more than one statement, so that the caller must begin and commit around
-        it.
-        """
+    def pack(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> Batch:
+        """Return a batch; raises DataError for a value that cannot be stored as it is."""
 
     @abstractmethod
-    def write(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+    def join(self, batches: Sequence[Batch]) -> Batch:
+        """Return one batch of the events of several without tracking, in their order."""
+
+    @abstractmethod
+    def write(self, executor: Executor, batch: Batch) -> list[int]:
         """Write events, and move a tracking position forward, at once; return the ids in the order of the events.
 
         Takes the writer lock of the table and holds it until the transaction ends, so that ids become visible in their
@@ -88,6 +109,8 @@ class Dialect(ABC):
     """The drivers that work, the default one first, each with the command that installs it."""
     is_server: ClassVar[bool]
     """Whether there is a connection to a server, which can break."""
+    remembers_tables: ClassVar[bool] = False
+    """Whether a connection costs the server memory for each table that it has ever used."""
     identifier_limit: ClassVar[int | None]
     """The most bytes that a name may have; None without a limit."""
     has_schemas: ClassVar[bool]
@@ -165,6 +188,10 @@ class Dialect(ABC):
         """Return a cursor of a DBAPI connection."""
         return connection.cursor()
 
+    def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
+        """Run a statement on a cursor without preparing it."""
+        cursor.execute(statement, parameters)
+
     @abstractmethod
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         """Run several statements on a DBAPI connection in one transaction, and in one round trip if it can."""
@@ -222,6 +249,13 @@ class Dialect(ABC):
     def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
         """Return the shapes of those tables that exist."""
 
+    can_describe_all: ClassVar[bool] = False
+    """Whether the shapes of all tables can be had with one query, for little more than those of a few."""
+
+    def describe_all(self, executor: Executor) -> dict[TableName, TableShape]:
+        """Return the shapes of all tables that could be an application's, by the ends of their names."""
+        raise NotImplementedError
+
     @abstractmethod
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
         """Make tables, and their schemas, that do not exist; safe when many processes do so at once."""
@@ -235,9 +269,10 @@ class Dialect(ABC):
         tracking: TableName | None,
         originator_id_type: OriginatorIDType,
         settings: EngineSettings,
+        is_prepared: bool,
     ) -> EventWriter:
         """Return the writer for a recorder; ``ordered`` events have ids and a writer lock, others (snapshots) have
-        neither.
+        neither. It may rely on what :func:`connected` did if ``is_prepared``.
         """
 
     @abstractmethod
@@ -255,10 +290,19 @@ class Dialect(ABC):
     # -- wake-ups --
 
     notify_statement: ClassVar[str] = ""
+    """Notifies when the transaction commits that it is run in. Parameters: channel, payload."""
+    notify_alone_statement: ClassVar[str] = ""
+    """The same for a transaction of its own, which need not be on the disk when it ends."""
 
     def listen(self, connection: Any, channel: str) -> Listener | None:
         """Start to listen on a DBAPI connection, which the caller closes; None when wake-ups cannot be heard through
         it.
+        """
+        return None
+
+    def watch(self, url: URL) -> Callable[[], Hashable] | None:
+        """Return a function whose result changes when anybody has committed, and which costs next to nothing; None
+        where there is none.
         """
         return None
 

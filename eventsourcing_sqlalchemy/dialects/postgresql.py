@@ -16,7 +16,8 @@ from uuid import UUID
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, Listener, TableShape
-from eventsourcing_sqlalchemy.dialects.postgresql_catalog import INSUFFICIENT_PRIVILEGE, create, describe
+from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BinaryArrays, TextArrays
+from eventsourcing_sqlalchemy.dialects.postgresql_catalog import INSUFFICIENT_PRIVILEGE, create, describe, describe_all
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, milliseconds, uuid_of_int
@@ -49,6 +50,7 @@ class PostgreSQLDialect(Dialect):
         "pg8000": "pip install pg8000",
     }
     is_server = True
+    remembers_tables = True
     identifier_limit = 63
     has_schemas = True
     placeholder = "%s"
@@ -56,6 +58,8 @@ class PostgreSQLDialect(Dialect):
     # Drivers send and receive states as hexadecimal text, and PostgreSQL handles at most 1 GiB at once.
     max_event_bytes = 480 * 2**20
     notify_statement = "SELECT pg_notify(%s, %s)"
+    # What only wakes somebody need not wait for the disk, nor make those wait who write events.
+    notify_alone_statement = f"SELECT set_config('synchronous_commit', 'off', true), {notify_statement[7:]}"
     remedies: ClassVar = {
         "42P01": "Set CREATE_TABLE=yes, or create it beforehand",
         "3F000": "Set CREATE_TABLE=yes, or create it beforehand",
@@ -80,6 +84,8 @@ class PostgreSQLDialect(Dialect):
             "pool_size": settings.pool_size,
             "max_overflow": settings.max_overflow,
             "pool_timeout": settings.pool_timeout,
+            # The connection that was used last: its server process has everything at hand.
+            "pool_use_lifo": True,
             "pool_recycle": settings.pool_recycle,
             "pool_pre_ping": settings.pool_pre_ping,
         }
@@ -164,6 +170,9 @@ class PostgreSQLDialect(Dialect):
     def cursor(self, connection: Any) -> Any:
         return self._driver.cursor(connection)
 
+    def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
+        self._driver.execute_once(cursor, statement, parameters)
+
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         self._driver.run_script(connection, ";\n".join(statements))
 
@@ -232,6 +241,11 @@ class PostgreSQLDialect(Dialect):
     def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
         return describe(executor, tables)
 
+    can_describe_all = True
+
+    def describe_all(self, executor: Executor) -> dict[TableName, TableShape]:
+        return describe_all(executor)
+
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
         create(executor, specs, max(settings.lock_timeout or 0.0, _MIN_DDL_LOCK_TIMEOUT))
 
@@ -243,15 +257,19 @@ class PostgreSQLDialect(Dialect):
         tracking: TableName | None,
         originator_id_type: OriginatorIDType,
         settings: EngineSettings,
+        is_prepared: bool,
     ) -> EventWriter:
+        bind = self.bind_originator_id(originator_id_type)
+        binary = is_prepared and self._driver.takes_binary_arrays
         return PostgreSQLEventWriter(
             events=self.render(events) if events else None,
             lock_key=events.key if events and ordered else None,
             tracking=self.render(tracking) if tracking else None,
             originator_id_type=originator_id_type,
-            bind_originator_id=self.bind_originator_id(originator_id_type),
+            bind_originator_id=bind,
             lock_timeout=milliseconds(settings.lock_timeout),
             max_event_bytes=self.max_event_bytes,
+            arrays=BinaryArrays(bind, originator_id_type) if binary else TextArrays(bind),
         )
 
     def bind_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[UUID | str], Any]:

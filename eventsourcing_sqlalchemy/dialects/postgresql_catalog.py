@@ -21,14 +21,29 @@ INSUFFICIENT_PRIVILEGE = "42501"
 
 def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
     """Return the shapes of those tables that exist."""
-    by_name = {(table.schema, table.name): table for table in tables}
+    schemas, names = [table.schema or "" for table in tables], [table.name for table in tables]
+    conditions = "n.nspname = %s AND c.relname = %s"
+    if len(tables) > 1:
+        conditions = f"n.nspname IN ({_placeholders(schemas)}) AND c.relname IN ({_placeholders(names)})"
+    wanted = set(tables)
+    # A plan for any parameters would read the whole catalog.
+    found = _shapes(executor.fetch(_DESCRIBE.format(conditions=conditions), [*schemas, *names] * 2, prepare=False))
+    return {table: shape for table, shape in found.items() if table in wanted}
+
+
+def describe_all(executor: Executor) -> dict[TableName, TableShape]:
+    """Return the shapes of all tables whose names end as those of applications do."""
+    return _shapes(executor.fetch(_DESCRIBE.format(conditions="c.relname ~ '(events|snapshots|tracking)$'")))
+
+
+def _placeholders(values: Sequence[str]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _shapes(rows: Sequence[Sequence[str]]) -> dict[TableName, TableShape]:
     shapes: dict[TableName, TableShape] = {}
-    rows = executor.fetch(
-        _DESCRIBE.format(relations=" OR ".join(["(n.nspname = %s AND c.relname = %s)"] * len(tables))),
-        [part for table in tables for part in (table.schema, table.name)] * 2,
-    )
     for schema, name, column, column_type in rows:
-        shape = shapes.setdefault(by_name[schema, name], TableShape())
+        shape = shapes.setdefault(TableName(schema, name), TableShape())
         if column_type is None:
             shape.unique.append(frozenset(column.split(",")))
         else:
@@ -90,7 +105,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND ({relations})
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {conditions}
 UNION ALL
 SELECT n.nspname, c.relname,
   (
@@ -101,5 +116,5 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
-WHERE {relations}
+WHERE {conditions}
 """

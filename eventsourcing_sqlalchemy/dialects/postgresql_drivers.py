@@ -4,7 +4,13 @@ statements.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, ClassVar, Literal, cast
+from weakref import WeakKeyDictionary
+
+from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BINARY_ARRAYS, BinaryArray
+from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatements, preparing_cursor
 
 __all__ = ["Driver", "driver_for"]
 
@@ -14,7 +20,9 @@ class Driver:
 
     can_listen: ClassVar[bool] = False
     prepares: ClassVar[bool] = False
-    """Whether the driver prepares statements on the server by itself."""
+    """Whether statements can be prepared on the server."""
+    takes_binary_arrays: ClassVar[bool] = False
+    """Whether a connection takes a :class:`BinaryArray`, once :func:`connected` has told it how."""
     looks_for_hstore: ClassVar[bool] = False
     """Whether SQLAlchemy looks for an extension at each connection unless it is told not to."""
     escapes_percent_in_quotes: ClassVar[bool] = True
@@ -30,7 +38,7 @@ class Driver:
         return {"connect_timeout": max(1, round(connect_timeout))}
 
     def connected(self, connection: Any, connect_timeout: float) -> None:
-        """Lift that limit where it would hold for statements too."""
+        """Lift that limit where it would hold for statements too, and teach the connection what it is to take."""
 
     def fileno(self, connection: Any) -> int | None:
         """Return the descriptor of the socket, or None when the driver does not show it."""
@@ -50,6 +58,10 @@ class Driver:
     def cursor(self, connection: Any) -> Any:
         """Return a cursor, one that reads in the binary format where the driver can."""
         return connection.cursor()
+
+    def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
+        """Run a statement on a cursor of :func:`cursor` without preparing it."""
+        cursor.execute(statement, parameters)
 
     def encoding(self, connection: Any) -> str | None:
         """Return the encoding that the driver itself uses, or None when it follows the server."""
@@ -71,7 +83,26 @@ class Driver:
 
 class Psycopg2(Driver):
     can_listen = True
+    prepares = True
     looks_for_hstore = True
+
+    def __init__(self) -> None:
+        self._prepared: WeakKeyDictionary[Any, PreparedStatements] = WeakKeyDictionary()
+
+    def prepare(self, connection: Any, mode: Literal["on", "off"]) -> None:
+        if mode == "on":
+            self._prepared[connection] = PreparedStatements()
+
+    def cursor(self, connection: Any) -> Any:
+        statements = self._prepared.get(connection)
+        if statements is None:
+            return connection.cursor()
+        cursor = connection.cursor(cursor_factory=preparing_cursor())
+        cursor.statements = statements
+        return cursor
+
+    def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
+        getattr(cursor, "execute_once", cursor.execute)(statement, parameters)
 
     def fileno(self, connection: Any) -> int | None:
         return int(connection.fileno())
@@ -102,6 +133,11 @@ class Psycopg2(Driver):
 class Psycopg(Driver):
     can_listen = True
     prepares = True
+    takes_binary_arrays = True
+
+    def connected(self, connection: Any, connect_timeout: float) -> None:
+        for cls, dumper in _binary_dumpers():
+            connection.adapters.register_dumper(cls, dumper)
 
     def fileno(self, connection: Any) -> int | None:
         return int(connection.fileno())
@@ -118,6 +154,9 @@ class Psycopg(Driver):
 
     def cursor(self, connection: Any) -> Any:
         return connection.cursor(binary=True)
+
+    def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
+        cursor.execute(statement, parameters or None, prepare=False)
 
     def reset(self, connection: Any, encoding: str | None) -> None:
         from psycopg.rows import tuple_row  # noqa: PLC0415 (the driver is an extra)
@@ -154,6 +193,19 @@ class Pg8000(Driver):
     def backend_pid(self, connection: Any) -> int | None:
         # Process id and secret key; a pooler that tells nothing is one too.
         return int.from_bytes((connection._backend_key_data or b"")[:4], "big")  # noqa: SLF001 (as above)
+
+
+@cache
+def _binary_dumpers() -> tuple[tuple[type[BinaryArray], type[Any]], ...]:
+    from psycopg import adapt, pq  # noqa: PLC0415 (the driver is an extra)
+
+    class AsIs(adapt.Dumper):
+        format = pq.Format.BINARY
+
+        def dump(self, obj: Any) -> bytes:
+            return cast("bytes", obj)
+
+    return tuple((cls, type(cls.__name__, (AsIs,), {"oid": cls.oid})) for cls in BINARY_ARRAYS)
 
 
 _DRIVERS: dict[str, type[Driver]] = {"psycopg2": Psycopg2, "psycopg": Psycopg, "pg8000": Pg8000}

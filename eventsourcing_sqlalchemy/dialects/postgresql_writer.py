@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from eventsourcing_sqlalchemy.dialects.base import EventWriter, Executor
+from eventsourcing_sqlalchemy.dialects.base import Batch, EventWriter, Executor
 from eventsourcing_sqlalchemy.dialects.values import check_events, check_tracking, tracking_conflict
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import StoredEvent, Tracking
+
+    from eventsourcing_sqlalchemy.dialects.postgresql_arrays import Arrays
 
 # Arrays are written as text and parsed by the server, which is fast for small states and needs many times their size in
 # memory for large ones.
@@ -45,9 +47,11 @@ class PostgreSQLEventWriter(EventWriter):
         bind_originator_id: Callable[[UUID | str], str],
         lock_timeout: str,
         max_event_bytes: int,
+        arrays: Arrays,
         form: Literal["statement", "rows"] = "statement",
     ) -> None:
         self.form = form
+        self._arrays = arrays
         self._bind_originator_id = bind_originator_id
         self._max_event_bytes = max_event_bytes
         self._ordered = lock_key is not None
@@ -80,29 +84,45 @@ class PostgreSQLEventWriter(EventWriter):
             )
         self._insert_tracking = f"WITH {settings} {upsert}"
 
-    def needs_transaction(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> bool:
-        return bool(events) and not self._in_one_statement(check_events(events, self._max_event_bytes))
-
-    def write(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
+    def pack(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> Batch:
         size = check_events(events, self._max_event_bytes)
         if tracking is not None:
             check_tracking(tracking)
+        if not self._in_one_statement(size):
+            return Batch(events, tracking, size, needs_transaction=True, can_join=False)
+        columns, can_join = self._arrays.pack(events), tracking is None and self._ordered
+        return Batch(events, tracking, size, needs_transaction=False, can_join=can_join, columns=columns)
+
+    def join(self, batches: Sequence[Batch]) -> Batch:
+        return Batch(
+            [event for batch in batches for event in batch.events],
+            None,
+            sum(batch.size for batch in batches),
+            needs_transaction=False,
+            can_join=True,
+            columns=self._arrays.join([batch.columns for batch in batches]),
+        )
+
+    def write(self, executor: Executor, batch: Batch) -> list[int]:
+        events, tracking = batch.events, batch.tracking
         if not events:
             if tracking is not None:
                 self._write_tracking(executor, tracking)
             return []
-        if not self._in_one_statement(size):
+        if batch.needs_transaction:
             return self._write_rows(executor, events, tracking)
-        arrays = self._arrays(events)
+        arrays = self._arrays.parameters(batch.columns, len(events))
         if tracking is None:
             rows = executor.fetch(self._insert, arrays)
             # RETURNING promises no order; ORDER BY fixes the order in which ids are given out.
-            return sorted(row[0] for row in rows)
+            return sorted([row[0] for row in rows])
         ids = sorted(
-            row[0]
-            for row in executor.fetch(
-                self._insert_with_tracking, [tracking.application_name, tracking.notification_id, *arrays]
-            )
+            [
+                row[0]
+                for row in executor.fetch(
+                    self._insert_with_tracking, (tracking.application_name, tracking.notification_id, *arrays)
+                )
+            ]
         )
         if not ids:
             raise tracking_conflict(tracking)
@@ -137,20 +157,6 @@ class PostgreSQLEventWriter(EventWriter):
             rows = executor.fetch(self._insert_rows + ", ".join(values) + self._returning, parameters)
             ids += sorted(row[0] for row in rows)
         return ids
-
-    def _arrays(self, events: Sequence[StoredEvent]) -> tuple[str, str, str, str]:
-        """Return the four columns as array literals, which all drivers send as they are."""
-        bind = self._bind_originator_id
-        return (
-            "{" + ",".join([_array_text(bind(event.originator_id)) for event in events]) + "}",
-            "{" + ",".join([str(int(event.originator_version)) for event in events]) + "}",
-            "{" + ",".join([_array_text(event.topic) for event in events]) + "}",
-            '{"\\\\x' + '","\\\\x'.join([bytes(event.state).hex() for event in events]) + '"}',
-        )
-
-
-def _array_text(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _pieces(state: bytes) -> list[bytes]:

@@ -104,6 +104,7 @@ class SQLiteDialect(Dialect):
         return options | {
             "pool_size": settings.pool_size,
             "max_overflow": settings.max_overflow,
+            "pool_use_lifo": True,
             "pool_recycle": settings.pool_recycle,
         }
 
@@ -125,6 +126,13 @@ class SQLiteDialect(Dialect):
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
+
+    def watch(self, url: URL) -> Callable[[], Hashable] | None:
+        if is_memory(url) or (url.database or "").startswith("file:"):
+            return None
+        path = Path(url.database or "").resolve()
+        log = path.with_name(f"{path.name}-wal")
+        return lambda: (_stamp(path), _stamp(log))
 
     def is_stale(self, connection: Any) -> bool:
         return False
@@ -252,6 +260,7 @@ class SQLiteDialect(Dialect):
         tracking: TableName | None,
         originator_id_type: OriginatorIDType,
         settings: EngineSettings,
+        is_prepared: bool,
     ) -> EventWriter:
         return SQLiteEventWriter(
             events=self.render(events) if events else None,
@@ -279,6 +288,14 @@ def _check_case(executor: Executor, table: TableName) -> None:
             "Choose a name or a SQLALCHEMY_TABLE_PREFIX that differs in more than capitals."
         )
         raise ProgrammingError(msg)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _uuid_as_bytes(originator_id: UUID | str) -> bytes:

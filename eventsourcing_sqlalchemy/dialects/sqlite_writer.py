@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from eventsourcing_sqlalchemy.dialects.base import EventWriter, Executor
+from eventsourcing_sqlalchemy.dialects.base import Batch, EventWriter, Executor
 from eventsourcing_sqlalchemy.dialects.values import check_events, check_tracking, tracking_conflict
 
 if TYPE_CHECKING:
@@ -32,33 +32,56 @@ class SQLiteEventWriter(EventWriter):
         self._max_event_bytes = max_event_bytes
         self._ordered = ordered
         self._insert = f"INSERT INTO {events} (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?)"
+        self._insert_returning = f"{self._insert} RETURNING id"
         self._insert_tracking = (
             f"INSERT INTO {tracking} AS x (application_name, notification_id) VALUES (?, ?) "
             "ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id "
             "WHERE x.notification_id < excluded.notification_id RETURNING 1"
         )
 
-    def needs_transaction(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> bool:
-        return len(events) + (tracking is not None) > 1
-
-    def write(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
-        check_events(events, self._max_event_bytes)
+    def pack(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> Batch:
+        size = check_events(events, self._max_event_bytes)
         if tracking is not None:
             check_tracking(tracking)
+        bind = self._bind_originator_id
+        rows = [(bind(event.originator_id), event.originator_version, event.topic, event.state) for event in events]
+        return self._batch(events, tracking, size, rows)
+
+    def join(self, batches: Sequence[Batch]) -> Batch:
+        events = [event for batch in batches for event in batch.events]
+        rows = [row for batch in batches for row in batch.columns]
+        return self._batch(events, None, sum(batch.size for batch in batches), rows)
+
+    def write(self, executor: Executor, batch: Batch) -> list[int]:
+        tracking, rows = batch.tracking, batch.columns
         if tracking is not None and not executor.fetch(
             self._insert_tracking, (tracking.application_name, tracking.notification_id)
         ):
             raise tracking_conflict(tracking)
-        if not events:
+        if not rows:
             return []
-        bind = self._bind_originator_id
-        rows = [(bind(event.originator_id), event.originator_version, event.topic, event.state) for event in events]
         if not self._ordered:
             executor.run_many(self._insert, rows)
             return []
         if len(rows) == 1:
-            return [executor.fetch(f"{self._insert} RETURNING id", rows[0])[0][0]]
+            return [executor.fetch(self._insert_returning, rows[0])[0][0]]
         executor.run_many(self._insert, rows)
         # Within one transaction nobody else gets an id, and each is one more than the last.
         last: int = executor.fetch("SELECT last_insert_rowid()")[0][0]
         return list(range(last - len(rows) + 1, last + 1))
+
+    def _batch(
+        self,
+        events: Sequence[StoredEvent],
+        tracking: Tracking | None,
+        size: int,
+        rows: Sequence[tuple[Any, ...]],
+    ) -> Batch:
+        return Batch(
+            events,
+            tracking,
+            size,
+            needs_transaction=len(rows) + (tracking is not None) > 1,
+            can_join=tracking is None and self._ordered,
+            columns=tuple(rows),
+        )

@@ -11,6 +11,7 @@ from eventsourcing.persistence import AggregateRecorder, IntegrityError, Operati
 
 from eventsourcing_sqlalchemy import statements
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
+from eventsourcing_sqlalchemy.group_commit import MAX_BYTES, MAX_ROWS, GroupCommit
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, check_identifier
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.base import Executor
+    from eventsourcing_sqlalchemy.dialects.base import Batch, Executor
     from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 
 __all__ = ["SQLAlchemyAggregateRecorder"]
@@ -104,9 +105,9 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         """Write events in a session's transaction and return their ids; may be overridden."""
         if not stored_events:
             return []
-        ids = self.datastore.run_in_session(
-            session, lambda executor: self._writer.write(executor, stored_events, None), self._subject
-        )
+        writer = self._session_writer
+        batch = writer.pack(stored_events, None)
+        ids = self.datastore.run_in_session(session, lambda executor: writer.write(executor, batch), self._subject)
         self._wrote_in_session(session)
         return ids
 
@@ -114,45 +115,60 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         """Do what follows from having written, when the session commits."""
 
     def _append(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
-        """Write on a connection of our own.
-
-        When the connection breaks, nobody knows whether the commit took place, and it may still: the old server process
-        may be about to commit. So the same events are written once more. The unique index lets one of the two win, and
-        if it is the first, what it wrote is compared.
-        """
+        """Write on a connection of our own."""
+        batch = self._writer.pack(stored_events, tracking)
+        if batch.can_join and batch.size <= MAX_BYTES and len(stored_events) <= MAX_ROWS:
+            return self._group_commit.append(self, batch)
         try:
-            return self._write_once(stored_events, tracking)
+            return self.write_batch(batch)
         except ConnectionLostError:
-            try:
-                return self._write_once(stored_events, tracking)
-            except IntegrityError:
-                ids = self._ids_if_recorded(stored_events, tracking)
-                if ids is None:
-                    raise
-                return ids
-            except OperationalError as error:
-                msg = (
-                    f"{self._subject}: the connection was lost and it is not known whether the events were recorded: "
-                    f"{error}"
-                )
-                raise ConnectionLostError(msg) from error
+            return self.write_batch_again(batch)
 
-    def _write_once(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
-        writer, dialect = self._writer, self.datastore.dialect
-        with dialect.writing(self.datastore.settings.lock_timeout or 0.0):
-            if not writer.needs_transaction(stored_events, tracking):
-                return self.datastore.run(
-                    lambda executor: writer.write(executor, stored_events, tracking), self._subject
-                )
+    @cached_property
+    def _group_commit(self) -> GroupCommit:
+        return GroupCommit()
+
+    def join_batches(self, batches: Sequence[Batch]) -> Batch:
+        """Return one batch of all events in their order; see :class:`BatchRecorder`."""
+        return self._writer.join(batches)
+
+    def write_batch(self, batch: Batch) -> list[int]:
+        """Write a batch, whole or not at all, and return the ids in the order of its events."""
+        writer, datastore = self._writer, self.datastore
+        dialect, settings = datastore.dialect, datastore.settings
+        with dialect.writing(settings.lock_timeout or 0.0):
+            if not batch.needs_transaction:
+                return datastore.run(lambda executor: writer.write(executor, batch), self._subject)
 
             def write(executor: Executor) -> list[int]:
                 # An error leaves the transaction open; it is rolled back when the connection goes back to the pool.
-                dialect.begin(executor, self.datastore.settings)
-                ids = writer.write(executor, stored_events, tracking)
+                dialect.begin(executor, settings)
+                ids = writer.write(executor, batch)
                 executor.fetch("COMMIT")
                 return ids
 
-            return self.datastore.run(write, self._subject)
+            return datastore.run(write, self._subject)
+
+    def write_batch_again(self, batch: Batch) -> list[int]:
+        """Make sure that a batch is written when the connection broke while it was.
+
+        Nobody knows whether the commit took place, and it may still: the old server process may be about to commit. So
+        the same events are written once more. The unique index lets one of the two win, and if it is the first, what it
+        wrote is compared.
+        """
+        try:
+            return self.write_batch(batch)
+        except IntegrityError:
+            ids = self._ids_if_recorded(batch.events, batch.tracking)
+            if ids is None:
+                raise
+            return ids
+        except OperationalError as error:
+            msg = (
+                f"{self._subject}: the connection was lost and it is not known whether the events were recorded: "
+                f"{error}"
+            )
+            raise ConnectionLostError(msg) from error
 
     def _ids_if_recorded(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int] | None:
         """Return the ids of these very events, or None unless all of them are recorded with the same topic and
@@ -185,16 +201,24 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         """
         parameters: list[Any] = [self._bind_id(originator_id)]
         parameters += [value for value in (gt, lte, limit) if value is not None]
-        statement = statements.select_events(
-            self._rendered_events,
-            self.datastore.dialect.placeholder,
-            gt=gt is not None,
-            lte=lte is not None,
-            desc=desc,
-            limit=limit is not None,
-        )
+        form = (gt is not None, lte is not None, desc, limit is not None)
+        statement = self._select_events_statements.get(form)
+        if statement is None:
+            statement = self._select_events_statements[form] = statements.select_events(
+                self._rendered_events,
+                self.datastore.dialect.placeholder,
+                gt=gt is not None,
+                lte=lte is not None,
+                desc=desc,
+                limit=limit is not None,
+            )
         rows = self.datastore.fetch(statement, parameters, self._subject)
         return to_stored_events(originator_id, rows)
+
+    @cached_property
+    def _select_events_statements(self) -> dict[tuple[bool, bool, bool, bool], str]:
+        """Those that have been asked for; at most 16."""
+        return {}
 
     @cached_property
     def _rendered_events(self) -> str:

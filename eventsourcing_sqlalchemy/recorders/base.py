@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventsourcing.persistence import NotSupportedError, Recorder
 
+from eventsourcing_sqlalchemy import provisioning
 from eventsourcing_sqlalchemy.naming import TableName, check_identifier
 from eventsourcing_sqlalchemy.tables import TableSpec
 
@@ -47,10 +48,12 @@ class SQLAlchemyRecorder(Recorder):
         Safe when many processes call it at once. Raises ProgrammingError for a table of another shape and for a missing
         right.
         """
-        missing = self.datastore.missing_tables(self._tables)
+        if not self._tables:
+            return
+        missing = provisioning.find_missing(self.datastore, self._tables)
         if missing:
             self._check_missing(missing)
-            self.datastore.make_tables(missing)
+            provisioning.make(self.datastore, missing)
 
     def _check_missing(self, missing: list[TableSpec]) -> None:
         """Raise ProgrammingError when these tables should not be made."""
@@ -82,7 +85,15 @@ class SQLAlchemyRecorder(Recorder):
 
     @cached_property
     def _writer(self) -> EventWriter:
-        """What writes to the tables of this recorder."""
+        """What writes to the tables of this recorder on connections of its own."""
+        return self._make_writer(is_prepared=self.datastore.has_prepared_connections)
+
+    @cached_property
+    def _session_writer(self) -> EventWriter:
+        """What writes to the tables of this recorder in sessions, whose connections may come from anywhere."""
+        return self._make_writer(is_prepared=False)
+
+    def _make_writer(self, *, is_prepared: bool) -> EventWriter:
         names = {spec.kind: spec.name for spec in self._tables}
         return self.datastore.dialect.writer(
             events=names.get("events") or names.get("snapshots"),
@@ -90,6 +101,7 @@ class SQLAlchemyRecorder(Recorder):
             tracking=names.get("tracking"),
             originator_id_type=self.datastore.originator_id_type,
             settings=self.datastore.settings,
+            is_prepared=is_prepared,
         )
 
     @cached_property

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from eventsourcing_sqlalchemy.dialects.base import Batch
     from eventsourcing_sqlalchemy.tables import TableSpec
 
 __all__ = ["SQLAlchemyTrackingRecorder"]
@@ -66,25 +67,26 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
             with self.transaction(commit=True) as session:
                 self._insert_tracking(session, tracking)
             return
+        batch = self._writer.pack((), tracking)
         try:
-            self._track(tracking)
+            self._track(batch)
         except ConnectionLostError:
             # Whether the position was recorded is not known. If it was, this is the same position.
             try:
-                self._track(tracking)
+                self._track(batch)
             except IntegrityError:
                 if self.max_tracking_id(tracking.application_name) != tracking.notification_id:
                     raise
 
-    def _track(self, tracking: Tracking) -> None:
+    def _track(self, batch: Batch) -> None:
         with self.datastore.dialect.writing(self.datastore.settings.lock_timeout or 0.0):
-            self.datastore.run(lambda executor: self._writer.write(executor, (), tracking), self._tracking_subject)
+            self.datastore.run(lambda executor: self._writer.write(executor, batch), self._tracking_subject)
 
     def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
         """Record a position in a session's transaction; may be overridden, and called by views."""
-        self.datastore.run_in_session(
-            session, lambda executor: self._writer.write(executor, (), tracking), self._tracking_subject
-        )
+        writer = self._session_writer
+        batch = writer.pack((), tracking)
+        self.datastore.run_in_session(session, lambda executor: writer.write(executor, batch), self._tracking_subject)
 
     def max_tracking_id(self, application_name: str) -> int | None:
         """Return the recorded position of an application, or None."""

@@ -28,6 +28,7 @@ from eventsourcing.persistence import (
 from sqlalchemy.engine import Connection
 
 from eventsourcing_sqlalchemy import naming
+from eventsourcing_sqlalchemy.dialects.base import Batch
 from eventsourcing_sqlalchemy.dialects.postgresql import PostgreSQLDialect
 from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
@@ -173,6 +174,11 @@ def in_a_transaction(recorder: SQLAlchemyProcessRecorder) -> None:
         recorder.insert_events(stored_events())
 
 
+def give_up(_: SQLAlchemyAggregateRecorder, batch: Batch) -> list[int]:
+    """Do not try again."""
+    raise ConnectionLostError(str(len(batch.events)))
+
+
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_defect_10_first_call_after_a_disconnect_succeeds(
     driver: str, postgres_server: Postgres, postgres_database: str, activity: Activity, monkeypatch: pytest.MonkeyPatch
@@ -183,7 +189,7 @@ def test_defect_10_first_call_after_a_disconnect_succeeds(
     with Applications(postgres_server.url(postgres_database, driver)) as apps:
         check_first_call_after_a_disconnect(apps, activity)
         monkeypatch.setattr(PostgreSQLDialect, "is_stale", lambda *_: False)
-        monkeypatch.setattr(SQLAlchemyAggregateRecorder, "_append", lambda self, *args: self._write_once(*args))
+        monkeypatch.setattr(SQLAlchemyAggregateRecorder, "write_batch_again", give_up)
         with pytest.raises(ConnectionLostError):
             check_first_call_after_a_disconnect(apps, activity)
 

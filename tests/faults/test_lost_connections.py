@@ -16,6 +16,7 @@ from eventsourcing.persistence import IntegrityError, OperationalError, StoredEv
 from sqlalchemy import text
 
 from eventsourcing_sqlalchemy.dialects import postgresql_writer
+from eventsourcing_sqlalchemy.dialects.base import Batch
 from eventsourcing_sqlalchemy.engines import SharedEngine
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
@@ -483,7 +484,10 @@ def test_without_a_second_attempt_the_write_fails_although_it_is_stored(
     neighbour: SQLAlchemyProcessRecorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(SQLAlchemyProcessRecorder, "_append", SQLAlchemyProcessRecorder._write_once)  # noqa: SLF001 (the wrong variant)
+    def give_up(_: SQLAlchemyProcessRecorder, batch: Batch) -> list[int]:
+        raise ConnectionLostError(str(len(batch.events)))
+
+    monkeypatch.setattr(SQLAlchemyProcessRecorder, "write_batch_again", give_up)
     relay.break_at("after", "INSERT INTO")
     with pytest.raises(ConnectionLostError):
         behind_relay.insert_events(stored_events(topic="stored"))

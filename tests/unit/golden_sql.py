@@ -57,7 +57,7 @@ class Scribe:
     def __init__(self) -> None:
         self.statements: list[str] = []
 
-    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+    def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
         """Answer as an empty database does to a question, and as a willing one does to an order."""
         self._write(statement)
         if re.search("RETURNING|SELECT id FROM i", statement):

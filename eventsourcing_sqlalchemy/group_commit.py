@@ -1,0 +1,248 @@
+"""Write what several threads append to one table in one statement: they would take turns anyway, and each would wait
+for a commit of its own.
+
+Whoever finds nobody writing writes at once, alone, for the price of a lock. Whoever comes meanwhile queues. When the
+writer is done, the first in the queue writes what all in it have brought, as many whole calls as fit, and tells each
+what became of its own. An entry is queued, then taken by the one who writes, then done; its thread may leave only while
+it is queued. What fails for one must not fail for another: see :class:`GroupCommit`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum
+from threading import get_ident
+from typing import TYPE_CHECKING, Final, Protocol
+
+from eventsourcing.persistence import DataError, IntegrityError
+
+from eventsourcing_sqlalchemy.errors import ConnectionLostError
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.dialects.base import Batch
+
+__all__ = ["MAX_BYTES", "MAX_ROWS", "GroupCommit"]
+
+MAX_ROWS: Final = 1000
+MAX_BYTES: Final = 2**20
+
+# A thread may be interrupted between any two steps, also between ending its turn and waking the next one. Who waits
+# looks by itself now and then. Seconds.
+_LOST_WAKE_UP: Final = 0.1
+
+
+class _State(Enum):
+    QUEUED = "queued"
+    TAKEN = "taken"
+    DONE = "done"
+    LEFT = "left"
+
+
+class _Entry:
+    """A call that waits for its turn, and what became of it."""
+
+    __slots__ = ("batch", "error", "gate", "ids", "is_joined", "state")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.state = _State.QUEUED
+        self.ids: list[int] = []
+        self.error: Exception | None = None
+        self.is_joined = False
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def wake(self) -> None:
+        """End the wait of the thread that brought it, or its next one."""
+        with suppress(RuntimeError):  # it has been woken already
+            self.gate.release()
+
+    def finish(self) -> None:
+        """Let its thread go on with the result."""
+        self.state = _State.DONE
+        self.wake()
+
+
+class BatchRecorder(Protocol):
+    """Who writes."""
+
+    def write_batch(self, batch: Batch) -> list[int]:
+        """Write a batch, whole or not at all, and return the ids in the order of its events."""
+
+    def write_batch_again(self, batch: Batch) -> list[int]:
+        """Make sure that a batch is written when ConnectionLostError has left that open."""
+
+    def join_batches(self, batches: Sequence[Batch]) -> Batch:
+        """Return one batch of all events in their order."""
+
+
+class GroupCommit:
+    """The appends of one recorder. Safe to use from many threads, and after a fork.
+
+    An error of a group says nothing of its members. When a value or a conflict is refused (SQLSTATE 22 and 23), each
+    member is written alone, by its own thread. When the connection breaks, or the thread that writes is interrupted,
+    each is written again by its own thread, which compares. Other errors, such as a lock that is not to be had, are
+    raised in every thread.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+        _all.add(self)
+
+    def _start(self) -> None:
+        self._queue: deque[_Entry] = deque()
+        # Guards the states of the entries and the order of the queue, for operations in memory only.
+        self._states = threading.RLock()
+        # Held by the thread that writes, for as long as a statement takes. Only ever taken by `with`, which no
+        # interrupt can come between.
+        self._turn = threading.Lock()
+        self._leader: int | None = None
+
+    def append(self, recorder: BatchRecorder, batch: Batch) -> list[int]:
+        """Write a batch, alone or together with others, and return its ids; raises what writing it alone would."""
+        if self._leader == get_ident():
+            # Called by a finalizer or a signal handler inside of what this thread is writing: there is no waiting for
+            # oneself.
+            return _write_alone(recorder, batch)
+        if self._queue or self._turn.locked():
+            return _outcome(recorder, self._wait_for_turn(recorder, batch))
+        try:
+            with self._turn:
+                self._leader = get_ident()
+                try:
+                    return recorder.write_batch(batch)
+                finally:
+                    self._leader = None
+        except ConnectionLostError:
+            return recorder.write_batch_again(batch)
+        finally:
+            self._wake_next()
+
+    def _wait_for_turn(self, recorder: BatchRecorder, batch: Batch) -> _Entry:
+        """Return an entry for the batch when it is done."""
+        entry = _Entry(batch)
+        self._queue.append(entry)
+        try:
+            while entry.state is not _State.DONE:
+                if self._turn.locked():
+                    entry.gate.acquire(timeout=_LOST_WAKE_UP)
+                    continue
+                try:
+                    with self._turn:
+                        self._lead(recorder, entry)
+                finally:
+                    # Before anything is raised here: the others must not wait for it.
+                    self._wake_next()
+        except BaseException:
+            self._leave(entry)
+            raise
+        return entry
+
+    def _lead(self, recorder: BatchRecorder, mine: _Entry) -> None:
+        """Write what is queued; called while it is this thread's turn."""
+        if mine.state is _State.TAKEN:
+            # Taken by a thread that was interrupted before it could tell.
+            mine.error = ConnectionLostError()
+            mine.finish()
+        if mine.state is _State.DONE:
+            return
+        members: list[_Entry] = []
+        outcome: Exception | None = ConnectionLostError()  # unless it is known to be another one
+        self._leader = get_ident()
+        try:
+            self._take(members)
+            _write_together(recorder, members)
+            outcome = None
+        except Exception as error:  # noqa: BLE001 (each member is told, and raises or tries again)
+            outcome = error
+        finally:
+            self._leader = None
+            for member in members:
+                member.error = outcome
+                member.finish()
+
+    def _take(self, members: list[_Entry]) -> None:
+        """Move entries from the queue to ``members``, at least one, and as many as may be written together."""
+        rows = size = 0
+        with self._states:
+            for entry in list(self._queue):
+                if entry.state is not _State.QUEUED:
+                    continue
+                rows += len(entry.batch.events)
+                size += entry.batch.size
+                if members and (rows > MAX_ROWS or size > MAX_BYTES):
+                    break
+                members.append(entry)
+                entry.state = _State.TAKEN
+
+    def _wake_next(self) -> None:
+        """Forget what is done, and wake the first that waits for its turn."""
+        if not self._queue:
+            return
+        with self._states:
+            while self._queue and self._queue[0].state in {_State.DONE, _State.LEFT}:
+                self._queue.popleft()
+            if self._queue:
+                self._queue[0].wake()
+
+    def _leave(self, entry: _Entry) -> None:
+        """Give an entry up while it is queued; one that is taken is waited for, because it may be written."""
+        with self._states:
+            if entry.state is _State.QUEUED:
+                entry.state = _State.LEFT
+                return
+        while entry.state is not _State.DONE and self._turn.locked():
+            entry.gate.acquire(timeout=_LOST_WAKE_UP)
+
+
+def _write_alone(recorder: BatchRecorder, batch: Batch) -> list[int]:
+    try:
+        return recorder.write_batch(batch)
+    except ConnectionLostError:
+        return recorder.write_batch_again(batch)
+
+
+def _write_together(recorder: BatchRecorder, members: Sequence[_Entry]) -> None:
+    if len(members) == 1:
+        members[0].ids = recorder.write_batch(members[0].batch)
+        return
+    for member in members:
+        member.is_joined = True
+    ids = recorder.write_batch(recorder.join_batches([member.batch for member in members]))
+    start = 0
+    for member in members:
+        end = start + len(member.batch.events)
+        member.ids = ids[start:end]
+        start = end
+
+
+def _outcome(recorder: BatchRecorder, entry: _Entry) -> list[int]:
+    """Return the ids of an entry that is done, or do for it alone what could not be done together."""
+    error = entry.error
+    if error is None:
+        return entry.ids
+    if isinstance(error, ConnectionLostError):
+        return recorder.write_batch_again(entry.batch)
+    if entry.is_joined and isinstance(error, (DataError, IntegrityError)):
+        return _write_alone(recorder, entry.batch)
+    # One exception object must not be raised in several threads.
+    mine = copy.copy(error)
+    raise mine from error.__cause__
+
+
+_all: weakref.WeakSet[GroupCommit] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Forget, in a child process, the threads of the parent, which are not here to take their turns."""
+    for group in list(_all):
+        group._start()  # noqa: SLF001 (the module's own)
+
+
+os.register_at_fork(after_in_child=_after_fork)
