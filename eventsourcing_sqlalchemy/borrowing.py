@@ -21,13 +21,23 @@ __all__ = ["Borrowed", "borrow", "served"]
 class Borrowed:
     """A connection out of the pool, with the part of SQLAlchemy's proxy that calls of ours use."""
 
-    __slots__ = ("_connection_record", "_pool", "_put_back", "dbapi_connection")
+    __slots__ = ("_connection_record", "_is_returned", "_pool", "_put_back", "dbapi_connection")
 
     def __init__(self, pool: Pool, record: Any, put_back: Callable[[Any, Any], None]) -> None:
         self._pool = pool
         self._connection_record = record
         self._put_back = put_back
         self.dbapi_connection: Any = None
+        self._is_returned = False
+
+    def __del__(self) -> None:
+        # Interrupted outside of every `try`, where Python looks for signals: nobody else would ever return it.
+        if not getattr(self, "_is_returned", True):
+            self._is_returned = True
+            try:
+                self.invalidate()
+            finally:
+                self._pool._do_return_conn(self._connection_record)  # noqa: SLF001 (as the module says)
 
     @property
     def is_valid(self) -> bool:
@@ -50,10 +60,14 @@ class Borrowed:
         try:
             if self.dbapi_connection is not None:
                 self._put_back(self.dbapi_connection, self._connection_record)
+        except Exception as error:  # noqa: BLE001 (as SQLAlchemy does)
+            # The call has its own result or error, which says more; what was left open ends with the connection.
+            self.invalidate(error)
         except BaseException as error:
             self.invalidate(error)
             raise
         finally:
+            self._is_returned = True
             self._pool._do_return_conn(self._connection_record)  # noqa: SLF001 (as the module says)
 
 
@@ -64,7 +78,11 @@ def borrow(pool: Pool, check: Callable[[Any, Any, Any], None], put_back: Callabl
     for dead; ``put_back`` makes it ready for the next one who takes it.
     """
     record: Any = pool._do_get()  # noqa: SLF001 (as the module says)
-    borrowed = Borrowed(pool, record, put_back)
+    try:
+        borrowed = Borrowed(pool, record, put_back)
+    except BaseException:
+        pool._do_return_conn(record)  # noqa: SLF001 (as above)
+        raise
     try:
         borrowed.dbapi_connection = record.get_connection()
         try:
@@ -75,8 +93,8 @@ def borrow(pool: Pool, check: Callable[[Any, Any, Any], None], put_back: Callabl
             borrowed.dbapi_connection = record.get_connection()
             check(borrowed.dbapi_connection, record, borrowed)
     except BaseException as error:
-        record.invalidate(error)
-        pool._do_return_conn(record)  # noqa: SLF001 (as above)
+        borrowed.invalidate(error)
+        borrowed.close()
         raise
     return borrowed
 

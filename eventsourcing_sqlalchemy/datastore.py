@@ -243,7 +243,8 @@ class SQLAlchemyDatastore:
     def fetch(self, statement: str, parameters: Sequence[Any] = (), subject: str = "") -> Sequence[Sequence[Any]]:
         """Return the rows of a statement that only reads, inside the open transaction of this context if there is one.
 
-        A connection that breaks under way is replaced, once.
+        A connection that breaks under way is replaced, once; so is one that has prepared the statement for columns of
+        other types.
         """
         session = self.current_session()
         if session is not None:
@@ -252,7 +253,7 @@ class SQLAlchemyDatastore:
             )
         try:
             return self.run(lambda executor: executor.fetch(statement, parameters), subject)
-        except ConnectionLostError:
+        except (ConnectionLostError, NotSupportedError):
             return self.run(lambda executor: executor.fetch(statement, parameters), subject)
 
     def _check_session(self, connection: Connection) -> None:

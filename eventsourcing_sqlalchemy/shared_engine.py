@@ -94,7 +94,7 @@ class SharedEngine:
         pool_class = options.get("poolclass")
         connect_args = {**ours.pop("connect_args", {}), **options.pop("connect_args", {})}
         if pool_class is not None and not issubclass(pool_class, QueuePool):
-            for name in ("pool_size", "max_overflow", "pool_timeout"):
+            for name in ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"):
                 ours.pop(name, None)
         if creator is not None:
             options["creator"] = creator
@@ -115,10 +115,11 @@ class SharedEngine:
         event.listen(engine, "do_connect", self._connecting)
         event.listen(engine, "connect", self._connected)
         event.listen(engine, "close", self._closed)
+        of_others = self._count_events(engine.pool)  # who listens to all pools
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine.pool, "reset", self._reset)
         event.listen(engine, "checkin", self._checked_in)
-        self._own_events = self._count_events(engine.pool)
+        self._own_events = self._count_events(engine.pool) - of_others
         # Somebody else prepares connections too if there is a creator, or when a listener is added to these.
         self._own_listeners = -1 if creator is not None else len(engine.pool.dispatch.connect)
         return engine
@@ -209,6 +210,8 @@ class SharedEngine:
                 self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (what SQLAlchemy's own connections call)
                 msg = f"The connection to {self} was lost: {translate(error)}"
                 raise ConnectionLostError(msg) from error
+            if sqlstate(error) == _PLAN_IS_OUTDATED:
+                self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (as above)
             answers = (PersistenceError, self.engine.dialect.loaded_dbapi.Error)
             if self.outlives_connections and not isinstance(error, answers):
                 # The driver may have stopped in the middle of sending the statement.
@@ -226,7 +229,8 @@ class SharedEngine:
     def _check_out(self) -> PoolProxiedConnection | Borrowed:
         pool = self.engine.pool
         try:
-            if self.is_ours and not self.settings.pool_pre_ping and self._count_events(pool) == self._own_events:
+            asks_first = pool._pre_ping  # noqa: SLF001 (it may be an option of the user's)
+            if self.is_ours and not asks_first and self._count_events(pool) == self._own_events:
                 return borrow(pool, self._checked_out, self._put_back)
             proxy = self.engine.raw_connection()
             if self.is_ours:
@@ -316,6 +320,9 @@ class SharedEngine:
 
 # Connection trouble, and a server that shuts down.
 _LOST: Final = ("08", "57P01", "57P02", "57P03")
+
+# What a connection has prepared does not fit the table any more, whose columns have got other types.
+_PLAN_IS_OUTDATED: Final = "0A000"
 
 # Marks a checkout of our own, which leaves no settings behind.
 _OURS: Final = "eventsourcing_sqlalchemy"

@@ -276,11 +276,14 @@ class PostgreSQLDialect(Dialect):
         return _uuid_as_text if originator_id_type == "uuid" else check_text
 
     def select_originator_id(self, originator_id_type: OriginatorIDType) -> str:
-        # As text, which all drivers hand over as it is; each has ways of its own for the type uuid.
-        return "originator_id::text" if originator_id_type == "uuid" else "originator_id"
+        # Else as text, which all drivers hand over as it is; each has ways of its own for the type uuid.
+        is_read = originator_id_type == "text" or self._driver.reads_uuids
+        return "originator_id" if is_read else "originator_id::text"
 
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
-        return _as_uuid if originator_id_type == "uuid" else str
+        if originator_id_type == "text":
+            return str
+        return _as_it_is if self._driver.reads_uuids else _as_uuid
 
     # -- wake-ups --
 
@@ -319,6 +322,11 @@ class _Listener:
 
 def _uuid_as_text(originator_id: UUID | str) -> str:
     return str(check_uuid(originator_id))
+
+
+def _as_it_is(value: UUID | str) -> UUID:
+    # An engine of the user's may read uuids in another way.
+    return value if isinstance(value, UUID) else UUID(str(value))
 
 
 def _as_uuid(value: str) -> UUID:

@@ -17,7 +17,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from eventsourcing.persistence import StoredEvent
 
-__all__ = ["BINARY_ARRAYS", "Arrays", "BinaryArray", "BinaryArrays", "TextArrays"]
+__all__ = ["BINARY_ARRAYS", "Arrays", "BinaryArray", "BinaryArrays", "TextArrays", "recoded"]
 
 Columns = tuple[Any, Any, Any, Any]
 
@@ -67,6 +67,8 @@ class BinaryArray(bytes):
 
     oid: ClassVar[int]
     element_oid: ClassVar[int]
+    holds_text: ClassVar[bool] = False
+    """Whether the server decodes the elements, from the encoding of the connection; here they are in UTF-8."""
 
 
 class _UUIDs(BinaryArray):
@@ -79,6 +81,7 @@ class _Integers(BinaryArray):
 
 class _Texts(BinaryArray):
     oid, element_oid = 1009, 25
+    holds_text = True
 
 
 class _Bytes(BinaryArray):
@@ -144,3 +147,14 @@ _packed_topic = lru_cache(maxsize=1024)(_packed_text)
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def recoded(array: bytes, encoding: str) -> bytes:
+    """Return an array of texts for a connection that has another encoding than UTF-8."""
+    parts, position = [array[: _HEADER.size]], _HEADER.size
+    while position < len(array):
+        (length,) = _LENGTH.unpack_from(array, position)
+        position += _LENGTH.size + length
+        text = array[position - length : position].decode().encode(encoding)
+        parts += (_LENGTH.pack(len(text)), text)
+    return b"".join(parts)

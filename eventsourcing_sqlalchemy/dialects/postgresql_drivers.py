@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal, cast
 from weakref import WeakKeyDictionary
 
-from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BINARY_ARRAYS, BinaryArray
+from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BINARY_ARRAYS, BinaryArray, recoded
 from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatements, preparing_cursor
 
 __all__ = ["Driver", "driver_for"]
@@ -23,6 +23,8 @@ class Driver:
     """Whether statements can be prepared on the server."""
     takes_binary_arrays: ClassVar[bool] = False
     """Whether a connection takes a :class:`BinaryArray`, once :func:`connected` has told it how."""
+    reads_uuids: ClassVar[bool] = False
+    """Whether a column of the type uuid is read as a UUID, and fast."""
     looks_for_hstore: ClassVar[bool] = False
     """Whether SQLAlchemy looks for an extension at each connection unless it is told not to."""
     escapes_percent_in_quotes: ClassVar[bool] = True
@@ -134,6 +136,7 @@ class Psycopg(Driver):
     can_listen = True
     prepares = True
     takes_binary_arrays = True
+    reads_uuids = True
 
     def connected(self, connection: Any, connect_timeout: float) -> None:
         for cls, dumper in _binary_dumpers():
@@ -205,7 +208,14 @@ def _binary_dumpers() -> tuple[tuple[type[BinaryArray], type[Any]], ...]:
         def dump(self, obj: Any) -> bytes:
             return cast("bytes", obj)
 
-    return tuple((cls, type(cls.__name__, (AsIs,), {"oid": cls.oid})) for cls in BINARY_ARRAYS)
+    class Recoded(AsIs):
+        def dump(self, obj: Any) -> bytes:
+            encoding = self.connection.info.encoding if self.connection else "utf-8"
+            return cast("bytes", obj) if encoding == "utf-8" else recoded(obj, encoding)
+
+    return tuple(
+        (cls, type(cls.__name__, (Recoded if cls.holds_text else AsIs,), {"oid": cls.oid})) for cls in BINARY_ARRAYS
+    )
 
 
 _DRIVERS: dict[str, type[Driver]] = {"psycopg2": Psycopg2, "psycopg": Psycopg, "pg8000": Pg8000}

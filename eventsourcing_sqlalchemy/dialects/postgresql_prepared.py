@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import count
@@ -26,6 +27,9 @@ _MAX_LENGTH: Final = 2000
 _MISSING: Final = "26000"  # for example after DISCARD ALL
 _EXISTS: Final = "42P05"  # left by somebody else, through a pooler
 _OUTDATED: Final = "0A000"  # the type of a column was changed
+_NO_OPERATOR: Final = "42883"  # the type of a column was changed: the parameter has the one that it had
+_OUT_OF_RANGE: Final = "22003"  # of the type that the parameter was given, where a literal may have a wider one
+_TRY_PLAIN: Final = frozenset({_MISSING, _EXISTS, _OUTDATED, _NO_OPERATOR, _OUT_OF_RANGE})
 
 
 class PreparedStatements:
@@ -35,21 +39,24 @@ class PreparedStatements:
         self._runs: OrderedDict[str, int] = OrderedDict()
         self._prepared: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
-    def sql(self, statement: str) -> str:
-        """Return what runs a statement, with the same placeholders."""
+    def sql(self, statement: str) -> tuple[str, str]:
+        """Return what prepares a statement, if it is to be prepared now, and what runs it, with its placeholders.
+
+        Apart: the server keeps the whole text that a statement was prepared by, with all values in it.
+        """
         prepared = self._prepared.get(statement)
         if prepared is not None:
             self._prepared.move_to_end(statement)
-            return prepared[1]
+            return "", prepared[1]
         runs = self._runs.pop(statement, 0)
         if runs < _RUN_BEFORE:
             self._runs[statement] = runs + 1
             if len(self._runs) > _MAX_STATEMENTS:
                 self._runs.popitem(last=False)
-            return statement
+            return "", statement
         return self._prepare(statement)
 
-    def _prepare(self, statement: str) -> str:
+    def _prepare(self, statement: str) -> tuple[str, str]:
         body, arguments = _numbered(statement)
         # The name says what it does: one that somebody else left on a server process, through a pooler, is the same.
         name = f"eventsourcing_{blake2b(body.encode(), digest_size=16).hexdigest()}"
@@ -58,7 +65,7 @@ class PreparedStatements:
         if len(self._prepared) == _MAX_STATEMENTS:
             forget = f"DEALLOCATE {self._prepared.popitem(last=False)[1][0]}; "
         self._prepared[statement] = name, execute
-        return f"{forget}PREPARE {name} AS {body}; {execute}"
+        return f"{forget}PREPARE {name} AS {body.replace('%%', '%')}", execute
 
     def discard(self, statement: str) -> str:
         """Forget a statement, and return its name on the server."""
@@ -86,14 +93,17 @@ def preparing_cursor() -> type[Cursor]:
             if vars is None or len(query) > _MAX_LENGTH or self.connection.info.transaction_status != 0:
                 super().execute(query, vars)
                 return
+            prepare, run = self.statements.sql(query)
             try:
-                super().execute(self.statements.sql(query), vars)
+                if prepare:
+                    super().execute(prepare)
+                super().execute(run, vars)
             except Error as error:
-                if error.pgcode not in {_MISSING, _OUTDATED, _EXISTS}:
+                if run == query or error.pgcode not in _TRY_PLAIN:
                     raise
                 # Nothing has been run.
                 name = self.statements.discard(query)
-                if name and error.pgcode == _OUTDATED:
+                with suppress(Error):  # it may not be there
                     super().execute(f"DEALLOCATE {name}")
                 super().execute(query, vars)
 
