@@ -20,9 +20,9 @@ from enum import Enum
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, Protocol
 
-from eventsourcing.persistence import DataError, IntegrityError
+from eventsourcing.persistence import PersistenceError
 
-from eventsourcing_sqlalchemy.errors import ConnectionLostError
+from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.base import Batch
@@ -85,10 +85,10 @@ class BatchRecorder(Protocol):
 class GroupCommit:
     """The appends of one recorder. Safe to use from many threads, and after a fork.
 
-    An error of a group says nothing of its members. When a value or a conflict is refused (SQLSTATE 22 and 23), each
-    member is written alone, by its own thread. When the connection breaks, or the thread that writes is interrupted,
-    each is written again by its own thread, which compares. Other errors, such as a lock that is not to be had, are
-    raised in every thread.
+    An error of a group says nothing of its members. When the database refuses something, such as a value or a conflict,
+    each member is written alone, by its own thread. When the connection breaks, or the thread that writes is
+    interrupted, each is written again by its own thread, which compares. Errors that may be over soon, such as a lock
+    that is not to be had, are raised in every thread.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,8 @@ class GroupCommit:
 
     def append(self, recorder: BatchRecorder, batch: Batch) -> list[int]:
         """Write a batch, alone or together with others, and return its ids; raises what writing it alone would."""
-        if self._leader == get_ident():
+        me = get_ident()
+        if self._leader == me:
             # Called by a finalizer or a signal handler inside of what this thread is writing: there is no waiting for
             # oneself.
             return _write_alone(recorder, batch)
@@ -114,28 +115,34 @@ class GroupCommit:
             return _outcome(recorder, self._wait_for_turn(recorder, batch))
         try:
             with self._turn:
-                self._leader = get_ident()
+                self._leader = me
                 try:
                     return recorder.write_batch(batch)
                 finally:
                     self._leader = None
         except ConnectionLostError:
-            return recorder.write_batch_again(batch)
+            pass  # when the next one has been woken
         finally:
             self._wake_next()
+        return recorder.write_batch_again(batch)
 
     def _wait_for_turn(self, recorder: BatchRecorder, batch: Batch) -> _Entry:
         """Return an entry for the batch when it is done."""
-        entry = _Entry(batch)
-        self._queue.append(entry)
+        me, entry = get_ident(), _Entry(batch)
         try:
+            self._queue.append(entry)
             while entry.state is not _State.DONE:
                 if self._turn.locked():
                     entry.gate.acquire(timeout=_LOST_WAKE_UP)
                     continue
                 try:
                     with self._turn:
-                        self._lead(recorder, entry)
+                        # At once, and until the end: whoever comes in between in this thread cannot wait for it.
+                        self._leader = me
+                        try:
+                            self._lead(recorder, entry)
+                        finally:
+                            self._leader = None
                 finally:
                     # Before anything is raised here: the others must not wait for it.
                     self._wake_next()
@@ -154,7 +161,6 @@ class GroupCommit:
             return
         members: list[_Entry] = []
         outcome: Exception | None = ConnectionLostError()  # unless it is known to be another one
-        self._leader = get_ident()
         try:
             self._take(members)
             _write_together(recorder, members)
@@ -162,7 +168,6 @@ class GroupCommit:
         except Exception as error:  # noqa: BLE001 (each member is told, and raises or tries again)
             outcome = error
         finally:
-            self._leader = None
             for member in members:
                 member.error = outcome
                 member.finish()
@@ -186,19 +191,22 @@ class GroupCommit:
         if not self._queue:
             return
         with self._states:
-            while self._queue and self._queue[0].state in {_State.DONE, _State.LEFT}:
-                self._queue.popleft()
-            if self._queue:
-                self._queue[0].wake()
+            while self._queue:
+                first = self._queue[0]
+                if first.state is _State.QUEUED:
+                    first.wake()
+                    return
+                with suppress(ValueError):  # a finalizer that appends has come in between
+                    self._queue.remove(first)
 
     def _leave(self, entry: _Entry) -> None:
         """Give an entry up while it is queued; one that is taken is waited for, because it may be written."""
         with self._states:
             if entry.state is _State.QUEUED:
                 entry.state = _State.LEFT
-                return
-        while entry.state is not _State.DONE and self._turn.locked():
+        while entry.state is _State.TAKEN and self._turn.locked():
             entry.gate.acquire(timeout=_LOST_WAKE_UP)
+        self._wake_next()
 
 
 def _write_alone(recorder: BatchRecorder, batch: Batch) -> list[int]:
@@ -229,7 +237,7 @@ def _outcome(recorder: BatchRecorder, entry: _Entry) -> list[int]:
         return entry.ids
     if isinstance(error, ConnectionLostError):
         return recorder.write_batch_again(entry.batch)
-    if entry.is_joined and isinstance(error, (DataError, IntegrityError)):
+    if entry.is_joined and not (isinstance(error, PersistenceError) and is_retryable(error)):
         return _write_alone(recorder, entry.batch)
     # One exception object must not be raised in several threads.
     mine = copy.copy(error)

@@ -90,7 +90,7 @@ class PostgreSQLEventWriter(EventWriter):
             check_tracking(tracking)
         if not self._in_one_statement(size):
             return Batch(events, tracking, size, needs_transaction=True, can_join=False)
-        columns, can_join = self._arrays.pack(events), tracking is None and self._ordered
+        columns, can_join = self._arrays.pack(events), tracking is None and self._ordered and bool(events)
         return Batch(events, tracking, size, needs_transaction=False, can_join=can_join, columns=columns)
 
     def join(self, batches: Sequence[Batch]) -> Batch:

@@ -82,6 +82,6 @@ class SQLiteEventWriter(EventWriter):
             tracking,
             size,
             needs_transaction=len(rows) + (tracking is not None) > 1,
-            can_join=tracking is None and self._ordered,
+            can_join=tracking is None and self._ordered and bool(rows),
             columns=tuple(rows),
         )
