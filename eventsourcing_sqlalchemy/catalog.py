@@ -36,6 +36,9 @@ class Catalog:
 
     def __init__(self, *, can_read_all: bool) -> None:
         self._can_read_all = can_read_all
+        self._start()
+
+    def _start(self) -> None:
         # Guards what follows, for operations in memory only.
         self._lock = Lock()
         self._shapes: dict[TableName, TableShape] = {}
@@ -63,13 +66,14 @@ class Catalog:
             keys = {table.key for table in tables}
             is_first = not keys & self._asked
             self._asked |= keys
+            for table in tables:
+                self._shapes.pop(table, None)  # another thread has read it since
             if len(self._asked) > _MAX_ASKED:
                 self._can_read_all = False
                 self._asked.clear()
             self._asked_at = [then for then in self._asked_at if now - then < _MOMENT] + [now]
             if not is_first or len(self._asked_at) < _MANY or now - self._filled_at < _FRESH:
                 return False
-            self._asked -= keys  # by what is read now
             self._filled_at = now
             return True
 
@@ -77,3 +81,7 @@ class Catalog:
         """Keep what was read."""
         with self._lock:
             self._shapes = {table: shape for table, shape in shapes.items() if table.key not in self._asked}
+
+    def after_fork(self) -> None:
+        """Forget what the parent process knew, and which of its threads held the lock."""
+        self._start()

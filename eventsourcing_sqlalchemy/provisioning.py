@@ -37,10 +37,15 @@ def find_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> 
 def _describe(datastore: SQLAlchemyDatastore, names: Sequence[TableName]) -> dict[TableName, TableShape]:
     catalog, dialect = datastore.shared.catalog, datastore.dialect
     shapes = catalog.take(names)
-    if shapes is None and catalog.is_worth_reading(names):
-        catalog.fill(datastore.run(dialect.describe_all))
-        shapes = catalog.take(names)
-    return shapes or datastore.run(partial(dialect.describe, tables=names), str(names[0]))
+    if shapes is not None:
+        return shapes
+    if catalog.is_worth_reading(names):
+        every = datastore.run(dialect.describe_all, str(names[0]))
+        catalog.fill(every)
+        found = {name: every[name] for name in names if name in every}
+        if len(found) == len(names):
+            return found
+    return datastore.run(partial(dialect.describe, tables=names), str(names[0]))
 
 
 def make(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> None:

@@ -69,6 +69,7 @@ class SharedEngine:
         self.settings = settings.or_else(DEFAULTS)
         self.asked_by = {variable: application for variable, _ in settings.asked()}
         self.is_ours = source.engine is None
+        self.is_made_by_url = self.is_ours and source.creator is None
         self._is_disposed = False
         self._is_unsafe_after_fork = False
         self._open: set[int] = set()
@@ -301,7 +302,8 @@ class SharedEngine:
     def before_fork(self) -> None:
         """Close idle connections to a database whose library does not notice that it is in another process."""
         if self.is_ours and self.outlives_connections and not self.dialect.is_server:
-            self.engine.dispose()
+            with self.wakeups.ignoring():  # closing the last one tidies up the file
+                self.engine.dispose()
             # Those in use are of the pool that was, which would keep them open.
             self._outdated = set(self._open)
 
@@ -310,6 +312,7 @@ class SharedEngine:
         threads.
         """
         self.wakeups.after_fork()
+        self.catalog.after_fork()
         self.dialect.after_fork()
         if self.is_ours and self.outlives_connections:
             self._is_unsafe_after_fork = bool(self._open) and not self.dialect.is_server
@@ -318,11 +321,8 @@ class SharedEngine:
             self.engine.dispose(close=False)
 
 
-# Connection trouble, and a server that shuts down.
-_LOST: Final = ("08", "57P01", "57P02", "57P03")
-
-# What a connection has prepared does not fit the table any more, whose columns have got other types.
-_PLAN_IS_OUTDATED: Final = "0A000"
+_LOST: Final = ("08", "57P01", "57P02", "57P03")  # connection trouble, and a server that shuts down
+_PLAN_IS_OUTDATED: Final = "0A000"  # columns have got other types since a connection prepared a statement
 
 # Marks a checkout of our own, which leaves no settings behind.
 _OURS: Final = "eventsourcing_sqlalchemy"

@@ -17,7 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -134,7 +134,7 @@ class Wakeups:
         shared = self._shared
         if self._can_notify:
             return ListenThread(self, CHANNEL, shared.engine, shared.dialect, shared.settings)
-        look = shared.dialect.watch(shared.engine.url)
+        look = shared.dialect.watch(shared.engine.url) if shared.is_made_by_url else None
         return None if look is None else WatchThread(self, look)
 
     def leave(self, waiter: Waiter) -> None:
@@ -236,6 +236,11 @@ class Wakeups:
             listening.join(_JOIN_TIMEOUT)
         if notifier is not None and notifier is not threading.current_thread():
             notifier.join(_JOIN_TIMEOUT)
+
+    def ignoring(self) -> AbstractContextManager[None]:
+        """Return a context in which the database is changed by no commit."""
+        listening = self._listening
+        return listening.ignoring() if isinstance(listening, WatchThread) else nullcontext()
 
     def after_fork(self) -> None:
         """Forget the threads and subscriptions of the parent process."""

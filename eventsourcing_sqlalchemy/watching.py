@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 __all__ = ["WatchThread"]
@@ -15,8 +16,9 @@ __all__ = ["WatchThread"]
 logger = logging.getLogger(__name__)
 
 _LOOK_INTERVAL: Final = 0.01
-# Subscriptions all look when anything was committed, so this is how often they do while somebody writes all the time.
-_WAKE_INTERVAL: Final = 0.05
+# A file changes before the commit can be read: after the disk has it. So subscriptions look at once and after these
+# times again, and only then a change is a new one: this is also how often they look while somebody writes all the time.
+_LOOK_AGAIN: Final = (0.015, 0.05)
 _STOP_TIMEOUT: Final = 1.0
 
 
@@ -43,6 +45,8 @@ class WatchThread(threading.Thread):
         """Whether they never will be."""
         self._audience = audience
         self._look = look
+        # Held while the file is looked at, and by who changes it in a way that nobody needs to know of.
+        self._looking = threading.Lock()
         self._stopping = threading.Event()
 
     def start_or_give_up(self) -> None:
@@ -57,15 +61,22 @@ class WatchThread(threading.Thread):
         self.ready.set()
 
     def run(self) -> None:
-        interval = _LOOK_INTERVAL
-        while not self._stopping.wait(interval):
-            interval = _LOOK_INTERVAL
-            now = self._look()
-            if now != self._seen:
-                self._seen = now
+        while not self._stopping.wait(_LOOK_INTERVAL):
+            with self._looking:
+                before, self._seen = self._seen, self._look()
+            if before != self._seen:
                 self._audience.wake_all()
-                interval = _WAKE_INTERVAL
+                for pause in _LOOK_AGAIN:
+                    self._stopping.wait(pause)
+                    self._audience.wake_all()
             self._audience.sweep()
+
+    @contextmanager
+    def ignoring(self) -> Iterator[None]:
+        """Take the changes of the file inside of the block for no commits."""
+        with self._looking:
+            yield
+            self._seen = self._look()
 
     def stop(self) -> None:
         """End the thread."""

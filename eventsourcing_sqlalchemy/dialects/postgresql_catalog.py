@@ -33,7 +33,8 @@ def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName,
 
 def describe_all(executor: Executor) -> dict[TableName, TableShape]:
     """Return the shapes of all tables whose names end as those of applications do."""
-    return _shapes(executor.fetch(_DESCRIBE.format(conditions="c.relname ~ '(events|snapshots|tracking)$'")))
+    conditions = "c.relname ~ '(events|snapshots|tracking)$'"
+    return _shapes(executor.fetch(_DESCRIBE.format(conditions=conditions), prepare=False))
 
 
 def _placeholders(values: Sequence[str]) -> str:
