@@ -8,7 +8,7 @@ Both run the same statements.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -192,6 +192,17 @@ class SQLAlchemyDatastore:
             msg = "Nothing can be recorded inside a transaction with commit=False: it would be lost when that ends."
             raise ProgrammingError(msg)
         return self.current_session()
+
+    def writing(self) -> AbstractContextManager[Any]:
+        """Return a context for a write transaction; its threads queue there where a database has one writer."""
+        dialect = self.dialect
+        return dialect.writing(0.0) if dialect.is_server else self._writing()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        ignoring = nullcontext() if self._lease is None else self.shared.wakeups.ignoring()
+        with self.dialect.writing(self.settings.lock_timeout or 0.0), ignoring:
+            yield
 
     def run(self, work: Callable[[Executor], _T], subject: str = "") -> _T:
         """Call ``work`` on a connection of its own, not in the session of a transaction; errors are the library's.

@@ -160,7 +160,7 @@ def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, comm
     """Return a session with a transaction that has begun; ``resources`` closes it. Errors are the library's."""
     shared, dialect = datastore.shared, datastore.dialect
     if commit:
-        resources.enter_context(dialect.writing(shared.settings.lock_timeout or 0.0))
+        resources.enter_context(datastore.writing())
     session = resources.enter_context(datastore.session_maker())
     options = dialect.session_options(commit=commit)
 

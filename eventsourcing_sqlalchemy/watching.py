@@ -6,7 +6,9 @@ One thread for each engine, only while there are subscriptions, without a connec
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
@@ -16,9 +18,10 @@ __all__ = ["WatchThread"]
 logger = logging.getLogger(__name__)
 
 _LOOK_INTERVAL: Final = 0.01
-# A file changes before the commit can be read: after the disk has it. So subscriptions look at once and after these
-# times again, and only then a change is a new one: this is also how often they look while somebody writes all the time.
-_LOOK_AGAIN: Final = (0.015, 0.05)
+# A file changes before the commit can be read, which waits for the disk. So subscriptions look at once, and again after
+# such times, until nothing has changed for as long. Seconds.
+_FIRST_ECHO: Final = 0.02
+_LAST_ECHO: Final = 0.7
 _STOP_TIMEOUT: Final = 1.0
 
 
@@ -45,8 +48,9 @@ class WatchThread(threading.Thread):
         """Whether they never will be."""
         self._audience = audience
         self._look = look
-        # Held while the file is looked at, and by who changes it in a way that nobody needs to know of.
+        # Guards the fields below, for as long as a look takes.
         self._looking = threading.Lock()
+        self._ignored = 0
         self._stopping = threading.Event()
 
     def start_or_give_up(self) -> None:
@@ -61,22 +65,39 @@ class WatchThread(threading.Thread):
         self.ready.set()
 
     def run(self) -> None:
+        echo, echo_at = 0.0, math.inf
         while not self._stopping.wait(_LOOK_INTERVAL):
-            with self._looking:
-                before, self._seen = self._seen, self._look()
-            if before != self._seen:
+            if self._has_changed():
+                echo, echo_at = _FIRST_ECHO, time.monotonic() + _FIRST_ECHO
                 self._audience.wake_all()
-                for pause in _LOOK_AGAIN:
-                    self._stopping.wait(pause)
-                    self._audience.wake_all()
+            elif time.monotonic() >= echo_at:
+                echo *= 2
+                echo_at = math.inf if echo > _LAST_ECHO else time.monotonic() + echo
+                self._audience.wake_all()
             self._audience.sweep()
+
+    def _has_changed(self) -> bool:
+        with self._looking:
+            if self._ignored:
+                return False
+            before, self._seen = self._seen, self._look()
+            return before != self._seen
 
     @contextmanager
     def ignoring(self) -> Iterator[None]:
-        """Take the changes of the file inside of the block for no commits."""
+        """Take the changes of the file inside of the block for nobody's commits: for a write of this process, which
+        wakes whom it concerns, and beside which there is no other.
+        """
         with self._looking:
+            is_quiet = not self._ignored and self._look() == self._seen
+            self._ignored += 1
+        try:
             yield
-            self._seen = self._look()
+        finally:
+            with self._looking:
+                self._ignored -= 1
+                if is_quiet:
+                    self._seen = self._look()
 
     def stop(self) -> None:
         """End the thread."""

@@ -295,7 +295,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         status = path.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size
+    # Who only reads makes an empty log where there is none.
+    return (status.st_mtime_ns, status.st_size) if status.st_size else None
 
 
 def _uuid_as_bytes(originator_id: UUID | str) -> bytes:

@@ -136,7 +136,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         """Write a batch, whole or not at all, and return the ids in the order of its events."""
         writer, datastore = self._writer, self.datastore
         dialect, settings = datastore.dialect, datastore.settings
-        with dialect.writing(settings.lock_timeout or 0.0):
+        with datastore.writing():
             if not batch.needs_transaction:
                 return datastore.run(lambda executor: writer.write(executor, batch), self._subject)
 

@@ -79,7 +79,7 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
                     raise
 
     def _track(self, batch: Batch) -> None:
-        with self.datastore.dialect.writing(self.datastore.settings.lock_timeout or 0.0):
+        with self.datastore.writing():
             self.datastore.run(lambda executor: self._writer.write(executor, batch), self._tracking_subject)
 
     def _insert_tracking(self, session: Session, tracking: Tracking) -> None:

@@ -97,12 +97,12 @@ def test_error_of_the_driver_does_not_end_the_notifications(
         run = shared.run
         failed = threading.Event()
 
-        def fail(work: Any) -> Any:
+        def fail(work: Any, caller: Any = None) -> Any:
             if threading.current_thread().name == NOTIFIER:
                 failed.set()
                 msg = "permission denied for function pg_notify"
                 raise psycopg2.errors.InsufficientPrivilege(msg)
-            return run(work)
+            return run(work, caller)
 
         with monkeypatch.context() as patch:
             patch.setattr(shared, "run", fail)
