@@ -4,7 +4,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN (%s, %s) AND c.relname IN (%s, %s)
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s))
 UNION ALL
 SELECT n.nspname, c.relname,
   (
@@ -15,7 +15,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
-WHERE n.nspname IN (%s, %s) AND c.relname IN (%s, %s);
+WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s));
 SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s;
 SELECT set_config('lock_timeout', '30000', true);
 SELECT pg_advisory_xact_lock(6805293447024020500);
@@ -39,7 +39,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN (%s, %s) AND c.relname IN (%s, %s)
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s))
 UNION ALL
 SELECT n.nspname, c.relname,
   (
@@ -50,7 +50,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
-WHERE n.nspname IN (%s, %s) AND c.relname IN (%s, %s);
+WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s));
 
 -- snapshots
 SELECT n.nspname, c.relname, a.attname, t.typname
@@ -58,7 +58,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname = %s AND c.relname = %s
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s))
 UNION ALL
 SELECT n.nspname, c.relname,
   (
@@ -69,7 +69,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
-WHERE n.nspname = %s AND c.relname = %s;
+WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s));
 SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s;
 SELECT set_config('lock_timeout', '30000', true);
 SELECT pg_advisory_xact_lock(6805293447024020500);
@@ -86,7 +86,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname = %s AND c.relname = %s
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s))
 UNION ALL
 SELECT n.nspname, c.relname,
   (
@@ -97,7 +97,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
-WHERE n.nspname = %s AND c.relname = %s;
+WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s));
 
 -- odd names
 SELECT n.nspname, c.relname, a.attname, t.typname
@@ -122,7 +122,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN (%s, %s) AND c.relname IN (%s, %s)
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s))
 UNION ALL
 SELECT n.nspname, c.relname,
   (
@@ -133,7 +133,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
-WHERE n.nspname IN (%s, %s) AND c.relname IN (%s, %s);
+WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s));
 SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s;
 SELECT set_config('lock_timeout', '30000', true);
 SELECT pg_advisory_xact_lock(1786172051892242064);
@@ -157,7 +157,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname IN (%s, %s) AND c.relname IN (%s, %s)
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s))
 UNION ALL
 SELECT n.nspname, c.relname,
   (
@@ -168,4 +168,4 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
-WHERE n.nspname IN (%s, %s) AND c.relname IN (%s, %s);
+WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s));
