@@ -51,11 +51,11 @@ class WatchThread(threading.Thread):
         # Guards the fields below, for as long as a look takes.
         self._looking = threading.Lock()
         self._ignored = 0
+        self._seen = look()
         self._stopping = threading.Event()
 
     def start_or_give_up(self) -> None:
         """Start; where the process cannot have another thread, subscriptions poll."""
-        self._seen = self._look()
         try:
             self.start()
             self.is_live = True
