@@ -124,6 +124,7 @@ class SQLAlchemyDatastore:
     @contextmanager
     def get_connection(self) -> Iterator[Connection]:
         """Yield a ``Connection`` of the public engine; commit on it, or what was done is rolled back."""
+        self.admit(writes=True)
         with self._public_connection() as connection:
             yield connection
 
@@ -168,6 +169,12 @@ class SQLAlchemyDatastore:
         """Whether all connections that :func:`run` uses were opened by an engine of ours."""
         return self._lease is not None and self.shared.is_ours
 
+    def admit(self, *, writes: bool) -> None:
+        """Return, or raise an exception to refuse what comes next; a subclass may, this class never does.
+
+        Called before each read, and with ``writes`` before each write and before a transaction commits.
+        """
+
     def default_schema(self) -> str | None:
         """Return the schema of tables for which none is set; connects when nothing else has yet."""
         engine = self.engine
@@ -187,6 +194,7 @@ class SQLAlchemyDatastore:
 
     def session_to_write(self) -> Session | None:
         """Return :func:`current_session`; raises ProgrammingError in a transaction that will not commit."""
+        self.admit(writes=True)
         transaction = current_transaction(self)
         if transaction is not None and not transaction.commit:
             msg = "Nothing can be recorded inside a transaction with commit=False: it would be lost when that ends."
@@ -228,6 +236,7 @@ class SQLAlchemyDatastore:
 
         In a savepoint, so that the transaction stays usable when ``work`` fails, unless ``work`` only reads.
         """
+        self.admit(writes=savepoint)
         try:
             connection = session.connection()
             self._check_session(connection)
@@ -257,6 +266,7 @@ class SQLAlchemyDatastore:
         A connection that breaks under way is replaced, once; so is one that has prepared the statement for columns of
         other types.
         """
+        self.admit(writes=False)
         session = self.current_session()
         if session is not None:
             return self.run_in_session(

@@ -99,6 +99,7 @@ class Transaction:
         return session
 
     def _enter(self) -> Session:
+        self._datastore.admit(writes=self._commit)
         outer = self._joined = current_transaction(self._datastore)
         if outer is not None:
             if self._commit and not outer.commit:
@@ -134,6 +135,7 @@ class Transaction:
         with self._resources:
             try:
                 if exc is None and transaction.commit:
+                    self._datastore.admit(writes=True)
                     transaction.session.commit()
                 else:
                     transaction.session.rollback()

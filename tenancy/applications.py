@@ -1,0 +1,92 @@
+"""The applications of tenants that this process has at hand: one object for each class and tenant.
+
+An application has no thread and no connection of its own, only some kilobytes of memory. Those used last are kept; one
+that is put out is closed as soon as nobody uses it any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from eventsourcing.application import Application
+
+__all__ = ["Applications"]
+
+_TApplication = TypeVar("_TApplication", bound=Application[Any])
+_Key = tuple[type[Application[Any]], UUID]
+
+
+class Applications:
+    """A bounded cache. Safe to use from many threads: who comes first constructs, the others wait for that one only."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Guards what follows, for operations in memory only.
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[_Key, Application[Any]] = OrderedDict()
+        # Also those that were put out while somebody uses them: two objects for one tenant would have two caches of
+        # aggregates.
+        self._alive: WeakValueDictionary[_Key, Application[Any]] = WeakValueDictionary()
+        self._making: dict[_Key, threading.RLock] = {}
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, cls: type[_TApplication], tenant_id: UUID, construct: Callable[[], _TApplication]) -> _TApplication:
+        """Return the application of a tenant, which ``construct`` makes when there is none."""
+        key = (cls, tenant_id)
+        found = self._find(key)
+        if found is None:
+            with self._lock:
+                making = self._making.setdefault(key, threading.RLock())
+            # Blocks only those who want the same application of the same tenant, for as long as it takes to construct.
+            with making:
+                found = self._find(key)
+                if found is None:
+                    found = construct()
+                    self._keep(key, found)
+            with self._lock:
+                self._making.pop(key, None)
+        return cast("_TApplication", found)
+
+    def _find(self, key: _Key) -> Application[Any] | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                return found
+        found = self._alive.get(key)
+        if found is not None:
+            self._keep(key, found)
+        return found
+
+    def _keep(self, key: _Key, application: Application[Any]) -> None:
+        put_out = None
+        with self._lock:
+            self._alive[key] = application
+            self._kept[key] = application
+            self._kept.move_to_end(key)
+            if len(self._kept) > self._limit:
+                put_out = self._kept.popitem(last=False)
+        # Outside of the lock: when nobody else has it, it is collected, and so closed, here.
+        del put_out
+
+    def forget(self, tenant_id: UUID) -> None:
+        """Put out the applications of a tenant."""
+        with self._lock:
+            put_out = [(key, self._kept.pop(key)) for key in list(self._kept) if key[1] == tenant_id]
+        put_out.clear()
+
+    def close(self) -> None:
+        """Close all applications, also those that somebody still holds."""
+        with self._lock:
+            self._kept.clear()
+            alive = list(self._alive.values())
+        for application in alive:
+            application.close()

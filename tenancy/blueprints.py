@@ -1,0 +1,90 @@
+"""Which tables an application has, as far as its class and the environment tell before it is constructed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from eventsourcing.projection import EventSourcedProjection
+from eventsourcing.utils import Environment, get_topic, strtobool
+
+from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+from tenancy.isolation import prefix_of, schema_of
+from tenancy.tenant import Placement
+
+if TYPE_CHECKING:
+    from eventsourcing.application import Application
+
+    from eventsourcing_sqlalchemy.settings import OriginatorIDType
+
+__all__ = ["Blueprint", "blueprint_of"]
+
+_TOPICS: Final = (
+    "AGGREGATE_RECORDER_TOPIC",
+    "APPLICATION_RECORDER_TOPIC",
+    "PROCESS_RECORDER_TOPIC",
+    "TRACKING_RECORDER_TOPIC",
+)
+_HOOKS: Final = ("construct_env", "construct_factory", "construct_recorder", "construct_snapshot_store")
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """The tables of one application, the same for every tenant."""
+
+    application: str
+    """The application's name."""
+    topic: str
+    """Where its class is."""
+    tables: tuple[TableKind, ...]
+    originator_id_type: OriginatorIDType
+    makes_more: bool
+    """Whether it has recorders or constructors of its own, which may make more tables when it is constructed."""
+
+    def specs(self, placement: Placement, default_schema: str | None) -> list[TableSpec]:
+        """Return the tables of a tenant; ``default_schema`` is that of tables without one."""
+        schema = schema_of(placement, self.application) or default_schema
+        begin = prefix_of(placement, self.application) + self.application.lower()
+        return [TableSpec(kind, TableName(schema, f"{begin}_{kind}"), self.originator_id_type) for kind in self.tables]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the registry keeps."""
+        return {
+            "application": self.application,
+            "topic": self.topic,
+            "tables": list(self.tables),
+            "originator_id_type": self.originator_id_type,
+            "makes_more": self.makes_more,
+        }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Blueprint:
+        """Return what :func:`to_json` was made of."""
+        return cls(**{**kept, "tables": tuple(kept["tables"])})
+
+
+def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str]) -> Blueprint:
+    """Return the blueprint of an application, which would read ``environment``."""
+    env = Environment(cls.name, {**cls.env, **environment})
+    takes_snapshots = (
+        cls.is_snapshotting_enabled
+        or bool(cls.snapshotting_intervals)
+        or strtobool(env.get("IS_SNAPSHOTTING_ENABLED", "no"))
+    )
+    tables: list[TableKind] = ["tracking"] if issubclass(cls, EventSourcedProjection) else []
+    tables += ["events", "snapshots"] if takes_snapshots else ["events"]
+    id_type = env.get("ORIGINATOR_ID_TYPE", "uuid").strip().lower() or "uuid"
+    return Blueprint(
+        application=cls.name,
+        topic=get_topic(cls),
+        tables=tuple(tables),
+        originator_id_type=cast("OriginatorIDType", id_type),
+        makes_more=any(_is_overridden(cls, hook) for hook in _HOOKS) or any(env.get(topic) for topic in _TOPICS),
+    )
+
+
+def _is_overridden(cls: type[Application[Any]], hook: str) -> bool:
+    module: str = getattr(cls, hook).__module__
+    return module.partition(".")[0] != "eventsourcing"

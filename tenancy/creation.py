@@ -1,0 +1,235 @@
+"""How tenants come to be: made, or adopted with the tables that they have.
+
+Two recorded steps: the tenant is registered, which takes its slug, and its tables are made. A process may die between
+them. What it leaves has the status ``provisioning``; the same request, or ``tenancy doctor --repair``, completes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from eventsourcing.persistence import IntegrityError
+
+from tenancy.errors import RegistryMissing, TenancyError, TenantExists, TenantPurged
+from tenancy.isolation import place
+from tenancy.registry import NewTenant, Registry
+from tenancy.slugs import normalize
+from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status
+
+if TYPE_CHECKING:
+    from tenancy.blueprints import Blueprint
+    from tenancy.places import Places
+    from tenancy.settings import TenancySettings
+
+__all__ = ["Creation", "Order"]
+
+# Making many tables in one transaction takes locks out of a table that all clients of the server share.
+_TABLES_PER_STEP: Final = 150
+# How often a new tenant is given another id, because its part of a name is taken.
+_ATTEMPTS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A tenant that somebody wants; ``name`` is the slug as it was written when none is given."""
+
+    slug: str
+    name: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
+
+
+class Creation:
+    """Makes tenants. Safe to use from many threads and processes at once."""
+
+    def __init__(
+        self,
+        settings: TenancySettings,
+        registry: Registry,
+        places: Places,
+        blueprints: Callable[[], Sequence[Blueprint]],
+        changed: Callable[[Tenant], None],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._places = places
+        self._blueprints = blueprints
+        self._changed = changed
+
+    def init(self) -> None:
+        """Make the registry where there is none, and record the applications of the fleet."""
+        blueprints = [blueprint.to_json() for blueprint in self._blueprints()]
+        self._registry.init({"applications": blueprints} if blueprints else {})
+
+    def create(self, order: Order, actor: str | None, *, exist_ok: bool) -> Tenant:
+        """Make a tenant, or complete one that the same request, or with ``exist_ok`` anybody, has begun."""
+        slug = normalize(order.slug, self._settings.slugs)
+        for _ in range(_ATTEMPTS):
+            try:
+                (tenant,) = self._add([self._new(slug, order)], actor)
+            except IntegrityError:
+                found = self._taken(slug, order.request_id, exist_ok=exist_ok)
+                if found is None:
+                    continue  # by nobody: the tenant's part of a name is, or who had the slug has just been purged
+                tenant = found
+            return self.complete([tenant], actor)[0]
+        msg = f"No place was found for tenant {slug!r} in {_ATTEMPTS} attempts."
+        raise TenancyError(msg, remedy="Try again.", tenant=slug)
+
+    def create_many(self, orders: Iterable[Order], actor: str | None, *, exist_ok: bool) -> Iterator[Tenant]:
+        """Make tenants in batches, and yield each when it is ready, in the order that they were asked for.
+
+        Raises TenantExists at the first slug that is taken, unless ``exist_ok``; those before it are made.
+        """
+        for batch in self._batches(orders):
+            slugs = [normalize(order.slug, self._settings.slugs) for order in batch]
+            try:
+                if len(set(slugs)) < len(slugs) or self._registry.find_many(slugs):
+                    added = None
+                else:
+                    added = self._add([self._new(*each) for each in zip(slugs, batch, strict=True)], actor)
+            except IntegrityError:
+                added = None
+            except RegistryMissing:
+                self.init()
+                added = None
+            if added is not None:
+                yield from self.complete(added, actor)
+            else:
+                for order in batch:  # one by one, to tell which is taken
+                    yield self.create(order, actor, exist_ok=exist_ok)
+
+    def _batches(self, orders: Iterable[Order]) -> Iterator[list[Order]]:
+        size = max(1, _TABLES_PER_STEP // max(1, sum(len(blueprint.tables) for blueprint in self._blueprints())))
+        batch: list[Order] = []
+        for order in orders:
+            batch.append(order)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _new(self, slug: str, order: Order) -> NewTenant:
+        tenant_id = uuid4()
+        names = [blueprint.application for blueprint in self._blueprints()]
+        placement = place(self._settings, slug, tenant_id, names, self._places.identifier_limit)
+        return NewTenant(
+            id=tenant_id,
+            slug=slug,
+            name=order.name or order.slug,
+            placement=placement,
+            metadata=order.metadata,
+            request_id=order.request_id,
+        )
+
+    def _add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
+        try:
+            return self._registry.add(new, actor)
+        except RegistryMissing:
+            self.init()
+            return self._registry.add(new, actor)
+
+    def _taken(self, slug: str, request_id: str | None, *, exist_ok: bool) -> Tenant | None:
+        found = self._registry.find(slug)
+        if found is not None and (exist_ok or (request_id is not None and found.request_id == request_id)):
+            return found
+        if found is not None:
+            unfinished = found.status is TenantStatus.PROVISIONING
+            msg = f"Tenant {slug!r} exists already{', and is being made' if unfinished else ''}."
+            remedy = (
+                "If the process that made it has died: tenancy doctor --repair, or the same request_id again."
+                if unfinished
+                else "Choose another slug, or exist_ok=True (--exist-ok) if this one is meant."
+            )
+            raise TenantExists(msg, remedy=remedy, tenant=slug)
+        if request_id is not None and self._registry.find_request(request_id) is not None:
+            msg = f"The request {request_id!r} has made a tenant with another slug."
+            raise TenantExists(msg, remedy="Give each request an id of its own.", tenant=slug)
+        return None
+
+    def complete(self, tenants: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
+        """Make the tables of tenants that lack them, and let these tenants serve; others are returned as they are.
+
+        Nobody else makes or removes tables of the same tenants meanwhile: their rows in the registry are locked.
+        """
+        for tenant in tenants:
+            if tenant.status is TenantStatus.PURGING:
+                check_status(tenant, writes=False)
+        if all(tenant.status is not TenantStatus.PROVISIONING for tenant in tenants):
+            return tenants
+        blueprints = self._blueprints()
+        for tenant in tenants:
+            if not tenant.adopted:
+                self._places.make_more(tenant, blueprints)
+        with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
+            waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
+            self._places.make([tenant.placement for tenant in waiting if not tenant.adopted], blueprints, session)
+            change, status = Verb.ACTIVATE, TenantStatus.ACTIVE
+            ready = self._registry.change(session, waiting, change, actor, status=status) if waiting else ()
+        now = {tenant.id: tenant for tenant in (*current, *ready)}
+        for tenant in tenants:
+            self._changed(tenant)
+            if tenant.id not in now:
+                self._places.drop(tenant, blueprints)  # what was made after somebody had purged it
+                msg = f"Tenant {tenant.slug!r} was purged while it was being made."
+                raise TenantPurged(msg, tenant=tenant.slug)
+        return [now[tenant.id] for tenant in tenants]
+
+    def adopt(self, order: Order, placement: Placement, actor: str | None) -> Tenant:
+        """Register tables that exist as a tenant, without touching them.
+
+        Raises TenancyError when one of the tables is missing or is another tenant's, and ProgrammingError when one is
+        of another shape.
+        """
+        slug = normalize(order.slug, self._settings.slugs)
+        blueprints = self._blueprints()
+        missing = self._places.missing(placement, blueprints)
+        if missing:
+            msg = (
+                f"Tenant {slug!r} cannot be adopted: there is no table {', '.join(str(each.name) for each in missing)}."
+            )
+            remedy = (
+                "Check the schema and the prefix, or make it: construct the application once with CREATE_TABLE=yes."
+            )
+            raise TenancyError(msg, remedy=remedy, tenant=slug)
+        new = NewTenant(
+            id=uuid4(),
+            slug=slug,
+            name=order.name or order.slug,
+            placement=placement,
+            adopted=True,
+            metadata=order.metadata,
+            request_id=order.request_id,
+        )
+        try:
+            if self._is_of_another(placement):
+                raise _overlap(slug)
+            (tenant,) = self._add([new], actor)
+        except RegistryMissing:
+            self.init()
+            (tenant,) = self._add([new], actor)
+        except IntegrityError:
+            found = self._taken(slug, order.request_id, exist_ok=False)
+            if found is None:
+                raise _overlap(slug) from None
+            tenant = found
+        return self.complete([tenant], actor)[0]
+
+    def _is_of_another(self, placement: Placement) -> bool:
+        blueprints = self._blueprints()
+        wanted = {spec.name for spec in self._places.specs(placement, blueprints)}
+        for other in self._registry.list():
+            specs = self._places.specs(other.placement, blueprints)
+            owned = {spec.name.schema for spec in specs} if other.placement.owns_schema else set()
+            if any(spec.name in wanted for spec in specs) or owned & {name.schema for name in wanted}:
+                return True
+        return False
+
+
+def _overlap(slug: str) -> TenancyError:
+    msg = f"Tenant {slug!r} cannot be adopted: these tables, or the schema they are in, are another tenant's."
+    return TenancyError(msg, remedy="Give the schema and the prefix of tables that are nobody's.", tenant=slug)

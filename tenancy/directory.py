@@ -1,0 +1,205 @@
+"""What this process knows of the tenants: never older than a second while the registry answers.
+
+Every call of a tenant's application passes :func:`Directory.admit`, which looks at memory. Now and then one caller, and
+no more than one, first asks the registry what has changed since the last time: one query by its key, which mostly finds
+nothing. The changes come from the registry's events, of which no reader ever misses one. So a tenant that is suspended
+is refused everywhere within a second, by objects, too, that were handed out before, without a thread and without a
+round trip for each call.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from tenancy.errors import RegistryUnavailable, TenantPurged
+from tenancy.registry import Registry
+from tenancy.tenant import Tenant, check_status
+
+if TYPE_CHECKING:
+    from tenancy.settings import TenancySettings
+
+__all__ = ["DELAY", "Directory", "share"]
+
+DELAY: Final = 1.0
+"""After how many seconds a change of a status is in force in every process whose registry answers."""
+
+_ASK_INTERVAL: Final = 0.4
+# Those who meet somebody who is asking go on with what is known, up to this age.
+_WAIT_AGE: Final = 0.8
+_MAX_KNOWN: Final = 20_000
+
+
+class Directory:
+    """The tenants that this process has met, from one registry. Safe to use from many threads."""
+
+    def __init__(self, settings: TenancySettings) -> None:
+        self.registry = Registry(settings)
+        self.users = 0
+        self._max_outage = max(settings.max_outage, DELAY)
+        self.start()
+
+    def start(self) -> None:
+        """Know nothing: at first, and in the child of a fork, where threads that held the locks do not exist."""
+        # Guards what is known, for operations in memory only.
+        self._lock = threading.Lock()
+        # Held by the one who asks the registry, for as long as it takes to answer.
+        self._asking = threading.Lock()
+        # None stands for a tenant that is gone for ever.
+        self._by_id: OrderedDict[UUID, Tenant | None] = OrderedDict()
+        self._by_slug: OrderedDict[str, UUID] = OrderedDict()
+        self._nobodies: OrderedDict[str, None] = OrderedDict()
+        self._position: int | None = None
+        self._asked_at = -float("inf")
+        self._failed_at = -float("inf")
+
+    # -- what is known --
+
+    def admit(self, tenant_id: UUID, *, writes: bool) -> None:
+        """Return if a tenant may be read, or with ``writes`` written; raise a TenantUnavailable otherwise."""
+        tenant = self.get(tenant_id)
+        if tenant is None:
+            msg = f"The tenant with the id {tenant_id} has been purged."
+            raise TenantPurged(msg, tenant=str(tenant_id))
+        check_status(tenant, writes=writes)
+
+    def get(self, tenant_id: UUID) -> Tenant | None:
+        """Return the tenant with an id, or None when there is none any more."""
+        self.refresh()
+        try:
+            return self._by_id[tenant_id]
+        except KeyError:
+            position = self._position
+            tenant = self.registry.get(tenant_id)
+            self._remember(position, tenant_id, tenant)
+            return tenant
+
+    def find(self, slug: str) -> Tenant | None:
+        """Return the tenant with a slug, which is normal, or None."""
+        self.refresh()
+        tenant_id = self._by_slug.get(slug)
+        tenant = None if tenant_id is None else self._by_id.get(tenant_id)
+        if (tenant is not None and tenant.slug == slug) or slug in self._nobodies:
+            return tenant
+        position = self._position
+        tenant = self.registry.find(slug)
+        if tenant is not None:
+            self._remember(position, tenant.id, tenant)
+            return tenant
+        with self._lock:
+            if position == self._position:
+                self._nobodies[slug] = None
+                _shorten(self._nobodies)
+        return None
+
+    def _remember(self, position: int | None, tenant_id: UUID, tenant: Tenant | None) -> None:
+        with self._lock:
+            # What was read before somebody noticed a change may be from before that change.
+            if position == self._position:
+                self._by_id[tenant_id] = tenant
+                _shorten(self._by_id)
+                if tenant is not None:
+                    self._by_slug[tenant.slug] = tenant_id
+                    _shorten(self._by_slug)
+
+    def forget(self, tenant_id: UUID) -> None:
+        """Ask for a tenant anew at the next call: this process has changed it."""
+        with self._lock:
+            self._by_id.pop(tenant_id, None)
+            self._nobodies.clear()
+
+    # -- what has changed --
+
+    def refresh(self) -> None:
+        """Ask the registry what has changed, unless somebody has just done so.
+
+        Raises RegistryUnavailable when it has not answered for longer than TENANCY_MAX_OUTAGE.
+        """
+        now = time.monotonic()
+        age = now - self._asked_at
+        if age < _ASK_INTERVAL:
+            return
+        is_failing = self._failed_at > self._asked_at and now - self._failed_at < DELAY
+        if is_failing or not self._asking.acquire(blocking=age > _WAIT_AGE):
+            self._check_outage(now)
+            return
+        try:
+            now = time.monotonic()
+            if now - self._asked_at < _ASK_INTERVAL:
+                return
+            try:
+                self._ask()
+            except RegistryUnavailable:
+                self._failed_at = time.monotonic()
+                if now - self._asked_at > self._max_outage:
+                    raise
+            else:
+                self._asked_at = now
+        finally:
+            self._asking.release()
+
+    def _check_outage(self, now: float) -> None:
+        if now - self._asked_at > self._max_outage:
+            msg = "The registry does not answer, and what is known of the tenants is too old to be trusted."
+            raise RegistryUnavailable(msg, remedy="Check the server of the registry.")
+
+    def _ask(self) -> None:
+        if self._position is None:
+            self._position = self.registry.position()
+            return
+        position, changed = self.registry.changed_since(self._position)
+        with self._lock:
+            self._position = position
+            for tenant_id in changed:
+                self._by_id.pop(tenant_id, None)
+            if changed:
+                self._nobodies.clear()
+
+    # -- sharing --
+
+    def release(self) -> None:
+        """Give it back; the last one who does so closes the connections of the registry."""
+        with _sharing:
+            self.users -= 1
+            if self.users:
+                return
+            for key in [key for key, directory in _directories.items() if directory is self]:
+                del _directories[key]
+        self.registry.close()
+
+
+def _shorten(known: OrderedDict[Any, Any]) -> None:
+    if len(known) > _MAX_KNOWN:
+        known.popitem(last=False)
+
+
+_directories: dict[Hashable, Directory] = {}
+# Reentrant: the collector may close an application, and with it release a directory, anywhere.
+_sharing = threading.RLock()
+
+
+def share(settings: TenancySettings) -> Directory:
+    """Return the directory of a registry, which all of this process share; to be released once."""
+    key = (settings.control_url, settings.control_creator_topic, settings.control_schema)
+    with _sharing:
+        directory = _directories.get(key)
+        if directory is None:
+            directory = Directory(settings)
+            directory = _directories.setdefault(key, directory)
+        directory.users += 1
+        return directory
+
+
+def _after_fork() -> None:
+    global _sharing  # noqa: PLW0603 (another thread of the parent may have held it, and that thread does not exist here)
+    _sharing = threading.RLock()
+    for directory in _directories.values():
+        directory.start()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,98 @@
+"""What happens to tenants that there are: each verb is one recorded step, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing.persistence import IntegrityError
+
+from tenancy.errors import InvalidSlug, TenantExists, TenantNotFound
+from tenancy.registry import Registry
+from tenancy.slugs import normalize
+from tenancy.tenant import Tenant, TenantStatus, Verb, check_status, next_status
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from tenancy.settings import TenancySettings
+
+__all__ = ["Lifecycle", "known_slug", "not_found", "one_tenant"]
+
+
+class Lifecycle:
+    """The verbs. Safe to use from many threads and processes at once."""
+
+    def __init__(self, settings: TenancySettings, registry: Registry, changed: Callable[[Tenant], None]) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._changed = changed
+
+    def move(
+        self, slug: str, verb: Verb, actor: str | None, *, reason: str | None = None, reads: bool | None = None
+    ) -> Tenant:
+        """Do what a verb says, and return the tenant as it is then; nothing when it is so already.
+
+        Raises TenantNotFound, and TransitionRefused where the verb does not apply.
+        """
+        with one_tenant(self._registry, slug) as (session, tenant):
+            status = next_status(tenant, verb)
+            if status is None and (reads is None or reads == tenant.reads):
+                return tenant
+            columns: dict[str, Any] = {"status": status or tenant.status, "reason": reason, "due_at": None}
+            if reads is not None:
+                columns["reads"] = reads
+            if verb in (Verb.ARCHIVE, Verb.DELETE):
+                columns["previous"] = (*tenant.previous, tenant.status)
+            elif verb in (Verb.RESTORE, Verb.UNDELETE):
+                columns["previous"] = tenant.previous[:-1]
+            if verb is Verb.DELETE:
+                columns["due_at"] = datetime.now(UTC) + timedelta(days=self._settings.grace_days)
+            (changed,) = self._registry.change(session, [tenant], verb, actor, remark=reason, **columns)
+        self._changed(changed)
+        return changed
+
+    def rename(self, slug: str, new_slug: str | None, name: str | None, actor: str | None) -> Tenant:
+        """Give a tenant another slug, another name or both; its id and its tables stay. Raises TenantExists."""
+        columns: dict[str, Any] = {}
+        if new_slug is not None:
+            columns["slug"] = normalize(new_slug, self._settings.slugs)
+        if name is not None:
+            columns["name"] = name
+        try:
+            with one_tenant(self._registry, slug) as (session, tenant):
+                if all(getattr(tenant, key) == value for key, value in columns.items()):
+                    return tenant
+                if tenant.status is TenantStatus.PURGING:
+                    check_status(tenant, writes=False)
+                remark = f"was {tenant.slug}" if columns.get("slug", tenant.slug) != tenant.slug else None
+                (renamed,) = self._registry.change(session, [tenant], Verb.RENAME, actor, remark=remark, **columns)
+        except IntegrityError:
+            msg = f"Tenant {columns['slug']!r} exists already."
+            raise TenantExists(msg, remedy="Choose another slug.", tenant=columns["slug"]) from None
+        self._changed(renamed)
+        return renamed
+
+
+@contextmanager
+def one_tenant(registry: Registry, slug: str) -> Iterator[tuple[Session, Tenant]]:
+    """Yield the tenant with a slug, in a transaction that nobody else changes it in."""
+    with registry.locked(known_slug(slug)) as (session, tenants):
+        if not tenants:
+            raise not_found(slug)
+        yield session, tenants[0]
+
+
+def known_slug(slug: str) -> str:
+    """Return the normal form of a slug that somebody may have; raises TenantNotFound for one that nobody can have."""
+    try:
+        return normalize(slug)  # by the widest rule: it may be of a time when that was in force
+    except InvalidSlug as error:
+        raise not_found(slug) from error
+
+
+def not_found(slug: str) -> TenantNotFound:
+    """Return the error to raise for a slug that nobody has."""
+    return TenantNotFound(f"There is no tenant {slug!r}.", tenant=slug)

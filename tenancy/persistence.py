@@ -1,0 +1,89 @@
+"""The persistence module of tenants' applications: that of this project, with a door.
+
+``tenants.env(slug)`` names it, so it serves in every process that was given these variables, also by
+``tenancy exec``. Each call asks the door whether the tenant may be read or written. The library wants exactly one
+factory class in this module.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import lru_cache
+from typing import Final
+from uuid import UUID
+
+from eventsourcing.persistence import PersistenceError, ProgrammingError
+
+from eventsourcing_sqlalchemy import factory as persistence
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.errors import SettingsError
+from tenancy.directory import Directory, share
+from tenancy.errors import RegistryUnavailable
+from tenancy.settings import TenancySettings
+
+__all__ = ["TenantDatastore", "TenantFactory"]
+
+
+class TenantDatastore(SQLAlchemyDatastore):
+    """A datastore of one tenant: refuses to be used when the tenant does not serve."""
+
+    _directory: Directory | None = None
+    _tenant_id: UUID
+
+    def guard(self, directory: Directory, tenant_id: UUID) -> None:
+        """Ask ``directory`` from now on, and release it in the end."""
+        self._directory, self._tenant_id = directory, tenant_id
+
+    def admit(self, *, writes: bool) -> None:
+        """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written."""
+        if self._directory is not None:
+            self._directory.admit(self._tenant_id, writes=writes)
+
+    def error(self, error: Exception, subject: str) -> PersistenceError:
+        translated = super().error(error, subject)
+        if self._directory is not None and isinstance(translated, ProgrammingError):
+            # What is missing may be the table of a tenant that has been purged since it was let in.
+            self._directory.forget(self._tenant_id)
+            with suppress(RegistryUnavailable):
+                self._directory.admit(self._tenant_id, writes=False)
+        return translated
+
+    def close(self) -> None:
+        super().close()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            directory.release()
+
+
+class TenantFactory(persistence.SQLAlchemyFactory):
+    """Constructs the recorders of one application of one tenant."""
+
+    datastore_class = TenantDatastore
+
+    def _construct_datastore(self) -> SQLAlchemyDatastore:
+        tenant_id = self._tenant_id()
+        settings = _settings(frozenset(item for item in self.env.items() if item[0].startswith(_OURS)))
+        datastore = super()._construct_datastore()
+        assert isinstance(datastore, TenantDatastore)
+        datastore.guard(share(settings), tenant_id)
+        return datastore
+
+    def _tenant_id(self) -> UUID:
+        value = self.env.get("TENANCY_TENANT", "")
+        try:
+            return UUID(value)
+        except ValueError:
+            msg = (
+                f"TENANCY_TENANT is {value!r} (application {self.env.name!r}). It is the id of a tenant: take all "
+                "variables together from tenants.env(slug), or from: tenancy env SLUG"
+            )
+            raise SettingsError(msg, variable="TENANCY_TENANT") from None
+
+
+_OURS: Final = ("TENANCY_", "SQLALCHEMY_")
+
+
+@lru_cache(maxsize=16)
+def _settings(environment: frozenset[tuple[str, str]]) -> TenancySettings:
+    """Return the settings; applications of one process mostly have the same."""
+    return TenancySettings.read(dict(environment))

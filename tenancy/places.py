@@ -1,0 +1,253 @@
+"""Make, look at and remove what a tenant has in the database: its tables, and the schemas they are in."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from eventsourcing.persistence import OperationalError, ProgrammingError
+from eventsourcing.utils import Environment, resolve_topic
+from sqlalchemy.exc import SQLAlchemyError
+
+from eventsourcing_sqlalchemy import provisioning
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.executors import ConnectionExecutor
+from eventsourcing_sqlalchemy.naming import TableName, quote
+from eventsourcing_sqlalchemy.settings import Settings
+from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
+from tenancy.errors import TenancyError
+from tenancy.isolation import variables
+from tenancy.tenant import Placement, Tenant
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
+
+    from eventsourcing_sqlalchemy.dialects.base import Executor
+    from tenancy.blueprints import Blueprint
+    from tenancy.settings import TenancySettings
+
+__all__ = ["Contents", "Places"]
+
+# Dropping takes several locks for each table, out of a table of locks that all clients of the server share.
+_TABLES_PER_DROP: Final = 20
+# How long a tenant's last transactions may go on when its tables are to be dropped. Seconds.
+_PATIENCE: Final = 60.0
+_OF_OTHERS: Final = ("SCHEMA", "TABLE_PREFIX", "SCOPED_SESSION_TOPIC", "ENGINE_TOPIC", "CONNECTION_CREATOR_TOPIC")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What there is of a tenant in the database."""
+
+    schemas: tuple[str, ...] = ()
+    views: tuple[TableName, ...] = ()
+    tables: tuple[TableName, ...] = ()
+    sequences: tuple[TableName, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.schemas or self.views or self.tables or self.sequences)
+
+    def count(self) -> dict[str, int]:
+        """Return how many of each kind there are."""
+        return {
+            "schemas": len(self.schemas),
+            "views": len(self.views),
+            "tables": len(self.tables),
+            "sequences": len(self.sequences),
+        }
+
+
+class Places:
+    """The database of the tenants. Safe to use from many threads."""
+
+    def __init__(self, settings: TenancySettings) -> None:
+        self._settings = settings
+        environment = {
+            key: value
+            for key, value in settings.environment.items()
+            if key.startswith("SQLALCHEMY_") and not key.endswith(_OF_OTHERS)
+        }
+        options: dict[str, Any] = {"settings": Settings.read(Environment("", environment)).engine}
+        if settings.creator_topic is not None:
+            options["creator"] = resolve_topic(settings.creator_topic)
+        self.datastore = SQLAlchemyDatastore(url=settings.url, **options)
+        dialect = self.datastore.dialect
+        # One file has one writer: the registry's transaction, when it is in the same file.
+        self._is_file_of_registry = not dialect.is_server and dialect.identity(settings.url) == dialect.identity(
+            settings.control_url
+        )
+
+    def close(self) -> None:
+        """Give the engine back; a second time does nothing."""
+        self.datastore.close()
+
+    @property
+    def identifier_limit(self) -> int | None:
+        """The most bytes that a name may have in this database."""
+        return self.datastore.dialect.identifier_limit
+
+    # -- making --
+
+    def make(self, placements: Sequence[Placement], blueprints: Sequence[Blueprint], session: Session) -> None:
+        """Make the tables of tenants, and their schemas, where they do not exist; ``session`` is the registry's, in
+        whose transaction the tenants are locked.
+
+        Raises ProgrammingError for a missing right, which says what to grant, and for a table of another shape.
+        """
+        specs = [spec for placement in placements for spec in self.specs(placement, blueprints)]
+        if not specs:
+            return
+        if not self._is_file_of_registry:
+            provisioning.make(self.datastore, specs)
+            return
+        dialect = self.datastore.engine.dialect
+        executor = ConnectionExecutor(session.connection())
+        executor.run_script([statement for spec in specs for statement in spec.ddl(type(dialect))])
+
+    def make_more(self, tenant: Tenant, blueprints: Iterable[Blueprint]) -> None:
+        """Construct those applications that make tables of their own, once, in a place of a tenant."""
+        names = [blueprint.application for blueprint in blueprints if blueprint.makes_more]
+        if not names:
+            return
+        environment = variables(self._settings, tenant.placement, tenant.id, names)
+        for key in list(environment):
+            if key.endswith("PERSISTENCE_MODULE"):
+                environment[key] = "eventsourcing_sqlalchemy"
+            elif key.endswith("CREATE_TABLE"):
+                environment[key] = "yes"
+        for blueprint in blueprints:
+            if blueprint.makes_more:
+                resolve_topic(blueprint.topic)(env=environment).close()
+
+    def specs(self, placement: Placement, blueprints: Iterable[Blueprint]) -> list[TableSpec]:
+        """Return the tables that a tenant is to have."""
+        default = None if placement.schema else self._default_schema()
+        return [spec for blueprint in blueprints for spec in blueprint.specs(placement, default)]
+
+    def _default_schema(self) -> str | None:
+        return self.datastore.default_schema()
+
+    def missing(self, placement: Placement, blueprints: Iterable[Blueprint]) -> list[TableSpec]:
+        """Return the tables that a tenant lacks; raises ProgrammingError for one of another shape."""
+        specs = self.specs(placement, blueprints)
+        names = [spec.name for spec in specs]
+        look = self.datastore.dialect.describe
+        return missing_tables(specs, self.datastore.run(lambda executor: look(executor, names)))
+
+    def faults(self, tenants: Sequence[Tenant], blueprints: Sequence[Blueprint]) -> Iterator[tuple[Tenant, str]]:
+        """Yield a description for each tenant whose tables are not as they should be; asks the database once."""
+        dialect = self.datastore.dialect
+        every = [spec.name for tenant in tenants for spec in self.specs(tenant.placement, blueprints)]
+
+        def look(executor: Executor) -> Any:
+            return dialect.describe_all(executor) if dialect.can_describe_all else dialect.describe(executor, every)
+
+        shapes = self.datastore.run(look)
+        for tenant in tenants:
+            try:
+                missing = missing_tables(self.specs(tenant.placement, blueprints), shapes)
+            except ProgrammingError as error:
+                yield tenant, str(error)
+            else:
+                if missing:
+                    names = ", ".join(str(spec.name) for spec in missing)
+                    yield tenant, f"missing: {names}"
+
+    # -- looking --
+
+    def contents(self, tenant: Tenant, blueprints: Sequence[Blueprint]) -> Contents:
+        """Return what there is of a tenant: everything in its schemas, everything with its prefix. Of an adopted one,
+        whose schema others may use too, only the tables of its applications.
+        """
+        with self._connection() as connection:
+            inspector = sa.inspect(connection)
+            if tenant.adopted:
+                specs = self.specs(tenant.placement, blueprints)
+                names = [spec.name for spec in specs if inspector.has_table(spec.name.name, schema=spec.name.schema)]
+                return Contents(tables=tuple(names))
+            return self._contents(inspector, tenant.placement)
+
+    def _contents(self, inspector: sa.Inspector, placement: Placement) -> Contents:
+        schemas: Sequence[str | None] = (None,)
+        if placement.schema is not None:
+            is_ours = _pattern(placement.schema)
+            schemas = [name for name in inspector.get_schema_names() if is_ours.fullmatch(name)]
+        has_prefix = _pattern(placement.table_prefix, and_more=True)
+        views: list[TableName] = []
+        tables: list[TableName] = []
+        sequences: list[TableName] = []
+        for schema in schemas:
+            for found, names in (
+                (views, inspector.get_view_names(schema)),
+                (tables, inspector.get_table_names(schema)),
+                (sequences, self._sequence_names(inspector, schema)),
+            ):
+                found += [
+                    TableName(schema, name) for name in names if placement.owns_schema or has_prefix.fullmatch(name)
+                ]
+        mine = tuple(schema for schema in schemas if schema is not None) if placement.owns_schema else ()
+        return Contents(mine, tuple(views), tuple(tables), tuple(sequences))
+
+    def _sequence_names(self, inspector: sa.Inspector, schema: str | None) -> list[str]:
+        return inspector.get_sequence_names(schema) if inspector.dialect.supports_sequences else []
+
+    # -- removing --
+
+    def drop(self, tenant: Tenant, blueprints: Sequence[Blueprint]) -> Contents:
+        """Drop all that there is of a tenant, in batches, and return what that was. Done again after a crash, it drops
+        the rest.
+
+        Raises TenancyError when transactions of the tenant go on for too long; nothing is lost then but time.
+        """
+        there = self.contents(tenant, blueprints)
+        cascade = " CASCADE" if self.datastore.dialect.has_schemas else ""
+        for view in there.views:
+            self._drop(tenant, f"DROP VIEW IF EXISTS {view}{cascade}")
+        if cascade:
+            for start in range(0, len(there.tables), _TABLES_PER_DROP):
+                names = ", ".join(map(str, there.tables[start : start + _TABLES_PER_DROP]))
+                self._drop(tenant, f"DROP TABLE IF EXISTS {names}{cascade}")
+            for sequence in there.sequences:
+                self._drop(tenant, f"DROP SEQUENCE IF EXISTS {sequence}{cascade}")
+            for schema in there.schemas:
+                self._drop(tenant, f"DROP SCHEMA IF EXISTS {quote(schema)}{cascade}")
+        else:
+            for table in there.tables:
+                self._drop(tenant, f"DROP TABLE IF EXISTS {table}")
+        return there
+
+    def _drop(self, tenant: Tenant, statement: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with self.datastore.writing(), self._connection() as connection:
+                    self.datastore.dialect.session_began(connection, self.datastore.settings)
+                    ConnectionExecutor(connection).fetch(statement)
+                    connection.commit()
+            except OperationalError as error:
+                if time.monotonic() > deadline:
+                    msg = f"The tables of tenant {tenant.slug!r} are in use: {error}."
+                    remedy = f"End the transactions that use them, and go on: tenancy purge {tenant.slug}"
+                    raise TenancyError(msg, remedy=remedy, tenant=tenant.slug) from error
+            else:
+                return
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        try:
+            with self.datastore.get_connection() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self.datastore.error(error, "") from error
+
+
+def _pattern(template: str, *, and_more: bool = False) -> re.Pattern[str]:
+    """Return what matches the names that a template of a placement stands for, with any application."""
+    parts = map(re.escape, template.split("{application}"))
+    return re.compile(".+".join(parts) + (".*" if and_more else ""), re.DOTALL)

@@ -1,0 +1,11 @@
+"""The registry: which tenants there are, in a database of its own or beside theirs.
+
+What happened to a tenant is recorded as events (ids, statuses, times and the actor's id: the audit). Whatever may name
+a person or a customer stands only in rows beside them, which are written in the same transaction, so that it can be
+erased.
+"""
+
+from tenancy.registry.registry import Registry
+from tenancy.registry.rows import NewTenant
+
+__all__ = ["NewTenant", "Registry"]

@@ -1,0 +1,91 @@
+"""The events of the registry: what was done to which tenant, when, and by whose id. No names, no reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from eventsourcing.application import Application
+from eventsourcing.domain import Aggregate, event
+from eventsourcing.persistence import InfrastructureFactory
+from eventsourcing.utils import Environment
+
+from eventsourcing_sqlalchemy import factory as persistence
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from tenancy.tenant import TenantStatus, Verb
+
+if TYPE_CHECKING:
+    from eventsourcing.utils import EnvType
+
+__all__ = ["History", "RegistryApplication"]
+
+
+class History(Aggregate):
+    """What happened to one tenant, whose id it has."""
+
+    class Began(Aggregate.Created):
+        """The tenant was registered."""
+
+        verb: str
+        status: str
+        actor: str | None
+
+    class Changed(Aggregate.Event):
+        """Something was done to the tenant."""
+
+        verb: str
+        status: str
+        actor: str | None
+
+    class Ended(Aggregate.Event):
+        """Nothing is left of the tenant's data."""
+
+        actor: str | None
+
+    @event(Began)
+    def __init__(self, verb: str, status: str, actor: str | None) -> None:
+        self.status = status
+
+    @staticmethod
+    def begin(tenant_id: UUID, verb: Verb, actor: str | None) -> History:
+        """Return the history of a new tenant."""
+        return History._create(
+            History.Began, id=tenant_id, verb=str(verb), status=str(TenantStatus.PROVISIONING), actor=actor
+        )
+
+    @event(Changed)
+    def change(self, verb: str, status: str, actor: str | None) -> None:
+        """Record what was done."""
+        self.status = status
+
+    @event(Ended)
+    def end(self, actor: str | None) -> None:
+        """Record that the tenant is gone."""
+        self.status = "purged"
+
+
+class RegistryDatastore(SQLAlchemyDatastore):
+    """A datastore with a small pool of its own: the registry answers also when the tenants use up all of theirs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, pool_size=2, max_overflow=2)
+
+
+class RegistryFactory(persistence.SQLAlchemyFactory):
+    """Constructs the recorder of the registry."""
+
+    datastore_class = RegistryDatastore
+
+
+class RegistryApplication(Application[UUID]):
+    """The events of the registry, on our own persistence module."""
+
+    name = "registry"
+
+    def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
+        # Nothing of the process's environment: what it says of ciphers, snapshots, schemas and persistence modules is
+        # meant for the tenants' applications.
+        return Environment(name, env)
+
+    def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
+        return RegistryFactory(env)

@@ -1,0 +1,136 @@
+"""The rows of the registry: everything that may name a person or a customer, and what tenants are looked up by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+from tenancy.tenant import Placement, Tenant, TenantStatus
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+__all__ = ["NewTenant", "Rows", "to_tenant"]
+
+
+class _Moment(TypeDecorator[datetime]):
+    """A time with its zone, also where the database forgets it."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTenant:
+    """A tenant to be registered. ``slug`` is normal already."""
+
+    id: UUID
+    slug: str
+    name: str
+    placement: Placement
+    adopted: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
+
+
+class Rows:
+    """The tables, in a schema or with a prefix of their names."""
+
+    def __init__(self, schema: str | None, prefix: str) -> None:
+        self.metadata = sa.MetaData(schema=schema)
+        self.tenants = sa.Table(
+            f"{prefix}tenants",
+            self.metadata,
+            sa.Column("id", sa.Uuid, primary_key=True),
+            sa.Column("slug", sa.Text, nullable=False, unique=True),
+            sa.Column("name", sa.Text, nullable=False),
+            sa.Column("status", sa.Text, nullable=False),
+            sa.Column("previous", sa.Text, nullable=False),
+            sa.Column("reads", sa.Boolean, nullable=False),
+            sa.Column("place", sa.Text, nullable=False, unique=True),
+            sa.Column("owns_schema", sa.Boolean, nullable=False),
+            sa.Column("adopted", sa.Boolean, nullable=False),
+            sa.Column("metadata", sa.JSON, nullable=False),
+            sa.Column("request_id", sa.Text, unique=True),
+            sa.Column("reason", sa.Text),
+            sa.Column("created_at", _Moment, nullable=False),
+            sa.Column("changed_at", _Moment, nullable=False),
+            sa.Column("due_at", _Moment),
+        )
+        self.remarks = sa.Table(
+            f"{prefix}remarks",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+            sa.Column("text", sa.Text, nullable=False),
+        )
+        self.tombstones = sa.Table(
+            f"{prefix}tombstones",
+            self.metadata,
+            sa.Column("id", sa.Uuid, primary_key=True),
+            sa.Column("slug_hash", sa.Text, nullable=False),
+            sa.Column("created_at", _Moment, nullable=False),
+            sa.Column("purged_at", _Moment, nullable=False),
+        )
+        self.fleet = sa.Table(
+            f"{prefix}fleet",
+            self.metadata,
+            sa.Column("key", sa.Text, primary_key=True),
+            sa.Column("value", sa.JSON, nullable=False),
+        )
+
+    def insert(self, new: NewTenant, now: datetime) -> dict[str, Any]:
+        """Return the row of a new tenant."""
+        return {
+            "id": new.id,
+            "slug": new.slug,
+            "name": new.name,
+            "status": str(TenantStatus.PROVISIONING),
+            "previous": "",
+            "reads": False,
+            "place": json.dumps([new.placement.schema, new.placement.table_prefix]),
+            "owns_schema": new.placement.owns_schema,
+            "adopted": new.adopted,
+            "metadata": dict(new.metadata),
+            "request_id": new.request_id,
+            "reason": None,
+            "created_at": now,
+            "changed_at": now,
+            "due_at": None,
+        }
+
+
+def to_tenant(row: Any) -> Tenant:
+    """Return the tenant of a row."""
+    schema, prefix = json.loads(row.place)
+    return Tenant(
+        id=row.id,
+        slug=row.slug,
+        name=row.name,
+        status=TenantStatus(row.status),
+        reads=row.reads,
+        placement=Placement(schema, prefix, row.owns_schema),
+        adopted=row.adopted,
+        created_at=row.created_at,
+        changed_at=row.changed_at,
+        previous=tuple(TenantStatus(status) for status in row.previous.split()),
+        due_at=row.due_at,
+        reason=row.reason,
+        metadata=row.metadata,
+        request_id=row.request_id,
+    )

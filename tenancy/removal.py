@@ -1,0 +1,103 @@
+"""Remove a tenant and all that is its own, in steps that can be done again, and prove that nothing is left.
+
+First its status says so, and every process is given the time to learn it; then its tables go, in batches; the catalog
+is asked what is left; at last what the registry knows of it is erased. A process may die anywhere: the tenant has the
+status ``purging`` until the end, and ``purge``, or ``tenancy doctor --repair``, does the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from tenancy.directory import DELAY
+from tenancy.errors import TenancyError
+from tenancy.lifecycle import one_tenant
+from tenancy.registry import Registry
+from tenancy.tenant import Tenant, TenantStatus, Verb, next_status
+
+if TYPE_CHECKING:
+    from tenancy.blueprints import Blueprint
+    from tenancy.places import Places
+
+__all__ = ["Certificate", "Removal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """That nothing is left of a tenant: looked up in the catalog and in the registry after everything was removed."""
+
+    tenant_id: UUID
+    slug: str
+    slug_hash: str
+    """What the registry keeps, to tell a purged tenant from one that never was."""
+    created_at: datetime
+    purged_at: datetime
+    removed: Mapping[str, int]
+    """How many schemas, views, tables and sequences there were."""
+    left: Mapping[str, int]
+    """How many of them, and of fields in the registry, there are now: none."""
+
+
+class Removal:
+    """Purges tenants. Safe to use from many threads and processes at once."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        places: Places,
+        blueprints: Callable[[], Sequence[Blueprint]],
+        changed: Callable[[Tenant], None],
+    ) -> None:
+        self._registry = registry
+        self._places = places
+        self._blueprints = blueprints
+        self._changed = changed
+
+    def purge(self, slugs: Sequence[str], actor: str | None) -> Iterator[Certificate]:
+        """Remove tenants and all that is theirs, now and for ever; yield the certificate of each.
+
+        Raises TenantNotFound at the first slug that nobody has, before anything is removed.
+        """
+        doomed = [self._doom(slug, actor) for slug in slugs]
+        if doomed:
+            # Until every process has learned it. A clock that was set back must not make this longer.
+            age = (datetime.now(UTC) - max(tenant.changed_at for tenant in doomed)).total_seconds()
+            time.sleep(min(DELAY, max(0.0, DELAY - age)))
+        for tenant in doomed:
+            yield self._remove(tenant, actor)
+
+    def _doom(self, slug: str, actor: str | None) -> Tenant:
+        with one_tenant(self._registry, slug) as (session, tenant):
+            doomed = [tenant]
+            if next_status(tenant, Verb.PURGE) is not None:
+                columns = {"status": TenantStatus.PURGING, "due_at": None}
+                doomed = list(self._registry.change(session, doomed, Verb.PURGE, actor, **columns))
+        self._changed(doomed[0])
+        return doomed[0]
+
+    def _remove(self, tenant: Tenant, actor: str | None) -> Certificate:
+        blueprints = self._blueprints()
+        removed = self._places.drop(tenant, blueprints)
+        left = self._places.contents(tenant, blueprints)
+        if left:
+            msg = f"Something is left of tenant {tenant.slug!r}: {left.count()}."
+            raise TenancyError(msg, remedy=f"Go on: tenancy purge {tenant.slug}", tenant=tenant.slug)
+        with self._registry.locked(tenant.id) as (session, current):
+            # None, when another process has removed the same tenant meanwhile.
+            purged_at = self._registry.bury(session, tenant, actor) if current else datetime.now(UTC)
+        self._changed(tenant)
+        fields = self._registry.residue(tenant.id)
+        return Certificate(
+            tenant_id=tenant.id,
+            slug=tenant.slug,
+            slug_hash=self._registry.hash(tenant.slug),
+            created_at=tenant.created_at,
+            purged_at=purged_at,
+            removed=removed.count(),
+            left={**left.count(), "registry rows": fields},
+        )

@@ -1,0 +1,179 @@
+"""Read the environment variables of tenancy. Nothing else in this package does.
+
+How the database is reached is said by the variables of the persistence module (``SQLALCHEMY_URL`` and those of the
+pool), which this module passes on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Final, TypeVar, cast
+
+from sqlalchemy.engine import URL
+
+from eventsourcing_sqlalchemy.dialects import dialect_for
+from eventsourcing_sqlalchemy.errors import SettingsError
+from eventsourcing_sqlalchemy.settings import parse_url
+from tenancy.slugs import SlugRule
+
+__all__ = ["VARIABLES", "TenancySettings"]
+
+_T = TypeVar("_T")
+
+VARIABLES: Final[Mapping[str, str]] = {
+    "TENANCY_APP": "the Tenancy object of the command line, as module:name",
+    "TENANCY_CONTROL_URL": "the database of the registry; default: SQLALCHEMY_URL",
+    "TENANCY_CONTROL_SCHEMA": "the schema of the registry, or how its tables' names begin; default: tenancy",
+    "TENANCY_SCHEMA": "where new tenants' tables go: a template with {tenant} and perhaps {application}",
+    "TENANCY_TABLE_PREFIX": "how the names of new tenants' tables begin: a template as above",
+    "TENANCY_SLUGS": "any (default), or dns: only labels of host names",
+    "TENANCY_GRACE_DAYS": "how long a deleted tenant can be undeleted; default: 30",
+    "TENANCY_MAX_APPLICATIONS": "how many applications of tenants a process keeps at hand; default: 1000",
+    "TENANCY_MAX_OUTAGE": "how many seconds a process goes on without the registry; default: 30",
+    "TENANCY_TENANT": "the id of the tenant whose tables the application uses; set by env() and by tenancy env",
+}
+"""Every variable of this package, with what it says."""
+
+# What container platforms set for a service called "tenancy".
+_OF_PLATFORMS: Final = re.compile(
+    r"TENANCY_(PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?|\d+_.*|[A-Z0-9_]*_(SERVICE_HOST|PORT))"
+)
+
+_CLOSE: Final = 0.8
+
+_PLACEHOLDER: Final = re.compile(r"\{(tenant|application)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenancySettings:
+    """All settings of a fleet, checked. The URLs may hold secrets."""
+
+    url: URL = field(repr=False)
+    creator_topic: str | None
+    control_url: URL = field(repr=False)
+    control_creator_topic: str | None
+    control_schema: str
+    schema: str | None
+    table_prefix: str
+    slugs: SlugRule
+    grace_days: float
+    max_applications: int
+    max_outage: float
+    environment: Mapping[str, str] = field(repr=False)
+    """The variables that these were read from."""
+
+    @classmethod
+    def read(cls, env: Mapping[str, str] | None = None) -> TenancySettings:
+        """Read the settings from the environment of the process, and from ``env`` first.
+
+        Raises SettingsError, which names the variable and what it accepts, also for a variable whose name is close to
+        one of this package's and for a database in memory.
+        """
+        environment = {**os.environ, **(env or {})}
+        read = _Reader(environment)
+        _check_names(environment)
+        url = read.url("SQLALCHEMY_URL")
+        if url is None:
+            msg = (
+                "SQLALCHEMY_URL is not set. Set it, e.g. SQLALCHEMY_URL=sqlite:///fleet.db or postgresql://user@host/db"
+            )
+            raise SettingsError(msg, variable="SQLALCHEMY_URL")
+        creator = read.text("SQLALCHEMY_CONNECTION_CREATOR_TOPIC")
+        control_url = read.url("TENANCY_CONTROL_URL")
+        schema, prefix = _templates(read, has_schemas=_has_schemas(url))
+        return cls(
+            url=url,
+            creator_topic=creator,
+            control_url=control_url or url,
+            control_creator_topic=creator if control_url is None else None,
+            control_schema=read.text("TENANCY_CONTROL_SCHEMA") or "tenancy",
+            schema=schema,
+            table_prefix=prefix,
+            slugs=cast("SlugRule", read.choice("TENANCY_SLUGS", ("any", "dns")) or "any"),
+            grace_days=read.number("TENANCY_GRACE_DAYS", float, 30.0, minimum=0),
+            max_applications=read.number("TENANCY_MAX_APPLICATIONS", int, 1000, minimum=1),
+            max_outage=read.number("TENANCY_MAX_OUTAGE", float, 30.0, minimum=0),
+            environment=environment,
+        )
+
+    @property
+    def control_has_schemas(self) -> bool:
+        """Whether the registry is in a schema, and not beside other tables with a prefix."""
+        return _has_schemas(self.control_url)
+
+
+class _Reader:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def text(self, variable: str) -> str | None:
+        return self._environment.get(variable, "").strip() or None
+
+    def url(self, variable: str) -> URL | None:
+        value = self.text(variable)
+        if value is None:
+            return None
+        url = parse_url(value, variable)
+        if not dialect_for(url.get_backend_name(), url.get_driver_name()).outlives_connections(url):
+            msg = (
+                f"{variable} names a database in memory, which no other process can see and which is gone with this "
+                f"one. Give it a file: {variable}=sqlite:///fleet.db"
+            )
+            raise SettingsError(msg, variable=variable)
+        return url
+
+    def choice(self, variable: str, choices: tuple[str, ...]) -> str | None:
+        value = self.text(variable)
+        if value is None or value.lower() in choices:
+            return value and value.lower()
+        msg = f"{variable} is {value!r}. Accepted are {' and '.join(choices)}."
+        raise SettingsError(msg, variable=variable)
+
+    def number(self, variable: str, kind: Callable[[str], _T], default: _T, *, minimum: float) -> _T:
+        value = self.text(variable)
+        if value is None:
+            return default
+        try:
+            number = kind(value)
+        except ValueError:
+            number = None
+        if number is None or not minimum <= cast("float", number) < float("inf"):  # refuses "nan" too
+            what = "a whole number" if kind is int else "a number"
+            msg = f"{variable} is {value!r}. Accepted is {what}, at least {minimum:g}."
+            raise SettingsError(msg, variable=variable)
+        return number
+
+
+def _has_schemas(url: URL) -> bool:
+    return dialect_for(url.get_backend_name(), url.get_driver_name()).has_schemas
+
+
+def _templates(read: _Reader, *, has_schemas: bool) -> tuple[str | None, str]:
+    schema, prefix = read.text("TENANCY_SCHEMA"), read.text("TENANCY_TABLE_PREFIX")
+    if schema is not None and not has_schemas:
+        msg = "TENANCY_SCHEMA cannot be used: this database has no schemas. Set TENANCY_TABLE_PREFIX instead."
+        raise SettingsError(msg, variable="TENANCY_SCHEMA")
+    if schema is None and prefix is None:
+        return ("{tenant}", "") if has_schemas else (None, "{tenant}_")
+    for variable, template in (("TENANCY_SCHEMA", schema), ("TENANCY_TABLE_PREFIX", prefix)):
+        rest = _PLACEHOLDER.sub("", template or "")
+        if "{" in rest or "}" in rest:
+            msg = f"{variable}={template!r}: the placeholders are {{tenant}} and {{application}}. Remove other braces."
+            raise SettingsError(msg, variable=variable)
+    if "{tenant}" not in f"{schema}{prefix}":
+        msg = "Without {tenant} in TENANCY_SCHEMA or TENANCY_TABLE_PREFIX, all tenants would share their tables."
+        raise SettingsError(msg, variable="TENANCY_SCHEMA" if schema is not None else "TENANCY_TABLE_PREFIX")
+    return schema, prefix or ""
+
+
+def _check_names(environment: Mapping[str, str]) -> None:
+    for name in environment:
+        if name.startswith("TENANCY") and name not in VARIABLES and not _OF_PLATFORMS.fullmatch(name):
+            close = get_close_matches(name, VARIABLES, n=1, cutoff=_CLOSE)
+            if close:
+                msg = f"{name} is set, and no variable has this name. Is {close[0]} meant? Rename it or unset it."
+                raise SettingsError(msg, variable=name)

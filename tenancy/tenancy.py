@@ -1,0 +1,330 @@
+"""The front door of the package: one object for a fleet of tenants that have the same applications.
+
+By convention the variable is called ``tenants``, so that the calls read as English: ``tenants.suspend("acme")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import UUID
+
+from eventsourcing.utils import get_topic
+
+from tenancy import context
+from tenancy.applications import Applications
+from tenancy.blueprints import Blueprint, blueprint_of
+from tenancy.creation import Creation, Order
+from tenancy.directory import share
+from tenancy.errors import NotRegistered, TenancyError
+from tenancy.isolation import variables
+from tenancy.lifecycle import Lifecycle, known_slug, not_found
+from tenancy.places import Places
+from tenancy.removal import Certificate, Removal
+from tenancy.settings import TenancySettings
+from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status
+
+if TYPE_CHECKING:
+    from eventsourcing.application import Application
+    from eventsourcing.system import System
+
+    from tenancy.registry.registry import Change
+
+__all__ = ["Tenancy"]
+
+_TApplication = TypeVar("_TApplication", bound="Application[Any]")
+
+
+class Tenancy:
+    """Many tenants, each with its own tables for the same applications. Safe to use from many threads.
+
+    ``applications`` are classes, ``system`` brings those of its pipes. ``env`` goes before the environment of the
+    process. With neither applications nor a system, what needs no code works: the registry knows the applications.
+
+    Nothing is asked of a database until the first call. Raises SettingsError for a missing or malformed variable.
+    """
+
+    def __init__(
+        self,
+        *,
+        applications: Iterable[type[Application[Any]]] = (),
+        system: System | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = TenancySettings.read(env)
+        self.system = system
+        classes = list(applications)
+        if system is not None:
+            classes += [system.get_app_cls(name) for name in system.nodes]
+        self.applications: Mapping[str, type[Application[Any]]] = _by_name(classes)
+        """The classes, by the names of the applications."""
+        self._known: Sequence[Blueprint] | None = None
+        self._places = Places(self.settings)
+        self._directory = share(self.settings)
+        self._registry = self._directory.registry
+        self._at_hand = Applications(self.settings.max_applications)
+        self._is_closed = False
+        parts = (self._registry, self._places, self.blueprints, self._changed)
+        self._creation = Creation(self.settings, *parts)
+        self._lifecycle = Lifecycle(self.settings, self._registry, self._changed)
+        self._removal = Removal(*parts)
+
+    def __repr__(self) -> str:
+        return f"Tenancy({', '.join(self.applications)}; {self._registry})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all applications that were handed out, and the connections; a second time does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._at_hand.close()
+            self._places.close()
+            self._directory.release()
+
+    def blueprints(self) -> Sequence[Blueprint]:
+        """Return which tables the applications have: by the classes, or without classes, by the registry."""
+        if self._known is None:
+            if self.applications:
+                environment = self.settings.environment
+                self._known = [blueprint_of(cls, environment) for cls in self.applications.values()]
+            else:
+                kept = self._registry.facts().get("applications", [])
+                self._known = [Blueprint.from_json(each) for each in kept]
+        return self._known
+
+    def _changed(self, tenant: Tenant) -> None:
+        self._directory.forget(tenant.id)
+        if tenant.status is TenantStatus.PURGING:
+            self._at_hand.forget(tenant.id)
+
+    def _bound(self, tenant: Tenant) -> Tenant:
+        return replace(tenant, tenancy=self)
+
+    # -- making --
+
+    def init(self) -> None:
+        """Make the registry where there is none, and record the applications and their tables. ``create`` does so too.
+
+        Needs the right to create a schema, or tables where there are no schemas. Safe to call again, and from many
+        processes at once.
+        """
+        self._creation.init()
+
+    def create(
+        self,
+        slug: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+        exist_ok: bool = False,
+        request_id: str | None = None,
+    ) -> Tenant:
+        """Make a tenant with its tables, and return it when it serves.
+
+        ``name`` (by default the slug as it is written here) and ``metadata`` (what JSON can hold) are yours to use.
+        ``actor`` is the id of who did it, for the history; not a name, which could not be erased. A retry with the same
+        ``request_id`` returns the same tenant.
+
+        Raises TenantExists when the slug is taken, unless ``exist_ok``; and InvalidSlug.
+        """
+        self._check_applications()
+        order = Order(slug=slug, name=name, metadata=metadata or {}, request_id=request_id)
+        return self._bound(self._creation.create(order, actor, exist_ok=exist_ok))
+
+    def create_many(
+        self, tenants: Iterable[str | Order], *, actor: str | None = None, exist_ok: bool = False
+    ) -> Iterator[Tenant]:
+        """Make tenants and yield each when it serves; much faster than one by one.
+
+        Raises TenantExists at the first slug that is taken, unless ``exist_ok``; those yielded before are made.
+        """
+        self._check_applications()
+        orders = (Order(slug=each) if isinstance(each, str) else each for each in tenants)
+        for tenant in self._creation.create_many(orders, actor, exist_ok=exist_ok):
+            yield self._bound(tenant)
+
+    def adopt(
+        self,
+        slug: str,
+        *,
+        schema: str | None = None,
+        table_prefix: str = "",
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+    ) -> Tenant:
+        """Register tables that exist as a tenant; nothing is copied or changed. Both names may hold ``{application}``.
+
+        Raises TenantExists, and TenancyError when a table is missing or another tenant's.
+        """
+        self._check_applications()
+        order = Order(slug=slug, name=name, metadata=metadata or {})
+        return self._bound(self._creation.adopt(order, Placement(schema or None, table_prefix), actor))
+
+    def _check_applications(self) -> None:
+        if not self.blueprints():
+            msg = "The applications of the tenants are not known, so their tables cannot be made."
+            raise TenancyError(msg, remedy="Give them once: Tenancy(applications=[...]), or --app on the command line.")
+
+    # -- finding --
+
+    def __getitem__(self, slug: str) -> Tenant:
+        """Return a tenant, whatever its status; raises TenantNotFound."""
+        tenant = self._directory.find(known_slug(slug))
+        if tenant is None:
+            raise not_found(slug)
+        return self._bound(tenant)
+
+    def __contains__(self, slug: object) -> bool:
+        try:
+            return isinstance(slug, str) and bool(self[slug])
+        except LookupError:
+            return False
+
+    def __iter__(self) -> Iterator[Tenant]:
+        """Yield all tenants in the order of their slugs."""
+        return iter(self.list())
+
+    def list(self, status: TenantStatus | str | None = None) -> Sequence[Tenant]:
+        """Return all tenants, or those with a status, in the order of their slugs."""
+        wanted = None if status is None else TenantStatus(status)
+        return [self._bound(tenant) for tenant in self._registry.list(wanted)]
+
+    def slugs(self) -> Sequence[str]:
+        """Return the slugs of all tenants, in no order."""
+        return self._registry.slugs()
+
+    def history(self, slug: str) -> Sequence[Change]:
+        """Return what happened to a tenant, the oldest first. A purged one is found by its id alone."""
+        try:
+            tenant_id = UUID(slug)
+        except ValueError:
+            tenant_id = self[slug].id
+        else:
+            tenant = self._directory.find(known_slug(slug))
+            tenant_id = tenant.id if tenant is not None else tenant_id
+        changes = self._registry.history(tenant_id)
+        if not changes:
+            raise not_found(slug)
+        return changes
+
+    # -- using --
+
+    def application(self, cls: type[_TApplication], tenant: Tenant | str | None = None) -> _TApplication:
+        """Return the application of a tenant, or of the current one; the same object to all callers.
+
+        It need not be closed. Raises a TenantUnavailable when the tenant does not serve, NotRegistered for an
+        application that the tenants do not have, and NoCurrentTenant.
+        """
+        if self.applications.get(cls.name) is not cls:
+            msg = f"The application {cls.name!r} ({get_topic(cls)}) is none of these tenants'."
+            raise NotRegistered(msg, remedy="Give its class to Tenancy(applications=[...]) and call init().")
+        if tenant is None:
+            tenant = self.current
+        elif isinstance(tenant, str):
+            tenant = self[tenant]
+        self._directory.admit(tenant.id, writes=False)
+        found = tenant
+        return self._at_hand.get(cls, tenant.id, lambda: cls(env=self.env(found)))
+
+    def env(self, tenant: Tenant | str) -> dict[str, str]:
+        """Return the variables that put the applications of a process into a tenant's tables, also those that the
+        library's runners make: ``SingleThreadedRunner(system, env=tenants.env("acme"))``.
+
+        They hold the URL of the database, with its password.
+        """
+        if isinstance(tenant, str):
+            tenant = self[tenant]
+        names = [blueprint.application for blueprint in self.blueprints()]
+        return variables(self.settings, tenant.placement, tenant.id, names)
+
+    def scope(self, slug: str) -> AbstractContextManager[None]:
+        """Return a context in which a tenant is the current one; raises a TenantUnavailable at once when it cannot be
+        read.
+        """
+        tenant = self[slug]
+        check_status(tenant, writes=False)
+        return context.scope(self, tenant.id)
+
+    @property
+    def current(self) -> Tenant:
+        """The tenant of this context; raises NoCurrentTenant where there is none."""
+        tenant_id = context.current_id(self)
+        tenant = self._directory.get(tenant_id)
+        if tenant is None:
+            self._directory.admit(tenant_id, writes=False)
+            raise not_found(str(tenant_id))
+        return self._bound(tenant)
+
+    # -- changing --
+
+    def rename(
+        self, slug: str, new_slug: str | None = None, *, name: str | None = None, actor: str | None = None
+    ) -> Tenant:
+        """Give a tenant another slug, another name or both. Its id and its tables keep their names."""
+        return self._bound(self._lifecycle.rename(slug, new_slug, name, actor))
+
+    def suspend(self, slug: str, *, reason: str | None = None, reads: bool = False, actor: str | None = None) -> Tenant:
+        """Let a tenant record nothing, and read only with ``reads``; in force everywhere within a second.
+
+        ``reason`` is shown to whoever is refused in a process, and never over HTTP.
+        """
+        return self._bound(self._lifecycle.move(slug, Verb.SUSPEND, actor, reason=reason, reads=reads))
+
+    def resume(self, slug: str, *, actor: str | None = None) -> Tenant:
+        """Let a suspended tenant serve again."""
+        return self._bound(self._lifecycle.move(slug, Verb.RESUME, actor))
+
+    def archive(self, slug: str, *, reason: str | None = None, actor: str | None = None) -> Tenant:
+        """Take a tenant off-line and keep its data."""
+        return self._bound(self._lifecycle.move(slug, Verb.ARCHIVE, actor, reason=reason))
+
+    def restore(self, slug: str, *, actor: str | None = None) -> Tenant:
+        """Give an archived tenant the status that it had before."""
+        return self._bound(self._lifecycle.move(slug, Verb.RESTORE, actor))
+
+    def delete(self, slug: str, *, reason: str | None = None, actor: str | None = None) -> Tenant:
+        """Take a tenant off-line. It can be undeleted for TENANCY_GRACE_DAYS, and longer if nobody purges it."""
+        return self._bound(self._lifecycle.move(slug, Verb.DELETE, actor, reason=reason))
+
+    def undelete(self, slug: str, *, actor: str | None = None) -> Tenant:
+        """Give a deleted tenant the status that it had before."""
+        return self._bound(self._lifecycle.move(slug, Verb.UNDELETE, actor))
+
+    def purge(self, slug: str, *, actor: str | None = None) -> Certificate:
+        """Remove a tenant and all its data, now and for ever, whatever its status; return what proves it."""
+        (certificate,) = self._removal.purge([slug], actor)
+        return certificate
+
+    def purge_many(self, slugs: Sequence[str], *, actor: str | None = None) -> Iterator[Certificate]:
+        """Purge tenants and yield the certificate of each."""
+        yield from self._removal.purge(slugs, actor)
+
+    def due(self) -> Sequence[Tenant]:
+        """Return the deleted tenants whose grace is over."""
+        now = datetime.now(UTC)
+        return [
+            tenant for tenant in self.list(TenantStatus.DELETED) if tenant.due_at is not None and tenant.due_at <= now
+        ]
+
+
+def _by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Application[Any]]]:
+    by_name: dict[str, type[Application[Any]]] = {}
+    for cls in classes:
+        other = by_name.setdefault(cls.name, cls)
+        if other is not cls:
+            msg = f"Two applications have the name {cls.name!r}: {get_topic(other)} and {get_topic(cls)}."
+            raise TenancyError(msg, remedy="Give one of them another name: their tables would be the same.")
+    return by_name
