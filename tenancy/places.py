@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import sqlalchemy as sa
 from eventsourcing.persistence import OperationalError, ProgrammingError
 from eventsourcing.utils import Environment, resolve_topic
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
-    from eventsourcing_sqlalchemy.dialects.base import Executor
+    from eventsourcing_sqlalchemy.dialects.base import Executor, RelationKind
     from tenancy.blueprints import Blueprint
     from tenancy.settings import TenancySettings
 
@@ -46,20 +45,23 @@ class Contents:
     """What there is of a tenant in the database."""
 
     schemas: tuple[str, ...] = ()
-    views: tuple[TableName, ...] = ()
-    tables: tuple[TableName, ...] = ()
-    sequences: tuple[TableName, ...] = ()
+    relations: tuple[tuple[RelationKind, TableName], ...] = ()
+    """Tables, views and what else has rows, each with what it is."""
 
     def __bool__(self) -> bool:
-        return bool(self.schemas or self.views or self.tables or self.sequences)
+        return bool(self.schemas or self.relations)
+
+    def of(self, *kinds: RelationKind) -> list[TableName]:
+        """Return the relations of some kinds."""
+        return [name for kind, name in self.relations if kind in kinds]
 
     def count(self) -> dict[str, int]:
-        """Return how many of each kind there are."""
+        """Return how many there are."""
         return {
             "schemas": len(self.schemas),
-            "views": len(self.views),
-            "tables": len(self.tables),
-            "sequences": len(self.sequences),
+            "tables": len(self.of("table", "foreign table")),
+            "views": len(self.of("view", "materialized view")),
+            "sequences": len(self.of("sequence")),
         }
 
 
@@ -165,37 +167,27 @@ class Places:
         """Return what there is of a tenant: everything in its schemas, everything with its prefix. Of an adopted one,
         whose schema others may use too, only the tables of its applications.
         """
-        with self._connection() as connection:
-            inspector = sa.inspect(connection)
-            if tenant.adopted:
-                specs = self.specs(tenant.placement, blueprints)
-                names = [spec.name for spec in specs if inspector.has_table(spec.name.name, schema=spec.name.schema)]
-                return Contents(tables=tuple(names))
-            return self._contents(inspector, tenant.placement)
+        if tenant.adopted:
+            names = [spec.name for spec in self.specs(tenant.placement, blueprints)]
+            there = self.datastore.run(lambda executor: self.datastore.dialect.describe(executor, names))
+            return Contents(relations=tuple(("table", name) for name in names if name in there))
+        return self.datastore.run(lambda executor: self._contents(executor, tenant.placement))
 
-    def _contents(self, inspector: sa.Inspector, placement: Placement) -> Contents:
-        schemas: Sequence[str | None] = (None,)
+    def _contents(self, executor: Executor, placement: Placement) -> Contents:
+        dialect = self.datastore.dialect
+        schemas: list[str] = []
         if placement.schema is not None:
             is_ours = _pattern(placement.schema)
-            schemas = [name for name in inspector.get_schema_names() if is_ours.fullmatch(name)]
-        has_prefix = _pattern(placement.table_prefix, and_more=True)
-        views: list[TableName] = []
-        tables: list[TableName] = []
-        sequences: list[TableName] = []
-        for schema in schemas:
-            for found, names in (
-                (views, inspector.get_view_names(schema)),
-                (tables, inspector.get_table_names(schema)),
-                (sequences, self._sequence_names(inspector, schema)),
-            ):
-                found += [
-                    TableName(schema, name) for name in names if placement.owns_schema or has_prefix.fullmatch(name)
-                ]
-        mine = tuple(schema for schema in schemas if schema is not None) if placement.owns_schema else ()
-        return Contents(mine, tuple(views), tuple(tables), tuple(sequences))
-
-    def _sequence_names(self, inspector: sa.Inspector, schema: str | None) -> list[str]:
-        return inspector.get_sequence_names(schema) if inspector.dialect.supports_sequences else []
+            schemas = [name for name in dialect.schemas(executor, _head(placement.schema)) if is_ours.fullmatch(name)]
+        prefix = "" if placement.owns_schema else _head(placement.table_prefix)
+        has_prefix = _pattern("" if placement.owns_schema else placement.table_prefix, and_more=True)
+        relations = [
+            (kind, TableName(schema, name))
+            for schema in (schemas if placement.schema is not None else [self._default_schema()])
+            for kind, name in dialect.relations(executor, schema, prefix)
+            if has_prefix.fullmatch(name)
+        ]
+        return Contents(tuple(schemas) if placement.owns_schema else (), tuple(relations))
 
     # -- removing --
 
@@ -206,20 +198,15 @@ class Places:
         Raises TenancyError when transactions of the tenant go on for too long; nothing is lost then but time.
         """
         there = self.contents(tenant, blueprints)
-        cascade = " CASCADE" if self.datastore.dialect.has_schemas else ""
-        for view in there.views:
-            self._drop(tenant, f"DROP VIEW IF EXISTS {view}{cascade}")
-        if cascade:
-            for start in range(0, len(there.tables), _TABLES_PER_DROP):
-                names = ", ".join(map(str, there.tables[start : start + _TABLES_PER_DROP]))
-                self._drop(tenant, f"DROP TABLE IF EXISTS {names}{cascade}")
-            for sequence in there.sequences:
-                self._drop(tenant, f"DROP SEQUENCE IF EXISTS {sequence}{cascade}")
-            for schema in there.schemas:
-                self._drop(tenant, f"DROP SCHEMA IF EXISTS {quote(schema)}{cascade}")
-        else:
-            for table in there.tables:
-                self._drop(tenant, f"DROP TABLE IF EXISTS {table}")
+        at_once, cascade = (_TABLES_PER_DROP, " CASCADE") if self.datastore.dialect.has_schemas else (1, "")
+        kinds: tuple[RelationKind, ...] = ("view", "materialized view", "table", "foreign table", "sequence")
+        for kind in kinds:
+            names = there.of(kind)
+            for start in range(0, len(names), at_once):
+                batch = ", ".join(map(str, names[start : start + at_once]))
+                self._drop(tenant, f"DROP {kind.upper()} IF EXISTS {batch}{cascade}")
+        for schema in there.schemas:
+            self._drop(tenant, f"DROP SCHEMA IF EXISTS {quote(schema)}{cascade}")
         return there
 
     def _drop(self, tenant: Tenant, statement: str) -> None:
@@ -245,6 +232,11 @@ class Places:
                 yield connection
         except SQLAlchemyError as error:
             raise self.datastore.error(error, "") from error
+
+
+def _head(template: str) -> str:
+    """Return how all names begin that a template of a placement stands for."""
+    return template.partition("{application}")[0]
 
 
 def _pattern(template: str, *, and_more: bool = False) -> re.Pattern[str]:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from uuid import UUID
 
 from eventsourcing.persistence import InterfaceError
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
     from eventsourcing_sqlalchemy.tables import TableSpec
 
-__all__ = ["Batch", "Dialect", "EventWriter", "Executor", "Listener", "TableShape"]
+__all__ = ["Batch", "Dialect", "EventWriter", "Executor", "Listener", "RelationKind", "TableShape"]
+
+
+RelationKind = Literal["table", "foreign table", "view", "materialized view", "sequence"]
+"""What SQL calls a thing that can be dropped."""
 
 
 class Executor(Protocol):
@@ -255,6 +259,14 @@ class Dialect(ABC):
     def describe_all(self, executor: Executor) -> dict[TableName, TableShape]:
         """Return the shapes of all tables that could be an application's, by the ends of their names."""
         raise NotImplementedError
+
+    def schemas(self, executor: Executor, prefix: str) -> list[str]:
+        """Return the names of the schemas that begin with a prefix; none where the database has no schemas."""
+        return []
+
+    @abstractmethod
+    def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
+        """Return what has rows in a schema and begins with a prefix; no sequences that belong to a table."""
 
     @abstractmethod
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:

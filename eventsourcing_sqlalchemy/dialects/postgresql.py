@@ -15,7 +15,8 @@ from uuid import UUID
 
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
 
-from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, Listener, TableShape
+from eventsourcing_sqlalchemy.dialects import postgresql_catalog
+from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, Listener, RelationKind, TableShape
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BinaryArrays, TextArrays
 from eventsourcing_sqlalchemy.dialects.postgresql_catalog import INSUFFICIENT_PRIVILEGE, create, describe, describe_all
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, driver_for
@@ -245,6 +246,12 @@ class PostgreSQLDialect(Dialect):
 
     def describe_all(self, executor: Executor) -> dict[TableName, TableShape]:
         return describe_all(executor)
+
+    def schemas(self, executor: Executor, prefix: str) -> list[str]:
+        return postgresql_catalog.schemas(executor, prefix)
+
+    def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
+        return postgresql_catalog.relations(executor, schema or "public", prefix)
 
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
         create(executor, specs, max(settings.lock_timeout or 0.0, _MIN_DDL_LOCK_TIMEOUT))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.dialects import postgresql
 
-from eventsourcing_sqlalchemy.dialects.base import Executor, TableShape
+from eventsourcing_sqlalchemy.dialects.base import Executor, RelationKind, TableShape
 from eventsourcing_sqlalchemy.dialects.values import milliseconds
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -53,6 +53,32 @@ def _shapes(rows: Sequence[Sequence[str]]) -> dict[TableName, TableShape]:
         else:
             shape.columns[column] = column_type
     return shapes
+
+
+def schemas(executor: Executor, prefix: str) -> list[str]:
+    """Return the names of the schemas that begin with a prefix."""
+    statement = "SELECT nspname FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname::text, %s)"
+    return [name for (name,) in executor.fetch(statement, (prefix,))]
+
+
+def relations(executor: Executor, schema: str, prefix: str) -> list[tuple[RelationKind, str]]:
+    """Return the tables, views and sequences of their own in a schema that begin with a prefix."""
+    # By indexes: of what depends on a schema, or of names. A look at all relations of a large fleet takes long.
+    if prefix:
+        found = executor.fetch(_BY_NAME, (schema, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)))
+    else:
+        found = executor.fetch(_BY_SCHEMA, (schema,))
+    return [(_KINDS[kind], name) for kind, name in found]
+
+
+_KINDS: Final[dict[str, RelationKind]] = {
+    "r": "table",
+    "p": "table",
+    "f": "foreign table",
+    "v": "view",
+    "m": "materialized view",
+    "S": "sequence",
+}
 
 
 def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) -> None:
@@ -101,6 +127,23 @@ def _what_to_grant(executor: Executor, schema: str, *, exists: bool) -> str:
         f"GRANT CREATE ON DATABASE {database} TO {role};  or make it beforehand and set CREATE_TABLE=no"
     )
 
+
+_RELATIONS = """
+SELECT c.relkind::text, c.relname FROM {source}
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = %s
+WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND NOT c.relispartition AND {condition}
+AND NOT EXISTS (
+  SELECT FROM pg_catalog.pg_depend o
+  WHERE c.relkind = 'S' AND o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = c.oid AND o.deptype IN ('a', 'i')
+)
+"""
+_BY_NAME = _RELATIONS.format(source="pg_catalog.pg_class c", condition="c.relname >= %s AND c.relname < %s")
+_BY_SCHEMA = _RELATIONS.format(
+    source="""pg_catalog.pg_depend d
+JOIN pg_catalog.pg_class c ON c.oid = d.objid""",
+    condition="""d.classid = 'pg_catalog.pg_class'::regclass AND d.objsubid = 0
+AND d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = n.oid""",
+)
 
 # Columns with their types, then unique indexes with the names of their columns and NULL.
 _DESCRIBE = """

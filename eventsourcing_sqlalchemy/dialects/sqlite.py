@@ -20,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.pool import QueuePool
 
-from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, TableShape
+from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, RelationKind, TableShape
 from eventsourcing_sqlalchemy.dialects.sqlite_writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -247,6 +247,13 @@ class SQLiteDialect(Dialect):
                 for index in {row[0] for row in indexes}:
                     shape.unique.append(frozenset(column for name, column in indexes if name == index))
         return shapes
+
+    def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
+        statement = """
+            SELECT type, name FROM sqlite_master
+            WHERE type IN ('table', 'view') AND substr(name, 1, ?) = ? AND name NOT LIKE 'sqlite^_%' ESCAPE '^'
+        """
+        return [(kind, name) for kind, name in executor.fetch(statement, (len(prefix), prefix))]
 
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
         with self.writing(settings.lock_timeout or 0.0):
