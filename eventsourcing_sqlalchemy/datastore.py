@@ -170,10 +170,7 @@ class SQLAlchemyDatastore:
         return self._lease is not None and self.shared.is_ours
 
     def admit(self, *, writes: bool) -> None:
-        """Return, or raise an exception to refuse what comes next; a subclass may, this class never does.
-
-        Called before each read, and with ``writes`` before each write and before a transaction commits.
-        """
+        """Refuse by an exception, in a subclass: called before each read, with ``writes`` each write and each commit."""
 
     def default_schema(self) -> str | None:
         """Return the schema of tables for which none is set; connects when nothing else has yet."""
