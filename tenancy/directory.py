@@ -82,9 +82,8 @@ class Directory:
     def find(self, slug: str) -> Tenant | None:
         """Return the tenant with a slug, which is normal, or None."""
         self.refresh()
-        tenant_id = self._by_slug.get(slug)
-        tenant = None if tenant_id is None else self._by_id.get(tenant_id)
-        if (tenant is not None and tenant.slug == slug) or slug in self._nobodies:
+        is_known, tenant = self._look_up(slug)
+        if is_known:
             return tenant
         position = self._position
         tenant = self.registry.find(slug)
@@ -96,6 +95,14 @@ class Directory:
                 self._nobodies[slug] = None
                 _shorten(self._nobodies)
         return None
+
+    def _look_up(self, slug: str) -> tuple[bool, Tenant | None]:
+        tenant_id = self._by_slug.get(slug)
+        tenant = None if tenant_id is None else self._by_id.get(tenant_id)
+        if tenant is not None and tenant.slug == slug:
+            return True, tenant
+        # Not the one found by its id: it has been renamed.
+        return slug in self._nobodies, None
 
     def _remember(self, position: int | None, tenant_id: UUID, tenant: Tenant | None) -> None:
         with self._lock:
