@@ -96,6 +96,15 @@ class Directory:
                 _shorten(self._nobodies)
         return None
 
+    def recall(self, slug: str) -> tuple[bool, Tenant | None]:
+        """Return True and what :func:`find` would, when that is known without asking; otherwise (False, None).
+
+        Never waits, so that an event loop can call it.
+        """
+        if time.monotonic() - self._asked_at >= _ASK_INTERVAL:
+            return False, None
+        return self._look_up(slug)
+
     def _look_up(self, slug: str) -> tuple[bool, Tenant | None]:
         tenant_id = self._by_slug.get(slug)
         tenant = None if tenant_id is None else self._by_id.get(tenant_id)
