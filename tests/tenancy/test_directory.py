@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from uuid import UUID
 
 import pytest
 from eventsourcing.application import Application
@@ -13,7 +14,7 @@ from tenancy.errors import TenantNotFound
 from tests.deadlines import wait_until
 
 
-class Shop(Application):
+class Shop(Application[UUID]):
     """An application without anything."""
 
 

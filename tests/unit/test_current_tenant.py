@@ -7,8 +7,6 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, cast
 from uuid import UUID, uuid4
 
-import pytest
-
 from tenancy import context
 from tenancy.errors import NoCurrentTenant
 
