@@ -173,37 +173,44 @@ class WSGIMiddleware:
         self._door = _Door(tenants, resolver, public)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        refuse = _Refuse(environ, start_response)
+        start = _Start(environ, start_response)
         try:
             found = self._door.named(_request_of_wsgi(environ))
             tenant = None if found is None else self._tenants[found.slug]
             in_force = self._door.scope(tenant)
         except AT_THE_DOOR as error:
-            return refuse(error)
+            return [start.refuse(error)]
         try:
             with in_force:
-                body = self._app(_moved(environ, found.mount) if found else environ, start_response)
-                if type(body) in (list, tuple):  # nothing runs while it is consumed
-                    return body
-                tenant_id = None if tenant is None else tenant.id
-                return _Body(body, lambda: context.scope(self._tenants, tenant_id), refuse)
+                body = self._app(_moved(environ, found.mount) if found else environ, start)
         except INSIDE as error:
-            return refuse(error)
+            return [start.refuse(error)]
+        if type(body) in (list, tuple):  # nothing runs while it is consumed
+            return body
+        tenant_id = None if tenant is None else tenant.id
+        return _Body(body, lambda: context.scope(self._tenants, tenant_id), start.refuse)
 
 
-class _Refuse:
-    """Answers in the place of an application; raises the error when another answer has been sent."""
+class _Start:
+    """The ``start_response`` of a request, and what can be answered in the place of what was started."""
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self._method = environ.get("REQUEST_METHOD")
         self._start_response = start_response
+        self._has_begun = False
 
-    def __call__(self, error: TenancyError) -> list[bytes]:
+    def __call__(self, *args: Any) -> Callable[[bytes], object]:
+        self._has_begun = True
+        return self._start_response(*args)
+
+    def refuse(self, error: TenancyError) -> bytes:
+        """Start a refusal and return its body; raises ``error`` when another answer has been sent."""
         refused = refusal(error)
         status = f"{refused.status} {HTTPStatus(refused.status).phrase}"
-        # With the error, the server replaces what was begun, or raises it when that has been sent.
-        self._start_response(status, list(refused.headers.items()), sys.exc_info())
-        return [_body(refused, self._method)]
+        # With the error, the server replaces what was begun, or raises it when that has been sent already.
+        info = (sys.exc_info(),) if self._has_begun else ()
+        self._start_response(status, list(refused.headers.items()), *info)
+        return _body(refused, self._method)
 
 
 class _Body:
@@ -212,7 +219,10 @@ class _Body:
     """
 
     def __init__(
-        self, body: Iterable[bytes], scope: Callable[[], AbstractContextManager[None]], refuse: _Refuse
+        self,
+        body: Iterable[bytes],
+        scope: Callable[[], AbstractContextManager[None]],
+        refuse: Callable[[TenancyError], bytes],
     ) -> None:
         self._body = body
         self._scope = scope
@@ -230,7 +240,7 @@ class _Body:
                 return next(self._iterator)
         except INSIDE as error:
             self._iterator = iter(())
-            return self._refuse(error)[0]
+            return self._refuse(error)
 
     def close(self) -> None:
         """Close what the application returned, as the server has to at the end of every request."""

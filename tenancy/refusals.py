@@ -6,12 +6,15 @@ No answer names a tenant, a slug, a reason or a slug that is close: whoever asks
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tenancy.errors import InvalidSlug, RegistryUnavailable, TenancyError, TenantNotFound, TenantUnavailable
 
 __all__ = ["AT_THE_DOOR", "INSIDE", "Refusal", "refusal"]
+
+_logger = logging.getLogger(__name__)
 
 
 class Refusal(NamedTuple):
@@ -44,7 +47,12 @@ INSIDE: Final = (TenantUnavailable, RegistryUnavailable)
 
 
 def refusal(error: TenancyError) -> Refusal:
-    """Return what to answer when a tenant cannot be served; raises ``error`` when it is about something else."""
+    """Return what to answer when a tenant cannot be served; raises ``error`` when it is about something else.
+
+    Logs why the registry cannot be reached: the client is not told.
+    """
+    if isinstance(error, RegistryUnavailable):
+        _logger.error("%s", error)
     for cls, answer in _REFUSALS.items():
         if isinstance(error, cls):
             return answer

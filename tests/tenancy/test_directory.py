@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
-from uuid import UUID
 
 import pytest
-from eventsourcing.application import Application
 
 from tenancy import Tenancy
 from tenancy.errors import TenantNotFound
 from tests.deadlines import wait_until
-
-
-class Shop(Application[UUID]):
-    """An application without anything."""
-
-
-@pytest.fixture
-def tenants(sqlite_url: str) -> Iterator[Tenancy]:
-    with Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": sqlite_url}) as tenancy:
-        yield tenancy
 
 
 def test_a_slug_of_before_a_rename_is_nobodys_however_often_it_is_asked_for(tenants: Tenancy) -> None:
