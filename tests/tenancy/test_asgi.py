@@ -99,7 +99,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
     tenants.create("acme")
     find = tenants._registry.find  # noqa: SLF001 (a registry that takes its time)
     may_answer = threading.Event()
-    asked: list[Callable[[], None]] = []
+    asked: list[Callable[[], object]] = []
 
     def find_slowly(slug: str) -> Tenant | None:
         asked[0]()
