@@ -102,6 +102,11 @@ class ASGIMiddleware:
                 await self._app(scope if found is None else _mounted(scope, found.mount), receive, answer.send)
             except INSIDE as error:
                 await answer.refuse(error)
+            except ExceptionGroup as group:  # of a TaskGroup
+                only, others = group.split(INSIDE)
+                if only is None or others is not None:
+                    raise
+                await answer.refuse(_first(only))
 
     async def _find(self, slug: str) -> Tenant:
         tenant = self._tenants.recall(slug)
@@ -137,6 +142,11 @@ class _Answer:
             await self._send({"type": "websocket.close", "code": _CLOSE + refused.status, "reason": ""})
         else:
             raise error
+
+
+def _first(group: ExceptionGroup[TenancyError]) -> TenancyError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
 def _request_of_asgi(scope: _Scope) -> Request:

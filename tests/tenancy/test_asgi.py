@@ -92,6 +92,31 @@ def test_an_answer_that_has_begun_is_not_replaced(tenants: Tenancy) -> None:
     assert [message["type"] for message in sent] == ["http.response.start"]
 
 
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_what_comes_out_of_a_task_group_is_refused_when_it_is_nothing_else(is_alone: bool, tenants: Tenancy) -> None:
+    tenants.create("acme")
+
+    async def use() -> None:
+        tenants.application(Shop)
+
+    async def fail() -> None:
+        if not is_alone:
+            raise OSError
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        tenants.suspend("acme")
+        async with asyncio.TaskGroup() as outer:
+            outer.create_task(fail())
+            async with asyncio.TaskGroup() as inner:
+                inner.create_task(use())
+
+    if is_alone:
+        assert call(behind(app, tenants), "http", "/t/acme/")[0]["status"] == 403
+    else:
+        with pytest.raises(ExceptionGroup):
+            call(behind(app, tenants), "http", "/t/acme/")
+
+
 # -- the event loop --
 
 
