@@ -140,13 +140,17 @@ class Directory:
         age = now - self._asked_at
         if age < _ASK_INTERVAL:
             return
-        is_failing = self._failed_at > self._asked_at and now - self._failed_at < DELAY
-        if is_failing or not self._asking.acquire(blocking=age > _WAIT_AGE):
+        if self._has_just_failed(now) or not self._asking.acquire(blocking=age > _WAIT_AGE):
             self._check_outage(now)
             return
         try:
             now = time.monotonic()
             if now - self._asked_at < _ASK_INTERVAL:
+                return
+            # Who asked while this one waited may have got no answer. All who waited would ask in turn, each for as long
+            # as it takes to find that out.
+            if self._has_just_failed(now):
+                self._check_outage(now)
                 return
             try:
                 self._ask()
@@ -158,6 +162,9 @@ class Directory:
                 self._asked_at = now
         finally:
             self._asking.release()
+
+    def _has_just_failed(self, now: float) -> bool:
+        return self._failed_at > self._asked_at and now - self._failed_at < DELAY
 
     def _check_outage(self, now: float) -> None:
         if now - self._asked_at > self._max_outage:
