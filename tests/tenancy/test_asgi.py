@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,36 +17,13 @@ from tenancy.resolvers import by_path
 from tenancy.tenant import Tenant
 from tests.deadlines import DEADLINE_SECONDS
 from tests.tenancy.shop import Shop
-from tests.tenancy.web import Scope
-
-Message = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from tests.tenancy.web import App, Message, Receive, Scope, Send, call, run
 
 HTTP_ANSWERS: dict[str, Any] = {"extensions": {"websocket.http.response": {}}}
 
 
 def behind(app: App, tenants: Tenancy) -> App:
-    return ASGIMiddleware(app, tenants=tenants, resolver=by_path("/t"))  # type: ignore[arg-type, return-value]
-
-
-async def run(app: App, kind: str, path: str, **more: Any) -> list[Message]:
-    """Call an application as a server does; return what it sent."""
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": f"{kind}.connect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await app({"type": kind, "path": path, "headers": [], "method": "GET", **more}, receive, send)
-    return sent
-
-
-def call(app: App, kind: str, path: str, **more: Any) -> list[Message]:
-    return asyncio.run(run(app, kind, path, **more))
+    return ASGIMiddleware(app, tenants=tenants, resolver=by_path("/t"))
 
 
 async def say_where(scope: Scope, _receive: Receive, send: Send) -> None:

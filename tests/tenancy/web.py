@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +18,10 @@ from tenancy.resolvers import Resolver
 
 Kind = Literal["asgi", "wsgi"]
 Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,22 @@ class Web:
 
 def _lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers}
+
+
+async def run(app: App, kind: str, path: str, **more: Any) -> list[Message]:
+    """Call an application as a server does; return what it sent."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": f"{kind}.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app({"type": kind, "path": path, "headers": [], "method": "GET", **more}, receive, send)
+    return sent
+
+
+def call(app: App, kind: str, path: str, **more: Any) -> list[Message]:
+    """Do so in an event loop of its own."""
+    return asyncio.run(run(app, kind, path, **more))
