@@ -151,9 +151,14 @@ def _first(group: ExceptionGroup[TenancyError]) -> TenancyError:
 
 def _request_of_asgi(scope: _Scope) -> Request:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-    path, root = scope["path"], scope.get("root_path", "")
+    path, root = scope["path"], _root(scope)
     is_below = bool(root) and path.startswith(root) and path[len(root) :][:1] in ("", "/")
     return Request(path=path[len(root) :] if is_below else path, headers=headers, raw=scope)
+
+
+def _root(scope: _Scope) -> str:
+    root: str = scope.get("root_path", "")
+    return root.rstrip("/")
 
 
 def _mounted(scope: _Scope, mount: str) -> _Scope:
@@ -162,7 +167,7 @@ def _mounted(scope: _Scope, mount: str) -> _Scope:
     """
     if not mount:
         return scope
-    root, path = scope.get("root_path", ""), scope["path"]
+    root, path = _root(scope), scope["path"]
     if not path.startswith(root + mount):
         path = root + path  # by a server that leaves the root out
     return {**scope, "root_path": root + mount, "path": path}

@@ -35,6 +35,7 @@ def test_the_root_path_stays_in_the_path(tenants: Tenancy) -> None:
     app = behind(say_where, tenants)
     expected = {"type": "said", "root_path": "/api/t/acme", "path": "/api/t/acme/orders"}
     assert call(app, "http", "/api/t/acme/orders", root_path="/api") == [expected]
+    assert call(app, "http", "/api/t/acme/orders", root_path="/api/") == [expected]
     # By a server that does not put the root into the path.
     assert call(app, "http", "/t/acme/orders", root_path="/api") == [expected]
     # The path is not below /t: it only begins with the same letters.
