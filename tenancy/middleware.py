@@ -45,9 +45,8 @@ class _Door:
             raise TypeError(msg)
         self.tenants = tenants
         self._resolver = resolver
-        paths = frozenset(public)
-        self._public_below = tuple(path.removesuffix("*") for path in paths if path.endswith("/*"))
-        self._public = paths
+        self._public = frozenset(public)
+        self._public_below = tuple(path.removesuffix("*") for path in self._public if path.endswith("/*"))
 
     def named(self, request: Request) -> Found | None:
         """Return which tenant a request names, or None when it is for a public path; raises TenantNotFound."""
@@ -133,8 +132,8 @@ class _Answer:
         """Answer with a refusal; raises ``error`` when another answer has begun."""
         refused = refusal(error)
         is_websocket = self._scope["type"] == "websocket"
-        if not self._last and (not is_websocket or "websocket.http.response" in self._scope.get("extensions", ())):
-            kind = "websocket.http.response" if is_websocket else "http.response"
+        kind = "websocket.http.response" if is_websocket else "http.response"
+        if not self._last and (not is_websocket or kind in (self._scope.get("extensions") or ())):
             headers = [(name.encode(), value.encode()) for name, value in refused.headers.items()]
             await self._send({"type": f"{kind}.start", "status": refused.status, "headers": headers})
             await self._send({"type": f"{kind}.body", "body": _body(refused, self._scope.get("method"))})

@@ -38,6 +38,9 @@ PURGED: Final = 5
 ENDPOINTS: Final = {"one": 1, "hop": 1, "many": READS, "stream": READS, "write": 1, "public": 1}
 REFUSED: Final = (403, 404)
 SECONDS: Final = 120.0
+REPEAT: Final = int(os.environ.get("TEST_REPEAT", "1"))
+
+pytestmark = pytest.mark.timeout(300 * REPEAT)
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -134,16 +137,24 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 def disturb(tenants: Tenancy, port: int, is_purged: threading.Event, is_over: threading.Event) -> None:
     """Suspend and resume tenants in turn until it is over, and purge one meanwhile."""
-    for turn in itertools.count():
-        path = f"/t/slug-{SUSPENDED[turn % len(SUSPENDED)]}/one"
-        tenants.suspend(path.split("/")[2])
-        wait_until(lambda: get(port, path)[0] == 403, "that a suspended tenant is refused")  # noqa: B023 (it ends here)
-        if turn == 0:
-            tenants.purge(f"slug-{PURGED}")
+    try:
+        for turn in itertools.count():
+            number = SUSPENDED[turn % len(SUSPENDED)]
+            suspend_for_a_while(tenants, port, number, purged=PURGED if turn == 0 else None)
             is_purged.set()
-        tenants.resume(path.split("/")[2])
-        if is_over.is_set():
-            break
+            if is_over.is_set():
+                break
+    finally:
+        is_purged.set()  # the clients wait for it
+
+
+def suspend_for_a_while(tenants: Tenancy, port: int, number: int, *, purged: int | None) -> None:
+    slug = f"slug-{number}"
+    tenants.suspend(slug)
+    wait_until(lambda: get(port, f"/t/{slug}/one")[0] == 403, "that a suspended tenant is refused")
+    if purged is not None:
+        tenants.purge(f"slug-{purged}")
+    tenants.resume(slug)
 
 
 def assert_every_answer_is_its_tenants(kind: str, url: str, calls: int, log: Path) -> None:
@@ -156,12 +167,12 @@ def assert_every_answer_is_its_tenants(kind: str, url: str, calls: int, log: Pat
 
             def run_clients() -> None:
                 try:
-                    run_together([partial(client.ask, calls // THREADS) for client in clients], SECONDS)
+                    run_together([partial(client.ask, calls // THREADS) for client in clients], SECONDS * REPEAT)
                 finally:
                     is_over.set()
 
             calls_of_both: list[Callable[[], None]] = [run_clients, partial(disturb, tenants, port, is_purged, is_over)]
-            run_together(calls_of_both, SECONDS)
+            run_together(calls_of_both, 2 * SECONDS * REPEAT)
             assert [what for client in clients for what in client.wrong] == []
             assert get(port, f"/t/slug-{PURGED}/one")[0] == 404
         for number in set(range(TENANTS)) - {PURGED}:

@@ -128,7 +128,14 @@ def serve_asgi() -> None:
     """Serve until the process is told to end."""
     with socket.create_server(("127.0.0.1", 0)) as listener, Tenancy(applications=[Diary]) as tenants:
         say_port(listener.getsockname()[1])
-        config = uvicorn.Config(fastapi_app(tenants), log_level="warning", lifespan="off")
+        # A client that gets no processor for some seconds finds its connection open.
+        config = uvicorn.Config(
+            fastapi_app(tenants),
+            log_level="warning",
+            lifespan="off",
+            timeout_keep_alive=300,
+            timeout_graceful_shutdown=5,
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 
