@@ -82,9 +82,8 @@ class Directory:
     def find(self, slug: str) -> Tenant | None:
         """Return the tenant with a slug, which is normal, or None."""
         self.refresh()
-        tenant_id = self._by_slug.get(slug)
-        tenant = None if tenant_id is None else self._by_id.get(tenant_id)
-        if (tenant is not None and tenant.slug == slug) or slug in self._nobodies:
+        is_known, tenant = self._look_up(slug)
+        if is_known:
             return tenant
         position = self._position
         tenant = self.registry.find(slug)
@@ -96,6 +95,23 @@ class Directory:
                 self._nobodies[slug] = None
                 _shorten(self._nobodies)
         return None
+
+    def recall(self, slug: str) -> tuple[bool, Tenant | None]:
+        """Return True and what :func:`find` would, when that is known without asking; otherwise (False, None).
+
+        Never waits, so that an event loop can call it.
+        """
+        if time.monotonic() - self._asked_at >= _ASK_INTERVAL:
+            return False, None
+        return self._look_up(slug)
+
+    def _look_up(self, slug: str) -> tuple[bool, Tenant | None]:
+        tenant_id = self._by_slug.get(slug)
+        tenant = None if tenant_id is None else self._by_id.get(tenant_id)
+        if tenant is not None and tenant.slug == slug:
+            return True, tenant
+        # Not the one found by its id: it has been renamed.
+        return slug in self._nobodies, None
 
     def _remember(self, position: int | None, tenant_id: UUID, tenant: Tenant | None) -> None:
         with self._lock:
@@ -124,13 +140,17 @@ class Directory:
         age = now - self._asked_at
         if age < _ASK_INTERVAL:
             return
-        is_failing = self._failed_at > self._asked_at and now - self._failed_at < DELAY
-        if is_failing or not self._asking.acquire(blocking=age > _WAIT_AGE):
+        if self._has_just_failed(now) or not self._asking.acquire(blocking=age > _WAIT_AGE):
             self._check_outage(now)
             return
         try:
             now = time.monotonic()
             if now - self._asked_at < _ASK_INTERVAL:
+                return
+            # Who asked while this one waited may have got no answer. All who waited would ask in turn, each for as long
+            # as it takes to find that out.
+            if self._has_just_failed(now):
+                self._check_outage(now)
                 return
             try:
                 self._ask()
@@ -142,6 +162,9 @@ class Directory:
                 self._asked_at = now
         finally:
             self._asking.release()
+
+    def _has_just_failed(self, now: float) -> bool:
+        return self._failed_at > self._asked_at and now - self._failed_at < DELAY
 
     def _check_outage(self, now: float) -> None:
         if now - self._asked_at > self._max_outage:

@@ -187,6 +187,18 @@ class Tenancy:
             raise not_found(slug)
         return self._bound(tenant)
 
+    def recall(self, slug: str) -> Tenant | None:
+        """Return a tenant as ``tenants[slug]`` does, without waiting; None when the registry has to be asked.
+
+        Raises TenantNotFound for a slug that is known to be nobody's.
+        """
+        is_known, tenant = self._directory.recall(known_slug(slug))
+        if not is_known:
+            return None
+        if tenant is None:
+            raise not_found(slug)
+        return self._bound(tenant)
+
     def __contains__(self, slug: object) -> bool:
         try:
             return isinstance(slug, str) and bool(self[slug])
@@ -250,11 +262,12 @@ class Tenancy:
         names = [blueprint.application for blueprint in self.blueprints()]
         return variables(self.settings, tenant.placement, tenant.id, names)
 
-    def scope(self, slug: str) -> AbstractContextManager[None]:
+    def scope(self, tenant: Tenant | str) -> AbstractContextManager[None]:
         """Return a context in which a tenant is the current one; raises a TenantUnavailable at once when it cannot be
         read.
         """
-        tenant = self[slug]
+        if isinstance(tenant, str):
+            tenant = self[tenant]
         check_status(tenant, writes=False)
         return context.scope(self, tenant.id)
 

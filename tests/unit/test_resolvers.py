@@ -1,0 +1,153 @@
+"""Which slug a request names: by its host, its path or a header."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenancy.errors import InvalidSlug
+from tenancy.resolvers import Found, Request, by_header, by_host, by_path
+from tenancy.slugs import normalize
+
+# -- by host --
+
+
+def at(*hosts: str) -> Request:
+    return Request(path="/", headers=[("accept", "*/*"), *(("host", host) for host in hosts)])
+
+
+@pytest.mark.parametrize(
+    ("host", "slug"),
+    [
+        ("acme.example.com", "acme"),
+        ("acme.example.com:8000", "acme"),
+        ("acme.example.com:", "acme"),
+        ("ACME.Example.COM", "acme"),
+        ("acme.example.com.", "acme"),
+        ("acme.example.com.:443", "acme"),
+        ("a-1.example.com", "a-1"),
+        ("a_b.example.com", "a_b"),
+        ("xn--mnchen-3ya.example.com", "münchen"),
+        ("XN--MNCHEN-3YA.example.com", "münchen"),
+        ("xn--strae-oqa.example.com", "straße"),  # as browsers write it
+        ("xn--n3h.example.com", "☃"),
+    ],
+)
+def test_the_first_part_of_the_host_is_the_slug(host: str, slug: str) -> None:
+    assert by_host("example.com")(at(host)) == slug
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com", "localhost", "127.0.0.1:80", "[::1]:80", "acme.example.org", "acme.evilexample.com", ""]
+)
+def test_another_host_names_no_tenant(host: str) -> None:
+    assert by_host("example.com")(at(host)) is None
+
+
+def test_a_request_without_a_host_names_no_tenant() -> None:
+    assert by_host("example.com")(at()) is None
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ("a.b.example.com",),
+        (".example.com",),
+        ("a b.example.com",),
+        ("a%62.example.com",),
+        ("user@acme.example.com",),
+        ("-a.example.com",),
+        ("a" * 64 + ".example.com",),
+        ("münchen.example.com",),  # clients write punycode
+        ("xn--acme-.example.com",),  # a second name for acme
+        ("xn--9999999999.example.com",),
+        ("xn--.example.com",),
+        ("acme.example.com", "acme.example.com"),
+        ("acme.example.com", "localhost"),
+        ("acme.example.com,localhost",),  # what WSGI servers make of two
+    ],
+)
+def test_a_host_that_can_be_nobodys_is_refused(hosts: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidSlug):
+        by_host("example.com")(at(*hosts))
+
+
+@pytest.mark.parametrize("domain", ["Example.COM", ".example.com", "example.com."])
+def test_the_domain_may_be_written_in_other_ways(domain: str) -> None:
+    assert by_host(domain)(at("acme.example.com")) == "acme"
+
+
+def test_the_domain_may_be_an_international_one() -> None:
+    assert by_host("bücher.example")(at("acme.xn--bcher-kva.example")) == "acme"
+
+
+@pytest.mark.parametrize("domain", ["", ".", "https://example.com", "example.com:80", "*.example.com", "a..b"])
+def test_what_is_no_domain_is_refused_at_once(domain: str) -> None:
+    with pytest.raises(ValueError, match=r"by_host\('example.com'\)"):
+        by_host(domain)
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=20) | st.from_regex(r"\Axn--[a-z0-9-]{0,12}\Z"))
+def test_no_host_makes_a_resolver_fail(label: str) -> None:
+    with suppress(InvalidSlug):
+        slug = by_host("example.com")(at(f"{label}.example.com"))
+        assert slug is None or normalize(str(slug))
+
+
+# -- by path --
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "found"),
+    [
+        ("/t", "/t/acme", Found("acme", "/t/acme")),
+        ("/t", "/t/acme/", Found("acme", "/t/acme")),
+        ("/t", "/t/acme/orders/1", Found("acme", "/t/acme")),
+        ("/t", "/t/Ünï-cödé x/orders", Found("Ünï-cödé x", "/t/Ünï-cödé x")),
+        ("/t", "/t/%61cme/orders", Found("%61cme", "/t/%61cme")),  # it was decoded once, and is not again
+        ("/t", "/t/../acme", Found("..", "/t/..")),  # nobody's
+        ("/t", "/t", None),
+        ("/t", "/t/", None),
+        ("/t", "/t//acme", None),
+        ("/t", "/tacme", None),
+        ("/t", "/T/acme", None),
+        ("/t", "/", None),
+        ("/a/b", "/a/b/acme/c", Found("acme", "/a/b/acme")),
+        ("", "/acme/orders", Found("acme", "/acme")),
+        ("", "/", None),
+        ("", "", None),
+        ("", "*", None),
+    ],
+)
+def test_the_first_segment_of_the_path_is_the_slug(prefix: str, path: str, found: Found | None) -> None:
+    assert by_path(prefix)(Request(path=path)) == found
+
+
+@pytest.mark.parametrize("prefix", ["t", "/", "/t/"])
+def test_what_is_no_prefix_is_refused_at_once(prefix: str) -> None:
+    with pytest.raises(ValueError, match=r"by_path\('/t'\)"):
+        by_path(prefix)
+
+
+# -- by header --
+
+
+@pytest.mark.parametrize(
+    ("value", "slug"),
+    [("acme", "acme"), ("%C3%9Cn%C3%AF x", "Ünï x"), ("a%2Cb", "a,b"), ("50%25", "50%"), ("", "")],
+)
+def test_the_value_of_the_header_is_the_slug(value: str, slug: str) -> None:
+    assert by_header("X-Tenant")(Request(path="/", headers=[("x-tenant", value)])) == slug
+
+
+def test_a_request_without_the_header_names_no_tenant() -> None:
+    assert by_header("X-Tenant")(Request(path="/", headers=[("x-tenants", "acme")])) is None
+
+
+@pytest.mark.parametrize("values", [("acme", "acme"), ("acme", "globex"), ("acme,globex",), ("%FF",), ("ünï",)])
+def test_a_header_that_is_there_twice_or_unreadable_is_refused(values: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidSlug):
+        by_header("X-Tenant")(Request(path="/", headers=[("x-tenant", value) for value in values]))
