@@ -170,7 +170,7 @@ class SQLAlchemyDatastore:
         return self._lease is not None and self.shared.is_ours
 
     def admit(self, *, writes: bool) -> None:
-        """Refuse by an exception, in a subclass: called before each read, with ``writes`` each write and each commit."""
+        """Refuse by an exception, in a subclass: called before each read, with ``writes`` each write and commit."""
 
     def default_schema(self) -> str | None:
         """Return the schema of tables for which none is set; connects when nothing else has yet."""
