@@ -7,6 +7,7 @@ that no two have the same is seen to by the registry, where placements are uniqu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -19,7 +20,7 @@ from tenancy.tenant import Placement
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
 
-__all__ = ["PERSISTENCE_MODULE", "place", "prefix_of", "schema_of", "variables"]
+__all__ = ["PERSISTENCE_MODULE", "looks_placed", "place", "prefix_of", "schema_of", "variables"]
 
 PERSISTENCE_MODULE: Final = "tenancy.persistence"
 
@@ -50,6 +51,15 @@ def place(
 def _piece(tenant_id: UUID) -> str:
     number = tenant_id.int
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(0, 5 * _PIECE, 5))
+
+
+def looks_placed(template: str) -> re.Pattern[str]:
+    """Return what matches the names that a template with ``{tenant}`` stands for; the tenant's part is the group
+    ``tenant``.
+    """
+    first, *rest = map(re.escape, template.split("{tenant}"))
+    part = f"(?P<tenant>[a-z][a-z0-9]*_[{_ALPHABET}]{{{_PIECE}}})"
+    return re.compile("(?P=tenant)".join([f"{first}{part}{rest[0]}", *rest[1:]]) if rest else first)
 
 
 def _room(settings: TenancySettings, applications: Iterable[str], limit: int | None) -> int:

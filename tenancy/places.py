@@ -20,7 +20,7 @@ from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
 from tenancy.errors import TenancyError
-from tenancy.isolation import variables
+from tenancy.isolation import looks_placed, variables
 from tenancy.tenant import Placement, Tenant
 
 if TYPE_CHECKING:
@@ -160,6 +160,30 @@ class Places:
                 if missing:
                     names = ", ".join(str(spec.name) for spec in missing)
                     yield tenant, f"missing: {names}"
+
+    def orphans(self, tenants: Sequence[Tenant], blueprints: Sequence[Blueprint]) -> list[str]:
+        """Return where, by the templates for new tenants, there seem to be tables of a tenant that is none of these;
+        asks the database once.
+        """
+        settings = self._settings
+        template = Placement(settings.schema, settings.table_prefix)
+        owned = {spec.name for tenant in tenants for spec in self.specs(tenant.placement, blueprints)}
+        patterns = [
+            looks_placed(f"{spec.name.schema or ''}\0{spec.name.name}") for spec in self.specs(template, blueprints)
+        ]
+        found = set()
+        for table in self._every_table() - owned:
+            for match in filter(None, (each.fullmatch(f"{table.schema or ''}\0{table.name}") for each in patterns)):
+                found.add(str(template).replace("{tenant}", match["tenant"]))
+        return sorted(found)
+
+    def _every_table(self) -> set[TableName]:
+        dialect = self.datastore.dialect
+        if dialect.can_describe_all:
+            return set(self.datastore.run(dialect.describe_all))
+        schema = self._default_schema()
+        found = self.datastore.run(lambda executor: dialect.relations(executor, schema, ""))
+        return {TableName(schema, name) for _, name in found}
 
     # -- looking --
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from eventsourcing.application import Application
     from eventsourcing.system import System
 
-    from tenancy.registry.registry import Change
+    from tenancy.registry.registry import Change, Registry
 
 __all__ = ["Tenancy"]
 
@@ -91,6 +91,16 @@ class Tenancy:
             self._at_hand.close()
             self._places.close()
             self._directory.release()
+
+    @property
+    def registry(self) -> Registry:
+        """What is known of the tenants."""
+        return self._registry
+
+    @property
+    def places(self) -> Places:
+        """What the tenants have in the database."""
+        return self._places
 
     def blueprints(self) -> Sequence[Blueprint]:
         """Return which tables the applications have: by the classes, or without classes, by the registry."""
@@ -154,6 +164,11 @@ class Tenancy:
         orders = (Order(slug=each) if isinstance(each, str) else each for each in tenants)
         for tenant in self._creation.create_many(orders, actor, exist_ok=exist_ok):
             yield self._bound(tenant)
+
+    def complete(self, tenant: Tenant, *, actor: str | None = None) -> Tenant:
+        """Let a tenant serve whose making somebody has begun and not ended; nothing for any other one."""
+        (completed,) = self._creation.complete([tenant], actor)
+        return self._bound(completed)
 
     def adopt(
         self,

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
     from eventsourcing_sqlalchemy.tables import TableSpec
 
-__all__ = ["Batch", "Dialect", "EventWriter", "Executor", "Listener", "RelationKind", "TableShape"]
+__all__ = ["Batch", "Dialect", "EventWriter", "Executor", "Listener", "RelationKind", "Right", "TableShape"]
 
 
 RelationKind = Literal["table", "foreign table", "view", "materialized view", "sequence"]
 """What SQL calls a thing that can be dropped."""
+
+Right = Literal["create", "read", "write"]
+"""What a role may do: make schemas and tables, read events, record them."""
 
 
 class Executor(Protocol):
@@ -151,6 +154,10 @@ class Dialect(ABC):
     def connected(self, connection: Any, settings: EngineSettings) -> None:
         """Prepare a new DBAPI connection of an engine that is ours."""
 
+    def is_behind_pooler(self, connection: Any) -> bool:
+        """Return whether a DBAPI connection leads to a pooler that gives each transaction another server process."""
+        return False
+
     @abstractmethod
     def is_stale(self, connection: Any) -> bool:
         """Return whether an idle connection seems to be closed by the server; costs no round trip, and may err
@@ -267,6 +274,16 @@ class Dialect(ABC):
     @abstractmethod
     def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
         """Return what has rows in a schema and begins with a prefix; no sequences that belong to a table."""
+
+    @abstractmethod
+    def server_version(self, executor: Executor) -> str:
+        """Return the name of the database with its version; raises an error when it does not answer."""
+
+    @abstractmethod
+    def missing_rights(self, executor: Executor, schemas: Sequence[str | None]) -> dict[Right, str]:
+        """Return which rights the role of the connection lacks, in general and on the tables in some schemas, each with
+        what gives them.
+        """
 
     @abstractmethod
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:

@@ -16,9 +16,16 @@ from uuid import UUID
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
 
 from eventsourcing_sqlalchemy.dialects import postgresql_catalog
-from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, Listener, RelationKind, TableShape
+from eventsourcing_sqlalchemy.dialects.base import (
+    Dialect,
+    EventWriter,
+    Executor,
+    Listener,
+    RelationKind,
+    Right,
+    TableShape,
+)
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BinaryArrays, TextArrays
-from eventsourcing_sqlalchemy.dialects.postgresql_catalog import INSUFFICIENT_PRIVILEGE, create, describe, describe_all
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, milliseconds, uuid_of_int
@@ -68,7 +75,7 @@ class PostgreSQLDialect(Dialect):
         "22001": "The table of tracking positions was made for application names of at most 32 characters. "
         "ALTER its column application_name to the type text, or shorten the name of the application",
         "25006": "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the primary",
-        INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the schema, SELECT and INSERT "
+        postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the schema, SELECT and INSERT "
         "on the tables, UPDATE on that of tracking positions, USAGE on the sequence",
         "55P03": "Another transaction holds its lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Try again",
     }
@@ -104,7 +111,7 @@ class PostgreSQLDialect(Dialect):
     def connected(self, connection: Any, settings: EngineSettings) -> None:
         self._driver.connected(connection, settings.connect_timeout or 0.0)
         mode = settings.prepare_statements
-        if self._driver.splits_statements and mode != "on" and self._behind_pooler(connection):
+        if self._driver.splits_statements and mode != "on" and self.is_behind_pooler(connection):
             msg = (
                 f"{self.driver} cannot be used behind a pooler such as PgBouncer: events could end up in the tables of "
                 "another application, because a statement and its parameters may reach two server processes. Connect "
@@ -114,14 +121,11 @@ class PostgreSQLDialect(Dialect):
             raise NotSupportedError(msg)
         if self._driver.prepares:
             if mode == "auto":
-                mode = "off" if self._behind_pooler(connection) else "on"
+                mode = "off" if self.is_behind_pooler(connection) else "on"
             self._driver.prepare(connection, "on" if mode == "on" else "off")
 
-    def _behind_pooler(self, connection: Any) -> bool:
-        """Return whether the server process is another one than the client was told at connecting, as it is behind a
-        pooler.
-        """
-        told = self._driver.backend_pid(connection)
+    def is_behind_pooler(self, connection: Any) -> bool:
+        told = self._driver.backend_pid(connection)  # behind a pooler, another server process answers
         if told is None:
             return False
         cursor = connection.cursor()  # not every driver's is a context manager
@@ -240,12 +244,12 @@ class PostgreSQLDialect(Dialect):
         return str(table).replace("%", "%%") if parameters and self._driver.escapes_percent_in_quotes else str(table)
 
     def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
-        return describe(executor, tables)
+        return postgresql_catalog.describe(executor, tables)
 
     can_describe_all = True
 
     def describe_all(self, executor: Executor) -> dict[TableName, TableShape]:
-        return describe_all(executor)
+        return postgresql_catalog.describe_all(executor)
 
     def schemas(self, executor: Executor, prefix: str) -> list[str]:
         return postgresql_catalog.schemas(executor, prefix)
@@ -253,8 +257,14 @@ class PostgreSQLDialect(Dialect):
     def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
         return postgresql_catalog.relations(executor, schema or "public", prefix)
 
+    def server_version(self, executor: Executor) -> str:
+        return f"PostgreSQL {executor.fetch('SHOW server_version')[0][0].partition(' ')[0]}"
+
+    def missing_rights(self, executor: Executor, schemas: Sequence[str | None]) -> dict[Right, str]:
+        return postgresql_catalog.missing_rights(executor, schemas)
+
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
-        create(executor, specs, max(settings.lock_timeout or 0.0, _MIN_DDL_LOCK_TIMEOUT))
+        postgresql_catalog.create(executor, specs, max(settings.lock_timeout or 0.0, _MIN_DDL_LOCK_TIMEOUT))
 
     def writer(
         self,
@@ -295,7 +305,7 @@ class PostgreSQLDialect(Dialect):
     # -- wake-ups --
 
     def listen(self, connection: Any, channel: str) -> Listener | None:
-        if not self._driver.can_listen or self._behind_pooler(connection):
+        if not self._driver.can_listen or self.is_behind_pooler(connection):
             return None
         self._driver.run_script(connection, f"LISTEN {quote(channel)}")
         return _Listener(connection, self._driver)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.dialects import postgresql
 
-from eventsourcing_sqlalchemy.dialects.base import Executor, RelationKind, TableShape
+from eventsourcing_sqlalchemy.dialects.base import Executor, RelationKind, Right, TableShape
 from eventsourcing_sqlalchemy.dialects.values import milliseconds
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -107,6 +107,24 @@ def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) 
             raise ProgrammingError(_what_to_grant(executor, schema, exists=exists)) from error
 
 
+def missing_rights(executor: Executor, schemas: Sequence[str | None]) -> dict[Right, str]:
+    """Return which rights the role lacks in this database and on the tables in some schemas, with what to grant."""
+    ((database, role, may_create),) = executor.fetch(
+        "SELECT quote_ident(current_database()), quote_ident(current_user), "
+        "has_database_privilege(current_database(), 'CREATE')"
+    )
+    missing: dict[Right, str] = {} if may_create else {"create": f"GRANT CREATE ON DATABASE {database} TO {role};"}
+    names = list(dict.fromkeys(schema or "public" for schema in schemas))
+    for right, schema, count in executor.fetch(_MISSING_RIGHTS, (names,), prepare=False) if names else ():
+        others = f" The same for {count - 1} other schemas." if count > 1 else ""
+        privilege = {"read": "SELECT", "write": "SELECT, INSERT, UPDATE"}[right]
+        missing[right] = (
+            f"GRANT USAGE ON SCHEMA {schema} TO {role}; "
+            f"GRANT {privilege} ON ALL TABLES IN SCHEMA {schema} TO {role};{others}"
+        )
+    return missing
+
+
 def _what_to_grant(executor: Executor, schema: str, *, exists: bool) -> str:
     try:
         ((name, database, role, written_schema),) = executor.fetch(
@@ -164,4 +182,15 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 WHERE {conditions}
+"""
+
+# In how many schemas a right is missing on the tables of applications, and one of these schemas.
+_MISSING_RIGHTS = """
+SELECT wanted.label, quote_ident(min(n.nspname::text)), count(DISTINCT n.oid)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN (VALUES ('read', 'SELECT'), ('write', 'INSERT')) AS wanted (label, privilege)
+WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (%s) AND c.relname ~ '(events|snapshots|tracking)$'
+  AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, wanted.privilege))
+GROUP BY wanted.label
 """

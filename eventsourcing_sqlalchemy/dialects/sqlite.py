@@ -7,6 +7,7 @@ in between.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.pool import QueuePool
 
-from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, RelationKind, TableShape
+from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, RelationKind, Right, TableShape
 from eventsourcing_sqlalchemy.dialects.sqlite_writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -254,6 +255,17 @@ class SQLiteDialect(Dialect):
             WHERE type IN ('table', 'view') AND substr(name, 1, ?) = ? AND name NOT LIKE 'sqlite^_%' ESCAPE '^'
         """
         return [(kind, name) for kind, name in executor.fetch(statement, (len(prefix), prefix))]
+
+    def server_version(self, executor: Executor) -> str:
+        return f"SQLite {executor.fetch('SELECT sqlite_version()')[0][0]}"
+
+    def missing_rights(self, executor: Executor, schemas: Sequence[str | None]) -> dict[Right, str]:
+        # The journal is a file beside the database.
+        files = [Path(file) for _, name, file in executor.fetch("PRAGMA database_list") if name == "main" and file]
+        if all(os.access(file, os.W_OK) and os.access(file.parent, os.W_OK) for file in files):
+            return {}
+        remedy = "Let the user of this process write to the file, and to its directory."
+        return {"create": remedy, "write": remedy}
 
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
         with self.writing(settings.lock_timeout or 0.0):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from tenancy.settings import TenancySettings
 
-__all__ = ["Change", "Registry"]
+__all__ = ["FORMAT", "Change", "Registry"]
 
 # Variables of the process that say how to reach the database, and so are for the registry too.
 _OF_CONNECTIONS: Final = (
@@ -41,7 +41,8 @@ _OF_CONNECTIONS: Final = (
     "SQLALCHEMY_PREPARE_STATEMENTS",
     "SQLALCHEMY_SQLITE_SYNCHRONOUS",
 )
-_FORMAT: Final = 1
+FORMAT: Final = 1
+"""How this version keeps the registry."""
 _PAGE: Final = 500
 # How often making the tables is tried when other processes make them too.
 _ATTEMPTS: Final = 10
@@ -110,7 +111,7 @@ class Registry:
                 except (IntegrityError, ProgrammingError):
                     if attempt == _ATTEMPTS - 1:
                         raise
-            defaults = {"format": _FORMAT, "hash_key": secrets.token_hex(32)}
+            defaults = {"format": FORMAT, "hash_key": secrets.token_hex(32)}
             self._set(defaults, overwrite=False)
             self._set(facts, overwrite=True)
 

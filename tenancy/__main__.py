@@ -1,0 +1,25 @@
+"""The command ``tenancy``, which is also ``python -m tenancy``. What it can do is in ``tenancy.cli``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command with the arguments of the process, and return its exit code."""
+    if find_spec("typer") is None or find_spec("rich") is None:
+        sys.stderr.write(
+            "error: The command line needs the extra 'cli'.\n       pip install 'eventsourcing-sqlalchemy[cli]'\n"
+        )
+        return 2
+    from tenancy.cli.run import hide_password, run  # noqa: PLC0415 (what it imports need not be installed)
+
+    hide_password(sys.argv[1:])
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""The command as Typer knows it: its verbs in the order of ``--help``, each with an example."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated, Any, Final
+
+import typer
+
+from tenancy.cli import changing, looking, making, removing
+from tenancy.cli.demo import demo
+from tenancy.cli.doctor import doctor
+from tenancy.cli.environment import env, exec_
+from tenancy.cli.failures import USAGE
+from tenancy.cli.output import say
+
+__all__ = ["VERBS", "app"]
+
+VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
+    ("init", making.init, "tenancy --app shop:tenants init"),
+    ("create", making.create, "tenancy create acme globex"),
+    ("adopt", making.adopt, "tenancy adopt acme --schema legacy"),
+    ("list", looking.list_, "tenancy list --status suspended"),
+    ("show", looking.show, "tenancy show acme"),
+    ("rename", changing.rename, "tenancy rename acme apex --name 'Apex Ltd'"),
+    ("suspend", changing.suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),
+    ("resume", changing.resume, "tenancy resume acme"),
+    ("archive", changing.archive, "tenancy archive acme"),
+    ("restore", changing.restore, "tenancy restore acme"),
+    ("delete", removing.delete, "tenancy delete acme --reason 'contract ended'"),
+    ("undelete", changing.undelete, "tenancy undelete acme"),
+    ("purge", removing.purge, "tenancy purge acme --certificate purged.jsonl"),
+    ("history", looking.history, "tenancy history acme"),
+    ("env", env, 'eval "$(tenancy env acme)"'),
+    ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
+    ("doctor", doctor, "tenancy doctor --repair"),
+    ("demo", demo, "tenancy demo --database sqlite"),
+)
+"""Name, function and example of each verb."""
+
+# Without Rich's help, which takes twice as long and draws boxes that not every terminal has. Tracebacks stay Python's:
+# Typer's show the values of variables, with the passwords among them.
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        say(f"tenancy {version('eventsourcing-sqlalchemy')}")
+        raise typer.Exit
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 exists, 5 refused by the tenant's status, "
+    "6 database unreachable, 7 partly done.",
+)
+def _root(
+    context: typer.Context,
+    *,
+    app_name: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            metavar="MODULE:NAME",
+            envvar="TENANCY_APP",
+            help="The Tenancy object of your code, or a function that returns it. Otherwise that of [tool.tenancy] in "
+            "pyproject.toml. Tenants that exist can be managed without it.",
+            show_default=False,
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="The database, instead of SQLALCHEMY_URL.", show_default=False),
+    ] = None,
+    traceback: Annotated[  # noqa: ARG001 (run.py looks for it, also when the arguments are wrong)
+        bool, typer.Option("--traceback", help="Show where in the code an error comes from.")
+    ] = False,
+    show_version: Annotated[  # noqa: ARG001 (its callback does it)
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Make, run, move and remove tenants, each with its own tables."""
+    context.obj = app_name
+    if url is not None:
+        os.environ["SQLALCHEMY_URL"] = url
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+        raise typer.Exit(USAGE)
+
+
+def _add(name: str, function: Callable[..., Any], example: str) -> None:
+    app.command(name, epilog=f"Example: {example}")(function)
+
+
+for _verb in VERBS:
+    _add(*_verb)

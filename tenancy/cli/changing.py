@@ -1,0 +1,90 @@
+"""The verbs that change what a tenant is called and whether it serves, and take nothing away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tenancy.cli.failures import CommandError
+from tenancy.cli.fleet import the_fleet
+from tenancy.cli.options import Actor, Json, Name, Reason, Slug
+from tenancy.cli.output import quoted, say, show_json
+from tenancy.cli.records import details
+
+if TYPE_CHECKING:
+    from tenancy import Tenant
+
+__all__ = ["archive", "rename", "report", "restore", "resume", "suspend", "undelete"]
+
+
+def report(tenant: Tenant, *, as_json: bool) -> None:
+    """Show what a tenant is now."""
+    if as_json:
+        show_json(details(tenant))
+        return
+    reads = ", can be read" if tenant.status == "suspended" and tenant.reads else ""
+    say(f"{quoted(tenant.slug)} is {tenant.status}{reads}.")
+
+
+def rename(
+    context: typer.Context,
+    slug: Slug,
+    new_slug: Annotated[str | None, typer.Argument(help="The slug from now on.", show_default=False)] = None,
+    *,
+    name: Name = None,
+    actor: Actor = None,
+    json: Json = False,
+) -> None:
+    """Give a tenant another slug, another name or both. Its id and its tables keep theirs."""
+    if new_slug is None and name is None:
+        msg = "Neither a new slug nor --name was given."
+        raise CommandError(msg)
+    with the_fleet(context) as tenants:
+        tenant = tenants.rename(slug, new_slug, name=name, actor=actor)
+    report(tenant, as_json=json)
+
+
+def suspend(
+    context: typer.Context,
+    slug: Slug,
+    *,
+    reason: Reason = None,
+    reads: Annotated[bool, typer.Option("--reads", help="Let it be read.")] = False,
+    actor: Actor = None,
+    json: Json = False,
+) -> None:
+    """Let a tenant record nothing, and read nothing without --reads. In force everywhere within a second."""
+    with the_fleet(context) as tenants:
+        tenant = tenants.suspend(slug, reason=reason, reads=reads, actor=actor)
+    report(tenant, as_json=json)
+
+
+def resume(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
+    """Let a suspended tenant serve again."""
+    with the_fleet(context) as tenants:
+        tenant = tenants.resume(slug, actor=actor)
+    report(tenant, as_json=json)
+
+
+def archive(
+    context: typer.Context, slug: Slug, *, reason: Reason = None, actor: Actor = None, json: Json = False
+) -> None:
+    """Take a tenant off-line and keep its data."""
+    with the_fleet(context) as tenants:
+        tenant = tenants.archive(slug, reason=reason, actor=actor)
+    report(tenant, as_json=json)
+
+
+def restore(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
+    """Give an archived tenant the status that it had before."""
+    with the_fleet(context) as tenants:
+        tenant = tenants.restore(slug, actor=actor)
+    report(tenant, as_json=json)
+
+
+def undelete(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
+    """Give a deleted tenant the status that it had before."""
+    with the_fleet(context) as tenants:
+        tenant = tenants.undelete(slug, actor=actor)
+    report(tenant, as_json=json)

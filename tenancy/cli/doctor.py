@@ -1,0 +1,50 @@
+"""The verb doctor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from tenancy.cli.failures import FAILED, UNREACHABLE
+from tenancy.cli.fleet import the_fleet
+from tenancy.cli.options import Actor, Json
+from tenancy.cli.output import note, printable, show_json, show_table
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    context: typer.Context,
+    *,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Complete tenants that are being made, finish purges, make missing tables."),
+    ] = False,
+    actor: Actor = None,
+    json: Json = False,
+) -> None:
+    """Examine the database, the registry and every tenant's tables. Exits with 1 while there are failures."""
+    from tenancy import doctor as examination  # noqa: PLC0415 (slow: it loads the database)
+
+    repairs = []
+    with the_fleet(context) as tenants:
+        findings = examination.examine(tenants)
+        if repair and not examination.is_unreachable(findings):
+            for each in examination.repair(tenants, actor=actor):
+                repairs.append(each)
+                if not json:
+                    note(f"{'repaired' if each.level == 'ok' else 'not repaired'}: {printable(each.what)}")
+            findings = examination.examine(tenants)
+    if json:
+        show_json({"findings": [asdict(each) for each in findings], "repairs": [asdict(each) for each in repairs]})
+    else:
+        show_table(
+            ("", "about", "finding"),
+            [(each.level, each.name, f"{each.what} {each.remedy}".rstrip()) for each in findings],
+        )
+    if examination.is_unreachable(findings):
+        raise typer.Exit(UNREACHABLE)
+    if any(each.level == "failure" for each in findings):
+        raise typer.Exit(FAILED)

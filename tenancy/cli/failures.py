@@ -1,0 +1,148 @@
+"""What the command says and returns when something fails."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import typer
+
+from tenancy.cli.output import json_of, printable
+from tenancy.errors import PartlyDone, TenancyError, TenantUnavailable, TransitionRefused
+
+__all__ = [
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "UNREACHABLE",
+    "USAGE",
+    "CommandError",
+    "Failure",
+    "failure_of",
+]
+
+FAILED: Final = 1
+USAGE: Final = 2
+REFUSED: Final = 5
+UNREACHABLE: Final = 6
+INTERRUPTED: Final = 130
+
+EXIT_CODES: Final[Mapping[str, int]] = {
+    "failed": FAILED,
+    "database": FAILED,
+    "no_registry": FAILED,
+    "not_registered": FAILED,
+    "not_confirmed": FAILED,
+    "usage": USAGE,
+    "settings": USAGE,
+    "invalid_slug": USAGE,
+    "not_executable": 126,
+    "not_found": 3,
+    "exists": 4,
+    "refused": REFUSED,
+    "unreachable": UNREACHABLE,
+    "partly_done": 7,
+}
+"""The exit code for each code of an error. Those of tenants that do not serve in their status are all 5."""
+
+# Typer has a copy of click of its own, or uses the one that is installed.
+_UsageError: Final = typer.BadParameter.__mro__[1]
+_SECRET: Final = re.compile(r"(://[^:/@\s]*):[^@\s]*@|([?&]password=)[^&\s]*")
+
+
+class CommandError(Exception):
+    """The command cannot do what it was asked for."""
+
+    def __init__(self, message: str, *, remedy: str = "", code: str = "usage") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An error as the command shows it."""
+
+    code: str
+    message: str
+    exit_code: int
+    remedy: str = ""
+    tenant: str | None = None
+    parts: tuple[Failure, ...] = ()
+    """What failed of a command for several tenants."""
+
+    def show(self, *, as_json: bool) -> None:
+        """Write it to the standard error."""
+        text = json_of({"error": self.record()}) if as_json else "\n".join(self._lines())
+        sys.stderr.write(f"{text}\n")
+
+    def record(self) -> dict[str, Any]:
+        """Return what JSON shows."""
+        record: dict[str, Any] = {
+            "code": self.code,
+            "message": _masked(self.message),
+            "remedy": _masked(self.remedy),
+            "tenant": self.tenant,
+        }
+        if self.parts:
+            record["failures"] = [part.record() for part in self.parts]
+        return record
+
+    def _lines(self) -> Iterator[str]:
+        yield f"error: {printable(_masked(self.message))}"
+        for part in self.parts:
+            yield f"       {printable(_masked(part.message))} {printable(_masked(part.remedy))}".rstrip()
+        if self.remedy:
+            yield f"       {printable(_masked(self.remedy))}"
+
+
+def _masked(text: str) -> str:
+    return _SECRET.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """Return what to show for an error, or None for one that only a mistake in a program can bring."""
+    if isinstance(error, TenancyError):
+        parts = [failure_of(each) for each in error.failures.values()] if isinstance(error, PartlyDone) else []
+        is_refused = isinstance(error, (TenantUnavailable, TransitionRefused))
+        return Failure(
+            code=error.code,
+            message=error.message,
+            remedy=error.remedy,
+            tenant=error.tenant,
+            exit_code=REFUSED if is_refused else EXIT_CODES.get(error.code, FAILED),
+            parts=tuple(part for part in parts if part is not None),
+        )
+    if isinstance(error, CommandError):
+        return _failure(error.code, str(error), error.remedy)
+    if isinstance(error, _UsageError):
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        return _failure("usage", text, "See: tenancy --help")
+    return _failure_of_library(error)
+
+
+def _failure_of_library(error: BaseException) -> Failure | None:
+    from eventsourcing.persistence import OperationalError, PersistenceError  # noqa: PLC0415 (slow; loaded by now)
+    from eventsourcing.utils import TopicError  # noqa: PLC0415 (as above)
+
+    from eventsourcing_sqlalchemy.errors import SettingsError, sqlstate  # noqa: PLC0415 (as above)
+
+    if isinstance(error, SettingsError):
+        return _failure("settings", str(error), "All variables: docs/settings.md")
+    if isinstance(error, OperationalError):
+        # Without a code, nobody answered who could have given one.
+        is_away = (sqlstate(error) or "08").startswith(("08", "53", "57P"))
+        return _failure("unreachable" if is_away else "database", str(error))
+    if isinstance(error, PersistenceError):
+        return _failure("database", str(error))
+    if isinstance(error, TopicError):
+        remedy = "This needs the code of the applications: --app module:name, in the directory that it is in."
+        return _failure("not_registered", f"{error}.", remedy)
+    return None
+
+
+def _failure(code: str, message: str, remedy: str = "") -> Failure:
+    return Failure(code=code, message=message, remedy=remedy, exit_code=EXIT_CODES[code])

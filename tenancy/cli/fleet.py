@@ -1,0 +1,127 @@
+"""Find the fleet that the command is about."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tenancy.cli.failures import CommandError
+from tenancy.errors import TenancyError, TenantNotFound
+
+if TYPE_CHECKING:
+    from tenancy import Tenancy
+
+__all__ = ["the_fleet"]
+
+
+@contextmanager
+def the_fleet(context: typer.Context) -> Iterator[Tenancy]:
+    """Yield the fleet that ``--app`` names, or one without code; close it at the end.
+
+    A TenantNotFound of the block leaves it with the slugs that may have been meant.
+    """
+    tenants = _find(context.obj)
+    try:
+        yield tenants
+    except TenantNotFound as error:
+        raise _with_suggestions(error, tenants) from error
+    finally:
+        tenants.close()
+
+
+def _with_suggestions(error: TenantNotFound, tenants: Tenancy) -> TenantNotFound:
+    from tenancy.slugs import MAX_LENGTH  # noqa: PLC0415 (as slow as whatever has just failed)
+
+    close = get_close_matches((error.tenant or "")[:MAX_LENGTH].casefold(), tenants.slugs(), n=3)
+    remedy = f"Did you mean {' or '.join(map(repr, close))}?" if close else "All tenants: tenancy list"
+    return TenantNotFound(error.message, remedy=error.remedy or remedy, tenant=error.tenant)
+
+
+def _find(app: str | None) -> Tenancy:
+    directory = Path.cwd()
+    if not app:
+        app, directory = _configured(directory)
+    for path in dict.fromkeys((str(directory), str(Path.cwd()))):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    from tenancy import Tenancy  # noqa: PLC0415 (slow: it loads the database)
+
+    if not app:
+        return Tenancy()
+    found = _load(app)
+    if callable(found) and not isinstance(found, Tenancy):
+        with _code_of(app):
+            found = found()
+    if not isinstance(found, Tenancy):
+        msg = f"{app!r} is {type(found).__name__}, and neither a Tenancy nor a function that returns one."
+        raise CommandError(msg, remedy="Name it so: --app module:tenants")
+    return found
+
+
+def _configured(directory: Path) -> tuple[str | None, Path]:
+    """Return what the nearest pyproject.toml names, and where that is."""
+    for parent in (directory, *directory.parents):
+        path = parent / "pyproject.toml"
+        if path.is_file():
+            try:
+                settings = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("tenancy")
+            except (OSError, ValueError) as error:
+                msg = f"{path} cannot be read: {error}."
+                raise CommandError(msg, remedy="Mend it, or give --app.") from error
+            if settings is not None:
+                app = settings.get("app") if isinstance(settings, dict) else None
+                if not isinstance(app, str):
+                    msg = f"{path} has [tool.tenancy], and no text 'app' in it."
+                    raise CommandError(msg, remedy='Write: app = "module:tenants"')
+                return app, parent
+    return None, directory
+
+
+def _load(app: str) -> Any:
+    module_name, colon, name = app.partition(":")
+    if not (module_name and colon and name):
+        msg = f"{app!r} is not of the form module:name."
+        raise CommandError(msg, remedy="Name the variable that holds the Tenancy: --app module:tenants")
+    with _code_of(app):
+        try:
+            found: Any = import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            msg = f"There is no module {module_name!r} in {os.fsdecode(Path.cwd())} or in what is installed."
+            raise CommandError(msg, remedy="Run it where the code is, or name another one: --app.") from error
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            msg = f"The module {module_name!r} has no {name!r}."
+            raise CommandError(msg, remedy="Name the variable that holds the Tenancy: --app module:tenants") from error
+    return found
+
+
+@contextmanager
+def _code_of(app: str) -> Iterator[None]:
+    """Make an error of the user's code one of the command."""
+    from eventsourcing.persistence import PersistenceError  # noqa: PLC0415 (slow; it is loaded next in any case)
+
+    from eventsourcing_sqlalchemy.errors import SettingsError  # noqa: PLC0415 (as above)
+
+    try:
+        yield
+    except (CommandError, TenancyError, SettingsError, PersistenceError):
+        raise
+    except Exception as error:
+        msg = f"The code of {app!r} fails with {type(error).__name__}: {error}."
+        raise CommandError(msg, remedy="See where: tenancy --traceback ...") from error
+    except SystemExit as error:
+        msg = f"The code of {app!r} ends the process when it is imported."
+        raise CommandError(msg, remedy='Guard it: if __name__ == "__main__":') from error

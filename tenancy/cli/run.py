@@ -1,0 +1,60 @@
+"""From arguments to an exit code. No mistake of a user ends in a traceback."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from itertools import takewhile
+
+import typer
+
+from tenancy.cli.app import app
+from tenancy.cli.failures import INTERRUPTED, failure_of
+
+__all__ = ["hide_password", "run"]
+
+_WITH_PASSWORD = re.compile(r"://[^/@]*:[^@]+@|[?&]password=")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command, and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal can show every slug
+    ours = _ours(arguments)
+    try:
+        code: int | None = app(args=list(arguments), prog_name="tenancy", standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None or "--traceback" in ours:
+            raise
+        failure.show(as_json="--json" in ours)
+        return failure.exit_code
+    return code or 0
+
+
+def _ours(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without those of a command that ``exec`` is to run."""
+    return list(takewhile(lambda argument: argument != "--", arguments))
+
+
+def hide_password(arguments: Sequence[str]) -> None:
+    """Start the process anew when ``--url`` holds a password, with the URL in the environment: everybody on the machine
+    can read the command lines of all processes.
+    """
+    ours = _ours(arguments)
+    for number, argument in enumerate(ours):
+        name, is_one_word, url = argument.partition("=")
+        if name != "--url":
+            continue
+        if not is_one_word:
+            url = ours[number + 1] if number + 1 < len(ours) else ""
+        if _WITH_PASSWORD.search(url):
+            rest = [*arguments[:number], *arguments[number + (1 if is_one_word else 2) :]]
+            command = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)], *rest]
+            os.execve(sys.executable, command, {**os.environ, "SQLALCHEMY_URL": url})  # noqa: S606 (ourselves)

@@ -1,0 +1,320 @@
+"""Examine a fleet, and say what is wrong and what to do; mend what can be mended without asking."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from typing import TYPE_CHECKING, Final, Literal
+
+from eventsourcing.persistence import PersistenceError
+
+from eventsourcing_sqlalchemy.errors import SettingsError
+from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
+from tenancy.registry import FORMAT
+from tenancy.tenant import TenantStatus
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.dialects.base import Right
+    from tenancy.tenancy import Tenancy
+    from tenancy.tenant import Tenant
+
+__all__ = ["Finding", "Level", "examine", "is_unreachable", "repair"]
+
+Level = Literal["ok", "warning", "failure"]
+
+PERSISTENCE: Final = "eventsourcing-sqlalchemy"
+_IMPORTED: Final = "eventsourcing_sqlalchemy"
+
+# Whoever makes or purges a tenant is done sooner. Until then it is no failure that it is not.
+_LONG: Final = timedelta(seconds=60)
+
+_HALF_DONE: Final = {
+    TenantStatus.PROVISIONING: "is being made",
+    TenantStatus.PURGING: "is being purged",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was found in one respect, or what was done about it."""
+
+    name: str
+    """What it is about: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
+    ``registry``, ``applications``, ``tables``, ``steps``, ``orphans``, ``due``.
+    """
+    level: Level
+    what: str
+    remedy: str = ""
+    tenant: str | None = None
+    """The slug of the one tenant that it is about."""
+
+
+def examine(tenants: Tenancy) -> Sequence[Finding]:
+    """Return what there is to say about a fleet. Nothing is changed."""
+    findings = [*_versions(), _distributions()]
+    database = [*_databases(tenants)]
+    findings += database
+    if is_unreachable(database):
+        return findings
+    findings += _connection(tenants)
+    every: Sequence[Tenant] = ()
+    try:
+        registry = _registry(tenants)
+        findings.append(registry)
+        if registry.level == "ok":
+            every = tenants.list()
+            findings += _fleet(tenants, every)
+    except RegistryMissing as error:
+        findings.append(_failure("registry", error))
+    except PersistenceError as error:
+        findings.append(Finding(name="registry", level="failure", what=f"It cannot be examined: {error}."))
+    findings += _rights(tenants, every)
+    return findings
+
+
+def is_unreachable(findings: Sequence[Finding]) -> bool:
+    """Return whether a database did not answer, so that nothing else could be examined."""
+    return any(finding.name == "database" and finding.level == "failure" for finding in findings)
+
+
+def _failure(name: str, error: TenancyError) -> Finding:
+    return Finding(name=name, level="failure", what=error.message, remedy=error.remedy, tenant=error.tenant)
+
+
+# -- the installation --
+
+
+def _versions() -> Iterator[Finding]:
+    installed = [f"{name} {metadata.version(name)}" for name in ("eventsourcing", "sqlalchemy")]
+    yield Finding(name="versions", level="ok", what=f"Python {platform.python_version()}, {', '.join(installed)}.")
+
+
+def _distributions() -> Finding:
+    """Say whether what is imported is ours alone: the published package has the same name and the same import."""
+    found = set()
+    for each in metadata.distributions():
+        name = each.metadata["Name"]
+        if name.lower().replace("_", "-") == PERSISTENCE or any(
+            file.parts[0] == _IMPORTED for file in each.files or ()
+        ):
+            found.add(f"{name} {each.version} in {each.locate_file('')}")
+    if len(found) <= 1:
+        return Finding(name="distributions", level="ok", what=f"One distribution has {_IMPORTED}.")
+    return Finding(
+        name="distributions",
+        level="failure",
+        what=f"Which of these is imported as {_IMPORTED} is chance: {'; '.join(sorted(found))}.",
+        remedy=f"Uninstall all of them (pip uninstall {PERSISTENCE}) and install this one again.",
+    )
+
+
+# -- the database --
+
+
+def _databases(tenants: Tenancy) -> Iterator[Finding]:
+    places, registry = tenants.places.datastore, tenants.registry.datastore
+    is_one = tenants.settings.url == tenants.settings.control_url
+    for what, datastore in (("tenants", places), ("registry", registry)):
+        if is_one and datastore is registry:
+            return
+        try:
+            version = datastore.run(datastore.dialect.server_version)
+        except PersistenceError as error:
+            remedy = "Start the server, or set SQLALCHEMY_URL right. Is the network open, the password good?"
+            yield Finding(name="database", level="failure", what=f"It does not answer: {error}.", remedy=remedy)
+            return
+        of = "tenants and registry" if is_one else what
+        yield Finding(name="database", level="ok", what=f"{version} answers ({of}): {datastore.shared}.")
+
+
+def _connection(tenants: Tenancy) -> Iterator[Finding]:
+    datastore = tenants.places.datastore
+    dialect = datastore.dialect
+    version = getattr(datastore.engine.dialect.dbapi, "__version__", "").partition(" ")[0]
+    yield Finding(name="driver", level="ok", what=f"{dialect.driver} {version}".rstrip() + ".")
+    if not dialect.is_server:
+        return
+    with datastore.get_connection() as connection:
+        is_pooled = dialect.is_behind_pooler(connection.connection.dbapi_connection)
+    if not is_pooled:
+        yield Finding(name="pooler", level="ok", what="None: the server itself answers.")
+    elif datastore.settings.listen_url is not None:
+        yield Finding(
+            name="pooler", level="ok", what="A pooler is in between; wake-ups have a connection of their own."
+        )
+    else:
+        remedy = "Set SQLALCHEMY_LISTEN_URL to the server itself; without it, followers poll."
+        yield Finding(name="pooler", level="warning", what="A pooler is in between.", remedy=remedy)
+
+
+def _rights(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    datastore = tenants.places.datastore
+    schemas = {
+        spec.name.schema for tenant in every for spec in tenants.places.specs(tenant.placement, tenants.blueprints())
+    }
+    missing = datastore.run(lambda executor: datastore.dialect.missing_rights(executor, sorted(schemas, key=str)))
+    if not missing:
+        yield Finding(name="rights", level="ok", what="This role may make tenants, read and write.")
+    for right, remedy in missing.items():
+        what, level = _RIGHTS[right]
+        yield Finding(name="rights", level=level, what=f"This role may not {what}.", remedy=f"If it should: {remedy}")
+
+
+# A role that only serves tenants need not be able to make them, nor one that only reads to write.
+_RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
+    "create": ("make schemas and tables, and so no tenants", "warning"),
+    "write": ("write to all tables of tenants", "warning"),
+    "read": ("read all tables of tenants", "failure"),
+}
+
+
+# -- the registry --
+
+
+def _registry(tenants: Tenancy) -> Finding:
+    known = tenants.registry.facts().get("format")
+    if known == FORMAT:
+        return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {tenants.registry.datastore.shared}.")
+    what = f"It has the format {known}, and this version knows the format {FORMAT}."
+    return Finding(
+        name="registry", level="failure", what=what, remedy="Install the version that made it, or a newer one."
+    )
+
+
+def _fleet(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    yield from _applications(tenants)
+    yield from _steps(every)
+    yield from _tables(tenants, every)
+    yield from _orphans(tenants, every)
+    yield from _due(tenants)
+
+
+def _applications(tenants: Tenancy) -> Iterator[Finding]:
+    recorded = {each["application"]: each for each in tenants.registry.facts().get("applications", [])}
+    if not recorded and not tenants.applications:
+        remedy = "Record them: tenancy --app module:tenants init"
+        yield Finding(name="applications", level="failure", what="No application is recorded.", remedy=remedy)
+        return
+    if not tenants.applications:
+        yield Finding(name="applications", level="ok", what=f"Recorded are {', '.join(recorded)}.")
+        return
+    code = {each.application: each.to_json() for each in tenants.blueprints()}
+    is_same = True
+    for name in sorted({*code, *recorded}):
+        if code.get(name) == recorded.get(name):
+            continue
+        is_same = False
+        if name not in recorded:
+            what, remedy = "is in the code and not recorded", "Record it and make its tables: tenancy doctor --repair"
+        elif name not in code:
+            what, remedy = "is recorded and not in the code", "If it was removed for good: tenancy init"
+        else:
+            what, remedy = "is recorded with other tables", "Record the code's: tenancy init, then tenancy doctor"
+        level: Level = "failure" if name not in recorded else "warning"
+        yield Finding(name="applications", level=level, what=f"{name} {what}.", remedy=remedy)
+    if is_same:
+        yield Finding(name="applications", level="ok", what=f"Those of the code are recorded: {', '.join(code)}.")
+
+
+def _steps(every: Sequence[Tenant]) -> Iterator[Finding]:
+    half_done = [tenant for tenant in every if tenant.status in _HALF_DONE]
+    if not half_done:
+        yield Finding(name="steps", level="ok", what="Nothing is half done.")
+    for tenant in half_done:
+        is_long = datetime.now(UTC) - tenant.changed_at > _LONG
+        yield Finding(
+            name="steps",
+            level="failure" if is_long else "warning",
+            what=f"{tenant.slug!r} {_HALF_DONE[tenant.status]} since {tenant.changed_at:%Y-%m-%d %H:%M:%S}Z.",
+            remedy="If whoever does it has died: tenancy doctor --repair",
+            tenant=tenant.slug,
+        )
+
+
+def _complete(every: Sequence[Tenant]) -> list[Tenant]:
+    return [tenant for tenant in every if tenant.status not in _HALF_DONE]
+
+
+def _tables(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    complete = _complete(every)
+    faults = list(tenants.places.faults(complete, tenants.blueprints()))
+    if not faults:
+        yield Finding(name="tables", level="ok", what=f"Those of {len(complete)} tenants are as they should be.")
+    for tenant, what in faults:
+        remedy = "Missing ones can be made: tenancy doctor --repair"
+        yield Finding(
+            name="tables", level="failure", what=f"{tenant.slug!r}: {what}", remedy=remedy, tenant=tenant.slug
+        )
+
+
+def _orphans(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    found = tenants.places.orphans(every, tenants.blueprints())
+    if not found:
+        yield Finding(name="orphans", level="ok", what="All tables that look like a tenant's are one's.")
+    for name in found:
+        remedy = "Register it again: tenancy adopt SLUG --schema or --prefix. Or drop it yourself: nothing here does."
+        yield Finding(
+            name="orphans", level="warning", what=f"{name} looks like a tenant's and is nobody's.", remedy=remedy
+        )
+
+
+def _due(tenants: Tenancy) -> Iterator[Finding]:
+    due = tenants.due()
+    if due:
+        what = f"{len(due)} deleted {'tenants have' if len(due) > 1 else 'tenant has'} no grace left."
+        yield Finding(name="due", level="warning", what=what, remedy="Purge: tenancy purge --due")
+    else:
+        yield Finding(name="due", level="ok", what="No deleted tenant is to be purged yet.")
+
+
+# -- repairing --
+
+
+def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
+    """Complete what is half done, and make what is missing; yield what was done, and as failures what could not be.
+
+    Orphans and tables of another shape are left alone. A tenant's failure keeps nobody else from being repaired.
+    """
+    try:
+        recorded = {each["application"] for each in tenants.registry.facts().get("applications", [])}
+        new = tenants.applications.keys() - recorded
+        if new and recorded <= tenants.applications.keys():
+            tenants.init()
+            yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
+        every = tenants.list()
+    except RegistryMissing as error:
+        yield _failure("registry", error)
+        return
+    broken = {tenant.id for tenant, _ in tenants.places.faults(_complete(every), tenants.blueprints())}
+    for tenant in every:
+        if tenant.status not in _HALF_DONE and tenant.id not in broken:
+            continue
+        done = {
+            TenantStatus.PROVISIONING: Finding(name="steps", level="ok", what=f"{tenant.slug!r} is ready."),
+            TenantStatus.PURGING: Finding(name="steps", level="ok", what=f"{tenant.slug!r} is purged."),
+        }.get(tenant.status, Finding(name="tables", level="ok", what=f"{tenant.slug!r} has all its tables."))
+        try:
+            _mend(tenants, tenant, actor)
+        except RegistryUnavailable:
+            raise
+        except (TenancyError, PersistenceError, SettingsError) as error:
+            done = replace(done, level="failure", what=f"{tenant.slug!r}: {error}")
+        yield replace(done, tenant=tenant.slug)
+
+
+def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:
+    if tenant.status is TenantStatus.PROVISIONING:
+        tenants.complete(tenant, actor=actor)
+    elif tenant.status is TenantStatus.PURGING:
+        with suppress(TenantNotFound):  # whoever had begun it is done
+            tenants.purge(tenant.slug, actor=actor)
+    else:
+        blueprints = tenants.blueprints()
+        tenants.places.make_more(tenant, blueprints)
+        # Locked, so that nobody purges it meanwhile.
+        with tenants.registry.locked(tenant.id) as (session, current):
+            tenants.places.make([each.placement for each in _complete(current)], blueprints, session)
