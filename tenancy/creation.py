@@ -61,7 +61,10 @@ class Creation:
 
     def init(self) -> None:
         """Make the registry where there is none, and record the applications of the fleet."""
-        blueprints = [blueprint.to_json() for blueprint in self._blueprints()]
+        try:
+            blueprints = [blueprint.to_json() for blueprint in self._blueprints()]
+        except RegistryMissing:  # without classes, nothing but the registry could tell
+            blueprints = []
         self._registry.init({"applications": blueprints} if blueprints else {})
 
     def create(self, order: Order, actor: str | None, *, exist_ok: bool) -> Tenant:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import typer
 
-__all__ = ["json_of", "note", "printable", "quoted", "say", "show_json", "show_pairs", "show_table"]
+__all__ = ["CLOSED_PIPE", "json_of", "note", "printable", "quoted", "say", "show_json", "show_pairs", "show_table"]
 
 CLOSED_PIPE: Final = 141
 """The exit code when nobody reads any more: that of a process which SIGPIPE has ended."""

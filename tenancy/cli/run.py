@@ -13,6 +13,7 @@ import typer
 
 from tenancy.cli.app import app
 from tenancy.cli.failures import INTERRUPTED, failure_of
+from tenancy.cli.output import CLOSED_PIPE
 
 __all__ = ["hide_password", "run"]
 
@@ -29,6 +30,8 @@ def run(arguments: Sequence[str]) -> int:
         code: int | None = app(args=list(arguments), prog_name="tenancy", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except SystemExit:  # how Typer ends when nobody reads its help
+        return CLOSED_PIPE
     except Exception as error:
         failure = failure_of(error)
         if failure is None or "--traceback" in ours:

@@ -1,0 +1,95 @@
+"""How the command finds the fleet."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.commands import KENNEL, Command
+
+CODE = f"""
+from tenancy import Tenancy
+from {KENNEL} import Reports
+
+tenants = Tenancy(applications=[Reports])
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command in a directory that has pyproject.toml, shopfront.py and a directory below."""
+    (tmp_path / "shopfront.py").write_text(CODE)
+    (tmp_path / "pyproject.toml").write_text('[tool.tenancy]\napp = "shopfront:tenants"\n')
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "shopfront", raising=False)
+    return Command(sqlite_url, app=None)
+
+
+def test_it_is_named_in_pyproject(project: Command) -> None:
+    assert project.ok("init", "--json").json["applications"] == ["Reports"]
+
+
+def test_or_in_one_above(project: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("below")
+    Path("pyproject.toml").write_text("[project]\nname = 'another'\n")
+    assert project.ok("init", "--json").json["applications"] == ["Reports"]
+
+
+def test_a_variable_goes_before_pyproject_and_an_option_before_that(project: Command) -> None:
+    by_variable = Command(project.url, app=f"{KENNEL}:tenants")
+    assert by_variable.ok("init", "--json").json["applications"] == ["Kennel"]
+    assert by_variable.ok("--app", "shopfront:tenants", "init", "--json").json["applications"] == ["Reports"]
+
+
+def test_the_code_is_found_in_the_current_directory_as_a_process(project: Command) -> None:
+    assert project.process("--app", "shopfront:tenants", "create", "acme").code == 0
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        ("shopfront", "module:name"),
+        ("shopfront:", "module:name"),
+        ("nothing_here:tenants", "no module 'nothing_here'"),
+        ("shopfront.deeper:tenants", "no module 'shopfront.deeper'"),
+        ("shopfront:nobody", "has no 'nobody'"),
+        (f"{KENNEL}:ready", "neither a Tenancy nor a function"),
+        (f"{KENNEL}:failing", "RuntimeError: the moon is full"),
+        ("broken:tenants", "SyntaxError"),
+        ("needy:tenants", "No module named 'not_installed'"),
+        ("leaving:tenants", "ends the process"),
+    ],
+)
+def test_a_wrong_name_is_a_mistake_of_the_user(project: Command, app: str, said: str) -> None:
+    Path("broken.py").write_text("def tenants(:\n")
+    Path("needy.py").write_text("import not_installed\n")
+    Path("leaving.py").write_text("raise SystemExit(0)\n")
+    outcome = project("--app", app, "list")
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "text", ["[tool.tenancy", "[tool]\ntenancy = 1\n", "[tool.tenancy]\n", "[tool.tenancy]\napp = 1"]
+)
+def test_a_wrong_pyproject_is_a_mistake_of_the_user(project: Command, text: str) -> None:
+    Path("pyproject.toml").write_text(text)
+    outcome = project("list")
+    assert outcome.code == 2
+    assert "pyproject.toml" in outcome.err
+
+
+def test_a_typo_in_a_variable_is_an_error_and_what_a_platform_sets_is_none(project: Command) -> None:
+    project.ok("init")
+    assert Command(project.url, variables={"TENANCY_PORT": "tcp://10.0.0.1:80"})("list").code == 0
+    outcome = Command(project.url, variables={"TENANCY_SLUG": "dns"})("list")
+    assert outcome.code == 2
+    assert "TENANCY_SLUGS" in outcome.err
+
+
+def test_where_an_error_comes_from_is_shown_to_those_who_ask(project: Command) -> None:
+    assert "Traceback" in project.process("--traceback", "show", "nobody").err

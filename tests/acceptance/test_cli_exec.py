@@ -1,0 +1,187 @@
+"""Programs that `tenancy exec` runs, also after their tenant is gone; and what of secrets can be seen meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import make_url
+
+from tenancy import Tenancy
+from tests.acceptance.commands import KENNEL, Command
+from tests.acceptance.kennel import Kennel
+from tests.deadlines import wait_until
+
+PASSWORD = "canary-password-4711"  # noqa: S105 (what must not be seen)
+NAME = "Canary Birdwatcher"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def tenancy(request: pytest.FixtureRequest) -> Command:
+    """The command on an empty database."""
+    return Command(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def with_password(postgres_url: str) -> Command:
+    """The command on an empty database, whose URL has a password."""
+    url = make_url(postgres_url)
+    if url.password is not None:
+        pytest.skip("the server of TEST_POSTGRES_URL has a password of its own")
+    return Command(url.set(password=PASSWORD).render_as_string(hide_password=False))
+
+
+def tables_of(url: str) -> list[str]:
+    """Return all that there is in a database, but for the registry."""
+    engine = sa.create_engine(url)
+    inspector = sa.inspect(engine)
+    found = [
+        f"{schema}.{name}"
+        for schema in inspector.get_schema_names()
+        if schema not in ("information_schema", "tenancy")
+        for name in [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
+        if not name.startswith(("tenancy_", "sqlite_"))
+    ]
+    found += [name for name in inspector.get_schema_names() if re.fullmatch(r"acme_.{4}", name)]
+    engine.dispose()
+    return found
+
+
+# -- the process --
+
+
+def test_the_program_takes_the_place_of_the_command(tenancy: Command) -> None:
+    tenancy.ok("create", "acme")
+    program = "import os, sys; print(os.getpid(), os.environ['TENANCY_TENANT'], sys.argv[1:]); sys.exit(42)"
+    process = tenancy.start("exec", "acme", "--", sys.executable, "-c", program, "a b", "--json", "--", stdout=-1)
+    out, _ = process.communicate(timeout=60)
+    tenant_id = tenancy.ok("show", "acme", "--json").json["id"]
+    assert out.decode() == f"{process.pid} {tenant_id} ['a b', '--json', '--']\n"
+    assert process.returncode == 42
+
+
+def test_a_closed_pipe_ends_the_program(tenancy: Command) -> None:
+    tenancy.ok("create", "acme")
+    read, write = os.pipe()
+    os.close(read)
+    process = tenancy.start("exec", "acme", "--", "/bin/sh", "-c", "while echo; do :; done", stdout=write, stderr=-1)
+    os.close(write)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGPIPE
+
+
+def test_a_zombie_ends_with_an_error_and_leaves_no_trace(tenancy: Command) -> None:
+    tenancy.ok("create", "acme")
+    zombie = tenancy.start("exec", "acme", "--", sys.executable, "-m", KENNEL, stdout=-1, stderr=-1)
+    assert zombie.stdout is not None
+    assert zombie.stdout.readline() == b"written\n"
+    # What follows reads on, so that the program never waits for a reader.
+    assert tenancy.process("purge", "acme", "--yes").code == 0
+    _, errors = zombie.communicate(timeout=60)
+    assert zombie.returncode == 1
+    assert errors.decode().splitlines()[-1].startswith("tenancy.errors.TenantPurged: ")
+    assert tables_of(tenancy.url) == []
+    assert tenancy.ok("doctor", "--json").json["findings"]
+    assert tenancy.ok("list", "--json").json == []
+
+
+# -- secrets --
+
+
+def test_a_password_is_not_shown(with_password: Command, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with_password.ok("create", "acme")
+    away = re.sub(r":\d+/", ":1/", with_password.url)
+    for arguments in (
+        ["init"],
+        ["show", "acme"],
+        ["show", "nobody"],
+        ["list", "--json"],
+        ["env", "acme"],
+        ["env", "acme", "--format", "dotenv"],
+        ["env", "acme", "--json"],
+        ["doctor"],
+        ["doctor", "--json"],
+        ["adopt", "x", "--schema", "nowhere"],
+        ["--url", away, "list"],
+        ["--url", away, "doctor", "--json"],
+        ["--url", with_password.url.replace("postgresql", "nonsense"), "list"],
+        ["--url", with_password.url.replace("127.0.0.1", "[127.0.0.1"), "list"],
+        ["--url", with_password.url + "?password=" + PASSWORD, "show", "nobody"],
+    ):
+        outcome = with_password(*arguments)
+        assert PASSWORD not in outcome.out + outcome.err, arguments
+    assert PASSWORD not in caplog.text
+    assert PASSWORD in with_password.ok("env", "acme", "--show-secrets").out
+
+
+def command_lines() -> str:
+    """Return the command lines of all processes, as `ps` shows them."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:  # it has just ended
+            continue
+    return "\n".join(lines)
+
+
+def test_a_password_is_not_in_the_list_of_processes(with_password: Command) -> None:
+    with_password.ok("create", "acme")
+    bare = Command("", app=None)
+    for url in (["--url", with_password.url], [f"--url={with_password.url}"]):
+        program = "import sys; print('begun', flush=True); sys.stdin.read()"
+        process = bare.start(*url, "exec", "acme", "--", sys.executable, "-c", program, stdin=-1, stdout=-1)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        assert PASSWORD not in command_lines()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    process = bare.start("--url", with_password.url, "create", "--from", "-", stdin=-1, stdout=-1, stderr=-1)
+    line = Path(f"/proc/{process.pid}/cmdline")
+    wait_until(lambda: b"create" in line.read_bytes() and b"--url" not in line.read_bytes(), "it has hidden the URL")
+    assert PASSWORD not in command_lines()
+    out, _ = process.communicate(b"globex\n", timeout=60)
+    assert out.startswith(b"Created 'globex'")
+
+
+def test_a_name_is_in_no_event_and_gone_after_a_purge(tenancy: Command, caplog: pytest.LogCaptureFixture) -> None:
+    slug = NAME.split(maxsplit=1)[0].casefold()
+    tenancy.ok("create", slug, "--name", NAME, "--metadata", f'{{"contact": "{NAME}"}}')
+    tenancy.ok("suspend", slug, "--reason", f"called {NAME}")
+    tenancy.ok("resume", slug)
+    tenancy.ok("rename", slug, f"{slug}-2", "--name", f"{NAME} Ltd")
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": tenancy.url}) as tenants:
+        events = str(tenants.registry.datastore.run(lambda executor: executor.fetch(events_of(tenancy.url))))
+        assert "suspended" in events
+        assert not re.search("canary|birdwatcher", events, re.IGNORECASE)
+    outcome = tenancy.ok("purge", f"{slug}-2", "--yes", "--json")
+    tenant_id = outcome.json[0]["tenant_id"]
+    everything = tenancy.ok("history", tenant_id).out + tenancy.ok("list").out + tenancy("show", "nobody").err
+    assert not re.search("canary|birdwatcher", everything + rows_of(tenancy.url), re.IGNORECASE)
+    assert not re.search("canary|birdwatcher", caplog.text, re.IGNORECASE)
+
+
+def events_of(url: str) -> str:
+    """Return the query of all events of the registry, as text."""
+    if url.startswith("sqlite"):
+        return "SELECT topic, CAST(state AS TEXT) FROM tenancy_registry_events"
+    return "SELECT topic, convert_from(state, 'UTF8') FROM tenancy.registry_events"
+
+
+def rows_of(url: str) -> str:
+    """Return all rows of all tables of the registry, as text."""
+    engine = sa.create_engine(url)
+    schema = None if url.startswith("sqlite") else "tenancy"
+    with engine.connect() as connection:
+        tables = [f"{schema}.{name}" if schema else name for name in sa.inspect(engine).get_table_names(schema)]
+        assert len(tables) >= 5
+        rows = [str(connection.exec_driver_sql(f"SELECT * FROM {table}").all()) for table in tables]
+    engine.dispose()
+    return "\n".join(rows)

@@ -1,0 +1,153 @@
+"""What the command says of itself, and what it needs for that."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from tenancy.cli.app import VERBS, app
+from tenancy.cli.failures import EXIT_CODES
+from tests.acceptance.commands import ROOT, Command
+
+EXPECTED = (
+    "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
+    "doctor demo"
+)
+PAGE = ROOT / "docs" / "commands.md"
+HEAVY = ("eventsourcing", "sqlalchemy", "eventsourcing_sqlalchemy", "tenancy.tenancy", "psycopg2", "rich")
+
+COMMAND: Any = typer.main.get_command(app)
+
+
+def parameters() -> Iterator[tuple[str, Any]]:
+    """Yield all arguments and options with the verb that has them."""
+    for parameter in COMMAND.params:
+        yield "", parameter
+    for name, verb in COMMAND.commands.items():
+        for parameter in verb.params:
+            yield name, parameter
+
+
+def shown(parameter: Any) -> str:
+    """Return an option as it is written, or an argument as help shows it."""
+    return str(max(parameter.opts, key=len)) if parameter.param_type_name == "option" else ""
+
+
+def section_of(verb: str, page: str) -> str:
+    """Return what a page says of a verb."""
+    found = re.search(rf"^### {verb}$(.*?)(?=^##)", page + "\n##", re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
+
+
+def test_there_are_the_verbs() -> None:
+    assert " ".join(COMMAND.commands) == EXPECTED
+
+
+def test_every_verb_and_every_option_has_help() -> None:
+    assert [name for name, verb in COMMAND.commands.items() if not (verb.help or "").strip()] == []
+    without = [
+        f"{name} {parameter.name}"
+        for name, parameter in parameters()
+        if parameter.name != "help" and not (getattr(parameter, "help", None) or "").strip()
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize(("name", "example"), [(name, example) for name, _, example in VERBS])
+def test_help_of_a_verb_has_an_example_that_the_command_accepts(name: str, example: str, sqlite_url: str) -> None:
+    output = " ".join(Command(sqlite_url).ok(name, "--help").out.split())
+    assert f"Example: {' '.join(example.split())}" in output
+    assert re.search(rf"tenancy (--app \S+ )?{name}\b", example)
+    options = {option for option in re.findall(r" (--[a-z-]+)", example) if option != "--app"}
+    assert options <= {option for verb, each in parameters() if verb == name for option in each.opts}
+
+
+def test_every_verb_writes_json() -> None:
+    assert [
+        name for name, verb in COMMAND.commands.items() if "--json" not in {o for p in verb.params for o in p.opts}
+    ] == []
+
+
+def test_what_destroys_can_be_tried_and_asks() -> None:
+    for name in ("delete", "purge"):
+        assert {"--dry-run", "--yes"} <= {option for each in COMMAND.commands[name].params for option in each.opts}
+
+
+def undocumented(page: str) -> list[str]:
+    """Return what a page does not say: verbs, examples, options and exit codes."""
+    missing = [name for name in COMMAND.commands if not section_of(name, page)]
+    missing += [example for name, _, example in VERBS if example not in section_of(name, page)]
+    before = page.partition("\n### ")[0]
+    for name, parameter in parameters():
+        text = before if name == "" or shown(parameter) in ("--json", "--actor") else section_of(name, page)
+        if shown(parameter) not in ("", "--help") and f"`{shown(parameter)}" not in text:
+            missing.append(f"{name} {shown(parameter)}".strip())
+    codes = {0, 5, *EXIT_CODES.values()}
+    missing += [f"exit code {code}" for code in codes if not re.search(rf"^\| {code} \|", page, re.MULTILINE)]
+    missing += [f"error {code}" for code in EXIT_CODES if f"`{code}`" not in page]
+    return missing
+
+
+def test_every_verb_option_and_exit_code_is_documented() -> None:
+    assert undocumented(PAGE.read_text(encoding="utf-8")) == []
+
+
+def test_what_is_not_documented_is_noticed() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert undocumented(page.replace("`--reads`", "")) == ["suspend --reads"]
+    assert undocumented(page.replace("| 6 |", "")) == ["exit code 6"]
+    assert "resume" in undocumented(page.replace("### resume", ""))
+
+
+def test_no_option_is_documented_that_does_not_exist() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    known = {option for _, each in parameters() for option in each.opts}
+    assert set(re.findall(r"`(--[a-z-]+)", page)) - known == set()
+
+
+# -- what it takes --
+
+
+def test_help_loads_no_database() -> None:
+    program = (
+        "import sys\nfrom tenancy.__main__ import main\nsys.argv = ['tenancy', '--help']\n"
+        f"code = main()\nprint([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr.strip() == "[]"
+    assert "purge" in done.stdout
+
+
+def test_without_arguments_the_command_explains_itself(sqlite_url: str) -> None:
+    outcome = Command(sqlite_url)()
+    assert outcome.code == 2
+    assert "Commands:" in outcome.out
+
+
+def test_the_version_is_that_of_the_distribution(sqlite_url: str) -> None:
+    assert re.fullmatch(r"tenancy \d+\.\d+.*\n", Command(sqlite_url).ok("--version").out)
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_the_command_says_which_to_install(missing: str) -> None:
+    program = (
+        "import importlib.abc, importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *rest: None if name == {missing!r} else find(name, *rest)\n"
+        "from tenancy.__main__ import main\nsys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: The command line needs the extra 'cli'.\n       pip install 'eventsourcing-sqlalchemy[cli]'\n"
+    )
+
+
+def test_no_line_of_the_list_of_verbs_is_cut_off(sqlite_url: str) -> None:
+    assert "..." not in Command(sqlite_url).ok("--help").out.partition("Commands:")[2]

@@ -1,0 +1,326 @@
+"""What each verb does, says and returns; on both databases."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tenancy import Tenancy
+from tests.acceptance.commands import Command
+from tests.acceptance.kennel import Kennel
+
+SUMMARY = ["slug", "id", "name", "status", "schema", "prefix", "created_at"]
+DETAILS = [*SUMMARY, "changed_at", "reason", "reads", "adopted", "due_at", "metadata"]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def tenancy(request: pytest.FixtureRequest) -> Command:
+    """The command on an empty database."""
+    return Command(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def quick(sqlite_url: str) -> Command:
+    """The command on an empty database, where the database makes no difference."""
+    return Command(sqlite_url)
+
+
+@pytest.fixture
+def fleet(quick: Command) -> Iterator[Tenancy]:
+    """The fleet of `quick`, as code sees it."""
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": quick.url}) as tenants:
+        yield tenants
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command on a fleet that is there, for what fails and changes nothing."""
+    command = Command(f"sqlite:///{tmp_path_factory.mktemp('settled') / 'fleet.db'}")
+    command.ok("create", "acme", "globex", "off")
+    command.ok("archive", "off")
+    return command
+
+
+# -- a life --
+
+
+def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
+    assert "Kennel" in tenancy.ok("init").out
+    assert tenancy.ok("create", "acme", "globex").out.startswith("Created 'acme' in acme_")
+    assert [each["slug"] for each in tenancy.ok("list", "--json").json] == ["acme", "globex"]
+    assert tenancy.ok("suspend", "acme", "--reason", "invoice", "--reads").out == (
+        "'acme' is suspended, can be read.\n"
+    )
+    assert tenancy.ok("resume", "acme").out == "'acme' is active.\n"
+    assert tenancy.ok("archive", "acme").out == "'acme' is archived.\n"
+    assert tenancy.ok("restore", "acme").out == "'acme' is active.\n"
+    assert tenancy.ok("rename", "acme", "apex", "--name", "Apex").out == "'apex' is active.\n"
+    assert tenancy.ok("delete", "apex", "--yes").out == "'apex' is deleted.\n"
+    assert tenancy.ok("undelete", "apex").out == "'apex' is active.\n"
+    changes = tenancy.ok("history", "apex", "--json").json
+    assert [each["verb"] for each in changes] == [
+        "create", "activate", "suspend", "resume", "archive", "restore", "rename", "delete", "undelete",
+    ]  # fmt: skip
+    assert list(changes[0]) == ["version", "verb", "status", "actor", "at", "remark"]
+    proof = tmp_path / "purged.jsonl"
+    assert "nothing left" in tenancy.ok("purge", "apex", "globex", "--yes", "--certificate", str(proof)).out
+    assert [json.loads(line)["slug"] for line in proof.read_text().splitlines()] == ["apex", "globex"]
+    assert tenancy.ok("list", "--json").json == []
+    assert tenancy("show", "apex").code == 3
+    gone = json.loads(proof.read_text().splitlines()[0])
+    assert set(gone["left"].values()) == {0}
+    assert tenancy.ok("history", gone["tenant_id"], "--json").json[-1]["status"] == "purged"
+
+
+def test_an_operator_without_the_code_does_all_that_tenants_need(tenancy: Command) -> None:
+    tenancy.ok("init")
+    operator = Command(tenancy.url, app=None)
+    operator.ok("create", "acme")
+    operator.ok("suspend", "acme")
+    operator.ok("resume", "acme")
+    assert "KENNEL_SQLALCHEMY_URL" in operator.ok("env", "acme", "--json").json
+    operator.ok("purge", "acme", "--yes")
+
+
+def test_without_code_and_registry_the_remedy_is_named(quick: Command) -> None:
+    operator = Command(quick.url, app=None)
+    assert "tenancy init" in operator("create", "acme").err
+    operator.ok("init")
+    outcome = operator("create", "acme")
+    assert outcome.code == 1
+    assert "--app" in outcome.err
+
+
+# -- shapes of JSON --
+
+
+def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None:
+    ready = quick.ok("init", "--json").json
+    assert list(ready) == ["registry", "applications"]
+    (made,) = quick.ok("create", "acme", "--metadata", '{"plan": "gold"}', "--json").json
+    assert list(made) == SUMMARY
+    (listed,) = quick.ok("list", "--json").json
+    assert listed == made
+    assert uuid.UUID(made["id"])
+    for arguments in (
+        ("show", "acme"),
+        ("suspend", "acme"),
+        ("resume", "acme"),
+        ("archive", "acme"),
+        ("restore", "acme"),
+        ("rename", "acme", "--name", "Acme"),
+        ("delete", "acme", "--dry-run"),
+        ("delete", "acme", "--yes"),
+        ("undelete", "acme"),
+    ):
+        record = quick.ok(*arguments, "--json").json
+        assert list(record) == DETAILS, arguments
+        assert record["metadata"] == {"plan": "gold"}
+    (foretold,) = quick.ok("purge", "acme", "--dry-run", "--json").json
+    assert foretold["would_remove"]["tables"] == 1
+    (proof,) = quick.ok("purge", "acme", "--yes", "--json").json
+    assert list(proof) == ["tenant_id", "slug", "slug_hash", "created_at", "purged_at", "removed", "left"]
+    report = quick.ok("doctor", "--json").json
+    assert list(report) == ["findings", "repairs"]
+    assert {*map(tuple, report["findings"])} == {("name", "level", "what", "remedy", "tenant")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "name"),
+    [
+        (["show", "nobody"], 3, "not_found"),
+        (["create", "acme"], 4, "exists"),
+        (["rename", "globex", "acme"], 4, "exists"),
+        (["exec", "off", "--", "true"], 5, "archived"),
+        (["suspend", "off"], 5, "refused"),
+        (["create", "a/b", "acme"], 7, "partly_done"),
+        (["create", "a/b"], 2, "invalid_slug"),
+        (["create"], 2, "usage"),
+        (["create", "x", "--metadata", "[1]"], 2, "usage"),
+        (["create", "x", "--metadata", "{"], 2, "usage"),
+        (["create", "x", "y", "--name", "Z"], 2, "usage"),
+        (["create", "x", "--actor", "Jane Doe"], 2, "usage"),
+        (["create", "x", "--actor", "jane@example.com"], 2, "usage"),
+        (["create", "--from", "/nowhere"], 2, "usage"),
+        (["list", "--status", "happy"], 2, "usage"),
+        (["list", "--wrong"], 2, "usage"),
+        (["wrong"], 2, "usage"),
+        (["rename", "acme"], 2, "usage"),
+        (["purge"], 2, "usage"),
+        (["purge", "acme", "--due"], 2, "usage"),
+        (["purge", "acme"], 2, "usage"),
+        (["purge", "acme", "--yes", "--certificate", "/nowhere/file"], 2, "usage"),
+        (["purge", "nobody", "--yes"], 3, "not_found"),
+        (["delete", "acme"], 2, "usage"),
+        (["env", "acme", "--format", "xml"], 2, "usage"),
+        (["exec", "acme", "--", "/nowhere/program"], 126, "not_executable"),
+        (["adopt", "new", "--prefix", "nothing_"], 1, "failed"),
+        (["--app", "kennel", "list"], 2, "usage"),
+        (["--url", "sqlite://", "list"], 2, "settings"),
+        (["--url", "nonsense", "list"], 2, "settings"),
+        (["--url", "postgresql://postgres@127.0.0.1:1/x", "list"], 6, "unreachable"),
+    ],
+)  # fmt: skip
+def test_every_failure_has_its_exit_code_and_says_what_to_do(
+    settled: Command, arguments: list[str], code: int, name: str
+) -> None:
+    place = 2 if arguments[0].startswith("--") else 0
+    as_json = settled(*arguments[: place + 1], "--json", *arguments[place + 1 :])
+    assert (as_json.code, as_json.error["code"]) == (code, name), as_json
+    assert list(as_json.error)[:4] == ["code", "message", "remedy", "tenant"]
+    plain = settled(*arguments)
+    assert plain.code == code
+    assert plain.err.startswith("error: ")
+    assert "Traceback" not in plain.err
+    assert as_json.error["message"] in plain.err
+
+
+def test_failures_have_changed_nothing(settled: Command) -> None:
+    statuses = {each["slug"]: each["status"] for each in settled.ok("list", "--json").json}
+    assert statuses == {"acme": "active", "globex": "active", "off": "archived"}
+
+
+# -- creating many --
+
+
+def test_many_are_made_from_a_file_and_one_that_fails_keeps_nobody_else_back(tenancy: Command, tmp_path: Path) -> None:
+    path = tmp_path / "slugs.txt"
+    path.write_text("\ufeff# the first customers\nacme\n\n  globex  \na/b\nacme\n#\nÜnï-cödé x\n", encoding="utf-8")
+    outcome = tenancy("create", "--from", str(path))
+    assert outcome.code == 7
+    assert outcome.err.startswith("error: Not created: 2 of 5 tenants.\n")
+    assert "'acme' exists already" in outcome.err
+    assert [each["slug"] for each in tenancy.ok("list", "--json").json] == ["acme", "globex", "ünï-cödé x"]
+    again = tenancy("create", "first", "--from", "-", "--exist-ok", "--json", typed="acme\nglobex\n")
+    assert [each["slug"] for each in again.json] == ["first", "acme", "globex"]
+
+
+def test_more_than_some_are_counted(quick: Command) -> None:
+    assert quick.ok("create", *map(str, range(21))).out == "Created 21 tenants.\n"
+
+
+def test_a_file_that_is_no_text_is_a_mistake_of_the_user(quick: Command, tmp_path: Path) -> None:
+    path = tmp_path / "slugs.bin"
+    path.write_bytes(b"acme\n\xff\xfe")
+    outcome = quick("create", "--from", str(path))
+    assert (outcome.code, "UTF-8" in outcome.err) == (2, True)
+
+
+def test_an_error_of_the_fleet_ends_the_run_and_says_what_is_done(
+    quick: Command, fleet: Tenancy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eventsourcing.persistence import OperationalError  # noqa: PLC0415 (with what it is for)
+
+    def create_many(*_arguments: object, **_options: object) -> Iterator[object]:
+        yield fleet.create("acme")
+        msg = "the server went away"
+        raise OperationalError(msg)
+
+    monkeypatch.setattr(Tenancy, "create_many", create_many)
+    outcome = quick("create", "acme", "globex", "third")
+    assert outcome.code == 7
+    assert "Not created: 2 of 3" in outcome.err
+    assert "the server went away" in outcome.err
+
+
+def test_a_retry_with_the_same_request_returns_the_same_tenant(quick: Command) -> None:
+    first = quick.ok("create", "acme", "--request-id", "r1", "--json").json
+    assert quick.ok("create", "acme", "--request-id", "r1", "--json").json == first
+    assert quick("create", "acme", "--request-id", "r2").code == 4
+
+
+# -- removing --
+
+
+def test_what_destroys_is_shown_beforehand_and_not_done(tenancy: Command) -> None:
+    tenancy.ok("create", "acme")
+    assert tenancy.ok("delete", "acme", "--dry-run").out == (
+        "Would delete 'acme', which could be undeleted for 30 days.\n"
+    )
+    assert "1 table" in tenancy.ok("purge", "acme", "--dry-run").out
+    assert tenancy.ok("show", "acme", "--json").json["status"] == "active"
+
+
+def test_all_that_are_due_are_purged(quick: Command) -> None:
+    patient, hasty = quick, Command(quick.url, variables={"TENANCY_GRACE_DAYS": "0"})
+    quick.ok("create", "a", "b", "c", "d")
+    patient.ok("delete", "a", "--yes")
+    hasty.ok("delete", "b", "--yes")
+    hasty.ok("delete", "c", "--yes")
+    assert "due" in quick.ok("doctor").out
+    assert [each["slug"] for each in quick.ok("purge", "--due", "--dry-run", "--json").json] == ["b", "c"]
+    assert [each["slug"] for each in quick.ok("purge", "--due", "--yes", "--json").json] == ["b", "c"]
+    assert quick.ok("purge", "--due", "--yes").out == "No tenant is due.\n"
+    assert [each["slug"] for each in quick.ok("list", "--json").json] == ["a", "d"]
+
+
+# -- adopting --
+
+
+def test_tables_that_exist_become_a_tenant(tenancy: Command) -> None:
+    place = "SQLALCHEMY_TABLE_PREFIX" if tenancy.url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
+    name = "legacy_"
+    with Kennel(
+        env={"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": tenancy.url, place: name}
+    ) as old:
+        old.enrol("Fido")
+    option = "--prefix" if tenancy.url.startswith("sqlite") else "--schema"
+    record = tenancy.ok("adopt", "acme", option, name, "--json").json
+    assert record["adopted"] is True
+    assert record["schema" if option == "--schema" else "prefix"] == name
+
+
+# -- env --
+
+
+def _by_shell(script: str, url: str) -> dict[str, str]:
+    """Return the variables that a shell has after a script."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{script}\nenv -0"], env={"SQLALCHEMY_URL": url}, capture_output=True, check=True
+    )
+    return dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
+
+
+@pytest.mark.parametrize("secrets", [[], ["--show-secrets"]])
+@pytest.mark.parametrize("form", ["sh", "dotenv", "json"])
+def test_variables_are_those_of_the_tenant_in_every_format(tenancy: Command, form: str, secrets: list[str]) -> None:
+    tenancy.ok("create", 'it\'s $HOME `x` "q" \\ é')
+    slug = 'it\'s $home `x` "q" \\ é'
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": tenancy.url}) as tenants:
+        expected = tenants.env(slug)
+    text = tenancy.ok("env", slug, "--format", form, *secrets).out
+    if form == "json":
+        found = {key: tenancy.url if value == "${SQLALCHEMY_URL}" else value for key, value in json.loads(text).items()}
+    else:
+        found = _by_shell(f"set -a\n{text}", tenancy.url)
+    urls = {key for key, value in expected.items() if value == expected["SQLALCHEMY_URL"]}
+    assert {key: found[key] for key in expected if key not in urls} == {
+        key: value for key, value in expected.items() if key not in urls
+    }
+    for key in urls:
+        assert found[key] == (expected[key] if secrets else tenancy.url)
+
+
+def test_a_reference_fails_where_the_variable_is_not_set(quick: Command) -> None:
+    quick.ok("create", "acme")
+    script = quick.ok("env", "acme").out
+    done = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "SQLALCHEMY_URL" in done.stderr
+
+
+def test_hostile_values_are_quoted(monkeypatch: pytest.MonkeyPatch, quick: Command) -> None:
+    quick.ok("create", "acme")
+    hostile = "a'b\"c\\d $(touch /tmp/x) `id` ;|& é"
+    monkeypatch.setattr(Tenancy, "env", lambda *_: {"A": hostile, "B": "line 1\nline 2"})
+    text = quick.ok("env", "acme").out
+    assert _by_shell(text, "")["A"] == hostile
+    assert _by_shell(text, "")["B"] == "line 1\nline 2"
+    words = shlex.split(quick.ok("env", "acme", "--format", "dotenv").out)
+    assert words[0] == f"A={hostile}"
