@@ -15,8 +15,8 @@ __all__ = ["CLOSED_PIPE", "json_of", "note", "printable", "quoted", "say", "show
 CLOSED_PIPE: Final = 141
 """The exit code when nobody reads any more: that of a process which SIGPIPE has ended."""
 
-# Wider than any table. Lines that a program reads are never broken.
-_ENDLESS: Final = 1_000_000
+# Rich takes a second for some thousand rows.
+_MANY: Final = 500
 
 _STYLES: Final = {
     "active": "green",
@@ -67,8 +67,11 @@ def show_json(value: Any) -> None:
     say(json.dumps(value, default=str, indent=2))
 
 
-def show_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a table: on a terminal as wide as that, with long cells in several lines; otherwise a line for each row."""
+    if not sys.stdout.isatty() or len(rows) > _MANY:
+        _show_lines([header, *rows])
+        return
     from rich.table import Table  # noqa: PLC0415 (slow, and --help needs no table)
 
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 3, 0, 0), header_style="bold")
@@ -81,15 +84,30 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def show_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Write a table of names and values, without those that are None or empty."""
+    rows = [(name, value) for name, value in pairs if value not in (None, "")]
+    if not sys.stdout.isatty():
+        _show_lines(rows)
+        return
     from rich.table import Table  # noqa: PLC0415 (as above)
 
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column()
     table.add_column(overflow="fold")
-    for name, value in pairs:
-        if value not in (None, "", {}):
-            table.add_row(name, _cell(value))
+    for name, value in rows:
+        table.add_row(name, _cell(value))
     _print(table)
+
+
+def _show_lines(rows: Sequence[Sequence[object]]) -> None:
+    from rich.cells import cell_len  # noqa: PLC0415 (as above)
+
+    lines = [["" if cell is None else printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        "   ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+    say("\n".join(padded))
 
 
 def _cell(value: object) -> Any:
@@ -102,8 +120,7 @@ def _cell(value: object) -> Any:
 def _print(table: Any) -> None:
     from rich.console import Console  # noqa: PLC0415 (as above)
 
-    is_terminal = sys.stdout.isatty()
-    console = Console(width=None if is_terminal else _ENDLESS, highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

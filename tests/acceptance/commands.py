@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,32 @@ class Outcome:
         return found
 
 
+class Typed(io.TextIOWrapper):
+    """A standard input."""
+
+    def __init__(self, text: str, *, is_terminal: bool) -> None:
+        super().__init__(io.BytesIO(text.encode()), encoding="utf-8")
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+def run_here(arguments: Sequence[str], typed: str = "", *, is_terminal: bool = False) -> Outcome:
+    """Run the command in this process; `typed` is its standard input."""
+    stdin = Typed(typed, is_terminal=is_terminal)
+    errors = io.StringIO()
+    with (
+        mock.patch.dict(os.environ),  # --url changes it
+        mock.patch.object(sys, "stdin", stdin),
+        mock.patch.object(sys, "path", list(sys.path)),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(errors),
+    ):
+        code = run(arguments)
+    return Outcome(code, out.getvalue(), errors.getvalue())
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """The command on one database, with or without the code of the fleet."""
@@ -48,18 +75,10 @@ class Command:
     app: str | None = f"{KENNEL}:tenants"
     variables: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, *arguments: str, typed: str = "") -> Outcome:
-        """Run it in this process; `typed` is its standard input, which is no terminal."""
-        stdin = io.TextIOWrapper(io.BytesIO(typed.encode()), encoding="utf-8")
-        with (
-            mock.patch.dict(os.environ, self._variables()),
-            mock.patch.object(sys, "stdin", stdin),
-            mock.patch.object(sys, "path", list(sys.path)),
-            contextlib.redirect_stdout(io.StringIO()) as out,
-            contextlib.redirect_stderr(io.StringIO()) as err,
-        ):
-            code = run(arguments)
-        return Outcome(code, out.getvalue(), err.getvalue())
+    def __call__(self, *arguments: str, typed: str = "", is_terminal: bool = False) -> Outcome:
+        """Run it in this process; `typed` is its standard input."""
+        with mock.patch.dict(os.environ, self._variables()):
+            return run_here(arguments, typed, is_terminal=is_terminal)
 
     def ok(self, *arguments: str, typed: str = "") -> Outcome:
         """Run it in this process, and see that it succeeds."""

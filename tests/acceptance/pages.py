@@ -4,9 +4,10 @@ In a fenced block of
 
 - ``python``, the code is run, in one namespace for the page. When the first line is a comment with the name of a file,
   the block is that file instead, and every page can import it.
-- ``text``, there is what the block of Python before it prints. ``...`` stands for anything.
-- ``shell``, ``export`` and ``unset`` change the environment of the blocks that follow; of ``make``, the target must
-  exist. Everything else is not run.
+- ``text``, there is what the block of Python before it prints, or a command of the shell. ``...`` stands for anything.
+- ``shell``, ``export`` and ``unset`` change the environment of the blocks that follow; ``tenancy`` is run, and must
+  succeed, or end with the code that a comment ``# exits with 3`` says; of ``make``, the target must exist. Everything
+  else is not run. What is printed is compared where a text follows, errors after the rest.
 - ``sql``, the statements are run on the page's database.
 
 A block that cannot be run has a comment before it: ``<!-- not run: why -->``.
@@ -20,12 +21,15 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Final
+
+from tests.acceptance.commands import PROGRAM, Outcome, run_here
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -119,11 +123,14 @@ class Reader:
                 if not block.is_run or block.file is not None:
                     continue
                 source = self._replace(block.source)
+                has_text = following is not None and following.language == "text"
+                shown = self._replace(following.source) if following is not None and has_text else ""
                 if block.language == "python":
-                    shown = following.source if following is not None and following.language == "text" else ""
-                    self._compare(block, self._run_python(block, source), self._replace(shown))
+                    self._compare(block, self._run_python(block, source), shown)
                 elif block.language == "shell":
-                    _change_environment(source)
+                    printed = run_shell(source, str(block))
+                    if has_text:
+                        self._compare(block, printed, shown)
                 elif block.language == "sql":
                     self._run_sql(source)
         finally:
@@ -137,19 +144,45 @@ class Reader:
 
     @staticmethod
     def _compare(block: Block, printed: str, shown: str) -> None:
-        is_same = doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS)
+        # How wide a column of a command is depends on names that are made by chance.
+        columns = doctest.NORMALIZE_WHITESPACE if block.language == "shell" else 0
+        is_same = doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS | columns)
         assert is_same, f"{block} prints\n{printed}\nbut the page shows\n{shown}"
 
 
-def _change_environment(source: str) -> None:
-    for command in commands_of(source):
-        if command[0] == "export":
-            for assignment in command[1:]:
-                name, value = assignment.split("=", 1)
-                os.environ[name] = value
-        elif command[0] == "unset":
-            for name in command[1:]:
-                del os.environ[name]
+def run_shell(source: str, where: str) -> str:
+    """Do what a block for a shell says, as far as these tests can; return what was printed."""
+    printed = ""
+    for line in source.splitlines():
+        for command in commands_of(line):
+            if command[0] == "export":
+                for assignment in command[1:]:
+                    name, value = assignment.split("=", 1)
+                    os.environ[name] = value
+            elif command[0] == "unset":
+                for name in command[1:]:
+                    del os.environ[name]
+            elif command[0] == "tenancy":
+                outcome = _run_tenancy(command[1:])
+                expected = re.search(r"# exits with (\d+)$", line)
+                assert outcome.code == int(expected[1] if expected else 0), f"{where}: {line}: {outcome}"
+                printed += outcome.out + outcome.err
+    return printed
+
+
+def _run_tenancy(arguments: Sequence[str]) -> Outcome:
+    if "exec" in arguments:  # would take the place of this process
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+    outcome = run_here(arguments)
+    sys.modules.pop("fleet", None)  # the command has closed what is in it
+    return outcome
 
 
 def commands_of(source: str) -> list[list[str]]:

@@ -107,7 +107,7 @@ def test_what_is_not_documented_is_noticed() -> None:
 
 def test_no_option_is_documented_that_does_not_exist() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    known = {option for _, each in parameters() for option in each.opts}
+    known = {"--help", *(option for _, each in parameters() for option in each.opts)}
     assert set(re.findall(r"`(--[a-z-]+)", page)) - known == set()
 
 
