@@ -15,10 +15,13 @@ def main() -> int:
             "error: The command line needs the extra 'cli'.\n       pip install 'eventsourcing-sqlalchemy[cli]'\n"
         )
         return 2
-    from tenancy.cli.run import hide_password, run  # noqa: PLC0415 (what it imports need not be installed)
+    try:
+        from tenancy.cli.run import hide_password, run  # noqa: PLC0415 (what it imports need not be installed)
 
-    hide_password(sys.argv[1:])
-    return run(sys.argv[1:])
+        hide_password(sys.argv[1:])
+        return run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command has begun, or when it is about to end
+        return 130
 
 
 if __name__ == "__main__":

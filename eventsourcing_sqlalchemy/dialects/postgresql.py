@@ -75,8 +75,8 @@ class PostgreSQLDialect(Dialect):
         "22001": "The table of tracking positions was made for application names of at most 32 characters. "
         "ALTER its column application_name to the type text, or shorten the name of the application",
         "25006": "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the primary",
-        postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the schema, SELECT and INSERT "
-        "on the tables, UPDATE on that of tracking positions, USAGE on the sequence",
+        postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the "
+        "schema, SELECT and INSERT on the tables, UPDATE on that of tracking positions, USAGE on the sequence",
         "55P03": "Another transaction holds its lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Try again",
     }
 

@@ -138,6 +138,8 @@ def _failure_of_library(error: BaseException) -> Failure | None:
         return _failure("unreachable" if is_away else "database", str(error))
     if isinstance(error, PersistenceError):
         return _failure("database", str(error))
+    if isinstance(error, OSError):  # a full disk, for example
+        return _failure("failed", f"{error}.")
     if isinstance(error, TopicError):
         remedy = "This needs the code of the applications: --app module:name, in the directory that it is in."
         return _failure("not_registered", f"{error}.", remedy)

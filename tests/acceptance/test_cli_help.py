@@ -20,7 +20,7 @@ EXPECTED = (
     "doctor demo"
 )
 PAGE = ROOT / "docs" / "commands.md"
-HEAVY = ("eventsourcing", "sqlalchemy", "eventsourcing_sqlalchemy", "tenancy.tenancy", "psycopg2", "rich")
+HEAVY = ("eventsourcing", "sqlalchemy", "eventsourcing_sqlalchemy", "tenancy.tenancy", "psycopg2")
 
 COMMAND: Any = typer.main.get_command(app)
 

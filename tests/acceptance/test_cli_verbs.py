@@ -324,3 +324,11 @@ def test_hostile_values_are_quoted(monkeypatch: pytest.MonkeyPatch, quick: Comma
     assert _by_shell(text, "")["B"] == "line 1\nline 2"
     words = shlex.split(quick.ok("env", "acme", "--format", "dotenv").out)
     assert words[0] == f"A={hostile}"
+
+
+def test_a_disk_that_is_full_is_no_traceback(quick: Command) -> None:
+    quick.ok("create", "acme")
+    outcome = quick("purge", "acme", "--yes", "--certificate", "/dev/full")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: ")
+    assert "No space left" in outcome.err
