@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -34,19 +35,15 @@ def tenants() -> Tenancy:
     return Tenancy(applications=[Kennel])
 
 
-def grown() -> Tenancy:
-    """Return the same fleet after its code has got another application."""
-    return Tenancy(applications=[Kennel, Reports])
-
-
-def shrunk() -> Tenancy:
-    """Return a fleet of which an application was removed."""
-    return Tenancy(applications=[Reports])
-
-
 def failing() -> Tenancy:
     """Fail, as code may."""
     msg = "the moon is full"
+    raise RuntimeError(msg)
+
+
+def leaking() -> Tenancy:
+    """Fail, and tell everybody the URL."""
+    msg = f"cannot use {os.environ['SQLALCHEMY_URL']}"
     raise RuntimeError(msg)
 
 

@@ -334,7 +334,7 @@ def beginning(tenant: Tenant) -> Tenant:
 
 def test_tables_that_look_like_a_tenants_and_are_nobodys_are_reported_and_left(tenants: Tenancy, url: str) -> None:
     if url.startswith("sqlite"):
-        run(url, "CREATE TABLE lost_k3f9_kennel_events (id INTEGER)", "CREATE TABLE other_kennel_events (id INTEGER)")
+        run(url, "CREATE TABLE lost_k3f9_kennel_events (id INTEGER)", "CREATE TABLE my_abc_kennel_events (id INTEGER)")
     else:
         run(
             url,
@@ -342,8 +342,8 @@ def test_tables_that_look_like_a_tenants_and_are_nobodys_are_reported_and_left(t
             "CREATE TABLE lost_k3f9.kennel_events (id INTEGER)",
             "CREATE SCHEMA school_data",
             "CREATE TABLE school_data.pupils (id INTEGER)",
-            "CREATE SCHEMA legacy",
-            "CREATE TABLE legacy.kennel_events (id INTEGER)",
+            "CREATE SCHEMA legacy_abc",
+            "CREATE TABLE legacy_abc.kennel_events (id INTEGER)",
         )
     (orphan,) = about(examine(tenants), "orphans")
     assert (orphan.level, orphan.what.split()[0].rstrip("_")) == ("warning", "lost_k3f9")
