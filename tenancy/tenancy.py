@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from eventsourcing.application import Application
     from eventsourcing.system import System
 
-    from tenancy.registry.registry import Change, Registry
+    from tenancy.registry.registry import Change
 
 __all__ = ["Tenancy"]
 
@@ -63,18 +63,20 @@ class Tenancy:
         self.applications: Mapping[str, type[Application[Any]]] = _by_name(classes)
         """The classes, by the names of the applications."""
         self._known: Sequence[Blueprint] | None = None
-        self._places = Places(self.settings)
+        self.places = Places(self.settings)
+        """What the tenants have in the database."""
         self._directory = share(self.settings)
-        self._registry = self._directory.registry
+        self.registry = self._directory.registry
+        """What is known of the tenants."""
         self._at_hand = Applications(self.settings.max_applications)
         self._is_closed = False
-        parts = (self._registry, self._places, self.blueprints, self._changed)
+        parts = (self.registry, self.places, self.blueprints, self._changed)
         self._creation = Creation(self.settings, *parts)
-        self._lifecycle = Lifecycle(self.settings, self._registry, self._changed)
+        self._lifecycle = Lifecycle(self.settings, self.registry, self._changed)
         self._removal = Removal(*parts)
 
     def __repr__(self) -> str:
-        return f"Tenancy({', '.join(self.applications)}; {self._registry})"
+        return f"Tenancy({', '.join(self.applications)}; {self.registry})"
 
     def __enter__(self) -> Self:
         return self
@@ -89,18 +91,8 @@ class Tenancy:
         if not self._is_closed:
             self._is_closed = True
             self._at_hand.close()
-            self._places.close()
+            self.places.close()
             self._directory.release()
-
-    @property
-    def registry(self) -> Registry:
-        """What is known of the tenants."""
-        return self._registry
-
-    @property
-    def places(self) -> Places:
-        """What the tenants have in the database."""
-        return self._places
 
     def blueprints(self) -> Sequence[Blueprint]:
         """Return which tables the applications have: by the classes, or without classes, by the registry."""
@@ -109,7 +101,7 @@ class Tenancy:
                 environment = self.settings.environment
                 self._known = [blueprint_of(cls, environment) for cls in self.applications.values()]
             else:
-                kept = self._registry.facts().get("applications", [])
+                kept = self.registry.facts().get("applications", [])
                 self._known = [Blueprint.from_json(each) for each in kept]
         return self._known
 
@@ -227,11 +219,11 @@ class Tenancy:
     def list(self, status: TenantStatus | str | None = None) -> Sequence[Tenant]:
         """Return all tenants, or those with a status, in the order of their slugs."""
         wanted = None if status is None else TenantStatus(status)
-        return [self._bound(tenant) for tenant in self._registry.list(wanted)]
+        return [self._bound(tenant) for tenant in self.registry.list(wanted)]
 
     def slugs(self) -> Sequence[str]:
         """Return the slugs of all tenants, in no order."""
-        return self._registry.slugs()
+        return self.registry.slugs()
 
     def history(self, slug: str) -> Sequence[Change]:
         """Return what happened to a tenant, the oldest first. A purged one is found by its id alone."""
@@ -242,7 +234,7 @@ class Tenancy:
         else:
             tenant = self._directory.find(known_slug(slug))
             tenant_id = tenant.id if tenant is not None else tenant_id
-        changes = self._registry.history(tenant_id)
+        changes = self.registry.history(tenant_id)
         if not changes:
             raise not_found(slug)
         return changes

@@ -100,7 +100,7 @@ def test_what_comes_out_of_a_task_group_is_refused_when_it_is_nothing_else(is_al
 
 def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants.create("acme")
-    find = tenants._registry.find  # noqa: SLF001 (a registry that takes its time)
+    find = tenants.registry.find  # a registry that takes its time
     may_answer = threading.Event()
     asked: list[Callable[[], object]] = []
 
@@ -109,7 +109,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
         assert may_answer.wait(DEADLINE_SECONDS)
         return find(slug)
 
-    monkeypatch.setattr(tenants._registry, "find", find_slowly)  # noqa: SLF001 (as above)
+    monkeypatch.setattr(tenants.registry, "find", find_slowly)
 
     async def main() -> list[Message]:
         is_asked = asyncio.Event()

@@ -158,7 +158,9 @@ def test_a_header_that_is_malformed_is_answered_as_one_that_is_unknown(
 def make_provisioning(tenants: Tenancy) -> None:
     placement = Placement(None, "acme_0000_")
     tenants.init()
-    tenants._registry.add([NewTenant(id=uuid4(), slug="acme", name="Acme", placement=placement)], None)  # noqa: SLF001 (as a process leaves it that dies)
+    tenants.registry.add(
+        [NewTenant(id=uuid4(), slug="acme", name="Acme", placement=placement)], None
+    )  # as a process leaves it that dies
 
 
 def make_suspended(tenants: Tenancy) -> None:
