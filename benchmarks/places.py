@@ -69,9 +69,10 @@ class Place:
         environment = {"PERSISTENCE_MODULE": "eventsourcing.postgres", "POSTGRES_SCHEMA": schema or ""}
         return environment | {f"POSTGRES_{key.upper()}": value for key, value in self.connection_parameters().items()}
 
-    def factory(self, name: str = "", schema: str | None = None) -> InfrastructureFactory[Any]:
-        """Return a new factory for an application."""
-        return InfrastructureFactory.construct(Environment(name, self.environment(schema)))
+    def factory(self, name: str = "", schema: str | None = None, **settings: str) -> InfrastructureFactory[Any]:
+        """Return a new factory for an application; `settings` are further variables of the library, in lower case."""
+        further = {key.upper(): value for key, value in settings.items()}
+        return InfrastructureFactory.construct(Environment(name, self.environment(schema) | further))
 
     # -- past the library --
 

@@ -71,18 +71,24 @@ class Rounds:
         self._doing = doing
         self._began = time.monotonic()
         self._resources = ExitStack()
+        self._kept = ExitStack()
         self._prepared: dict[tuple[str, str, str], str] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._kept.close()
         self._resources.close()
 
     def run(self, scenario: Scenario, results: Results) -> Iterator[None]:
         """Run all rounds of a scenario into the results; yields after each run. A contestant that fails once is out
         of the scenario.
         """
+        with self._kept:
+            yield from self._run(scenario, results)
+
+    def _run(self, scenario: Scenario, results: Results) -> Iterator[None]:
         contestants = self._plan.contestants(scenario)
         found = results.found[scenario.name] = {contestant.name: Runs() for contestant in contestants}
         until = self._plan.until_of(scenario, self._began)
@@ -104,7 +110,8 @@ class Rounds:
             if scenario.needs is not None and contestant.name != "memory":
                 url = self._prepare(scenario, contestant, runs)
             else:
-                url = resources.enter_context(self._databases.fresh(scenario.database))
+                until = self._kept if scenario.keeps_databases else resources
+                url = until.enter_context(self._databases.fresh(scenario.database))
             if runs.error is not None:
                 return
             self._databases.settle(scenario.database)

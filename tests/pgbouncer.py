@@ -37,6 +37,8 @@ class PgBouncer(LocalServer):
     """A pooler that gives each database `pool_size` server connections; user `postgres` may log in without password."""
 
     name = "PgBouncer"
+    # It does not set SIGQUIT, which is ignored in what a shell runs in the background.
+    quit_signal = signal.SIGTERM
 
     def __init__(self, program: Path, server: Postgres, *, pool_size: int = 3) -> None:
         super().__init__()

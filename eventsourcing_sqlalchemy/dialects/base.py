@@ -287,7 +287,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
-        """Make tables, and their schemas, that do not exist; safe when many processes do so at once."""
+        """Make tables, and their schemas, that do not exist, all or none; safe when many processes do so at once."""
 
     @abstractmethod
     def writer(

@@ -82,29 +82,28 @@ _KINDS: Final[dict[str, RelationKind]] = {
 
 
 def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) -> None:
-    """Make tables, and their schemas, that do not exist; ``lock_timeout`` is in seconds."""
-    timeout = milliseconds(lock_timeout)
-    for schema in dict.fromkeys(spec.name.schema or "public" for spec in specs):
-        # Without this lock two processes that both see nothing both create, and one fails on a unique index of the
-        # catalog. It blocks others that make tables in this schema until the statements have been committed.
-        statements = [
-            f"SELECT set_config('lock_timeout', '{timeout}', true)",
-            f"SELECT pg_advisory_xact_lock({TableName(schema, '').key})",
-        ]
-        # A role that may make tables in a schema need not be allowed to make schemas, and IF NOT EXISTS asks for
-        # that right in any case.
-        exists = bool(executor.fetch("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s", (schema,)))
-        if not exists:
-            statements.append(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
-        for spec in specs:
-            if spec.name.schema == schema:
-                statements += spec.ddl(postgresql.dialect)
-        try:
-            executor.run_script(statements)
-        except Exception as error:
-            if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
-                raise
-            raise ProgrammingError(_what_to_grant(executor, schema, exists=exists)) from error
+    """Make tables, and their schemas, that do not exist, in one transaction; ``lock_timeout`` is in seconds."""
+    schemas = list(dict.fromkeys(spec.name.schema or "public" for spec in specs))
+    # A role that may make tables in a schema need not be allowed to make schemas, and IF NOT EXISTS asks for that right
+    # in any case.
+    places = ", ".join(["%s"] * len(schemas))
+    look = f"SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ({places})"
+    existing = {row[0] for row in executor.fetch(look, schemas, prepare=False)}
+    # Without these locks two processes that both see nothing both create, and one fails on a unique index of the
+    # catalog. They block others that make tables in these schemas until the statements have been committed, and are
+    # taken in an order, so that two who make tables in the same schemas do not wait for each other.
+    statements = [f"SELECT set_config('lock_timeout', '{milliseconds(lock_timeout)}', true)"]
+    statements += [f"SELECT pg_advisory_xact_lock({key})" for key in sorted(TableName(s, "").key for s in schemas)]
+    statements += [f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}" for schema in schemas if schema not in existing]
+    for spec in specs:
+        statements += spec.ddl(postgresql.dialect)
+    try:
+        executor.run_script(statements)
+    except Exception as error:
+        if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
+            raise
+        schema = next((schema for schema in schemas if schema not in existing), schemas[0])
+        raise ProgrammingError(_what_to_grant(executor, schema, exists=schema in existing)) from error
 
 
 def missing_rights(executor: Executor, schemas: Sequence[str | None]) -> dict[Right, str]:

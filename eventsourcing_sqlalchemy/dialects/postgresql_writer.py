@@ -1,7 +1,8 @@
 """How events are written to PostgreSQL, in two forms that give the same result.
 
-*Statement*: one statement, one round trip, which commits by itself. *Rows*: a transaction of a lock and multi-row
-VALUES, for batches whose arrays would become too large. ``form="rows"`` makes it the form of all batches.
+*Statement*: one statement, one round trip, which commits by itself. Several events are sent as arrays, a single one as
+it is, which is sooner planned. *Rows*: a transaction of a lock and multi-row VALUES, for batches whose arrays would
+become too large. ``form="rows"`` makes it the form of all batches.
 
 Readers follow a table by its ids, so an id must never become visible after a higher one: a gap that is filled later is
 never read. A sequence gives out ids before the commit, hence writers of one table take turns, by an advisory lock that
@@ -13,7 +14,7 @@ table.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.dialects.base import Batch, EventWriter, Executor
@@ -32,6 +33,13 @@ _MAX_ROWS_PER_STATEMENT = 1000
 # for a literal until it would exceed 1 GiB.
 _MAX_LITERAL_BYTES = 128 * 2**20
 _COLUMNS = "(originator_id, originator_version, topic, state)"
+
+
+class _Inserts(NamedTuple):
+    """The statements that write events: alone, and together with a tracking position."""
+
+    alone: str
+    tracked: str = ""
 
 
 class PostgreSQLEventWriter(EventWriter):
@@ -65,22 +73,24 @@ class PostgreSQLEventWriter(EventWriter):
             "ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id "
             "WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1"
         )
-        unnest = f"unnest({self._cast}[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n)"
         into = f"INSERT INTO {events} {_COLUMNS}"
+        one = f"{into} SELECT {self._cast}, %s::bigint, %s::text, %s::bytea"
+        many = f"{into} SELECT u.i, u.v, u.t, u.s FROM"
+        unnest = f"unnest({self._cast}[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n)"
         self._insert_rows = f"{into} VALUES "
         self._returning = "" if lock_key is None else " RETURNING id"
         if lock_key is None:
-            self._insert = f"{into} SELECT u.i, u.v, u.t, u.s FROM {unnest} ORDER BY u.n"
+            self._one, self._many = _Inserts(one), _Inserts(f"{many} {unnest} ORDER BY u.n")
         else:
             take_lock = f"SELECT pg_advisory_xact_lock({lock_key}) FROM"
-            insert = f"{into} SELECT u.i, u.v, u.t, u.s FROM l, {unnest} ORDER BY u.n RETURNING id"
             self._lock = f"WITH {settings} {take_lock} c"
-            self._insert = f"WITH {settings}, l AS MATERIALIZED ({take_lock} c) {insert}"
+            before = f"WITH {settings}, l AS MATERIALIZED ({take_lock} c)"
             # Tracking first: who comes second finds out before the lock is taken, and no two can each hold what the
             # other waits for.
-            self._insert_with_tracking = (
-                f"WITH {settings}, t AS ({upsert}), l AS MATERIALIZED ({take_lock} t), i AS ({insert}) "
-                "SELECT 0 FROM t UNION ALL SELECT id FROM i"
+            tracked = f"WITH {settings}, t AS ({upsert}), l AS MATERIALIZED ({take_lock} t)"
+            self._one, self._many = (
+                _Inserts(f"{before} {insert}", f"{tracked}, i AS ({insert}) SELECT 0 FROM t UNION ALL SELECT id FROM i")
+                for insert in (f"{one} FROM l RETURNING id", f"{many} l, {unnest} ORDER BY u.n RETURNING id")
             )
         self._insert_tracking = f"WITH {settings} {upsert}"
 
@@ -90,17 +100,30 @@ class PostgreSQLEventWriter(EventWriter):
             check_tracking(tracking)
         if not self._in_one_statement(size):
             return Batch(events, tracking, size, needs_transaction=True, can_join=False)
-        columns, can_join = self._arrays.pack(events), tracking is None and self._ordered and bool(events)
+        columns = self._values(events[0]) if len(events) == 1 else self._arrays.pack(events)
+        can_join = tracking is None and self._ordered and bool(events)
         return Batch(events, tracking, size, needs_transaction=False, can_join=can_join, columns=columns)
 
+    def _values(self, event: StoredEvent) -> tuple[str, int, str, bytes]:
+        return (
+            self._bind_originator_id(event.originator_id),
+            int(event.originator_version),
+            event.topic,
+            bytes(event.state),
+        )
+
     def join(self, batches: Sequence[Batch]) -> Batch:
+        if len(batches) == 1:
+            return batches[0]
+        pack = self._arrays.pack
+        packed = [batch.columns if len(batch.events) > 1 else pack(batch.events) for batch in batches]
         return Batch(
             [event for batch in batches for event in batch.events],
             None,
             sum(batch.size for batch in batches),
             needs_transaction=False,
             can_join=True,
-            columns=self._arrays.join([batch.columns for batch in batches]),
+            columns=self._arrays.join(packed),
         )
 
     def write(self, executor: Executor, batch: Batch) -> list[int]:
@@ -111,16 +134,18 @@ class PostgreSQLEventWriter(EventWriter):
             return []
         if batch.needs_transaction:
             return self._write_rows(executor, events, tracking)
-        arrays = self._arrays.parameters(batch.columns, len(events))
+        is_one = len(events) == 1
+        inserts = self._one if is_one else self._many
+        values = batch.columns if is_one else self._arrays.parameters(batch.columns, len(events))
         if tracking is None:
-            rows = executor.fetch(self._insert, arrays)
+            rows = executor.fetch(inserts.alone, values)
             # RETURNING promises no order; ORDER BY fixes the order in which ids are given out.
             return sorted([row[0] for row in rows])
         ids = sorted(
             [
                 row[0]
                 for row in executor.fetch(
-                    self._insert_with_tracking, (tracking.application_name, tracking.notification_id, *arrays)
+                    inserts.tracked, (tracking.application_name, tracking.notification_id, *values)
                 )
             ]
         )

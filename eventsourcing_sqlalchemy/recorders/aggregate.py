@@ -56,7 +56,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     @cached_property
     def events_table(self) -> sa.Table:
         """The table as SQLAlchemy Core knows it, for queries of one's own."""
-        return next(spec for spec in self._tables if spec.kind == self._events_kind).table()
+        return next(spec for spec in self.tables if spec.kind == self._events_kind).table()
 
     @cached_property
     def events_record_cls(self) -> type[Any]:

@@ -48,9 +48,9 @@ class SQLAlchemyRecorder(Recorder):
         Safe when many processes call it at once. Raises ProgrammingError for a table of another shape and for a missing
         right.
         """
-        if not self._tables:
+        if not self.tables:
             return
-        missing = provisioning.find_missing(self.datastore, self._tables)
+        missing = provisioning.find_missing(self.datastore, self.tables)
         if missing:
             self._check_missing(missing)
             provisioning.make(self.datastore, missing)
@@ -65,9 +65,9 @@ class SQLAlchemyRecorder(Recorder):
         return self.datastore.transaction(commit=commit)
 
     @cached_property
-    def _tables(self) -> list[TableSpec]:
-        """The tables that the recorder needs; resolved at first use, because the default schema is known to the
-        database alone.
+    def tables(self) -> list[TableSpec]:
+        """The tables that the recorder needs, as ``provisioning.make_many`` takes them; resolved at first use, because
+        the default schema is known to the database alone.
         """
         return self._table_specs(self.schema_name or self.datastore.default_schema())
 
@@ -78,7 +78,7 @@ class SQLAlchemyRecorder(Recorder):
         return TableSpec(kind, TableName(schema, name), self.datastore.originator_id_type)
 
     def _table(self, kind: TableKind) -> TableName:
-        return next(spec.name for spec in self._tables if spec.kind == kind)
+        return next(spec.name for spec in self.tables if spec.kind == kind)
 
     def _render(self, kind: TableKind, *, parameters: bool = True) -> str:
         return self.datastore.dialect.render(self._table(kind), parameters=parameters)
@@ -94,7 +94,7 @@ class SQLAlchemyRecorder(Recorder):
         return self._make_writer(is_prepared=False)
 
     def _make_writer(self, *, is_prepared: bool) -> EventWriter:
-        names = {spec.kind: spec.name for spec in self._tables}
+        names = {spec.kind: spec.name for spec in self.tables}
         return self.datastore.dialect.writer(
             events=names.get("events") or names.get("snapshots"),
             ordered="events" in names,

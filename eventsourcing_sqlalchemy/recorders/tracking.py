@@ -50,7 +50,7 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
     @cached_property
     def tracking_table(self) -> sa.Table:
         """The table as SQLAlchemy Core knows it, for queries of one's own."""
-        return next(spec for spec in self._tables if spec.kind == "tracking").table()
+        return next(spec for spec in self.tables if spec.kind == "tracking").table()
 
     @cached_property
     def tracking_record_cls(self) -> type[Any]:

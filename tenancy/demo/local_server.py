@@ -64,6 +64,8 @@ class LocalServer(ABC):
 
     name: str
     host = "127.0.0.1"
+    quit_signal = signal.SIGQUIT
+    """Ends it at once, but not as SIGKILL does, after which shared memory would stay behind."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -147,7 +149,7 @@ class LocalServer(ABC):
     def close(self) -> None:
         """Stop the server and remove its files. Does nothing the second time."""
         try:
-            self._end(signal.SIGQUIT)  # At once, but not SIGKILL, after which shared memory would stay behind.
+            self._end(self.quit_signal)
         except ServerError:
             self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)

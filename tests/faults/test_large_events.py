@@ -28,6 +28,9 @@ LARGE = 300 * MEGABYTE
 
 # Drivers that send a large batch only where there is time.
 SELDOM = ("psycopg", "pg8000")
+# Without time, a driver that keeps parameters apart from the statement sends a smaller event: it meets no limit of the
+# server's parser, and is the slowest to encode one.
+SMALLER = {"pg8000": LARGE // 4}
 
 
 # The second time that continuous integration runs the tests, on another server, is left out.
@@ -71,15 +74,18 @@ def digest(state: bytes) -> str:
 
 @once
 @pytest.mark.usefixtures("alone")
-def test_large_event_is_written_and_read(recorder: SQLAlchemyProcessRecorder) -> None:
-    event = StoredEvent(uuid4(), 1, "large", state(1, LARGE))
+def test_large_event_is_written_and_read(
+    recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest, repeat: Callable[[int], range]
+) -> None:
+    size = LARGE if len(repeat(1)) > 1 else SMALLER.get(request.node.callspec.params["recorder"], LARGE)
+    event = StoredEvent(uuid4(), 1, "large", state(1, size))
     expected = digest(event.state)
     assert recorder.insert_events([event], tracking=Tracking("upstream", 1)) == [1]
     originator_id = event.originator_id
     del event
     gc.collect()
     (stored,) = recorder.select_events(originator_id)
-    assert (len(stored.state), digest(stored.state)) == (LARGE, expected)
+    assert (len(stored.state), digest(stored.state)) == (size, expected)
     assert recorder.max_tracking_id("upstream") == 1
 
 
@@ -91,8 +97,8 @@ def test_large_batch_is_written_and_read(
     if request.node.callspec.params["recorder"] in SELDOM and len(repeat(1)) == 1:
         pytest.skip("with TEST_REPEAT above 1: a batch is sent in pieces, of which each is like a small one")
     # Small and large ones, so that they are sent in pieces of every kind.
-    sizes = [50 * MEGABYTE, 10, *[2 * MEGABYTE] * 75, 0, *[20 * MEGABYTE] * 5]
-    assert sum(sizes) >= LARGE
+    sizes = [50 * MEGABYTE, 10, *[2 * MEGABYTE] * 10, 0, *[20 * MEGABYTE] * 2]
+    assert sum(sizes) > 100 * MEGABYTE
     originator_id = uuid4()
     events = [StoredEvent(originator_id, n, "large", state(n, size)) for n, size in enumerate(sizes, start=1)]
     expected = [digest(event.state) for event in events]

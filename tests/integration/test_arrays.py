@@ -1,4 +1,6 @@
-"""What is written as arrays is read back as it was, in each form, from whatever encoding the connection has."""
+"""What is written is read back as it was: several events as arrays, in each form, and one as it is, from whatever
+encoding the connection has.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ each_type = pytest.mark.parametrize("originator_id_type", ["uuid", "text"])
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each INSERT that is sent has binary arrays, in their order."""
+    """Whether each INSERT of several events that is sent has binary arrays, in their order."""
     binary: list[bool] = []
 
     def watch(cls: type[Executor]) -> None:
@@ -98,38 +100,42 @@ contents = st.lists(
 )
 
 
+@pytest.fixture
+def recorder(database: Database, way: str, originator_id_type: OriginatorIDType) -> Iterator[SQLAlchemyProcessRecorder]:
+    """A recorder, the same for all examples: soon its statements are prepared where they can be."""
+    with Applications(database.url(WAYS[way][0]), originator_id_type=originator_id_type) as apps:
+        yield apps.recorder("Shop", f"arrays {originator_id_type}")
+
+
 @each_type
 @each_way
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(generated=contents, spread=st.booleans())
 def test_events_are_read_back_identical(  # noqa: PLR0917 (fixtures)
-    database: Database,
+    recorder: SQLAlchemyProcessRecorder,
     sent: list[bool],
     way: str,
     originator_id_type: OriginatorIDType,
     generated: list[tuple[str, int, str, bytes | int, Any]],
     spread: bool,
 ) -> None:
-    driver, insert, is_binary = WAYS[way]
-    place = f"arrays {originator_id_type}"
-    with Applications(database.url(driver), originator_id_type=originator_id_type) as apps:
-        recorder = apps.recorder("Shop", place)
-        start = (recorder.max_notification_id() or 0) + 1
-        sent.clear()
-        one_id = uuid4() if originator_id_type == "uuid" else f"{uuid4()} {generated[0][0]}"
-        events = []
-        for text, version, topic, state, shape in generated:
-            another = uuid4() if originator_id_type == "uuid" else f"{text}{uuid4()}"
-            events.append(StoredEvent(another if spread else one_id, version, topic, shape(bytes(state))))
-        ids = insert(recorder, events)
-        assert ids == list(range(start, start + len(events)))
-        assert sent == [is_binary]
-        expected = [as_stored(event, event.originator_id) for event in events]
-        found = recorder.select_notifications(start, len(events))
-        assert [StoredEvent(n.originator_id, n.originator_version, n.topic, n.state) for n in found] == expected
-        for originator_id in {event.originator_id for event in events}:
-            mine = [event for event in expected if event.originator_id == originator_id]
-            assert recorder.select_events(originator_id) == sorted(mine, key=lambda event: event.originator_version)
+    _, insert, is_binary = WAYS[way]
+    start = (recorder.max_notification_id() or 0) + 1
+    sent.clear()
+    one_id = uuid4() if originator_id_type == "uuid" else f"{uuid4()} {generated[0][0]}"
+    events = []
+    for text, version, topic, state, shape in generated:
+        another = uuid4() if originator_id_type == "uuid" else f"{text}{uuid4()}"
+        events.append(StoredEvent(another if spread else one_id, version, topic, shape(bytes(state))))
+    ids = insert(recorder, events)
+    assert ids == list(range(start, start + len(events)))
+    assert sent == ([is_binary] if len(events) > 1 else [])
+    expected = [as_stored(event, event.originator_id) for event in events]
+    found = recorder.select_notifications(start, len(events))
+    assert [StoredEvent(n.originator_id, n.originator_version, n.topic, n.state) for n in found] == expected
+    for originator_id in {event.originator_id for event in events}:
+        mine = [event for event in expected if event.originator_id == originator_id]
+        assert recorder.select_events(originator_id) == sorted(mine, key=lambda event: event.originator_version)
 
 
 @each_way
@@ -169,7 +175,9 @@ def test_engine_of_the_user_gets_text(  # noqa: PLR0917 (fixtures)
             with_tracking(recorder, events)
             assert recorder.select_events(events[0].originator_id) == events
             with recorder.transaction():
-                recorder.insert_events([as_stored(events[0], uuid4() if originator_id_type == "uuid" else state.hex())])
+                others = [f"{state.hex()} {number}" for number in range(2)]
+                ids = [uuid4(), uuid4()] if originator_id_type == "uuid" else others
+                recorder.insert_events([as_stored(events[0], originator_id) for originator_id in ids])
         assert recorder.datastore.engine is theirs
     assert sent == [False] * 4
     theirs.dispose()
@@ -217,8 +225,9 @@ def test_text_is_the_same_in_every_encoding_of_a_connection(
             sa.event.listen(datastore.engine, "connect", to_latin1)
         recorder = twin(plain, datastore)
         recorder.create_table()
-        events = [StoredEvent("naïve", version, "é", "é".encode()) for version in (1, 2)]
-        insert(recorder, events)
+        events = [StoredEvent("naïve", version, "é", "é".encode()) for version in (1, 2, 3)]
+        insert(recorder, events[:2])
+        insert(recorder, events[2:])
         assert recorder.select_events("naïve") == events
         if by != "the server":
             assert plain.select_events("naïve") == events

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
+from eventsourcing_sqlalchemy.provisioning import make_many
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.demo.server import Postgres
 from tests.administrator import Database
@@ -124,6 +125,20 @@ def test_role_that_may_not_create_tables_is_told_what_to_grant(role: Role, drive
         assert_caused_by_missing_right(raised.value)
         role.grant(grant_in(str(raised.value)))
         assert applications.recorder("Shop", schema).insert_events(stored_events()) == [1]
+
+
+def test_who_makes_the_tables_of_many_is_told_what_to_grant(role: Role, driver: str) -> None:
+    role.grant('CREATE SCHEMA "0"', 'CREATE SCHEMA "1"', f'GRANT USAGE, CREATE ON SCHEMA "0" TO "{role.name}"')
+    with Applications(role.url(driver), create_table="no") as applications:
+        recorders = [applications.recorder("Shop", str(number)) for number in range(4)]
+        tables = [spec for recorder in recorders for spec in recorder.tables]
+        for wanted in ("may not create tables in schema '1'", "may not create schema '2'"):
+            with pytest.raises(ProgrammingError, match=wanted) as raised:
+                make_many(recorders[0].datastore, tables)
+            assert_caused_by_missing_right(raised.value)
+            role.grant(grant_in(str(raised.value)))
+        assert make_many(recorders[0].datastore, tables) == tables[2 * 2 :]
+        assert [recorder.insert_events(stored_events()) for recorder in recorders] == [[1]] * 4
 
 
 def test_session_of_a_user_that_lacks_the_right_gets_the_same_advice(role: Role) -> None:

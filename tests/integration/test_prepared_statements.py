@@ -55,7 +55,7 @@ def administer(recorder: SQLAlchemyProcessRecorder, statement: str) -> None:
 
 def table(recorder: SQLAlchemyProcessRecorder) -> str:
     return recorder.datastore.dialect.render(
-        next(spec.name for spec in recorder._tables if spec.kind == "events"),  # noqa: SLF001 (for the test's own SQL)
+        next(spec.name for spec in recorder.tables if spec.kind == "events"),
         parameters=False,
     )
 

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from tenancy.demo import local_server
 from tenancy.demo.local_server import ServerError, free_port
 from tenancy.demo.server import GivenPostgres, Postgres, PostgresServer, find_postgres
 from tests.databases import fresh_database
@@ -233,3 +234,19 @@ def test_pgbouncer_pools_transactions(pgbouncer: PgBouncer, postgres_database: s
             connection.commit()
     engine.dispose()
     assert 1 <= len(backends) <= 3
+
+
+@pytest.fixture
+def deaf_to_quit() -> Iterator[None]:
+    """Ignore SIGQUIT, as a shell lets those do that it starts in the background, and all that they start."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGQUIT, before)
+
+
+@pytest.mark.usefixtures("deaf_to_quit")
+def test_pgbouncer_ends_by_itself_also_in_the_background(pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_server, "STOP_SECONDS", 5.0)
+    monkeypatch.setattr(pgbouncer, "kill", lambda: pytest.fail("it had to be killed"))
+    pgbouncer.close()
+    assert nothing_left(pgbouncer.directory)

@@ -16,7 +16,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s));
-SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s;
+SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN (%s);
 SELECT set_config('lock_timeout', '30000', true);
 SELECT pg_advisory_xact_lock(6805293447024020500);
 CREATE SCHEMA IF NOT EXISTS "school";
@@ -70,7 +70,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s));
-SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s;
+SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN (%s);
 SELECT set_config('lock_timeout', '30000', true);
 SELECT pg_advisory_xact_lock(6805293447024020500);
 CREATE SCHEMA IF NOT EXISTS "school";
@@ -134,7 +134,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 WHERE (c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) AND c.relname IN (%s, %s));
-SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %s;
+SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN (%s);
 SELECT set_config('lock_timeout', '30000', true);
 SELECT pg_advisory_xact_lock(1786172051892242064);
 CREATE SCHEMA IF NOT EXISTS "Größe ""1""";

@@ -1,5 +1,5 @@
 -- events: one
-WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c) INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id;
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c) INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT %s::text, %s::bigint, %s::text, %s::bytea FROM l RETURNING id;
 
 -- events: two
 WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c) INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id;
@@ -13,7 +13,7 @@ INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, st
 COMMIT;
 
 -- snapshots: one
-INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n;
+INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) SELECT %s::text, %s::bigint, %s::text, %s::bytea;
 
 -- snapshots: two
 INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n;
@@ -26,7 +26,7 @@ INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic,
 COMMIT;
 
 -- odd: one
-WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(8498478612357527471) FROM c) INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id;
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(8498478612357527471) FROM c) INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) SELECT %s::text, %s::bigint, %s::text, %s::bytea FROM l RETURNING id;
 
 -- odd: two
 WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(8498478612357527471) FROM c) INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id;
@@ -40,7 +40,7 @@ INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version
 COMMIT;
 
 -- events with tracking: one
-WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), t AS (INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM t), i AS (INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id) SELECT 0 FROM t UNION ALL SELECT id FROM i;
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), t AS (INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM t), i AS (INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT %s::text, %s::bigint, %s::text, %s::bytea FROM l RETURNING id) SELECT 0 FROM t UNION ALL SELECT id FROM i;
 
 -- events with tracking: two
 WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), t AS (INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM t), i AS (INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id) SELECT 0 FROM t UNION ALL SELECT id FROM i;

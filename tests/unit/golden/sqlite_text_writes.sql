@@ -1,5 +1,6 @@
 -- events: one
-INSERT INTO "dogs_events" (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?) RETURNING id;
+INSERT INTO "dogs_events" (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?);
+SELECT last_insert_rowid();
 
 -- events: two
 BEGIN IMMEDIATE;
@@ -27,7 +28,8 @@ INSERT INTO "dogs_snapshots" (originator_id, originator_version, topic, state) V
 COMMIT;
 
 -- odd: one
-INSERT INTO "100 % ""dogs""" (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?) RETURNING id;
+INSERT INTO "100 % ""dogs""" (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?);
+SELECT last_insert_rowid();
 
 -- odd: two
 BEGIN IMMEDIATE;
@@ -44,7 +46,8 @@ COMMIT;
 -- events with tracking: one
 BEGIN IMMEDIATE;
 INSERT INTO "dogs_tracking" AS x (application_name, notification_id) VALUES (?, ?) ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id WHERE x.notification_id < excluded.notification_id RETURNING 1;
-INSERT INTO "dogs_events" (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?) RETURNING id;
+INSERT INTO "dogs_events" (originator_id, originator_version, topic, state) VALUES (?, ?, ?, ?);
+SELECT last_insert_rowid();
 COMMIT;
 
 -- events with tracking: two
