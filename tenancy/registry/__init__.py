@@ -5,7 +5,8 @@ a person or a customer stands only in rows beside them, which are written in the
 erased.
 """
 
-from tenancy.registry.registry import FORMAT, Registry
+from tenancy.registry.database import FORMAT
+from tenancy.registry.registry import Registry
 from tenancy.registry.rows import NewTenant
 
 __all__ = ["FORMAT", "NewTenant", "Registry"]

@@ -80,7 +80,8 @@ class RegistryFactory(persistence.SQLAlchemyFactory):
 class RegistryApplication(Application[UUID]):
     """The events of the registry, on our own persistence module."""
 
-    name = "registry"
+    # No application of a user's is called so: two of one process may not have the same name.
+    name = "tenancy_registry"
 
     def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
         # Nothing of the process's environment: what it says of ciphers, snapshots, schemas and persistence modules is

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
 from hashlib import blake2b
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import sqlalchemy as sa
-from eventsourcing.persistence import IntegrityError, OperationalError, PersistenceError, ProgrammingError
 
-from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from tenancy.errors import RegistryMissing, RegistryUnavailable
-from tenancy.registry.history import History, RegistryApplication
-from tenancy.registry.rows import NewTenant, Rows, to_tenant
+from tenancy.registry.database import RegistryDatabase
+from tenancy.registry.history import History
+from tenancy.registry.rows import NewTenant, check_texts, to_tenant
 from tenancy.tenant import Tenant, TenantStatus, Verb
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from tenancy.settings import TenancySettings
+__all__ = ["Change", "Registry"]
 
-__all__ = ["FORMAT", "Change", "Registry"]
-
-# Variables of the process that say how to reach the database, and so are for the registry too.
-_OF_CONNECTIONS: Final = (
-    "SQLALCHEMY_POOL_TIMEOUT",
-    "SQLALCHEMY_POOL_RECYCLE",
-    "SQLALCHEMY_POOL_PRE_PING",
-    "SQLALCHEMY_CONNECT_TIMEOUT",
-    "SQLALCHEMY_LOCK_TIMEOUT",
-    "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT",
-    "SQLALCHEMY_PREPARE_STATEMENTS",
-    "SQLALCHEMY_SQLITE_SYNCHRONOUS",
-)
-FORMAT: Final = 1
-"""How this version keeps the registry."""
 _PAGE: Final = 500
-# How often making the tables is tried when other processes make them too.
-_ATTEMPTS: Final = 10
 
 
 class Change(NamedTuple):
@@ -59,92 +37,13 @@ class Change(NamedTuple):
     remark: str | None
 
 
-class Registry:
+class Registry(RegistryDatabase):
     """The tenants, as the control database knows them. Safe to use from many threads.
 
     Raises RegistryUnavailable when the database cannot be reached and RegistryMissing when it has no registry.
     """
 
-    def __init__(self, settings: TenancySettings) -> None:
-        environment = {
-            "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
-            "SQLALCHEMY_URL": settings.control_url.render_as_string(hide_password=False),
-            "SQLALCHEMY_CONNECTION_CREATOR_TOPIC": settings.control_creator_topic or "",
-            "CREATE_TABLE": "no",
-        }
-        environment |= {key: settings.environment[key] for key in _OF_CONNECTIONS if key in settings.environment}
-        where = "SQLALCHEMY_SCHEMA" if settings.control_has_schemas else "SQLALCHEMY_TABLE_PREFIX"
-        environment[where] = settings.control_schema if settings.control_has_schemas else f"{settings.control_schema}_"
-        self._application = RegistryApplication(env=environment)
-        self._recorder = cast("SQLAlchemyApplicationRecorder", self._application.recorder)
-        self._rows = Rows(
-            settings.control_schema if settings.control_has_schemas else None,
-            "" if settings.control_has_schemas else f"{settings.control_schema}_",
-        )
-
-    def __str__(self) -> str:
-        return f"the registry in {self._recorder.datastore.shared}"
-
-    @property
-    def datastore(self) -> SQLAlchemyDatastore:
-        """The connections of the registry."""
-        return self._recorder.datastore
-
-    def close(self) -> None:
-        """Close its connections; a second time does nothing."""
-        self._application.close()
-
-    # -- making --
-
-    def init(self, facts: Mapping[str, Any]) -> None:
-        """Make the tables where they do not exist, and record facts about the fleet; safe when many processes do so.
-
-        Raises ProgrammingError for a missing right, which says what to grant.
-        """
-        with self._reaching():
-            for attempt in range(_ATTEMPTS):
-                try:
-                    self._recorder.create_table()
-                    with self._recorder.transaction() as session:
-                        self._rows.metadata.create_all(session.connection())
-                    break
-                except (IntegrityError, ProgrammingError):
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-            defaults = {"format": FORMAT, "hash_key": secrets.token_hex(32)}
-            self._set(defaults, overwrite=False)
-            self._set(facts, overwrite=True)
-
-    def _set(self, facts: Mapping[str, Any], *, overwrite: bool) -> None:
-        fleet = self._rows.fleet
-        for key, value in facts.items():
-            try:
-                with self._recorder.transaction() as session:
-                    known = session.execute(sa.select(fleet.c.value).where(fleet.c.key == key)).first()
-                    if known is None:
-                        session.execute(sa.insert(fleet).values(key=key, value=value))
-                    elif overwrite and known.value != value:
-                        session.execute(sa.update(fleet).where(fleet.c.key == key).values(value=value))
-            except IntegrityError:
-                if overwrite:
-                    self._set({key: value}, overwrite=True)  # another process has just inserted it
-
-    @cached_property
-    def _hash_key(self) -> bytes:
-        return bytes.fromhex(self.facts()["hash_key"])
-
-    def facts(self) -> dict[str, Any]:
-        """Return what :func:`init` has recorded, by key."""
-        with self.reading() as session:
-            return {row.key: row.value for row in session.execute(sa.select(self._rows.fleet))}
-
     # -- reading --
-
-    @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """Yield a session for queries of the registry."""
-        with self._reaching(), self._recorder.transaction(commit=False) as session:
-            yield session
 
     def find(self, slug: str) -> Tenant | None:
         """Return the tenant with a slug, which is normal, or None."""
@@ -238,28 +137,33 @@ class Registry:
         or a request id is taken.
         """
         now = datetime.now(UTC)
-        with self._reaching(), self._recorder.transaction() as session:
-            session.execute(sa.insert(self._rows.tenants), [self._rows.insert(each, now) for each in new])
+        for each in new:
+            check_texts(slug=each.slug, name=each.name, request_id=each.request_id, actor=actor)
+        rows = [self._rows.insert(each, now) for each in new]
+        with self.writing() as session, self._reaching():
+            # In one order, so that two who add some of the same wait for one another and never in a ring.
+            session.execute(sa.insert(self._rows.tenants), sorted(rows, key=lambda row: str(row["slug"])))
             # The events come last: they are written under a lock of all changes.
             verbs = [Verb.ADOPT if each.adopted else Verb.CREATE for each in new]
             self._application.save(
                 *[History.begin(each.id, verb, actor) for each, verb in zip(new, verbs, strict=True)]
             )
-        return [to_tenant(SimpleNamespace(**self._rows.insert(each, now))) for each in new]
+        return [to_tenant(SimpleNamespace(**row)) for row in rows]
 
     @contextmanager
-    def locked(self, condition: str | UUID | Sequence[UUID]) -> Iterator[tuple[Session, Sequence[Tenant]]]:
-        """Yield a session, and the tenants with a slug, an id or some ids as they are, in a transaction that no other
-        process changes them in; it commits at the end of the block.
+    def locked(self, keys: str | UUID | Sequence[str] | Sequence[UUID]) -> Iterator[tuple[Session, Sequence[Tenant]]]:
+        """Yield a session, and the tenants with a slug or an id, or some of them, as they are, in a transaction that no
+        other process changes them in; it commits at the end of the block.
         """
+        some = [keys] if isinstance(keys, str | UUID) else list(keys)
         tenants = self._rows.tenants
-        if isinstance(condition, str):
-            where = tenants.c.slug == condition
-        else:
-            where = tenants.c.id.in_([condition] if isinstance(condition, UUID) else list(condition))
-        with self._reaching(), self._recorder.transaction() as session:
-            # In the order of the ids, so that two who lock some of the same wait for one another and never in a ring.
-            rows = session.execute(sa.select(tenants).where(where).order_by(tenants.c.id).with_for_update()).all()
+        where = (tenants.c.slug if some and isinstance(some[0], str) else tenants.c.id).in_(some)
+        with self.writing() as session:
+            with self._reaching():
+                # In the order of the ids, so that two who lock some of the same wait for one another and never in a
+                # ring.
+                query = sa.select(tenants).where(where).order_by(tenants.c.id).with_for_update()
+                rows = session.execute(query).all()
             yield session, [to_tenant(row) for row in rows]
 
     def change(
@@ -276,6 +180,7 @@ class Registry:
 
         ``columns`` may have the fields of a Tenant. With a change of the status goes the time of it.
         """
+        check_texts(slug=columns.get("slug"), name=columns.get("name"), reason=remark, actor=actor)
         if "status" in columns:
             columns.setdefault("changed_at", datetime.now(UTC))
         values = dict(columns)
@@ -284,18 +189,19 @@ class Registry:
         if "previous" in values:
             values["previous"] = " ".join(values["previous"])
         table = self._rows.tenants
-        if values:
-            ids = [tenant.id for tenant in tenants]
-            session.execute(sa.update(table).where(table.c.id.in_(ids)).values(values))
-        histories = []
-        for tenant in tenants:
-            history: History = self._application.repository.get(tenant.id)
-            history.change(str(verb), str(columns.get("status", tenant.status)), actor)
-            histories.append(history)
-        if remark is not None:
-            rows = [{"tenant_id": each.id, "version": each.version, "text": remark} for each in histories]
-            session.execute(sa.insert(self._rows.remarks), rows)
-        self._application.save(*histories)
+        with self._reaching():
+            if values:
+                ids = [tenant.id for tenant in tenants]
+                session.execute(sa.update(table).where(table.c.id.in_(ids)).values(values))
+            histories = []
+            for tenant in tenants:
+                history: History = self._application.repository.get(tenant.id)
+                history.change(str(verb), str(columns.get("status", tenant.status)), actor)
+                histories.append(history)
+            if remark is not None:
+                rows = [{"tenant_id": each.id, "version": each.version, "text": remark} for each in histories]
+                session.execute(sa.insert(self._rows.remarks), rows)
+            self._application.save(*histories)
         return [replace(tenant, **columns) for tenant in tenants]
 
     def bury(self, session: Session, tenant: Tenant, actor: str | None) -> datetime:
@@ -307,12 +213,13 @@ class Registry:
             "created_at": tenant.created_at,
             "purged_at": now,
         }
-        session.execute(sa.insert(self._rows.tombstones).values(values))
-        session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
-        session.execute(sa.delete(self._rows.tenants).where(self._rows.tenants.c.id == tenant.id))
-        history: History = self._application.repository.get(tenant.id)
-        history.end(actor)
-        self._application.save(history)
+        with self._reaching():
+            session.execute(sa.insert(self._rows.tombstones).values(values))
+            session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.tenants).where(self._rows.tenants.c.id == tenant.id))
+            history: History = self._application.repository.get(tenant.id)
+            history.end(actor)
+            self._application.save(history)
         return now
 
     def residue(self, tenant_id: UUID) -> int:
@@ -327,29 +234,6 @@ class Registry:
                     (remarks, remarks.c.tenant_id == tenant_id),
                 )
             )
-
-    # -- errors --
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
-        except OperationalError as error:
-            msg = f"The registry does not answer: {error}."
-            remedy = "Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL."
-            raise RegistryUnavailable(msg, remedy=remedy) from error
-        except ProgrammingError as error:
-            if self._is_there():
-                raise
-            msg = f"There is no registry in {self._recorder.datastore.shared}."
-            raise RegistryMissing(msg, remedy="Make it: tenancy init") from error
-
-    def _is_there(self) -> bool:
-        try:
-            with self._recorder.datastore.get_connection() as connection:
-                return sa.inspect(connection).has_table(self._rows.tenants.name, schema=self._rows.tenants.schema)
-        except (PersistenceError, sa.exc.SQLAlchemyError):
-            return False
 
 
 def _to_change(event: Any, texts: Mapping[int, str]) -> Change:

@@ -12,12 +12,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
+from tenancy.errors import TenancyError
 from tenancy.tenant import Placement, Tenant, TenantStatus
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["NewTenant", "Rows", "to_tenant"]
+__all__ = ["NewTenant", "Rows", "check_texts", "to_tenant"]
 
 
 class _Moment(TypeDecorator[datetime]):
@@ -113,6 +114,14 @@ class Rows:
             "changed_at": now,
             "due_at": None,
         }
+
+
+def check_texts(**texts: str | None) -> None:
+    """Raise TenancyError, which names the text, for one that not every database can keep."""
+    for what, text in texts.items():
+        if text is not None and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
+            msg = f"The {what.replace('_', ' ')} has a NUL or half a character, which a database cannot keep."
+            raise TenancyError(msg, remedy="Remove it.")
 
 
 def to_tenant(row: Any) -> Tenant:

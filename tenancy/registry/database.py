@@ -1,0 +1,184 @@
+"""The database of the registry: its connections, its tables, and what its errors mean."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import sqlalchemy as sa
+from eventsourcing.persistence import IntegrityError, OperationalError, PersistenceError, ProgrammingError
+from sqlalchemy.exc import SQLAlchemyError
+
+from eventsourcing_sqlalchemy.errors import sqlstate, translate
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
+from tenancy.errors import RegistryMissing, RegistryUnavailable
+from tenancy.registry.history import RegistryApplication
+from tenancy.registry.rows import Rows
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from tenancy.settings import TenancySettings
+
+__all__ = ["FORMAT", "RegistryDatabase"]
+
+# Variables of the process that say how to reach the database, and so are for the registry too.
+_OF_CONNECTIONS: Final = (
+    "SQLALCHEMY_POOL_TIMEOUT",
+    "SQLALCHEMY_POOL_RECYCLE",
+    "SQLALCHEMY_POOL_PRE_PING",
+    "SQLALCHEMY_CONNECT_TIMEOUT",
+    "SQLALCHEMY_LOCK_TIMEOUT",
+    "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT",
+    "SQLALCHEMY_PREPARE_STATEMENTS",
+    "SQLALCHEMY_SQLITE_SYNCHRONOUS",
+)
+FORMAT: Final = 1
+"""How this version keeps the registry."""
+# How often making the tables is tried when other processes make them too.
+_ATTEMPTS: Final = 10
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
+
+
+class RegistryDatabase:
+    """Connections to the registry. Safe to use from many threads.
+
+    Raises RegistryUnavailable when the database cannot be reached and RegistryMissing when it has no registry.
+    """
+
+    def __init__(self, settings: TenancySettings) -> None:
+        environment = {
+            "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
+            "SQLALCHEMY_URL": settings.control_url.render_as_string(hide_password=False),
+            "SQLALCHEMY_CONNECTION_CREATOR_TOPIC": settings.control_creator_topic or "",
+            "CREATE_TABLE": "no",
+        }
+        environment |= {key: settings.environment[key] for key in _OF_CONNECTIONS if key in settings.environment}
+        where = "SQLALCHEMY_SCHEMA" if settings.control_has_schemas else "SQLALCHEMY_TABLE_PREFIX"
+        environment[where] = settings.control_schema if settings.control_has_schemas else f"{settings.control_schema}_"
+        self._application = RegistryApplication(env=environment)
+        self._recorder = cast("SQLAlchemyApplicationRecorder", self._application.recorder)
+        self._rows = Rows(
+            settings.control_schema if settings.control_has_schemas else None,
+            "" if settings.control_has_schemas else f"{settings.control_schema}_",
+        )
+        self._where = str(self._recorder.datastore.shared)
+
+    def __str__(self) -> str:
+        return f"the registry in {self._where}"
+
+    @property
+    def datastore(self) -> SQLAlchemyDatastore:
+        """The connections of the registry."""
+        return self._recorder.datastore
+
+    def close(self) -> None:
+        """Close its connections; a second time does nothing."""
+        self._application.close()
+
+    # -- tables --
+
+    def init(self, facts: Mapping[str, Any]) -> None:
+        """Make the tables where they do not exist, and record facts about the fleet; safe when many processes do so.
+
+        Raises ProgrammingError for a missing right, which says what to grant.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._make_tables()
+                break
+            except (IntegrityError, ProgrammingError) as error:
+                # Another process makes them too.
+                if attempt == _ATTEMPTS - 1 or sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
+                    raise
+            except OperationalError as error:
+                raise self._unavailable(error) from error
+        for key, value in facts.items():
+            self._record(key, value)
+
+    def _make_tables(self) -> None:
+        self._recorder.create_table()
+        with self._recorder.transaction() as session:
+            self._rows.metadata.create_all(session.connection())
+            # With the tables: a registry without its key could not bury anybody.
+            known = set(session.scalars(sa.select(self._rows.fleet.c.key)))
+            for key, value in {"format": FORMAT, "hash_key": secrets.token_hex(32)}.items():
+                if key not in known:
+                    session.execute(sa.insert(self._rows.fleet).values(key=key, value=value))
+
+    def _record(self, key: str, value: Any) -> None:
+        fleet = self._rows.fleet
+        try:
+            with self.writing() as session:
+                known = session.execute(sa.select(fleet.c.value).where(fleet.c.key == key)).first()
+                if known is None:
+                    session.execute(sa.insert(fleet).values(key=key, value=value))
+                elif known.value != value:
+                    session.execute(sa.update(fleet).where(fleet.c.key == key).values(value=value))
+        except IntegrityError:
+            self._record(key, value)  # another process has just inserted it
+
+    def facts(self) -> dict[str, Any]:
+        """Return what :func:`init` has recorded, by key."""
+        with self.reading() as session:
+            return {row.key: row.value for row in session.execute(sa.select(self._rows.fleet))}
+
+    @cached_property
+    def _hash_key(self) -> bytes:
+        return bytes.fromhex(self.facts()["hash_key"])
+
+    # -- transactions --
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Yield a session for queries of the registry."""
+        with self._reaching(), self._recorder.transaction(commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Yield a session for changes of the registry; it commits at the end of the block.
+
+        What the block itself raises is left as it is: it may be about another database.
+        """
+        with ExitStack() as resources:
+            with self._reaching():
+                session = resources.enter_context(self._recorder.transaction())
+            yield session
+            with self._reaching():
+                resources.close()
+
+    # -- errors --
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except (PersistenceError, SQLAlchemyError) as error:
+            translated = translate(error)
+            if isinstance(translated, OperationalError):
+                raise self._unavailable(translated) from error
+            if isinstance(translated, ProgrammingError) and self._is_missing():
+                msg = f"There is no registry in {self._where}."
+                raise RegistryMissing(msg, remedy="Make it: tenancy init") from error
+            if translated is error:
+                raise
+            raise translated from error
+
+    def _unavailable(self, error: OperationalError) -> RegistryUnavailable:
+        msg = f"The registry does not answer: {error}."
+        return RegistryUnavailable(msg, remedy="Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL.")
+
+    def _is_missing(self) -> bool:
+        """Return whether the database answers, and says that it has no registry."""
+        datastore = self._recorder.datastore
+        try:
+            with datastore.get_connection() as connection:
+                connection.execution_options(**datastore.dialect.session_options(commit=False))
+                return not sa.inspect(connection).has_table(self._rows.tenants.name, schema=self._rows.tenants.schema)
+        except (PersistenceError, SQLAlchemyError):
+            return False
