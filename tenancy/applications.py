@@ -6,12 +6,13 @@ that is put out is closed as soon as nobody uses it any more.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 from uuid import UUID
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from eventsourcing.application import Application
 
@@ -26,17 +27,22 @@ class Applications:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Guards what follows, for operations in memory only.
-        self._lock = threading.Lock()
         self._kept: OrderedDict[_Key, Application[Any]] = OrderedDict()
         # Also those that were put out while somebody uses them: two objects for one tenant would have two caches of
         # aggregates.
         self._alive: WeakValueDictionary[_Key, Application[Any]] = WeakValueDictionary()
-        self._making: dict[_Key, threading.RLock] = {}
-        self._is_closed = False
+        self.renew_locks()
+        _all.add(self)
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def renew_locks(self) -> None:
+        """Make new locks: at first, and in the child of a fork, where threads that held the locks do not exist."""
+        # Guards the dictionaries, for operations in memory only.
+        self._lock = threading.Lock()
+        # Each is there as long as somebody constructs that application, or waits for it.
+        self._making: WeakValueDictionary[_Key, threading.RLock] = WeakValueDictionary()
 
     def get(self, cls: type[_TApplication], tenant_id: UUID, construct: Callable[[], _TApplication]) -> _TApplication:
         """Return the application of a tenant, which ``construct`` makes when there is none."""
@@ -51,8 +57,6 @@ class Applications:
                 if found is None:
                     found = construct()
                     self._keep(key, found)
-            with self._lock:
-                self._making.pop(key, None)
         return cast("_TApplication", found)
 
     def _find(self, key: _Key) -> Application[Any] | None:
@@ -80,13 +84,25 @@ class Applications:
     def forget(self, tenant_id: UUID) -> None:
         """Put out the applications of a tenant."""
         with self._lock:
-            put_out = [(key, self._kept.pop(key)) for key in list(self._kept) if key[1] == tenant_id]
-        put_out.clear()
+            put_out = [self._kept.pop(key) for key in list(self._kept) if key[1] == tenant_id]
+        put_out.clear()  # closes outside of the lock, as above
 
     def close(self) -> None:
         """Close all applications, also those that somebody still holds."""
         with self._lock:
-            self._kept.clear()
             alive = list(self._alive.values())
+            self._kept.clear()
         for application in alive:
             application.close()
+
+
+# Of this process.
+_all: WeakSet[Applications] = WeakSet()
+
+
+def _after_fork() -> None:
+    for applications in _all:
+        applications.renew_locks()
+
+
+os.register_at_fork(after_in_child=_after_fork)

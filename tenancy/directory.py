@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -32,6 +32,8 @@ DELAY: Final = 1.0
 _ASK_INTERVAL: Final = 0.4
 # Those who meet somebody who is asking go on with what is known, up to this age.
 _WAIT_AGE: Final = 0.8
+# How long the registry may take to answer before those who wait go on with what is known.
+_SILENCE: Final = 3.0
 _MAX_KNOWN: Final = 20_000
 
 
@@ -55,6 +57,9 @@ class Directory:
         self._by_slug: OrderedDict[str, UUID] = OrderedDict()
         self._nobodies: OrderedDict[str, None] = OrderedDict()
         self._position: int | None = None
+        # How often something that was known may have ceased to be true.
+        self._changes = 0
+        self._asking_since = -float("inf")
         self._asked_at = -float("inf")
         self._failed_at = -float("inf")
 
@@ -74,9 +79,9 @@ class Directory:
         try:
             return self._by_id[tenant_id]
         except KeyError:
-            position = self._position
+            changes = self._changes
             tenant = self.registry.get(tenant_id)
-            self._remember(position, tenant_id, tenant)
+            self._remember(changes, tenant_id, tenant)
             return tenant
 
     def find(self, slug: str) -> Tenant | None:
@@ -85,13 +90,13 @@ class Directory:
         is_known, tenant = self._look_up(slug)
         if is_known:
             return tenant
-        position = self._position
+        changes = self._changes
         tenant = self.registry.find(slug)
         if tenant is not None:
-            self._remember(position, tenant.id, tenant)
+            self._remember(changes, tenant.id, tenant)
             return tenant
         with self._lock:
-            if position == self._position:
+            if changes == self._changes:
                 self._nobodies[slug] = None
                 _shorten(self._nobodies)
         return None
@@ -113,10 +118,10 @@ class Directory:
         # Not the one found by its id: it has been renamed.
         return slug in self._nobodies, None
 
-    def _remember(self, position: int | None, tenant_id: UUID, tenant: Tenant | None) -> None:
+    def _remember(self, changes: int, tenant_id: UUID, tenant: Tenant | None) -> None:
         with self._lock:
-            # What was read before somebody noticed a change may be from before that change.
-            if position == self._position:
+            # What was read before somebody noticed a change, or made one, may be from before that change.
+            if changes == self._changes:
                 self._by_id[tenant_id] = tenant
                 _shorten(self._by_id)
                 if tenant is not None:
@@ -125,8 +130,13 @@ class Directory:
 
     def forget(self, tenant_id: UUID) -> None:
         """Ask for a tenant anew at the next call: this process has changed it."""
+        self._forget([tenant_id])
+
+    def _forget(self, tenant_ids: Iterable[UUID]) -> None:
         with self._lock:
-            self._by_id.pop(tenant_id, None)
+            self._changes += 1
+            for tenant_id in tenant_ids:
+                self._by_id.pop(tenant_id, None)
             self._nobodies.clear()
 
     # -- what has changed --
@@ -140,7 +150,7 @@ class Directory:
         age = now - self._asked_at
         if age < _ASK_INTERVAL:
             return
-        if self._has_just_failed(now) or not self._asking.acquire(blocking=age > _WAIT_AGE):
+        if self._has_just_failed(now) or not self._asking.acquire(timeout=self._time_to_wait(now, age)):
             self._check_outage(now)
             return
         try:
@@ -152,11 +162,12 @@ class Directory:
             if self._has_just_failed(now):
                 self._check_outage(now)
                 return
+            self._asking_since = now
             try:
                 self._ask()
             except RegistryUnavailable:
-                self._failed_at = time.monotonic()
-                if now - self._asked_at > self._max_outage:
+                self._failed_at = time.monotonic()  # the next one does not try again at once
+                if self._failed_at - self._asked_at > self._max_outage:
                     raise
             else:
                 self._asked_at = now
@@ -165,6 +176,17 @@ class Directory:
 
     def _has_just_failed(self, now: float) -> bool:
         return self._failed_at > self._asked_at and now - self._failed_at < DELAY
+
+    def _time_to_wait(self, now: float, age: float) -> float:
+        """Return how long to wait for the one who is asking: not while what is known is young enough, and not for a
+        registry that does not answer him either, unless nothing is known that could be used instead.
+        """
+        if age <= _WAIT_AGE or self._failed_at > self._asked_at:
+            return 0.0
+        if age > self._max_outage:
+            return self._max_outage
+        since = self._asking_since if self._asking_since > self._asked_at else now
+        return max(0.0, since + _SILENCE - now)
 
     def _check_outage(self, now: float) -> None:
         if now - self._asked_at > self._max_outage:
@@ -176,12 +198,9 @@ class Directory:
             self._position = self.registry.position()
             return
         position, changed = self.registry.changed_since(self._position)
-        with self._lock:
-            self._position = position
-            for tenant_id in changed:
-                self._by_id.pop(tenant_id, None)
-            if changed:
-                self._nobodies.clear()
+        if changed:
+            self._forget(changed)
+        self._position = position
 
     # -- sharing --
 
