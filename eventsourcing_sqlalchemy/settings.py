@@ -147,7 +147,7 @@ class Settings:
 
     @staticmethod
     def read_topic(env: Environment, variable: str) -> str | None:
-        """Return the topic of a class of recorders, or None."""
+        """Return the topic that a variable holds, or None."""
         return _Reader(env).text(variable)
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from eventsourcing.projection import EventSourcedProjection
 from eventsourcing.utils import Environment, get_topic, strtobool
 
+from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 from tenancy.isolation import prefix_of, schema_of
 from tenancy.tenant import Placement
@@ -67,22 +69,36 @@ class Blueprint:
 
 def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str]) -> Blueprint:
     """Return the blueprint of an application, which would read ``environment``."""
-    env = Environment(cls.name, {**cls.env, **environment})
-    takes_snapshots = (
-        cls.is_snapshotting_enabled
-        or bool(cls.snapshotting_intervals)
-        or strtobool(env.get("IS_SNAPSHOTTING_ENABLED", "no"))
-    )
+    of_class = dict(cls.env)
+    if cls.is_snapshotting_enabled or cls.snapshotting_intervals:
+        of_class["IS_SNAPSHOTTING_ENABLED"] = "yes"
+    env = Environment(cls.name, {**of_class, **environment})
     tables: list[TableKind] = ["tracking"] if issubclass(cls, EventSourcedProjection) else []
-    tables += ["events", "snapshots"] if takes_snapshots else ["events"]
-    id_type = env.get("ORIGINATOR_ID_TYPE", "uuid").strip().lower() or "uuid"
+    tables += ["events", "snapshots"] if _takes_snapshots(env) else ["events"]
     return Blueprint(
         application=cls.name,
         topic=get_topic(cls),
         tables=tuple(tables),
-        originator_id_type=cast("OriginatorIDType", id_type),
+        originator_id_type=_originator_id_type(env),
         makes_more=any(_is_overridden(cls, hook) for hook in _HOOKS) or any(env.get(topic) for topic in _TOPICS),
     )
+
+
+def _takes_snapshots(env: Environment) -> bool:
+    value = env.get("IS_SNAPSHOTTING_ENABLED", "no")
+    try:
+        return bool(strtobool(value))
+    except ValueError:
+        msg = f"IS_SNAPSHOTTING_ENABLED is {value!r} (application {env.name!r}). Accepted are yes and no."
+        raise SettingsError(msg, variable="IS_SNAPSHOTTING_ENABLED") from None
+
+
+def _originator_id_type(env: Environment) -> OriginatorIDType:
+    value = (Settings.read_topic(env, "ORIGINATOR_ID_TYPE") or "uuid").lower()
+    if value not in ("uuid", "text"):
+        msg = f"ORIGINATOR_ID_TYPE is {value!r} (application {env.name!r}). Accepted are uuid and text."
+        raise SettingsError(msg, variable="ORIGINATOR_ID_TYPE")
+    return cast("OriginatorIDType", value)
 
 
 def _is_overridden(cls: type[Application[Any]], hook: str) -> bool:

@@ -18,6 +18,7 @@ from tenancy.slugs import readable
 from tenancy.tenant import Placement
 
 if TYPE_CHECKING:
+    from tenancy.blueprints import Blueprint
     from tenancy.settings import TenancySettings
 
 __all__ = ["PERSISTENCE_MODULE", "looks_placed", "place", "prefix_of", "schema_of", "variables"]
@@ -94,7 +95,7 @@ def prefix_of(placement: Placement, application: str) -> str:
 
 
 def variables(
-    settings: TenancySettings, placement: Placement, tenant_id: UUID, applications: Iterable[str]
+    settings: TenancySettings, placement: Placement, tenant_id: UUID, blueprints: Iterable[Blueprint]
 ) -> dict[str, str]:
     """Return the variables that put applications into a placement, whatever else the process's variables say.
 
@@ -116,12 +117,16 @@ def variables(
         **common,
         "SQLALCHEMY_SCHEMA": placement.schema or "",
         "SQLALCHEMY_TABLE_PREFIX": placement.table_prefix,
-        "TENANCY_CONTROL_URL": settings.control_url.render_as_string(hide_password=False),
+        "TENANCY_CONTROL_URL": settings.own_control_url,
         "TENANCY_CONTROL_SCHEMA": settings.control_schema,
     }
-    for application in applications:
-        name = application.upper()
+    for blueprint in blueprints:
+        name, application = blueprint.application.upper(), blueprint.application
         result.update({f"{name}_{key}": value for key, value in common.items()})
         result[f"{name}_SQLALCHEMY_SCHEMA"] = schema_of(placement, application) or ""
         result[f"{name}_SQLALCHEMY_TABLE_PREFIX"] = prefix_of(placement, application)
+        # The tables are of this kind, and made already.
+        result[f"{name}_ORIGINATOR_ID_TYPE"] = blueprint.originator_id_type
+        if not blueprint.makes_more:
+            result[f"{name}_IS_SNAPSHOTTING_ENABLED"] = "yes" if "snapshots" in blueprint.tables else "no"
     return result

@@ -114,18 +114,15 @@ class Places:
 
     def make_more(self, tenant: Tenant, blueprints: Iterable[Blueprint]) -> None:
         """Construct those applications that make tables of their own, once, in a place of a tenant."""
-        names = [blueprint.application for blueprint in blueprints if blueprint.makes_more]
-        if not names:
-            return
-        environment = variables(self._settings, tenant.placement, tenant.id, names)
+        makers = [blueprint for blueprint in blueprints if blueprint.makes_more]
+        environment = variables(self._settings, tenant.placement, tenant.id, makers)
         for key in list(environment):
             if key.endswith("PERSISTENCE_MODULE"):
                 environment[key] = "eventsourcing_sqlalchemy"
             elif key.endswith("CREATE_TABLE"):
                 environment[key] = "yes"
-        for blueprint in blueprints:
-            if blueprint.makes_more:
-                resolve_topic(blueprint.topic)(env=environment).close()
+        for blueprint in makers:
+            resolve_topic(blueprint.topic)(env=environment).close()
 
     def specs(self, placement: Placement, blueprints: Iterable[Blueprint]) -> list[TableSpec]:
         """Return the tables that a tenant is to have."""

@@ -45,6 +45,11 @@ _OF_PLATFORMS: Final = re.compile(
 
 _CLOSE: Final = 0.8
 
+_CENTURY: Final = 36_525
+_MILLION: Final = 1_000_000
+# PostgreSQL cuts longer names silently. Where there are no schemas, names have no limit.
+_MAX_BYTES: Final = 63
+
 _PLACEHOLDER: Final = re.compile(r"\{(tenant|application)\}")
 
 
@@ -90,15 +95,21 @@ class TenancySettings:
             creator_topic=creator,
             control_url=control_url or url,
             control_creator_topic=creator if control_url is None else None,
-            control_schema=read.text("TENANCY_CONTROL_SCHEMA") or "tenancy",
+            control_schema=_control_schema(read, has_schemas=_has_schemas(control_url or url)),
             schema=schema,
             table_prefix=prefix,
             slugs=cast("SlugRule", read.choice("TENANCY_SLUGS", ("any", "dns")) or "any"),
-            grace_days=read.number("TENANCY_GRACE_DAYS", float, 30.0, minimum=0),
-            max_applications=read.number("TENANCY_MAX_APPLICATIONS", int, 1000, minimum=1),
-            max_outage=read.number("TENANCY_MAX_OUTAGE", float, 30.0, minimum=0),
+            grace_days=read.number("TENANCY_GRACE_DAYS", float, 30.0, minimum=0, maximum=_CENTURY),
+            max_applications=read.number("TENANCY_MAX_APPLICATIONS", int, 1000, minimum=1, maximum=_MILLION),
+            max_outage=read.number("TENANCY_MAX_OUTAGE", float, 30.0, minimum=0, maximum=_MILLION),
             environment=environment,
         )
+
+    @property
+    def own_control_url(self) -> str:
+        """TENANCY_CONTROL_URL as it would have to be set: empty when the registry is beside the tenants' tables."""
+        is_beside = (self.control_url, self.control_creator_topic) == (self.url, self.creator_topic)
+        return "" if is_beside else self.control_url.render_as_string(hide_password=False)
 
     @property
     def control_has_schemas(self) -> bool:
@@ -133,7 +144,7 @@ class _Reader:
         msg = f"{variable} is {value!r}. Accepted are {' and '.join(choices)}."
         raise SettingsError(msg, variable=variable)
 
-    def number(self, variable: str, kind: Callable[[str], _T], default: _T, *, minimum: float) -> _T:
+    def number(self, variable: str, kind: Callable[[str], _T], default: _T, *, minimum: int, maximum: int) -> _T:
         value = self.text(variable)
         if value is None:
             return default
@@ -141,15 +152,31 @@ class _Reader:
             number = kind(value)
         except ValueError:
             number = None
-        if number is None or not minimum <= cast("float", number) < float("inf"):  # refuses "nan" too
+        if number is None or not minimum <= cast("float", number) <= maximum:  # refuses "nan" too
             what = "a whole number" if kind is int else "a number"
-            msg = f"{variable} is {value!r}. Accepted is {what}, at least {minimum:g}."
+            msg = f"{variable} is {value!r}. Accepted is {what} from {minimum} to {maximum}."
             raise SettingsError(msg, variable=variable)
         return number
 
 
 def _has_schemas(url: URL) -> bool:
     return dialect_for(url.get_backend_name(), url.get_driver_name()).has_schemas
+
+
+def _control_schema(read: _Reader, *, has_schemas: bool) -> str:
+    variable = "TENANCY_CONTROL_SCHEMA"
+    name = read.text(variable) or "tenancy"
+    if "{" in name or "}" in name or "\0" in name or (has_schemas and not _can_be_schema(name)):
+        msg = (
+            f"{variable} is {name!r}. Accepted is the name of a schema: at most {_MAX_BYTES} bytes, no braces, and not "
+            "one of the server's own (pg_...)."
+        )
+        raise SettingsError(msg, variable=variable)
+    return name
+
+
+def _can_be_schema(name: str) -> bool:
+    return len(name.encode(errors="replace")) <= _MAX_BYTES and not name.startswith("pg_")
 
 
 def _templates(read: _Reader, *, has_schemas: bool) -> tuple[str | None, str]:
@@ -164,6 +191,15 @@ def _templates(read: _Reader, *, has_schemas: bool) -> tuple[str | None, str]:
         if "{" in rest or "}" in rest:
             msg = f"{variable}={template!r}: the placeholders are {{tenant}} and {{application}}. Remove other braces."
             raise SettingsError(msg, variable=variable)
+        if re.search(r"\{application\}[a-z0-9]*\{tenant\}", template or ""):
+            msg = (
+                f"{variable}={template!r}: one tenant's names could end as another one's do. Put an underscore before "
+                "{tenant}."
+            )
+            raise SettingsError(msg, variable=variable)
+    if (schema or "").startswith("pg_"):
+        msg = f"TENANCY_SCHEMA={schema!r}: schemas whose names begin with pg_ are the server's. Choose another name."
+        raise SettingsError(msg, variable="TENANCY_SCHEMA")
     if "{tenant}" not in f"{schema}{prefix}":
         msg = "Without {tenant} in TENANCY_SCHEMA or TENANCY_TABLE_PREFIX, all tenants would share their tables."
         raise SettingsError(msg, variable="TENANCY_SCHEMA" if schema is not None else "TENANCY_TABLE_PREFIX")

@@ -266,8 +266,7 @@ class Tenancy:
         """
         if isinstance(tenant, str):
             tenant = self[tenant]
-        names = [blueprint.application for blueprint in self.blueprints()]
-        return variables(self.settings, tenant.placement, tenant.id, names)
+        return variables(self.settings, tenant.placement, tenant.id, self.blueprints())
 
     def scope(self, tenant: Tenant | str) -> AbstractContextManager[None]:
         """Return a context in which a tenant is the current one; raises a TenantUnavailable at once when it cannot be
