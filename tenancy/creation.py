@@ -160,26 +160,30 @@ class Creation:
         Nobody else makes or removes tables of the same tenants meanwhile: their rows in the registry are locked.
         """
         for tenant in tenants:
-            if tenant.status is TenantStatus.PURGING:
-                check_status(tenant, writes=False)
+            _check_is_kept(tenant)
         if all(tenant.status is not TenantStatus.PROVISIONING for tenant in tenants):
             return tenants
         blueprints = self._blueprints()
-        for tenant in tenants:
-            if not tenant.adopted:
-                self._places.make_more(tenant, blueprints)
+        if self._places.is_file_of_registry:
+            # Their own connections would wait for the transaction that locks the rows.
+            self._places.make_more([tenant for tenant in tenants if not tenant.adopted], blueprints)
         with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
             waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
-            self._places.make([tenant.placement for tenant in waiting if not tenant.adopted], blueprints, session)
+            new = [tenant for tenant in waiting if not tenant.adopted]
+            if not self._places.is_file_of_registry:
+                self._places.make_more(new, blueprints)
+            self._places.make([tenant.placement for tenant in new], blueprints, session)
             change, status = Verb.ACTIVATE, TenantStatus.ACTIVE
             ready = self._registry.change(session, waiting, change, actor, status=status) if waiting else ()
         now = {tenant.id: tenant for tenant in (*current, *ready)}
         for tenant in tenants:
             self._changed(tenant)
             if tenant.id not in now:
-                self._places.drop(tenant, blueprints)  # what was made after somebody had purged it
+                if not tenant.adopted:
+                    self._places.drop(tenant, blueprints)  # what was made after somebody had purged it
                 msg = f"Tenant {tenant.slug!r} was purged while it was being made."
                 raise TenantPurged(msg, tenant=tenant.slug)
+            _check_is_kept(now[tenant.id])
         return [now[tenant.id] for tenant in tenants]
 
     def adopt(self, order: Order, placement: Placement, actor: str | None) -> Tenant:
@@ -189,6 +193,7 @@ class Creation:
         of another shape.
         """
         slug = normalize(order.slug, self._settings.slugs)
+        self._places.check(placement)
         blueprints = self._blueprints()
         missing = self._places.missing(placement, blueprints)
         if missing:
@@ -209,17 +214,19 @@ class Creation:
             request_id=order.request_id,
         )
         try:
-            if self._is_of_another(placement):
-                raise _overlap(slug)
-            (tenant,) = self._add([new], actor)
+            found = self._taken(slug, order.request_id, exist_ok=False)
         except RegistryMissing:
             self.init()
+            found = None
+        if found is not None:
+            return self.complete([found], actor)[0]
+        if self._is_of_another(placement):
+            raise _overlap(slug)
+        try:
             (tenant,) = self._add([new], actor)
-        except IntegrityError:
-            found = self._taken(slug, order.request_id, exist_ok=False)
-            if found is None:
-                raise _overlap(slug) from None
-            tenant = found
+        except IntegrityError as error:
+            self._taken(slug, None, exist_ok=False)
+            raise _overlap(slug) from error
         return self.complete([tenant], actor)[0]
 
     def _is_of_another(self, placement: Placement) -> bool:
@@ -231,6 +238,11 @@ class Creation:
             if any(spec.name in wanted for spec in specs) or owned & {name.schema for name in wanted}:
                 return True
         return False
+
+
+def _check_is_kept(tenant: Tenant) -> None:
+    if tenant.status is TenantStatus.PURGING:
+        check_status(tenant, writes=False)
 
 
 def _overlap(slug: str) -> TenancyError:

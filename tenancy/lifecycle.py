@@ -56,24 +56,32 @@ class Lifecycle:
 
     def rename(self, slug: str, new_slug: str | None, name: str | None, actor: str | None) -> Tenant:
         """Give a tenant another slug, another name or both; its id and its tables stay. Raises TenantExists."""
-        columns: dict[str, Any] = {}
-        if new_slug is not None:
-            columns["slug"] = normalize(new_slug, self._settings.slugs)
-        if name is not None:
-            columns["name"] = name
+        old = known_slug(slug)
+        new = old if new_slug is None else normalize(new_slug, self._settings.slugs)
         try:
-            with one_tenant(self._registry, slug) as (session, tenant):
-                if all(getattr(tenant, key) == value for key, value in columns.items()):
-                    return tenant
+            # Both, so that two who exchange slugs wait for one another and never in a ring.
+            with self._registry.locked([old, new]) as (session, tenants):
+                by_slug = {tenant.slug: tenant for tenant in tenants}
+                tenant = by_slug.get(old)
+                if tenant is None:
+                    raise not_found(slug)
                 if tenant.status is TenantStatus.PURGING:
                     check_status(tenant, writes=False)
-                remark = f"was {tenant.slug}" if columns.get("slug", tenant.slug) != tenant.slug else None
+                if by_slug.get(new, tenant) is not tenant:
+                    raise _taken(new)
+                columns = {"slug": new, "name": tenant.name if name is None else name}
+                if columns == {"slug": tenant.slug, "name": tenant.name}:
+                    return tenant
+                remark = f"was {old}" if new != old else None
                 (renamed,) = self._registry.change(session, [tenant], Verb.RENAME, actor, remark=remark, **columns)
-        except IntegrityError:
-            msg = f"Tenant {columns['slug']!r} exists already."
-            raise TenantExists(msg, remedy="Choose another slug.", tenant=columns["slug"]) from None
+        except IntegrityError as error:
+            raise _taken(new) from error
         self._changed(renamed)
         return renamed
+
+
+def _taken(slug: str) -> TenantExists:
+    return TenantExists(f"Tenant {slug!r} exists already.", remedy="Choose another slug.", tenant=slug)
 
 
 @contextmanager

@@ -62,14 +62,14 @@ class TenantFactory(persistence.SQLAlchemyFactory):
 
     def _construct_datastore(self) -> SQLAlchemyDatastore:
         tenant_id = self._tenant_id()
-        settings = _settings(frozenset(item for item in self.env.items() if item[0].startswith(_OURS)))
+        settings = _settings(frozenset(item for item in self.env.items() if _is_of_registry(item[0])))
         datastore = super()._construct_datastore()
         assert isinstance(datastore, TenantDatastore)
         datastore.guard(share(settings), tenant_id)
         return datastore
 
     def _tenant_id(self) -> UUID:
-        value = self.env.get("TENANCY_TENANT", "")
+        value = self.env.get(_OF_TENANT, "")
         try:
             return UUID(value)
         except ValueError:
@@ -80,7 +80,13 @@ class TenantFactory(persistence.SQLAlchemyFactory):
             raise SettingsError(msg, variable="TENANCY_TENANT") from None
 
 
-_OURS: Final = ("TENANCY_", "SQLALCHEMY_")
+# The same for all tenants.
+_OF_DATABASE: Final = ("SQLALCHEMY_URL", "SQLALCHEMY_CONNECTION_CREATOR_TOPIC")
+_OF_TENANT: Final = "TENANCY_TENANT"
+
+
+def _is_of_registry(variable: str) -> bool:
+    return variable in _OF_DATABASE or (variable.startswith("TENANCY_") and variable != _OF_TENANT)
 
 
 @lru_cache(maxsize=16)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from eventsourcing_sqlalchemy import provisioning
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.settings import Settings
@@ -37,6 +38,8 @@ __all__ = ["Contents", "Places"]
 _TABLES_PER_DROP: Final = 20
 # How long a tenant's last transactions may go on when its tables are to be dropped. Seconds.
 _PATIENCE: Final = 60.0
+# Not available in time, and taken in a ring.
+_LOCKED: Final = ("55P03", "40P01")
 _OF_OTHERS: Final = ("SCHEMA", "TABLE_PREFIX", "SCOPED_SESSION_TOPIC", "ENGINE_TOPIC", "CONNECTION_CREATOR_TOPIC")
 
 
@@ -81,7 +84,7 @@ class Places:
         self.datastore = SQLAlchemyDatastore(url=settings.url, **options)
         dialect = self.datastore.dialect
         # One file has one writer: the registry's transaction, when it is in the same file.
-        self._is_file_of_registry = not dialect.is_server and dialect.identity(settings.url) == dialect.identity(
+        self.is_file_of_registry = not dialect.is_server and dialect.identity(settings.url) == dialect.identity(
             settings.control_url
         )
 
@@ -105,24 +108,35 @@ class Places:
         specs = [spec for placement in placements for spec in self.specs(placement, blueprints)]
         if not specs:
             return
-        if not self._is_file_of_registry:
+        if not self.is_file_of_registry:
             provisioning.make(self.datastore, specs)
             return
         dialect = self.datastore.engine.dialect
         executor = ConnectionExecutor(session.connection())
         executor.run_script([statement for spec in specs for statement in spec.ddl(type(dialect))])
 
-    def make_more(self, tenant: Tenant, blueprints: Iterable[Blueprint]) -> None:
-        """Construct those applications that make tables of their own, once, in a place of a tenant."""
+    def make_more(self, tenants: Sequence[Tenant], blueprints: Iterable[Blueprint]) -> None:
+        """Construct those applications that make tables of their own, once, in the places of tenants."""
         makers = [blueprint for blueprint in blueprints if blueprint.makes_more]
-        environment = variables(self._settings, tenant.placement, tenant.id, makers)
-        for key in list(environment):
-            if key.endswith("PERSISTENCE_MODULE"):
-                environment[key] = "eventsourcing_sqlalchemy"
-            elif key.endswith("CREATE_TABLE"):
-                environment[key] = "yes"
-        for blueprint in makers:
-            resolve_topic(blueprint.topic)(env=environment).close()
+        for tenant in tenants if makers else ():
+            environment = variables(self._settings, tenant.placement, tenant.id, makers)
+            for key in environment:
+                if key.endswith("PERSISTENCE_MODULE"):
+                    environment[key] = "eventsourcing_sqlalchemy"
+                elif key.endswith("CREATE_TABLE"):
+                    environment[key] = "yes"
+            for blueprint in makers:
+                resolve_topic(blueprint.topic)(env=environment).close()
+
+    def check(self, placement: Placement) -> None:
+        """Raise TenancyError for a placement that no tenant can have in this database."""
+        if placement.schema is not None and not self.datastore.dialect.has_schemas:
+            msg = f"The schema {placement.schema!r} cannot be used: this database has no schemas."
+            raise TenancyError(msg, remedy="Give the prefix of the tables' names instead.")
+        for template in (placement.schema or "", placement.table_prefix):
+            if "{" in template.replace("{application}", "") or "}" in template.replace("{application}", ""):
+                msg = f"{template!r} cannot be used: the only placeholder is {{application}}."
+                raise TenancyError(msg, remedy="Remove the other braces.")
 
     def specs(self, placement: Placement, blueprints: Iterable[Blueprint]) -> list[TableSpec]:
         """Return the tables that a tenant is to have."""
@@ -239,6 +253,8 @@ class Places:
                     ConnectionExecutor(connection).fetch(statement)
                     connection.commit()
             except OperationalError as error:
+                if self.datastore.dialect.is_server and sqlstate(error) not in _LOCKED:
+                    raise
                 if time.monotonic() > deadline:
                     msg = f"The tables of tenant {tenant.slug!r} are in use: {error}."
                     remedy = f"End the transactions that use them, and go on: tenancy purge {tenant.slug}"

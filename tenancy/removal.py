@@ -16,7 +16,7 @@ from uuid import UUID
 
 from tenancy.directory import DELAY
 from tenancy.errors import TenancyError
-from tenancy.lifecycle import one_tenant
+from tenancy.lifecycle import known_slug, not_found, one_tenant
 from tenancy.registry import Registry
 from tenancy.tenant import Tenant, TenantStatus, Verb, next_status
 
@@ -63,11 +63,14 @@ class Removal:
 
         Raises TenantNotFound at the first slug that nobody has, before anything is removed.
         """
+        there = self._registry.find_many([known_slug(slug) for slug in slugs])
+        for slug in slugs:
+            if known_slug(slug) not in there:
+                raise not_found(slug)
         doomed = [self._doom(slug, actor) for slug in slugs]
         if doomed:
-            # Until every process has learned it. A clock that was set back must not make this longer.
-            age = (datetime.now(UTC) - max(tenant.changed_at for tenant in doomed)).total_seconds()
-            time.sleep(min(DELAY, max(0.0, DELAY - age)))
+            # Until every process has learned it. By no clock that processes would have to agree on.
+            time.sleep(DELAY)
         for tenant in doomed:
             yield self._remove(tenant, actor)
 

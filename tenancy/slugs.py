@@ -20,6 +20,10 @@ _DNS_LABEL: Final = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # Control, format (bidi marks, zero-width joiners, soft hyphens), private, unassigned, surrogates, line and paragraph
 # separators: they cannot be seen, so two slugs that differ in them look the same.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
+# Letters and marks that are drawn as nothing: fillers, variation selectors, the joiner of graphemes, a braille blank.
+_BLANK: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef\U0001d159]"
+)
 
 
 def normalize(slug: str, rule: SlugRule = "any") -> str:
@@ -36,13 +40,17 @@ def normalize(slug: str, rule: SlugRule = "any") -> str:
     if fault is None and rule == "dns" and not _DNS_LABEL.fullmatch(normal):
         fault = "is no label of a host name: up to 63 letters a-z, digits and dashes, a dash at neither end"
     if fault is not None:
-        msg = f"The slug {slug[: MAX_LENGTH + 1]!a} {fault}."
-        raise InvalidSlug(msg, remedy="Choose another slug; the tenant's name can be any text.", tenant=ascii(slug))
+        shown = ascii(slug[: MAX_LENGTH + 1])
+        raise InvalidSlug(
+            f"The slug {shown} {fault}.",
+            remedy="Choose another slug; the tenant's name can be any text.",
+            tenant=shown,
+        )
     return normal
 
 
 def _fault(slug: str, normal: str) -> str | None:
-    unseen = next((character for character in slug + normal if unicodedata.category(character) in _UNSEEN), None)
+    unseen = next((character for character in slug + normal if _is_unseen(character)), None)
     faults = {
         "is empty": not normal,
         f"has more than {MAX_LENGTH} characters": len(normal) > MAX_LENGTH,
@@ -52,6 +60,10 @@ def _fault(slug: str, normal: str) -> str | None:
         "means a directory in addresses": normal in (".", ".."),
     }
     return next((fault for fault, is_there in faults.items() if is_there), None)
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character) in _UNSEEN or _BLANK.match(character) is not None
 
 
 def readable(slug: str, length: int) -> str:

@@ -70,10 +70,9 @@ class Tenancy:
         """What is known of the tenants."""
         self._at_hand = Applications(self.settings.max_applications)
         self._is_closed = False
-        parts = (self.registry, self.places, self.blueprints, self._changed)
-        self._creation = Creation(self.settings, *parts)
+        self._creation = Creation(self.settings, self.registry, self.places, self.blueprints, self._changed)
         self._lifecycle = Lifecycle(self.settings, self.registry, self._changed)
-        self._removal = Removal(*parts)
+        self._removal = Removal(self.registry, self.places, self._all_blueprints, self._changed)
 
     def __repr__(self) -> str:
         return f"Tenancy({', '.join(self.applications)}; {self.registry})"
@@ -101,9 +100,18 @@ class Tenancy:
                 environment = self.settings.environment
                 self._known = [blueprint_of(cls, environment) for cls in self.applications.values()]
             else:
-                kept = self.registry.facts().get("applications", [])
-                self._known = [Blueprint.from_json(each) for each in kept]
-        return self._known
+                self._known = list(self._kept_blueprints().values()) or None
+        return self._known or ()
+
+    def _kept_blueprints(self) -> dict[str, Blueprint]:
+        return {
+            each["application"]: Blueprint.from_json(each) for each in self.registry.facts().get("applications", [])
+        }
+
+    def _all_blueprints(self) -> Sequence[Blueprint]:
+        # Also of applications that this process does not have: a tenant is removed whole.
+        own = {blueprint.application: blueprint for blueprint in self.blueprints()}
+        return list({**self._kept_blueprints(), **own}.values())
 
     def _changed(self, tenant: Tenant) -> None:
         self._directory.forget(tenant.id)
