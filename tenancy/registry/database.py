@@ -9,12 +9,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
-from eventsourcing.persistence import IntegrityError, OperationalError, PersistenceError, ProgrammingError
+from eventsourcing.persistence import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    PersistenceError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from eventsourcing_sqlalchemy.errors import sqlstate, translate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from tenancy.errors import RegistryMissing, RegistryUnavailable
+from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError
 from tenancy.registry.history import RegistryApplication
 from tenancy.registry.rows import Rows
 
@@ -162,6 +168,9 @@ class RegistryDatabase:
             translated = translate(error)
             if isinstance(translated, OperationalError):
                 raise self._unavailable(translated) from error
+            if isinstance(translated, InterfaceError):
+                msg = "The connections to the registry are closed: so is the Tenancy object that they were for."
+                raise TenancyError(msg, remedy="Construct another one.") from error
             if isinstance(translated, ProgrammingError) and self._is_missing():
                 msg = f"There is no registry in {self._where}."
                 raise RegistryMissing(msg, remedy="Make it: tenancy init") from error

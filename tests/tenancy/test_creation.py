@@ -1,0 +1,338 @@
+"""How tenants come to be: made once, whoever asks how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.application import Application
+from eventsourcing.persistence import ProgrammingError
+
+from tenancy import Order, Tenancy, TenantStatus
+from tenancy.errors import (
+    InvalidSlug,
+    NotRegistered,
+    RegistryMissing,
+    TenancyError,
+    TenantExists,
+    TenantNotFound,
+)
+from tests.deadlines import run_together
+from tests.tenancy import catalog
+from tests.tenancy.conftest import MakeFleet
+from tests.tenancy.kennel import Kennel, Notes, Visits
+
+pytestmark = pytest.mark.usefixtures("hasty")
+
+
+class Registry(Application[UUID]):
+    """Is called as a part of the package is."""
+
+
+class OtherRegistry(Application[UUID]):
+    """Has the name of another one."""
+
+    name = "Registry"
+
+
+def test_tenants_do_not_see_each_other(tenants: Tenancy) -> None:
+    acme, globex = tenants.create("acme"), tenants.create("globex")
+    acme.get(Kennel).register("Fido")
+    globex.get(Kennel).register("Rex")
+    assert acme.get(Kennel).names() == ["Fido"]
+    assert globex.get(Kennel).names() == ["Rex"]
+    assert [tenant.slug for tenant in tenants] == ["acme", "globex"]
+
+
+def test_tenant_is_as_it_was_ordered(tenants: Tenancy) -> None:
+    made = tenants.create("Ünï-cödé x", metadata={"plan": ["gold", None]}, actor="ops-1")
+    assert made == tenants["ÜNÏ-CÖDÉ X"] == tenants.list()[0]
+    assert (made.slug, made.name, made.metadata) == ("ünï-cödé x", "Ünï-cödé x", {"plan": ["gold", None]})
+    assert (made.status, made.adopted, made.previous, made.due_at) == (TenantStatus.ACTIVE, False, (), None)
+    assert str(made.placement).startswith("unicodex_")
+    assert [(change.verb, change.status, change.actor) for change in tenants.history(made.slug)] == [
+        ("create", "provisioning", "ops-1"),
+        ("activate", "active", "ops-1"),
+    ]
+    assert made.slug in tenants
+    assert "nobody" not in tenants
+    assert "a/b" not in tenants
+    assert tenants.slugs() == [made.slug]
+
+
+def test_slug_is_taken_once(tenants: Tenancy) -> None:
+    acme = tenants.create("acme")
+    for slug in ("acme", "ACME", "\uff41cme"):
+        with pytest.raises(TenantExists, match="'acme' exists already") as caught:
+            tenants.create(slug)
+        assert caught.value.tenant == "acme"
+        assert tenants.create(slug, exist_ok=True).id == acme.id
+    assert len(tenants.list()) == 1
+
+
+def test_invalid_slug_leaves_nothing(tenants: Tenancy) -> None:
+    with pytest.raises(InvalidSlug):
+        tenants.create("a/b")
+    tenants.init()
+    assert tenants.list() == []
+
+
+def test_slugs_of_host_names_only(fleet: MakeFleet) -> None:
+    tenants = fleet(TENANCY_SLUGS="dns")
+    with pytest.raises(InvalidSlug, match="host name"):
+        tenants.create("a.b")
+    tenants.create("a-b")
+    # One of a time when more was allowed is found.
+    fleet().create("ünï")
+    assert tenants["ünï"].slug == "ünï"
+
+
+def test_retry_of_a_request_returns_its_tenant(tenants: Tenancy) -> None:
+    acme = tenants.create("acme", request_id="r-1")
+    assert tenants.create("acme", request_id="r-1").id == acme.id
+    with pytest.raises(TenantExists, match="'acme' exists already"):
+        tenants.create("acme", request_id="r-2")
+    with pytest.raises(TenantExists, match="another slug"):
+        tenants.create("globex", request_id="r-1")
+    assert tenants.slugs() == ["acme"]
+
+
+@pytest.mark.parametrize("field", ["name", "request_id", "actor"])
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800"])
+def test_text_that_no_database_keeps_is_named(tenants: Tenancy, field: str, text: str) -> None:
+    with pytest.raises(TenancyError, match=f"The {field.replace('_', ' ')} has a NUL"):
+        tenants.create("acme", **{field: text})  # type: ignore[arg-type]
+    tenants.create("acme")
+    with pytest.raises(TenancyError, match="The reason has a NUL"):
+        tenants.suspend("acme", reason=text)
+    with pytest.raises(TenancyError, match="The name has a NUL"):
+        tenants.rename("acme", name=text)
+    assert tenants["acme"].status == "active"
+
+
+@pytest.mark.parametrize("name", ["100% 'quoted' \"name\"; DROP TABLE x --", "{tenant} {application}", "%s %(x)s :y ?"])
+def test_names_are_never_run(tenants: Tenancy, name: str) -> None:
+    acme = tenants.create(name, name=name, metadata={name: name}, request_id=name, actor=name)
+    acme.get(Kennel).register(name)
+    tenants.suspend(name, reason=name, actor=name)
+    assert tenants[name].reason == name
+    tenants.resume(name)
+    assert tenants.rename(name, f"{name} 2").name == name
+    assert tenants[f"{name} 2"].get(Kennel).names() == [name]
+    assert tenants.history(f"{name} 2")[-1].remark == f"was {name.casefold()}"
+
+
+def test_many_are_made_in_their_order(tenants: Tenancy) -> None:
+    slugs = [f"t{number:03}" for number in range(60)]
+    orders: list[str | Order] = [Order(slug=slug, name=slug.upper()) if slug < "t030" else slug for slug in slugs]
+    made = list(tenants.create_many(orders, actor="ops-1"))
+    assert [tenant.slug for tenant in made] == slugs
+    assert all(tenant.status == "active" for tenant in made)
+    assert len({str(tenant.placement) for tenant in made}) == 60
+    made[59].get(Kennel).register("Fido")
+
+
+def test_many_of_which_one_is_taken(tenants: Tenancy) -> None:
+    tenants.create("b")
+    iterator = tenants.create_many(["a", "b", "c"])
+    assert next(iterator).slug == "a"
+    with pytest.raises(TenantExists, match="'b'"):
+        next(iterator)
+    assert set(tenants.slugs()) == {"a", "b"}
+    assert [each.slug for each in tenants.create_many(["a", "b", "c", "c"], exist_ok=True)] == ["a", "b", "c", "c"]
+
+
+def test_many_are_made_together_from_both_ends(tenants: Tenancy) -> None:
+    tenants.init()
+    slugs = [f"t{number}" for number in range(30)]
+    both: list[Callable[[], list[UUID]]] = [
+        lambda: [each.id for each in tenants.create_many(slugs, exist_ok=True)],
+        lambda: [each.id for each in tenants.create_many(slugs[::-1], exist_ok=True)][::-1],
+    ]
+    one, other = run_together(both)
+    assert one == other
+
+
+def test_application_with_tables_of_its_own(fleet: MakeFleet, url: str) -> None:
+    tenants = fleet(Kennel, Notes)
+    acme = tenants.create("acme")
+    acme.get(Notes).note()
+    assert any(name.endswith("notes_notes") for name in catalog.tenants(url))
+    tenants.purge("acme")
+    assert catalog.tenants(url) == set()
+
+
+def test_registry_is_made_by_the_first_tenant(tenants: Tenancy) -> None:
+    with pytest.raises(RegistryMissing, match="tenancy init"):
+        tenants["acme"]
+    with pytest.raises(RegistryMissing, match="tenancy init"):
+        tenants.list()
+    tenants.create("acme")
+    assert [each["application"] for each in tenants._registry.facts()["applications"]] == ["Kennel", "Visits"]  # noqa: SLF001 (nobody else may ask)
+
+
+def test_registry_is_made_without_code(url: str) -> None:
+    with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
+        operator.init()
+        operator.init()
+        assert operator.list() == []
+        with pytest.raises(TenancyError, match="are not known"):
+            operator.create("acme")
+        with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": url}) as tenants:
+            tenants.init()
+        assert operator.create("acme").status == "active"
+
+
+def test_init_at_once(fleet: MakeFleet) -> None:
+    fleets = [fleet() for _ in range(8)]
+    run_together([each.init for each in fleets])
+    assert len({each._registry.facts()["hash_key"] for each in fleets}) == 1  # noqa: SLF001 (as above)
+
+
+def test_registry_may_be_called_anything(fleet: MakeFleet, url: str) -> None:
+    tenants = fleet(TENANCY_CONTROL_SCHEMA='100% "Control"; x')
+    tenants.create("acme").get(Kennel).register("Fido")
+    tenants.purge("acme")
+    assert catalog.tenants(url, '100% "Control"; x') == set()
+
+
+def test_application_may_be_called_registry(fleet: MakeFleet) -> None:
+    tenants = fleet(Registry)
+    assert tenants.create("acme").get(Registry).name == "Registry"
+
+
+def test_two_applications_of_one_name_are_refused(url: str) -> None:
+    with pytest.raises(TenancyError, match="Two applications have the name 'Registry'"):
+        Tenancy(applications=[Registry, OtherRegistry], env={"SQLALCHEMY_URL": url})
+
+
+def test_application_of_nobody_is_refused(tenants: Tenancy) -> None:
+    acme = tenants.create("acme")
+    with pytest.raises(NotRegistered, match="'Notes'"):
+        acme.get(Notes)
+    with pytest.raises(TenantNotFound, match="no tenant 'globex'"):
+        tenants.application(Kennel, "globex")
+
+
+def test_closed_fleet_says_so(fleet: MakeFleet) -> None:
+    tenants = fleet()
+    acme = tenants.create("acme")
+    kennel = acme.get(Kennel)
+    tenants.close()
+    tenants.close()
+    assert "registry" in repr(tenants)
+    with pytest.raises(TenancyError, match="are closed"):
+        tenants.list()
+    with pytest.raises(Exception, match="closed"):
+        kennel.register("Fido")
+
+
+# -- adopting --
+
+
+def plain(url: str, place: str) -> dict[str, str]:
+    """Return the variables of an application that knows nothing of tenants."""
+    where = "SQLALCHEMY_TABLE_PREFIX" if url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
+    return {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": url, where: place}
+
+
+def placed(url: str, place: str) -> dict[str, str]:
+    return {"table_prefix" if url.startswith("sqlite") else "schema": place}
+
+
+def write(url: str, place: str = "old_") -> None:
+    for cls in (Kennel, Visits):
+        with cls(env=plain(url, place)) as application:
+            if isinstance(application, Kennel):
+                application.register("Fido")
+
+
+def test_adopt_serves_tables_as_they_are(tenants: Tenancy, url: str) -> None:
+    write(url)
+    before = catalog.tenants(url)
+    acme = tenants.adopt("acme", **placed(url, "old_"), name="Acme", actor="ops-1")  # type: ignore[arg-type]
+    assert catalog.tenants(url) == before
+    assert acme.adopted
+    assert acme.get(Kennel).names() == ["Fido"]
+    acme.get(Kennel).register("Rex")
+    with Kennel(env=plain(url, "old_")) as kennel:
+        assert kennel.names() == ["Fido", "Rex"]
+    assert [change.verb for change in tenants.history("acme")] == ["adopt", "activate"]
+
+
+def test_adopt_of_an_application_each_in_its_place(tenants: Tenancy, url: str) -> None:
+    write(url, "old_{application}_")
+    acme = tenants.adopt("acme", **placed(url, "old_{application}_"))  # type: ignore[arg-type]
+    assert acme.get(Kennel).names() == ["Fido"]
+
+
+def test_purge_of_an_adopted_tenant_leaves_what_is_not_its_own(fleet: MakeFleet, url: str) -> None:
+    write(url)
+    engine = sa.create_engine(url)
+    place = "old_" if url.startswith("sqlite") else '"old_".'
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE TABLE {place}theirs (x integer)"))
+    tenants = fleet()
+    tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
+    # Also by an operator whose process has not all of the applications.
+    certificate = fleet(Kennel).purge("acme")
+    assert certificate.removed["tables"] == 4
+    left = catalog.tenants(url)
+    assert left == ({"old_theirs"} if url.startswith("sqlite") else {"old_", "old_.theirs"})
+    engine.dispose()
+
+
+def test_adopt_of_missing_tables_is_refused(tenants: Tenancy, url: str) -> None:
+    with Kennel(env=plain(url, "old_")):
+        pass
+    with pytest.raises(TenancyError, match=r"no table .*visits_tracking"):
+        tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
+    tenants.init()
+    assert tenants.list() == []
+
+
+def test_adopt_of_tables_of_another_shape_is_refused(tenants: Tenancy, url: str) -> None:
+    with Kennel(env={**plain(url, "old_"), "ORIGINATOR_ID_TYPE": "text"}):
+        pass
+    with pytest.raises(ProgrammingError, match="cannot be used for"):
+        tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
+
+
+def test_adopt_of_another_tenants_tables_is_refused(tenants: Tenancy, url: str) -> None:
+    globex = tenants.create("globex")
+    where = placed(url, str(globex.placement))
+    with pytest.raises(TenancyError, match="another tenant's") as caught:
+        tenants.adopt("acme", **where)  # type: ignore[arg-type]
+    assert "globex" not in str(caught.value)
+    write(url)
+    tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
+    with pytest.raises(TenancyError, match="another tenant's"):
+        tenants.adopt("other", **placed(url, "old_"))  # type: ignore[arg-type]
+    with pytest.raises(TenantExists, match="'acme' exists already"):
+        tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
+    assert set(tenants.slugs()) == {"globex", "acme"}
+
+
+@pytest.mark.parametrize("place", ["{tenant}_", "a{b}", "}"])
+def test_adopt_of_a_place_that_cannot_be_is_refused(tenants: Tenancy, url: str, place: str) -> None:
+    with pytest.raises(TenancyError, match="the only placeholder"):
+        tenants.adopt("acme", **placed(url, place))  # type: ignore[arg-type]
+
+
+def test_adopt_of_a_schema_where_there_are_none_is_refused(
+    sqlite_url: str, make_fleet: Callable[[str], MakeFleet]
+) -> None:
+    with Kennel(env=plain(sqlite_url, "")), Visits(env=plain(sqlite_url, "")):
+        pass
+    tenants = make_fleet(sqlite_url)()
+    with pytest.raises(TenancyError, match="no schemas"):
+        tenants.adopt("acme", schema="old")
+    assert tenants.adopt("acme").placement.schema is None
+
+
+def test_history_of_nobody(tenants: Tenancy) -> None:
+    tenants.init()
+    with pytest.raises(TenantNotFound):
+        tenants.history(str(uuid4()))

@@ -1,0 +1,128 @@
+"""Which tables an application has: told from its class, and compared with what it makes when it is constructed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.application import Application
+from eventsourcing.persistence import ApplicationRecorder
+from eventsourcing.system import ProcessApplication
+
+from eventsourcing_sqlalchemy.errors import SettingsError
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
+from tenancy.blueprints import Blueprint, blueprint_of
+from tenancy.tenant import Placement
+
+
+class Plain(Application[UUID]):
+    pass
+
+
+class Snapshots(Application[UUID]):
+    is_snapshotting_enabled = True
+
+
+class Intervals(Application[UUID]):
+    snapshotting_intervals: ClassVar[Any] = {object: 5}
+
+
+class Process(ProcessApplication[UUID]):
+    def policy(self, domain_event: Any, processing_event: Any) -> None:
+        """Do nothing."""
+
+
+class SnapshotsOfProcess(Process):
+    is_snapshotting_enabled = True
+
+
+class TextIds(Application[str]):
+    env: ClassVar[dict[str, str]] = {"ORIGINATOR_ID_TYPE": "text"}
+
+
+class Overridden(Application[UUID]):
+    def construct_recorder(self) -> ApplicationRecorder:
+        return super().construct_recorder()
+
+
+class Recorder(SQLAlchemyApplicationRecorder):
+    """A recorder of the user's."""
+
+
+class Dashed(Application[UUID]):
+    name = "acme-school"
+
+
+CASES: list[tuple[type[Application[Any]], dict[str, str], bool]] = [
+    (Plain, {}, False),
+    (Snapshots, {}, False),
+    (Intervals, {}, False),
+    (Process, {}, False),
+    (SnapshotsOfProcess, {}, False),
+    (TextIds, {}, False),
+    (Dashed, {}, False),
+    (Plain, {"IS_SNAPSHOTTING_ENABLED": "y"}, False),
+    (Plain, {"PLAIN_IS_SNAPSHOTTING_ENABLED": "true", "IS_SNAPSHOTTING_ENABLED": "no"}, False),
+    (Snapshots, {"IS_SNAPSHOTTING_ENABLED": "no"}, False),
+    (Plain, {"ORIGINATOR_ID_TYPE": "TEXT"}, False),
+    (TextIds, {"TEXTIDS_ORIGINATOR_ID_TYPE": "uuid"}, False),
+    (Dashed, {"ACME_SCHOOL_ORIGINATOR_ID_TYPE": "text"}, False),
+    (Overridden, {}, True),
+    (Plain, {"APPLICATION_RECORDER_TOPIC": f"{__name__}:Recorder"}, True),
+]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'made.db'}"
+
+
+@pytest.fixture
+def made(url: str) -> Iterator[sa.Inspector]:
+    engine = sa.create_engine(url)
+    yield sa.inspect(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("cls", "variables", "makes_more"), CASES)
+def test_blueprint_is_what_the_application_makes(
+    cls: type[Application[Any]], variables: dict[str, str], *, makes_more: bool, url: str, made: sa.Inspector
+) -> None:
+    persistence = {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": url}
+    cls(env={**persistence, "SQLALCHEMY_TABLE_PREFIX": "x_", **variables}).close()
+    blueprint = blueprint_of(cls, variables)
+    specs = blueprint.specs(Placement(None, "x_"), None)
+    assert sorted(spec.name.name for spec in specs) == sorted(made.get_table_names())
+    assert blueprint.makes_more == makes_more
+    for spec in specs:
+        if spec.kind != "tracking":
+            columns = {column["name"]: column["type"] for column in made.get_columns(spec.name.name)}
+            is_text = isinstance(columns["originator_id"], sa.Text)
+            assert is_text == (spec.originator_id_type == "text")
+
+
+def test_blueprint_is_kept_as_json() -> None:
+    blueprint = blueprint_of(SnapshotsOfProcess, {"ORIGINATOR_ID_TYPE": "text"})
+    assert Blueprint.from_json(blueprint.to_json()) == blueprint
+    assert blueprint.topic == f"{__name__}:SnapshotsOfProcess"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("ORIGINATOR_ID_TYPE", "integer"), ("IS_SNAPSHOTTING_ENABLED", "perhaps")]
+)
+def test_bad_value_is_named(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable} is '{value}'") as caught:
+        blueprint_of(Plain, {variable: value})
+    assert caught.value.variable == variable
+
+
+def test_place_of_each_application() -> None:
+    specs = blueprint_of(Process, {}).specs(Placement("acme_{application}", "{application}_x_"), "public")
+    assert [str(spec.name) for spec in specs] == [
+        '"acme_process"."process_x_process_tracking"',
+        '"acme_process"."process_x_process_events"',
+    ]

@@ -1,0 +1,116 @@
+"""Which verb leads from which status to which, and what a status refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from tenancy.errors import (
+    TenantArchived,
+    TenantDeleted,
+    TenantNotReady,
+    TenantPurged,
+    TenantSuspended,
+    TenantUnavailable,
+    TransitionRefused,
+)
+from tenancy.tenant import TRANSITIONS, Placement, Tenant, TenantStatus, Verb, check_status, next_status
+
+PROVISIONING, ACTIVE, SUSPENDED, ARCHIVED, DELETED, PURGING = TenantStatus
+
+SINCE = datetime(2026, 11, 23, 9, 12, tzinfo=UTC)
+TENANT = Tenant(
+    id=UUID(int=1),
+    slug="acme",
+    name="Canary Name",
+    status=ACTIVE,
+    reads=False,
+    placement=Placement("acme_k3f9", ""),
+    adopted=False,
+    created_at=SINCE,
+    changed_at=SINCE,
+    previous=(SUSPENDED,),
+    reason="invoice 4711",
+)
+
+NOTHING, REFUSED = "nothing", "refused"
+
+# What each verb does to a tenant in each status, which was suspended before it was archived or deleted.
+TABLE = {
+    Verb.ACTIVATE: [ACTIVE, NOTHING, REFUSED, REFUSED, REFUSED, REFUSED],
+    Verb.SUSPEND: [REFUSED, SUSPENDED, NOTHING, REFUSED, REFUSED, REFUSED],
+    Verb.RESUME: [REFUSED, NOTHING, ACTIVE, REFUSED, REFUSED, REFUSED],
+    Verb.ARCHIVE: [REFUSED, ARCHIVED, ARCHIVED, NOTHING, REFUSED, REFUSED],
+    Verb.RESTORE: [REFUSED, NOTHING, NOTHING, SUSPENDED, REFUSED, REFUSED],
+    Verb.DELETE: [REFUSED, DELETED, DELETED, DELETED, NOTHING, REFUSED],
+    Verb.UNDELETE: [REFUSED, NOTHING, NOTHING, NOTHING, SUSPENDED, REFUSED],
+    Verb.PURGE: [PURGING, PURGING, PURGING, PURGING, PURGING, NOTHING],
+}
+
+
+def test_table_is_complete() -> None:
+    assert TABLE.keys() == TRANSITIONS.keys() == set(Verb) - {Verb.CREATE, Verb.ADOPT, Verb.RENAME}
+
+
+@pytest.mark.parametrize(
+    ("verb", "status", "outcome"),
+    [
+        pytest.param(verb, status, outcome, id=f"{verb}-{status}")
+        for verb, outcomes in TABLE.items()
+        for status, outcome in zip(TenantStatus, outcomes, strict=True)
+    ],
+)
+def test_transition(verb: Verb, status: TenantStatus, outcome: str) -> None:
+    tenant = replace(TENANT, status=status)
+    if outcome == REFUSED:
+        with pytest.raises(TransitionRefused, match=f"'acme' is {status}: {verb} is for tenants that are") as caught:
+            next_status(tenant, verb)
+        assert caught.value.tenant == "acme"
+        assert "Canary" not in str(caught.value)
+    else:
+        assert next_status(tenant, verb) == (None if outcome == NOTHING else outcome)
+
+
+@pytest.mark.parametrize(
+    ("status", "reads", "may_read", "may_write", "error"),
+    [
+        (PROVISIONING, True, False, False, TenantNotReady),
+        (ACTIVE, False, True, True, None),
+        (SUSPENDED, False, False, False, TenantSuspended),
+        (SUSPENDED, True, True, False, TenantSuspended),
+        (ARCHIVED, True, False, False, TenantArchived),
+        (DELETED, True, False, False, TenantDeleted),
+        (PURGING, True, False, False, TenantPurged),
+    ],
+)
+def test_what_a_status_refuses(
+    status: TenantStatus, *, reads: bool, may_read: bool, may_write: bool, error: type[TenantUnavailable] | None
+) -> None:
+    tenant = replace(TENANT, status=status, reads=reads)
+    for writes, is_allowed in ((False, may_read), (True, may_write)):
+        if is_allowed:
+            check_status(tenant, writes=writes)
+            continue
+        assert error is not None
+        with pytest.raises(error, match=r"Tenant 'acme' is .* since 2026-11-23 09:12Z") as caught:
+            check_status(tenant, writes=writes)
+        assert "invoice 4711" in str(caught.value)
+        assert "Canary" not in str(caught.value)
+        assert "acme_k3f9" not in str(caught.value)
+
+
+def test_message_reads_as_a_person_would_write_it() -> None:
+    with pytest.raises(TenantSuspended) as caught:
+        check_status(replace(TENANT, status=SUSPENDED), writes=False)
+    assert str(caught.value) == (
+        "Tenant 'acme' is suspended since 2026-11-23 09:12Z (invoice 4711). Resume: tenancy resume acme"
+    )
+
+
+def test_repr_names_nobody() -> None:
+    tenant = replace(TENANT, metadata={"email": "canary@example.org"})
+    assert "anary" not in repr(tenant)
+    assert "4711" not in repr(tenant)
