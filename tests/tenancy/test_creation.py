@@ -99,20 +99,21 @@ def test_retry_of_a_request_returns_its_tenant(tenants: Tenancy) -> None:
     assert tenants.slugs() == ["acme"]
 
 
-@pytest.mark.parametrize("field", ["name", "request_id", "actor"])
-@pytest.mark.parametrize("text", ["a\0b", "a\ud800"])
-def test_text_that_no_database_keeps_is_named(tenants: Tenancy, field: str, text: str) -> None:
-    with pytest.raises(TenancyError, match=f"The {field.replace('_', ' ')} has a NUL"):
-        tenants.create("acme", **{field: text})  # type: ignore[arg-type]
-    tenants.create("acme")
-    with pytest.raises(TenancyError, match="The reason has a NUL"):
-        tenants.suspend("acme", reason=text)
-    with pytest.raises(TenancyError, match="The name has a NUL"):
-        tenants.rename("acme", name=text)
-    assert tenants["acme"].status == "active"
+def test_text_that_no_database_keeps_is_named(tenants: Tenancy) -> None:
+    tenants.create("globex")
+    for text in ("a\0b", "a\ud800"):
+        for field in ("name", "request_id", "actor"):
+            with pytest.raises(TenancyError, match=f"The {field.replace('_', ' ')} has a NUL"):
+                tenants.create("acme", **{field: text})  # type: ignore[arg-type]
+        with pytest.raises(TenancyError, match="The reason has a NUL"):
+            tenants.suspend("globex", reason=text)
+        with pytest.raises(TenancyError, match="The name has a NUL"):
+            tenants.rename("globex", name=text)
+    assert tenants.slugs() == ["globex"]
+    assert tenants["globex"].status == "active"
 
 
-@pytest.mark.parametrize("name", ["100% 'quoted' \"name\"; DROP TABLE x --", "{tenant} {application}", "%s %(x)s :y ?"])
+@pytest.mark.parametrize("name", ["100% 'quoted' \"name\"; DROP TABLE x -- {tenant} %(x)s :y ?"])
 def test_names_are_never_run(tenants: Tenancy, name: str) -> None:
     acme = tenants.create(name, name=name, metadata={name: name}, request_id=name, actor=name)
     acme.get(Kennel).register(name)

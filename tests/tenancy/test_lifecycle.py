@@ -77,12 +77,13 @@ def test_rename_to_a_slug_that_is_taken(tenants: Tenancy, kennel: Kennel) -> Non
 def test_two_who_exchange_their_slugs(tenants: Tenancy, repeat: Callable[[int], range]) -> None:
     tenants.create("acme")
     tenants.create("globex")
+
+    def rename(slug: str, new_slug: str) -> None:
+        with pytest.raises(TenantExists):
+            tenants.rename(slug, new_slug)
+
     for _ in repeat(3):
-        calls: list[Callable[[], Any]] = [
-            lambda: pytest.raises(TenantExists, tenants.rename, "acme", "globex"),
-            lambda: pytest.raises(TenantExists, tenants.rename, "globex", "acme"),
-        ]
-        run_together(calls * 4)
+        run_together([lambda: rename("acme", "globex"), lambda: rename("globex", "acme")] * 4)
     assert set(tenants.slugs()) == {"acme", "globex"}
 
 
