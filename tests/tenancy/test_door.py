@@ -168,7 +168,7 @@ def test_own_changes_are_seen_at_once(tenants: Tenancy, repeat: Callable[[int], 
 
     def change() -> None:
         try:
-            for _ in repeat(4):
+            for _ in repeat(2):
                 tenant = tenants.create("acme")
                 assert "acme" in tenants
                 tenants.suspend("acme")
