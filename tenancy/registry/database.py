@@ -48,6 +48,8 @@ FORMAT: Final = 1
 # How often making the tables is tried when other processes make them too.
 _ATTEMPTS: Final = 10
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
+# A table, and a schema.
+_OF_MISSING: Final = ("42P01", "3F000")
 
 
 class RegistryDatabase:
@@ -73,6 +75,8 @@ class RegistryDatabase:
             "" if settings.control_has_schemas else f"{settings.control_schema}_",
         )
         self._where = str(self._recorder.datastore.shared)
+        # Told by the error itself: another process may make the table before anybody could look again.
+        self._codes_of_missing = _OF_MISSING if self._recorder.datastore.dialect.is_server else (None,)
 
     def __str__(self) -> str:
         return f"the registry in {self._where}"
@@ -171,7 +175,7 @@ class RegistryDatabase:
             if isinstance(translated, InterfaceError):
                 msg = "The connections to the registry are closed: so is the Tenancy object that they were for."
                 raise TenancyError(msg, remedy="Construct another one.") from error
-            if isinstance(translated, ProgrammingError) and self._is_missing():
+            if isinstance(translated, ProgrammingError) and sqlstate(error) in self._codes_of_missing:
                 msg = f"There is no registry in {self._where}."
                 raise RegistryMissing(msg, remedy="Make it: tenancy init") from error
             if translated is error:
@@ -181,13 +185,3 @@ class RegistryDatabase:
     def _unavailable(self, error: OperationalError) -> RegistryUnavailable:
         msg = f"The registry does not answer: {error}."
         return RegistryUnavailable(msg, remedy="Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL.")
-
-    def _is_missing(self) -> bool:
-        """Return whether the database answers, and says that it has no registry."""
-        datastore = self._recorder.datastore
-        try:
-            with datastore.get_connection() as connection:
-                connection.execution_options(**datastore.dialect.session_options(commit=False))
-                return not sa.inspect(connection).has_table(self._rows.tenants.name, schema=self._rows.tenants.schema)
-        except (PersistenceError, SQLAlchemyError):
-            return False

@@ -15,7 +15,6 @@ import pytest
 from tenancy import Tenancy, Tenant
 from tenancy.directory import DELAY
 from tenancy.errors import (
-    RegistryMissing,
     RegistryUnavailable,
     TenantNotFound,
     TenantPurged,
@@ -316,15 +315,3 @@ def test_error_of_the_tenants_database_is_not_the_registrys(
     assert not isinstance(caught.value, RegistryUnavailable)
     assert tenants["globex"].status == "provisioning"
     assert tenants["acme"].status == "active"
-
-
-def test_registry_that_cannot_be_asked_is_not_missing(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RegistryMissing):
-        tenants["acme"]
-    acme = tenants.create("acme")
-    acme.get(Kennel).register("Fido")
-    registry: Any = tenants._registry  # noqa: SLF001 (whose table is missing)
-    monkeypatch.setattr(registry._rows.remarks, "name", "elsewhere")  # noqa: SLF001 (as above)
-    with pytest.raises(Exception, match="elsewhere") as caught:
-        tenants.history("acme")
-    assert not isinstance(caught.value, RegistryMissing)
