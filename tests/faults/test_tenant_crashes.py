@@ -18,8 +18,8 @@ from sqlalchemy.engine.default import DefaultDialect
 from eventsourcing_sqlalchemy.executors import CursorExecutor
 from tenancy import Tenancy
 from tenancy.errors import TenancyError, TenantExists, TenantNotFound
-from tests.tenancy import catalog
-from tests.tenancy.kennel import Kennel
+from tests.tenancy.core import catalog
+from tests.tenancy.core.kennel import Kennel
 
 _REPEAT = int(os.environ.get("TEST_REPEAT", "1"))
 

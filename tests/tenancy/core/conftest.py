@@ -10,7 +10,7 @@ import pytest
 from eventsourcing.application import Application
 
 from tenancy import Tenancy
-from tests.tenancy.kennel import Kennel, Visits
+from tests.tenancy.core.kennel import Kennel, Visits
 
 
 class MakeFleet(Protocol):

@@ -22,9 +22,9 @@ from tenancy.errors import (
 )
 from tests.deadlines import run_together, wait_until
 from tests.faults.relay import Relay
-from tests.tenancy import catalog
-from tests.tenancy.conftest import MakeFleet
-from tests.tenancy.kennel import Kennel
+from tests.tenancy.core import catalog
+from tests.tenancy.core.conftest import MakeFleet
+from tests.tenancy.core.kennel import Kennel
 
 # What a process that shares two cores with other tests may take more.
 SLACK = 4.0
@@ -35,7 +35,7 @@ class ServingProcess:
 
     def __init__(self, tenant: Tenant) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.tenancy.serving_process"],
+            [sys.executable, "-m", "tests.tenancy.core.serving_process"],
             env={**os.environ, **tenant.env()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -22,9 +22,9 @@ from tenancy.errors import (
     TransitionRefused,
 )
 from tests.deadlines import run_together
-from tests.tenancy import catalog
-from tests.tenancy.conftest import MakeFleet
-from tests.tenancy.kennel import Kennel
+from tests.tenancy.core import catalog
+from tests.tenancy.core.conftest import MakeFleet
+from tests.tenancy.core.kennel import Kennel
 
 pytestmark = pytest.mark.usefixtures("hasty")
 

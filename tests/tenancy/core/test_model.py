@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tenancy import Tenancy, TenantStatus
 from tenancy.errors import TenantExists, TenantNotFound, TenantUnavailable, TransitionRefused
-from tests.tenancy import catalog
-from tests.tenancy.conftest import MakeFleet
-from tests.tenancy.kennel import Kennel
+from tests.tenancy.core import catalog
+from tests.tenancy.core.conftest import MakeFleet
+from tests.tenancy.core.kennel import Kennel
 
 SLUGS = st.sampled_from(["acme", "globex", "initech"])
 
@@ -214,7 +214,7 @@ def test_lifecycle_is_as_the_model(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel)
     machine = type("Machine", (Lifecycle,), {"tenants": tenants, "url": url})
     run_state_machine_as_test(
-        machine,  # type: ignore[arg-type]
+        machine,
         settings=settings(
             max_examples=5 * _REPEAT,
             stateful_step_count=20,

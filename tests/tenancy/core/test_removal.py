@@ -11,9 +11,9 @@ from sqlalchemy.pool import NullPool
 
 from tenancy import Tenancy
 from tenancy.errors import TenancyError, TenantNotFound
-from tests.tenancy import catalog
-from tests.tenancy.conftest import MakeFleet
-from tests.tenancy.kennel import Kennel, Visits
+from tests.tenancy.core import catalog
+from tests.tenancy.core.conftest import MakeFleet
+from tests.tenancy.core.kennel import Kennel, Visits
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -170,7 +170,7 @@ def test_table_of_locks_is_spared(postgres_url: str, make_fleet: Callable[[str],
         nonlocal most
         cursor = connection.connection.cursor()
         cursor.execute("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()")
-        most = max(most, cursor.fetchone()[0])
+        most = max(most, cursor.fetchall()[0][0])
         cursor.close()
 
     sa.event.listen(tenants._places.datastore.engine, "commit", count)  # noqa: SLF001 (nobody else drops)

@@ -9,14 +9,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.tenancy.kennel import Dog, Kennel
+from tests.tenancy.core.kennel import Dog, Kennel
 
 
 def main() -> None:
     """Serve until the end of the input."""
     kennel = Kennel()
     recorder: Any = kennel.recorder
-    transaction = subscription = None
+    transaction: Any = None
+    subscription: Any = None
 
     def begin() -> None:
         nonlocal transaction

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from tenancy import Tenancy
-from tests.tenancy import catalog
-from tests.tenancy.conftest import MakeFleet
-from tests.tenancy.crowd_process import mingle
-from tests.tenancy.kennel import Kennel
+from tests.tenancy.core import catalog
+from tests.tenancy.core.conftest import MakeFleet
+from tests.tenancy.core.crowd_process import mingle
+from tests.tenancy.core.kennel import Kennel
 
 DEADLINE = 200.0
 
 
 def crowd(what: str, url: str, count: int) -> list[Any]:
     """Let processes do the same at once, and return what came of each."""
-    program = [sys.executable, "-m", "tests.tenancy.crowd_process", what, url]
+    program = [sys.executable, "-m", "tests.tenancy.core.crowd_process", what, url]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [subprocess.Popen(program, text=True, **pipes) for _ in range(count)]  # type: ignore[call-overload]
     try:

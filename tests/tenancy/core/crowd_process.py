@@ -14,9 +14,19 @@ from typing import Any
 
 from tenancy import Tenancy
 from tenancy.errors import TenancyError, TenantExists, TenantNotFound, TenantPurged, TransitionRefused
-from tests.tenancy.kennel import Kennel
+from tests.tenancy.core.kennel import Kennel
 
 SLUGS = ("acme", "globex", "initech", "umbrella")
+
+VERBS: list[Callable[[Tenancy, str, str], object]] = [
+    lambda tenants, slug, _: tenants.create(slug),
+    lambda tenants, slug, _: tenants.create(slug, exist_ok=True),
+    lambda tenants, slug, other: list(tenants.create_many([slug, other], exist_ok=True)),
+    lambda tenants, slug, other: tenants.rename(slug, other),
+    lambda tenants, slug, _: tenants.suspend(slug),
+    lambda tenants, slug, _: tenants.resume(slug),
+    lambda tenants, slug, _: tenants.purge(slug),
+]
 
 
 def create(tenants: Tenancy) -> str:
@@ -32,22 +42,13 @@ def mingle(tenants: Tenancy, threads: int = 8, rounds: int = 3) -> list[str]:
     names.
     """
 
-    def live(seed: int) -> list[str]:
+    def live(seed: float) -> list[str]:
         chance = random.Random(seed)  # noqa: S311 (nothing secret)
         errors = []
         for _ in range(rounds):
             slug, other = chance.sample(SLUGS, 2)
-            verbs: list[Callable[[], Any]] = [
-                lambda slug=slug: tenants.create(slug),
-                lambda slug=slug: tenants.create(slug, exist_ok=True),
-                lambda slug=slug, other=other: list(tenants.create_many([slug, other], exist_ok=True)),
-                lambda slug=slug, other=other: tenants.rename(slug, other),
-                lambda slug=slug: tenants.suspend(slug),
-                lambda slug=slug: tenants.resume(slug),
-                lambda slug=slug: tenants.purge(slug),
-            ]
             try:
-                chance.choice(verbs)()
+                chance.choice(VERBS)(tenants, slug, other)
             except (TenantExists, TenantNotFound, TenantPurged, TransitionRefused):
                 pass
             except Exception as error:  # noqa: BLE001 (what is reported)
@@ -55,10 +56,9 @@ def mingle(tenants: Tenancy, threads: int = 8, rounds: int = 3) -> list[str]:
         return errors
 
     with ThreadPoolExecutor(threads) as pool:
-        return [error for errors in pool.map(live, (chance.random() for _ in range(threads))) for error in errors]
+        seeds = [random.random() for _ in range(threads)]  # noqa: S311 (as above)
+        return [error for errors in pool.map(live, seeds) for error in errors]
 
-
-chance = random.Random()  # noqa: S311 (nothing secret)
 
 WHAT: dict[str, Callable[[Tenancy], Any]] = {
     "create": create,

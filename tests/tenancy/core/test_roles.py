@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -20,10 +22,10 @@ from tenancy.demo.server import Postgres
 from tenancy.errors import TenantSuspended
 from tests.administrator import Database
 from tests.deadlines import wait_until
-from tests.tenancy import catalog
-from tests.tenancy.kennel import SYSTEM, Kennel, Visits
+from tests.tenancy.core import catalog
+from tests.tenancy.core.kennel import SYSTEM, Kennel, Visits
 
-PAGE = (Path(__file__).parents[2] / "docs" / "roles.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "roles.md").read_text(encoding="utf-8")
 ONCE, AFTER_INIT, FOR_EARLIER = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 PASSWORD = "secret"  # noqa: S105 (of roles that live for a test)
 DENIED = "permission denied"
@@ -98,9 +100,9 @@ def test_each_role_does_what_it_may(roles: Roles, postgres_url: str) -> None:
     dog = kennel.register("Fido")
     kennel.take_snapshot(dog)
     assert reader.names() == ["Fido"]
-    assert reader.repository.get(dog).name == "Fido"  # type: ignore[attr-defined]
+    assert reader.repository.get(dog).name == "Fido"
     is_denied(lambda: reader.register("Rex"))
-    with SingleThreadedRunner(SYSTEM, env={**env, **app["acme"].env()}) as runner:
+    with SingleThreadedRunner[UUID](SYSTEM, env={**env, **app["acme"].env()}) as runner:
         runner.get(Kennel).register("Rex")
         assert runner.get(Visits).recorder.max_tracking_id("Kennel") == 2
     before = catalog.objects(postgres_url)
@@ -139,6 +141,7 @@ def test_tenants_that_were_there_before_the_roles(roles: Roles) -> None:
 
 
 def test_role_without_rights_is_told_what_to_grant(roles: Roles) -> None:
-    for call in (lambda tenants: tenants.init(), lambda tenants: tenants.create("acme")):
+    calls: list[Callable[[Tenancy], Any]] = [lambda tenants: tenants.init(), lambda tenants: tenants.create("acme")]
+    for call in calls:
         with pytest.raises(ProgrammingError, match=r"may not create schema 'tenancy'.*GRANT CREATE ON DATABASE"):
             call(roles.tenants("app"))

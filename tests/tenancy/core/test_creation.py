@@ -20,9 +20,9 @@ from tenancy.errors import (
     TenantNotFound,
 )
 from tests.deadlines import run_together
-from tests.tenancy import catalog
-from tests.tenancy.conftest import MakeFleet
-from tests.tenancy.kennel import Kennel, Notes, Visits
+from tests.tenancy.core import catalog
+from tests.tenancy.core.conftest import MakeFleet
+from tests.tenancy.core.kennel import Kennel, Notes, Visits
 
 pytestmark = pytest.mark.usefixtures("hasty")
 

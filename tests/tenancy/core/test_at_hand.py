@@ -17,8 +17,8 @@ from eventsourcing.application import Application
 from tenancy import Tenancy
 from tenancy.applications import Applications
 from tests.deadlines import run_together
-from tests.tenancy.conftest import MakeFleet
-from tests.tenancy.kennel import Kennel, Visits
+from tests.tenancy.core.conftest import MakeFleet
+from tests.tenancy.core.kennel import Kennel, Visits
 
 
 class Shop(Application[UUID]):
@@ -36,7 +36,8 @@ def no_collector() -> Iterator[None]:
 
 def test_one_for_all_who_come_at_once(repeat: Callable[[int], range]) -> None:
     for _ in repeat(20):
-        applications, made, tenant_id = Applications(10), [], uuid4()
+        applications, tenant_id = Applications(10), uuid4()
+        made: list[Shop] = []
 
         def construct(made: list[Shop] = made) -> Shop:
             made.append(Shop())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from eventsourcing.cipher import AESCipher
@@ -16,9 +17,9 @@ from eventsourcing.system import SingleThreadedRunner
 from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy import Tenancy
 from tenancy.errors import TenantPurged
-from tests.tenancy import catalog, hostile
-from tests.tenancy.conftest import MakeFleet
-from tests.tenancy.kennel import SYSTEM, Kennel, Visits
+from tests.tenancy.core import catalog, hostile
+from tests.tenancy.core.conftest import MakeFleet
+from tests.tenancy.core.kennel import SYSTEM, Kennel, Visits
 
 
 def elsewhere(tmp_path: Path) -> str:
@@ -63,7 +64,7 @@ def test_another_process(tenants: Tenancy, tmp_path: Path) -> None:
     """As `tenancy exec` starts it: its variables, and the process's own below."""
     acme = tenants.create("acme")
     program = (
-        "from tests.tenancy.kennel import Kennel; kennel = Kennel(); kennel.register('Rex'); print(kennel.names())"
+        "from tests.tenancy.core.kennel import Kennel; kennel = Kennel(); kennel.register('Rex'); print(kennel.names())"
     )
     own = {key: value for key, value in hostile.variables(elsewhere(tmp_path)).items() if key != "FACTORY_TOPIC"}
     prefixed = {f"KENNEL_{key}": value for key, value in own.items()}
@@ -76,7 +77,7 @@ def test_another_process(tenants: Tenancy, tmp_path: Path) -> None:
 def test_runners_of_the_library(tenants: Tenancy) -> None:
     acme = tenants.create("acme")
     tenants.create("globex")
-    with SingleThreadedRunner(SYSTEM, env=acme.env()) as runner:
+    with SingleThreadedRunner[UUID](SYSTEM, env=acme.env()) as runner:
         runner.get(Kennel).register("Fido")
         assert runner.get(Visits).recorder.max_tracking_id("Kennel") == 1
     with Visits(env=tenants.env("globex")) as visits:
