@@ -1,11 +1,12 @@
-"""One of many processes that do something to the same tenants at once, when they are told to.
+"""Many processes that do something to the same tenants at once.
 
-Usage: crowd_process.py WHAT URL. It says "ready", waits for a line, and prints what came of it as JSON.
+Usage: crowd_process.py WHAT URL COUNT. It forks, so that fifty take not much longer to begin than one.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tenancy import Tenancy
-from tenancy.errors import TenancyError, TenantExists, TenantNotFound, TenantPurged, TransitionRefused
+from tenancy.errors import TenantExists, TenantNotFound, TenantPurged, TransitionRefused
 from tests.tenancy.core.kennel import Kennel
 
 SLUGS = ("acme", "globex", "initech", "umbrella")
@@ -68,17 +69,34 @@ WHAT: dict[str, Callable[[Tenancy], Any]] = {
 }
 
 
-def main() -> None:
-    """Do what is asked when it is time."""
-    what, url = sys.argv[1:]
+def child(what: str, url: str, ready: int, start: int, answers: int) -> None:
+    """Be one of the processes: say that it is ready, wait for the start, and answer with a line."""
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": url, "SQLALCHEMY_LOCK_TIMEOUT": "60"}) as tenants:
-        print("ready", flush=True)  # noqa: T201 (to the test)
-        sys.stdin.readline()
+        os.write(ready, b".")
+        os.read(start, 1)  # until nobody can write to it any more
         try:
             answer = WHAT[what](tenants)
-        except TenancyError as error:
+        except Exception as error:  # noqa: BLE001 (the answer)
             answer = f"{type(error).__name__}: {error}"
-        print(json.dumps(answer))  # noqa: T201 (as above)
+        os.write(answers, json.dumps(answer).encode() + b"\n")
+
+
+def main() -> None:
+    """Fork before anything is connected, let all begin at once, and print their answers as a list."""
+    what, url, count = sys.argv[1:]
+    (ready, is_ready), (start, starter), (answers, answer) = os.pipe(), os.pipe(), os.pipe()
+    for _ in range(int(count)):
+        if os.fork() == 0:
+            os.close(starter)
+            os.close(answers)
+            child(what, url, is_ready, start, answer)
+            os._exit(0)
+    os.close(answer)
+    for _ in range(int(count)):
+        os.read(ready, 1)
+    os.close(starter)
+    with os.fdopen(answers) as lines:
+        print(json.dumps([json.loads(line) for line in lines]))  # noqa: T201 (to the test)
 
 
 if __name__ == "__main__":

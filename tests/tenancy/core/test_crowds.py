@@ -22,21 +22,12 @@ DEADLINE = 200.0
 
 def crowd(what: str, url: str, count: int) -> list[Any]:
     """Let processes do the same at once, and return what came of each."""
-    program = [sys.executable, "-m", "tests.tenancy.core.crowd_process", what, url]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = [subprocess.Popen(program, text=True, **pipes) for _ in range(count)]  # type: ignore[call-overload]
-    try:
-        for process in processes:
-            assert process.stdout.readline() == "ready\n", process.stderr.read()
-        for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        answers = [process.communicate(timeout=DEADLINE) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    return [json.loads(output) if output else errors for output, errors in answers]
+    program = [sys.executable, "-m", "tests.tenancy.core.crowd_process", what, url, str(count)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 0, done.stderr
+    answers: list[Any] = json.loads(done.stdout)
+    assert len(answers) == count, done.stderr
+    return answers
 
 
 @pytest.mark.parametrize(
