@@ -60,9 +60,9 @@ class CountingLock:
         self._lock = threading.Lock()
         self.comers = 0
 
-    def acquire(self, *, blocking: bool) -> bool:
+    def acquire(self, *, timeout: float) -> bool:
         self.comers += 1
-        return self._lock.acquire(blocking=blocking)
+        return self._lock.acquire(timeout=timeout)
 
     def release(self) -> None:
         self._lock.release()
@@ -82,6 +82,7 @@ def test_one_caller_waits_for_a_registry_that_does_not_answer(
         raise RegistryUnavailable("The registry does not answer.")
 
     monkeypatch.setattr(directory, "DELAY", DEADLINE_SECONDS)
+    monkeypatch.setattr(directory, "_SILENCE", DEADLINE_SECONDS)
     monkeypatch.setattr(known, "_asking", lock)
     monkeypatch.setattr(known, "_asked_at", known._asked_at - directory._WAIT_AGE)  # noqa: SLF001 (as above)
     monkeypatch.setattr(known.registry, "changed_since", ask)

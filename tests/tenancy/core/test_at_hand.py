@@ -168,7 +168,7 @@ def test_fork_while_others_construct(tenants: Tenancy) -> None:
 def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callable[[str], MakeFleet]) -> None:
     """With a bound of a hundred, by several threads; no thread and no connection is left of any."""
     count = 2000
-    tenants = make_fleet(sqlite_url)(Shop, TENANCY_MAX_APPLICATIONS=100)
+    tenants = make_fleet(sqlite_url)(Shop, TENANCY_MAX_APPLICATIONS=100, SQLALCHEMY_SQLITE_SYNCHRONOUS="NORMAL")
     made = list(tenants.create_many(f"t{number}" for number in range(count)))
     threads_before = threading.active_count()
     seen: list[Any] = []
