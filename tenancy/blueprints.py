@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -13,6 +13,7 @@ from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+from tenancy.errors import TenancyError
 from tenancy.isolation import prefix_of, schema_of
 from tenancy.tenant import Placement
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.settings import OriginatorIDType
 
-__all__ = ["Blueprint", "blueprint_of"]
+__all__ = ["Blueprint", "blueprint_of", "by_name"]
 
 _TOPICS: Final = (
     "AGGREGATE_RECORDER_TOPIC",
@@ -104,3 +105,14 @@ def _originator_id_type(env: Environment) -> OriginatorIDType:
 def _is_overridden(cls: type[Application[Any]], hook: str) -> bool:
     module: str = getattr(cls, hook).__module__
     return module.partition(".")[0] != "eventsourcing"
+
+
+def by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Application[Any]]]:
+    """Return applications by their names; raises TenancyError when two have the same, and so the same tables."""
+    by_name: dict[str, type[Application[Any]]] = {}
+    for cls in classes:
+        other = by_name.setdefault(cls.name, cls)
+        if other is not cls:
+            msg = f"Two applications have the name {cls.name!r}: {get_topic(other)} and {get_topic(cls)}."
+            raise TenancyError(msg, remedy="Give one of them another name: their tables would be the same.")
+    return by_name

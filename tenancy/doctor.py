@@ -314,7 +314,7 @@ def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:
             tenants.purge(tenant.slug, actor=actor)
     else:
         blueprints = tenants.blueprints()
-        tenants.places.make_more(tenant, blueprints)
+        tenants.places.make_more([tenant], blueprints)
         # Locked, so that nobody purges it meanwhile.
         with tenants.registry.locked(tenant.id) as (session, current):
             tenants.places.make([each.placement for each in _complete(current)], blueprints, session)

@@ -17,7 +17,7 @@ from eventsourcing.utils import get_topic
 
 from tenancy import context
 from tenancy.applications import Applications
-from tenancy.blueprints import Blueprint, blueprint_of
+from tenancy.blueprints import Blueprint, blueprint_of, by_name
 from tenancy.creation import Creation, Order
 from tenancy.directory import share
 from tenancy.errors import NotRegistered, TenancyError
@@ -60,7 +60,7 @@ class Tenancy:
         classes = list(applications)
         if system is not None:
             classes += [system.get_app_cls(name) for name in system.nodes]
-        self.applications: Mapping[str, type[Application[Any]]] = _by_name(classes)
+        self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The classes, by the names of the applications."""
         self._known: Sequence[Blueprint] | None = None
         self.places = Places(self.settings)
@@ -345,13 +345,3 @@ class Tenancy:
         return [
             tenant for tenant in self.list(TenantStatus.DELETED) if tenant.due_at is not None and tenant.due_at <= now
         ]
-
-
-def _by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Application[Any]]]:
-    by_name: dict[str, type[Application[Any]]] = {}
-    for cls in classes:
-        other = by_name.setdefault(cls.name, cls)
-        if other is not cls:
-            msg = f"Two applications have the name {cls.name!r}: {get_topic(other)} and {get_topic(cls)}."
-            raise TenancyError(msg, remedy="Give one of them another name: their tables would be the same.")
-    return by_name

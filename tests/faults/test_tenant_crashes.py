@@ -98,7 +98,7 @@ def consistent(tenants: Tenancy, url: str) -> None:
         assert history[-1].status == tenant.status
         assert [change.version for change in history] == list(range(1, len(history) + 1))
         if tenant.status in ("active", "suspended", "archived", "deleted"):
-            assert not list(tenants._places.faults([tenant], tenants.blueprints()))  # noqa: SLF001 (as the doctor)
+            assert not list(tenants.places.faults([tenant], tenants.blueprints()))
 
 
 def repair(tenants: Tenancy) -> None:
@@ -169,7 +169,7 @@ def test_death_at_every_step_of_init(url: str) -> None:
         with tenancy(url) as tenants:
             tenants.create("acme").get(Kennel).register("Fido")
             tenants.purge("acme")
-            assert tenants._registry.facts().keys() >= {"format", "hash_key"}  # noqa: SLF001 (what init records)
+            assert tenants.registry.facts().keys() >= {"format", "hash_key"}
         engine = sa.create_engine(url)
         with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
@@ -252,7 +252,7 @@ def test_error_instead_of_death(url: str) -> None:
                 if steps == _at:
                     raise sa.exc.OperationalError("", {}, Exception("no"))
 
-            engines = [tenants._registry.datastore.engine, tenants._places.datastore.engine]  # noqa: SLF001 (all)
+            engines = [tenants.registry.datastore.engine, tenants.places.datastore.engine]
             for engine in engines:
                 sa.event.listen(engine, "before_cursor_execute", refuse)
             with suppress(TenancyError, PersistenceError):  # and not what SQLAlchemy raises

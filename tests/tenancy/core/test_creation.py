@@ -171,7 +171,7 @@ def test_registry_is_made_by_the_first_tenant(tenants: Tenancy) -> None:
     with pytest.raises(RegistryMissing, match="tenancy init"):
         tenants.list()
     tenants.create("acme")
-    assert [each["application"] for each in tenants._registry.facts()["applications"]] == ["Kennel", "Visits"]  # noqa: SLF001 (nobody else may ask)
+    assert [each["application"] for each in tenants.registry.facts()["applications"]] == ["Kennel", "Visits"]
 
 
 def test_registry_is_made_without_code(url: str) -> None:
@@ -189,7 +189,7 @@ def test_registry_is_made_without_code(url: str) -> None:
 def test_init_at_once(fleet: MakeFleet) -> None:
     fleets = [fleet() for _ in range(8)]
     run_together([each.init for each in fleets])
-    assert len({each._registry.facts()["hash_key"] for each in fleets}) == 1  # noqa: SLF001 (as above)
+    assert len({each.registry.facts()["hash_key"] for each in fleets}) == 1
 
 
 def test_registry_may_be_called_anything(fleet: MakeFleet, url: str) -> None:

@@ -194,7 +194,7 @@ def test_door_asks_the_registry_now_and_then(tenants: Tenancy, acme: Tenant) -> 
     """Not at every call: a thousand calls are a handful of questions."""
     kennel = acme.get(Kennel)
     kennel.register("Fido")
-    registry: Any = tenants._registry  # noqa: SLF001 (who is asked)
+    registry: Any = tenants.registry
     asked, ask = 0, registry.changed_since
 
     def count(position: int) -> Any:

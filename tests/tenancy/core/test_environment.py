@@ -135,7 +135,7 @@ def test_registry_looks_at_no_variable_of_applications(
     found = make_fleet(url)()
     assert [change.verb for change in found.history("acme")] == ["create", "activate"]
     assert not any("hostile" in name for name in catalog.objects(url))
-    assert b"activate" in found._registry._recorder.select_notifications(None, 10)[1].state  # noqa: SLF001
+    assert b"activate" in found.registry._recorder.select_notifications(None, 10)[1].state  # noqa: SLF001
 
 
 @pytest.mark.usefixtures("hasty")

@@ -168,7 +168,7 @@ def test_history_names_nobody(tenants: Tenancy, url: str) -> None:
     tenants.suspend("canary-slug", reason="canary-reason", actor="id-7")
     tenants.rename("canary-slug", "canary-slug-2", name="canary-name-2")
     assert tenants.history("canary-slug-2")[2].remark == "canary-reason"
-    recorder: Any = tenants._registry._recorder  # noqa: SLF001 (nobody else may see it)
+    recorder: Any = tenants.registry._recorder  # noqa: SLF001 (nobody else may see it)
     events: list[Notification] = recorder.select_notifications(start=None, limit=100)
     assert b"id-7" in b"".join(event.state for event in events)
     assert b"canary" not in b"".join(event.state for event in events)
@@ -188,7 +188,7 @@ def test_history_names_nobody(tenants: Tenancy, url: str) -> None:
 
 
 def test_tombstone_is_found_by_who_has_the_key(tenants: Tenancy) -> None:
-    registry = tenants._registry  # noqa: SLF001 (nobody else may see it)
+    registry = tenants.registry
     acme = tenants.create("acme")
     certificate = tenants.purge("acme")
     ((tenant_id, purged_at),) = registry.tombstone("acme")

@@ -173,6 +173,6 @@ def test_table_of_locks_is_spared(postgres_url: str, make_fleet: Callable[[str],
         most = max(most, cursor.fetchall()[0][0])
         cursor.close()
 
-    sa.event.listen(tenants._places.datastore.engine, "commit", count)  # noqa: SLF001 (nobody else drops)
+    sa.event.listen(tenants.places.datastore.engine, "commit", count)
     assert tenants.purge("acme").removed["tables"] == 54
     assert 20 < most < 250
