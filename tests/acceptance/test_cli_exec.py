@@ -165,8 +165,8 @@ def test_a_name_is_in_no_event_and_gone_after_a_purge(tenancy: Command, caplog: 
 def events_of(url: str) -> str:
     """Return the query of all events of the registry, as text."""
     if url.startswith("sqlite"):
-        return "SELECT topic, CAST(state AS TEXT) FROM tenancy_registry_events"
-    return "SELECT topic, convert_from(state, 'UTF8') FROM tenancy.registry_events"
+        return "SELECT topic, CAST(state AS TEXT) FROM tenancy_tenancy_registry_events"
+    return "SELECT topic, convert_from(state, 'UTF8') FROM tenancy.tenancy_registry_events"
 
 
 def rows_of(url: str) -> str:

@@ -190,6 +190,23 @@ def test_own_changes_are_seen_at_once(tenants: Tenancy, repeat: Callable[[int], 
         run_together([change, ask, ask], seconds=60)
 
 
+def test_answer_from_before_an_own_change_is_not_kept(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody is told that nobody has the slug, and before he remembers it, the tenant is made."""
+    tenants.init()
+    registry = tenants.registry
+    find = registry.find
+
+    def find_and_dawdle(slug: str) -> Tenant | None:
+        answer = find(slug)
+        monkeypatch.setattr(registry, "find", find)
+        tenants.create(slug)
+        return answer
+
+    monkeypatch.setattr(registry, "find", find_and_dawdle)
+    assert "acme" not in tenants
+    assert "acme" in tenants
+
+
 def test_door_asks_the_registry_now_and_then(tenants: Tenancy, acme: Tenant) -> None:
     """Not at every call: a thousand calls are a handful of questions."""
     kennel = acme.get(Kennel)
