@@ -109,7 +109,7 @@ class Places:
         if not specs:
             return
         if not self.is_file_of_registry:
-            provisioning.make(self.datastore, specs)
+            provisioning.make_many(self.datastore, specs)
             return
         dialect = self.datastore.engine.dialect
         executor = ConnectionExecutor(session.connection())
