@@ -316,6 +316,29 @@ class Dialect(ABC):
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
         """Return what turns a column into an originator id."""
 
+    # -- how far tables are --
+
+    epoch_seconds: ClassVar[str]
+    """The expression for the database's clock, now and not as of the transaction's begin: seconds since 1970, a float.
+    """
+
+    @abstractmethod
+    def find_counters(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, Any]:
+        """Return what counts the ids of those tables that have such a thing: what :func:`read_counters` takes."""
+
+    @abstractmethod
+    def read_counters(self, executor: Executor, counters: Sequence[Any]) -> dict[Any, int]:
+        """Return the last id that each counter has given out, 0 for none yet, without counters that are gone."""
+
+    def read_horizon(self, executor: Executor) -> tuple[int, int] | None:
+        """Return numbers of transactions: of the first that has not ended, and one larger than those of all that have
+        written; None where a counter is never ahead of what can be read.
+
+        What a counter was ahead for has ended, one way or another, when the first number of a later call is no less
+        than the second number of this one.
+        """
+        return None
+
     # -- wake-ups --
 
     notify_statement: ClassVar[str] = ""
