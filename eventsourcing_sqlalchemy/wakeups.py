@@ -148,7 +148,7 @@ class Wakeups:
         return waiter
 
     def hear(self, heard: Callable[[Iterable[int] | None], None]) -> Hearing:
-        """Call ``heard`` with the keys of all tables that events are committed to, from now on; see :class:`Hearing`."""
+        """Call ``heard`` with the keys of tables that events are committed to, from now on; see :class:`Hearing`."""
         hearing = Hearing(self, heard)
         with self._lock:
             self._hearings = (*self._hearings, hearing)

@@ -8,17 +8,41 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from eventsourcing.application import Application
+from eventsourcing.utils import get_topic
 
-__all__ = ["Applications"]
+from tenancy.errors import TenancyError
 
-_TApplication = TypeVar("_TApplication", bound=Application[Any])
-_Key = tuple[type[Application[Any]], UUID]
+if TYPE_CHECKING:
+    from eventsourcing.application import Application
+
+__all__ = ["Applications", "by_name"]
+
+
+class Closable(Protocol):
+    """An application, or a projection with its view."""
+
+    def close(self) -> None:
+        """Give back what it uses."""
+
+
+_T = TypeVar("_T", bound=Closable)
+_Key = tuple[type[Any], UUID]
+
+
+def by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Application[Any]]]:
+    """Return the classes by the names of the applications; raises TenancyError when two have the same."""
+    named: dict[str, type[Application[Any]]] = {}
+    for cls in classes:
+        other = named.setdefault(cls.name, cls)
+        if other is not cls:
+            msg = f"Two applications have the name {cls.name!r}: {get_topic(other)} and {get_topic(cls)}."
+            raise TenancyError(msg, remedy="Give one of them another name: their tables would be the same.")
+    return named
 
 
 class Applications:
@@ -28,18 +52,18 @@ class Applications:
         self._limit = limit
         # Guards what follows, for operations in memory only.
         self._lock = threading.Lock()
-        self._kept: OrderedDict[_Key, Application[Any]] = OrderedDict()
+        self._kept: OrderedDict[_Key, Closable] = OrderedDict()
         # Also those that were put out while somebody uses them: two objects for one tenant would have two caches of
         # aggregates.
-        self._alive: WeakValueDictionary[_Key, Application[Any]] = WeakValueDictionary()
+        self._alive: WeakValueDictionary[_Key, Closable] = WeakValueDictionary()
         self._making: dict[_Key, threading.RLock] = {}
         self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, cls: type[_TApplication], tenant_id: UUID, construct: Callable[[], _TApplication]) -> _TApplication:
-        """Return the application of a tenant, which ``construct`` makes when there is none."""
+    def get(self, cls: type[Any], tenant_id: UUID, construct: Callable[[], _T]) -> _T:
+        """Return what a tenant has of a class, which ``construct`` makes when there is none."""
         key = (cls, tenant_id)
         found = self._find(key)
         if found is None:
@@ -53,9 +77,9 @@ class Applications:
                     self._keep(key, found)
             with self._lock:
                 self._making.pop(key, None)
-        return cast("_TApplication", found)
+        return cast("_T", found)
 
-    def _find(self, key: _Key) -> Application[Any] | None:
+    def _find(self, key: _Key) -> Closable | None:
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
@@ -66,7 +90,7 @@ class Applications:
             self._keep(key, found)
         return found
 
-    def _keep(self, key: _Key, application: Application[Any]) -> None:
+    def _keep(self, key: _Key, application: Closable) -> None:
         put_out = None
         with self._lock:
             self._alive[key] = application

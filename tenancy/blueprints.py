@@ -1,15 +1,19 @@
-"""Which tables an application has, as far as its class and the environment tell before it is constructed."""
+"""Which tables an application or a projection has, as far as its class and the environment tell before it is
+constructed, and whom it follows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from eventsourcing.projection import EventSourcedProjection
-from eventsourcing.utils import Environment, get_topic, strtobool
+from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
+from eventsourcing.projection import EventSourcedProjection, Projection
+from eventsourcing.utils import Environment, get_topic, resolve_topic, strtobool
 
 from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 from tenancy.isolation import prefix_of, schema_of
 from tenancy.tenant import Placement
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.settings import OriginatorIDType
 
-__all__ = ["Blueprint", "blueprint_of"]
+__all__ = ["Blueprint", "blueprint_of", "blueprint_of_projection"]
 
 _TOPICS: Final = (
     "AGGREGATE_RECORDER_TOPIC",
@@ -42,6 +46,10 @@ class Blueprint:
     originator_id_type: OriginatorIDType
     makes_more: bool
     """Whether it has recorders or constructors of its own, which may make more tables when it is constructed."""
+    follows: tuple[str, ...] = ()
+    """The names of the applications whose events it processes."""
+    view: str = ""
+    """Where the class of its view is, if it is a projection and not an application."""
 
     def specs(self, placement: Placement, default_schema: str | None) -> list[TableSpec]:
         """Return the tables of a tenant; ``default_schema`` is that of tables without one."""
@@ -57,15 +65,43 @@ class Blueprint:
             "tables": list(self.tables),
             "originator_id_type": self.originator_id_type,
             "makes_more": self.makes_more,
+            "follows": list(self.follows),
+            "view": self.view,
         }
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Blueprint:
         """Return what :func:`to_json` was made of."""
-        return cls(**{**kept, "tables": tuple(kept["tables"])})
+        return cls(**{**kept, "tables": tuple(kept["tables"]), "follows": tuple(kept.get("follows", ()))})
+
+    def construct(self, environment: Mapping[str, str]) -> None:
+        """Construct what it is of once, for the tables that this makes."""
+        if self.view:
+            factory: InfrastructureFactory[Any] = InfrastructureFactory.construct(
+                Environment(self.application, {**environment})
+            )
+            factory.tracking_recorder(resolve_topic(self.view))
+            factory.close()
+        else:
+            resolve_topic(self.topic)(env=environment).close()
 
 
-def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str]) -> Blueprint:
+def blueprint_of_projection(
+    cls: type[Projection[Any]], view: type[TrackingRecorder], follows: str, environment: Mapping[str, str]
+) -> Blueprint:
+    """Return the blueprint of a projection, whose view would read ``environment``."""
+    return Blueprint(
+        application=cls.name,
+        topic=get_topic(cls),
+        tables=("tracking",),
+        originator_id_type=_id_type(Environment(cls.name, {**environment})),
+        makes_more=view is not SQLAlchemyTrackingRecorder,
+        follows=(follows,),
+        view=get_topic(view),
+    )
+
+
+def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str], follows: Sequence[str] = ()) -> Blueprint:
     """Return the blueprint of an application, which would read ``environment``."""
     env = Environment(cls.name, {**cls.env, **environment})
     takes_snapshots = (
@@ -75,14 +111,18 @@ def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str]) ->
     )
     tables: list[TableKind] = ["tracking"] if issubclass(cls, EventSourcedProjection) else []
     tables += ["events", "snapshots"] if takes_snapshots else ["events"]
-    id_type = env.get("ORIGINATOR_ID_TYPE", "uuid").strip().lower() or "uuid"
     return Blueprint(
         application=cls.name,
         topic=get_topic(cls),
         tables=tuple(tables),
-        originator_id_type=cast("OriginatorIDType", id_type),
+        originator_id_type=_id_type(env),
         makes_more=any(_is_overridden(cls, hook) for hook in _HOOKS) or any(env.get(topic) for topic in _TOPICS),
+        follows=tuple(follows),
     )
+
+
+def _id_type(env: Environment) -> OriginatorIDType:
+    return cast("OriginatorIDType", env.get("ORIGINATOR_ID_TYPE", "uuid").strip().lower() or "uuid")
 
 
 def _is_overridden(cls: type[Application[Any]], hook: str) -> bool:

@@ -13,13 +13,13 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from tenancy.errors import RegistryUnavailable, TenantPurged
 from tenancy.registry import Registry
-from tenancy.tenant import Tenant, check_status
+from tenancy.tenant import Tenant, TenantStatus, check_status
 
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
@@ -50,6 +50,7 @@ class Directory:
         self._lock = threading.Lock()
         # Held by the one who asks the registry, for as long as it takes to answer.
         self._asking = threading.Lock()
+        self._watchers: tuple[Callable[[set[UUID]], None], ...] = ()
         # None stands for a tenant that is gone for ever.
         self._by_id: OrderedDict[UUID, Tenant | None] = OrderedDict()
         self._by_slug: OrderedDict[str, UUID] = OrderedDict()
@@ -182,6 +183,32 @@ class Directory:
                 self._by_id.pop(tenant_id, None)
             if changed:
                 self._nobodies.clear()
+        if changed:
+            for watcher in self._watchers:
+                watcher(changed)
+
+    def watch(self, changed: Callable[[set[UUID]], None]) -> Callable[[], None]:
+        """Call ``changed`` with the ids of tenants that something has happened to, whenever that becomes known; return
+        what ends it. Somebody has to call :func:`refresh`.
+        """
+        with self._lock:
+            self._watchers = (*self._watchers, changed)
+        return lambda: self._unwatch(changed)
+
+    def _unwatch(self, changed: Callable[[set[UUID]], None]) -> None:
+        with self._lock:
+            self._watchers = tuple(each for each in self._watchers if each is not changed)
+
+    def read(self, ids: Sequence[UUID] | None = None) -> dict[UUID, Tenant]:
+        """Ask the registry for some tenants, or for all active ones, without a query for each, and know them then."""
+        position = self._position
+        if ids is None:
+            found = {tenant.id: tenant for tenant in self.registry.list(TenantStatus.ACTIVE)}
+        else:
+            found = self.registry.get_many(ids)
+        for tenant in found.values():
+            self._remember(position, tenant.id, tenant)
+        return found
 
     # -- sharing --
 

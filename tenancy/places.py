@@ -125,7 +125,7 @@ class Places:
                 environment[key] = "yes"
         for blueprint in blueprints:
             if blueprint.makes_more:
-                resolve_topic(blueprint.topic)(env=environment).close()
+                blueprint.construct(environment)
 
     def specs(self, placement: Placement, blueprints: Iterable[Blueprint]) -> list[TableSpec]:
         """Return the tables that a tenant is to have."""

@@ -16,7 +16,7 @@ from uuid import UUID
 from eventsourcing.utils import get_topic
 
 from tenancy import context
-from tenancy.applications import Applications
+from tenancy.applications import Applications, by_name
 from tenancy.blueprints import Blueprint, blueprint_of
 from tenancy.creation import Creation, Order
 from tenancy.directory import share
@@ -24,15 +24,19 @@ from tenancy.errors import NotRegistered, TenancyError
 from tenancy.isolation import variables
 from tenancy.lifecycle import Lifecycle, known_slug, not_found
 from tenancy.places import Places
+from tenancy.projections import Projected, Projections, TenantProjection
 from tenancy.removal import Certificate, Removal
 from tenancy.settings import TenancySettings
 from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
+    from eventsourcing.persistence import TrackingRecorder
+    from eventsourcing.projection import Projection
     from eventsourcing.system import System
 
     from tenancy.registry.registry import Change
+    from tenancy.runner import Followers, Runner
 
 __all__ = ["Tenancy"]
 
@@ -60,8 +64,9 @@ class Tenancy:
         classes = list(applications)
         if system is not None:
             classes += [system.get_app_cls(name) for name in system.nodes]
-        self.applications: Mapping[str, type[Application[Any]]] = _by_name(classes)
+        self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The classes, by the names of the applications."""
+        self.projections = Projections()
         self._known: Sequence[Blueprint] | None = None
         self.places = Places(self.settings)
         """What the tenants have in the database."""
@@ -99,7 +104,11 @@ class Tenancy:
         if self._known is None:
             if self.applications:
                 environment = self.settings.environment
-                self._known = [blueprint_of(cls, environment) for cls in self.applications.values()]
+                follows = {} if self.system is None else self.system.follows
+                known = [
+                    blueprint_of(cls, environment, follows.get(cls.name, ())) for cls in self.applications.values()
+                ]
+                self._known = [*known, *self.projections.blueprints(environment)]
             else:
                 kept = self.registry.facts().get("applications", [])
                 self._known = [Blueprint.from_json(each) for each in kept]
@@ -185,6 +194,33 @@ class Tenancy:
             msg = "The applications of the tenants are not known, so their tables cannot be made."
             raise TenancyError(msg, remedy="Give them once: Tenancy(applications=[...]), or --app on the command line.")
 
+    def project(
+        self, application: type[Application[Any]], projection: type[Projection[Any]], view: type[TrackingRecorder]
+    ) -> None:
+        """Register a projection, before anything else is called: new tenants get the tables of its view, and runners
+        keep it. Raises NotRegistered for an application that the tenants do not have.
+        """
+        self.projections.register(Projected(application, projection, view), self.applications)
+        self._known = None
+
+    # -- following --
+
+    def runner(self, workers: int = 4, **options: Any) -> Runner:
+        """Return what lets the followers and projections of all tenants process events; use it in a ``with`` statement.
+
+        Processes that do so share the tenants. For the ``options`` see :class:`Runner`.
+        """
+        from tenancy.runner import Runner  # noqa: PLC0415 (most processes have none)
+
+        return Runner(self, self._directory, self._places, self._at_hand, workers=workers, **options)
+
+    @property
+    def followers(self) -> Followers:
+        """What can be asked of followers, and told to them, wherever they run."""
+        from tenancy.runner import Followers  # noqa: PLC0415 (as above)
+
+        return Followers(self._registry, self._places, self.blueprints())
+
     # -- finding --
 
     def __getitem__(self, slug: str) -> Tenant:
@@ -257,6 +293,15 @@ class Tenancy:
         self._directory.admit(tenant.id, writes=False)
         found = tenant
         return self._at_hand.get(cls, tenant.id, lambda: cls(env=self.env(found)))
+
+    def projection(self, cls: type[Projection[Any]], tenant: Tenant | str | None = None) -> TenantProjection:
+        """Return a tenant's projection, or that of the current one, with its ``view``; raises as :func:`application`
+        does.
+        """
+        projected = self.projections.find(cls)
+        found = self.current if tenant is None else self[tenant] if isinstance(tenant, str) else tenant
+        self._directory.admit(found.id, writes=False)
+        return self._at_hand.get(cls, found.id, lambda: TenantProjection(projected, self.env(found)))
 
     def env(self, tenant: Tenant | str) -> dict[str, str]:
         """Return the variables that put the applications of a process into a tenant's tables, also those that the
@@ -338,13 +383,3 @@ class Tenancy:
         return [
             tenant for tenant in self.list(TenantStatus.DELETED) if tenant.due_at is not None and tenant.due_at <= now
         ]
-
-
-def _by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Application[Any]]]:
-    by_name: dict[str, type[Application[Any]]] = {}
-    for cls in classes:
-        other = by_name.setdefault(cls.name, cls)
-        if other is not cls:
-            msg = f"Two applications have the name {cls.name!r}: {get_topic(other)} and {get_topic(cls)}."
-            raise TenancyError(msg, remedy="Give one of them another name: their tables would be the same.")
-    return by_name

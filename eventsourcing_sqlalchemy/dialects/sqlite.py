@@ -307,12 +307,11 @@ class SQLiteDialect(Dialect):
         # Tables without AUTOINCREMENT have none, and without any such table there is no table of counters.
         if not executor.fetch("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'"):
             return {}
-        found = dict(
-            executor.fetch(
-                "SELECT m.name, coalesce(s.seq, 0) FROM sqlite_master m LEFT JOIN sqlite_sequence s ON s.name = m.name "
-                "WHERE m.type = 'table' AND m.sql LIKE '%AUTOINCREMENT%'"
-            )
+        rows = executor.fetch(
+            "SELECT m.name, coalesce(s.seq, 0) FROM sqlite_master m LEFT JOIN sqlite_sequence s ON s.name = m.name "
+            "WHERE m.type = 'table' AND m.sql LIKE '%AUTOINCREMENT%'"
         )
+        found: dict[str, int] = {row[0]: row[1] for row in rows}
         return {counter: found[counter] for counter in counters if counter in found}
 
 

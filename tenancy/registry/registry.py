@@ -86,6 +86,11 @@ class Registry:
         return f"the registry in {self._recorder.datastore.shared}"
 
     @property
+    def rows(self) -> Rows:
+        """The tables, for queries in :func:`reading` and :func:`writing`."""
+        return self._rows
+
+    @property
     def datastore(self) -> SQLAlchemyDatastore:
         """The connections of the registry."""
         return self._recorder.datastore
@@ -174,6 +179,15 @@ class Registry:
             row = session.execute(sa.select(self._rows.tenants).where(condition)).first()
             return None if row is None else to_tenant(row)
 
+    def get_many(self, ids: Sequence[UUID]) -> dict[UUID, Tenant]:
+        """Return those tenants that exist, by id."""
+        found: dict[UUID, Tenant] = {}
+        with self.reading() as session:
+            for start in range(0, len(ids), _PAGE):
+                some = self._rows.tenants.c.id.in_(ids[start : start + _PAGE])
+                found |= {row.id: to_tenant(row) for row in session.execute(sa.select(self._rows.tenants).where(some))}
+        return found
+
     def list(self, status: TenantStatus | None = None) -> Sequence[Tenant]:
         """Return all tenants, or those with a status, in the order of their slugs."""
         tenants = self._rows.tenants
@@ -232,6 +246,12 @@ class Registry:
                 return position, changed
 
     # -- writing --
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Yield a session in a transaction that commits at the end of the block."""
+        with self._reaching(), self._recorder.transaction() as session:
+            yield session
 
     def add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
         """Register tenants, all or none, with the status ``provisioning``; raises IntegrityError when a slug, a place
@@ -309,6 +329,7 @@ class Registry:
         }
         session.execute(sa.insert(self._rows.tombstones).values(values))
         session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
+        session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
         session.execute(sa.delete(self._rows.tenants).where(self._rows.tenants.c.id == tenant.id))
         history: History = self._application.repository.get(tenant.id)
         history.end(actor)
@@ -318,13 +339,14 @@ class Registry:
     def residue(self, tenant_id: UUID) -> int:
         """Return how many rows there still are that could name a tenant."""
         with self.reading() as session:
-            tenants, remarks = self._rows.tenants, self._rows.remarks
+            tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
                 for table, condition in (
                     (tenants, tenants.c.id == tenant_id),
                     (remarks, remarks.c.tenant_id == tenant_id),
+                    (failures, failures.c.tenant_id == tenant_id),
                 )
             )
 
