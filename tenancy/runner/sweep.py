@@ -1,4 +1,4 @@
-"""Find work that no wake-up told of, with one look at what counts the ids of all leaders, not a query for each tenant."""
+"""Find work that no wake-up told of: one look at what counts the ids of all leaders, not a query for each tenant."""
 
 from __future__ import annotations
 

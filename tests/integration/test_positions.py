@@ -67,15 +67,15 @@ def test_counter_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applica
     events = table(recorder, "events")
     ids = LastIDs(recorder.datastore)
     can_be_ahead = recorder.datastore.dialect.is_server
-    with pytest.raises(ZeroDivisionError), recorder.transaction() as session:
+    with recorder.transaction() as session:
         recorder.insert_events(stored_events(2), session=session)
         if can_be_ahead:
-            assert ids.read([events]) == {events: 2}  # type: ignore[list-item]
+            assert ids.read([events]) == {events: 2}
             during, later = ids.horizon(), ids.horizon()
             assert during is not None
             assert later is not None
             assert later[0] < during[1]  # so nothing may be concluded yet
-        raise ZeroDivisionError
+        session.rollback()
     assert ids.read([events]) == {events: 2 if can_be_ahead else 0}  # type: ignore[list-item]
     assert recorder.max_notification_id() is None
     after = ids.horizon()

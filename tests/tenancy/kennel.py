@@ -19,12 +19,22 @@ from tests.contract.counters_view import CountersView
 class Dog(Aggregate):
     """A dog that learns."""
 
-    @event("Registered")
+    class Registered(Aggregate.Created):
+        """It came to school."""
+
+        name: str
+
+    class TrickAdded(Aggregate.Event):
+        """It has learned something."""
+
+        trick: str
+
+    @event(Registered)
     def __init__(self, name: str) -> None:
         self.name = name
         self.tricks: list[str] = []
 
-    @event("TrickAdded")
+    @event(TrickAdded)
     def add_trick(self, trick: str) -> None:
         """Learn a trick."""
         self.tricks.append(trick)
@@ -33,16 +43,21 @@ class Dog(Aggregate):
 class Diary(Aggregate):
     """What happened to a dog, in the order in which it was processed."""
 
+    class Written(Aggregate.Event):
+        """Something was written."""
+
+        entry: str
+
     @event("Begun")
     def __init__(self, dog_id: UUID, name: str) -> None:
         self.dog_id = dog_id
         self.entries = [name]
 
     @staticmethod
-    def create_id(dog_id: UUID, name: str) -> UUID:
+    def create_id(dog_id: UUID) -> UUID:
         return uuid5(NAMESPACE_URL, f"/diaries/{dog_id}")
 
-    @event("Written")
+    @event(Written)
     def write(self, entry: str) -> None:
         """Add an entry."""
         self.entries.append(entry)
@@ -105,13 +120,13 @@ class Diaries(ProcessApplication[UUID]):
             raise SystemExit(trick)
         if trick.startswith("slow"):
             time.sleep(float(trick.removeprefix("slow ")))
-        diary: Diary = self.repository.get(Diary.create_id(domain_event.originator_id, ""))
+        diary: Diary = self.repository.get(Diary.create_id(domain_event.originator_id))
         diary.write(trick)
         processing_event.collect_events(diary)
 
     def entries(self, dog_id: UUID) -> list[str]:
         """Return what was written about a dog."""
-        diary: Diary = self.repository.get(Diary.create_id(dog_id, ""))
+        diary: Diary = self.repository.get(Diary.create_id(dog_id))
         return diary.entries
 
 
