@@ -68,7 +68,7 @@ class RegistryDatastore(SQLAlchemyDatastore):
     """A datastore with a small pool of its own: the registry answers also when the tenants use up all of theirs."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, pool_size=2, max_overflow=2)
+        super().__init__(**options, pool_size=1, max_overflow=3)
 
 
 class RegistryFactory(persistence.SQLAlchemyFactory):

@@ -41,7 +41,7 @@ class Writers:
 
     def _write(self, slugs: list[str]) -> None:
         number = 0
-        while not self._stopping.wait(0.05):
+        while not self._stopping.wait(0.3):
             number += 1
             for slug in slugs:
                 school = self._tenants[slug].get(School)
@@ -113,7 +113,7 @@ def test_killed_at_any_moment_and_started_again(postgres_url: str, repeat: Calla
                     process.wait_until_it_works()
                     before = sum(each.position for each in tenants.followers.status())
                     wait_until(
-                        lambda before=before: sum(each.position for each in tenants.followers.status()) > before + 50,  # type: ignore[misc]
+                        lambda before=before: sum(each.position for each in tenants.followers.status()) > before + 20,  # type: ignore[misc]
                         "it works",
                     )
                     process.signal(signal.SIGKILL)
