@@ -13,7 +13,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -186,6 +187,12 @@ class Directory:
         if changed:
             for watcher in self._watchers:
                 watcher(changed)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Use the registry while nobody else asks it what has changed, so that one connection does for both."""
+        with self._asking:
+            yield
 
     def watch(self, changed: Callable[[set[UUID]], None]) -> Callable[[], None]:
         """Call ``changed`` with the ids of tenants that something has happened to, whenever that becomes known; return

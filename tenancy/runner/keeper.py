@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -127,8 +128,10 @@ class Keeper:
                 self._stopping.wait(_SWEEP_AT_LEAST)
 
     def _attempt(self, job: Callable[[], None]) -> None:
+        alone = self._directory.alone() if job != self._see_changes else nullcontext()
         try:
-            job()
+            with alone:
+                job()
         except Exception as error:  # noqa: BLE001 (whatever it is, trying again is the answer)
             logger.warning("The runner goes on without %s: %s", job.__name__.strip("_"), type(error).__name__)
 
