@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import blake2b
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from eventsourcing.persistence import IntegrityError, OperationalError, Persiste
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.errors import RegistryMissing, RegistryUnavailable
-from tenancy.registry.history import History, RegistryApplication
+from tenancy.registry.history import Change, History, RegistryApplication, to_change
 from tenancy.registry.rows import NewTenant, Rows, to_tenant
 from tenancy.tenant import Tenant, TenantStatus, Verb
 
@@ -46,17 +46,6 @@ FORMAT: Final = 1
 _PAGE: Final = 500
 # How often making the tables is tried when other processes make them too.
 _ATTEMPTS: Final = 10
-
-
-class Change(NamedTuple):
-    """Something that was done to a tenant."""
-
-    version: int
-    verb: str
-    status: str
-    actor: str | None
-    at: datetime
-    remark: str | None
 
 
 class Registry:
@@ -210,7 +199,7 @@ class Registry:
             remarks = self._rows.remarks
             rows = session.execute(sa.select(remarks).where(remarks.c.tenant_id == tenant_id))
             texts = {row.version: row.text for row in rows}
-        return [_to_change(each, texts) for each in events]
+        return [to_change(each, texts) for each in events]
 
     def tombstone(self, slug: str) -> Sequence[tuple[UUID, datetime]]:
         """Return (id, time of the purge) of the purged tenants that had a slug."""
@@ -372,16 +361,3 @@ class Registry:
                 return sa.inspect(connection).has_table(self._rows.tenants.name, schema=self._rows.tenants.schema)
         except (PersistenceError, sa.exc.SQLAlchemyError):
             return False
-
-
-def _to_change(event: Any, texts: Mapping[int, str]) -> Change:
-    is_end = isinstance(event, History.Ended)
-    version = event.originator_version
-    return Change(
-        version=version,
-        verb="purge" if is_end else event.verb,
-        status="purged" if is_end else event.status,
-        actor=event.actor,
-        at=event.timestamp,
-        remark=texts.get(version),
-    )

@@ -89,7 +89,7 @@ def test_wake_up_that_is_lost_is_made_up_for(
 def test_event_that_is_committed_long_after_its_id_was_given_out(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The counter was seen ahead, a look found nothing; no wake-up tells of the commit, and it is found all the same."""
+    """The counter was seen ahead, a look found nothing, no wake-up tells of the commit: it is found all the same."""
     with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
         school = tenants["acme"].get(School)
         recorder: Any = school.recorder

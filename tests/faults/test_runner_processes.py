@@ -73,35 +73,37 @@ def test_killed_stopped_continued_and_drained(
     database: str, request: pytest.FixtureRequest, repeat: Callable[[int], range]
 ) -> None:
     url = request.getfixturevalue(database)
-    with fleet(url, SLUGS) as tenants:
+    with fleet(url) as tenants:
         for _ in repeat(1):
-            writers = Writers(tenants)
-            with ExitStack() as stack:
-                killed, stopped, drained = (stack.enter_context(RunnerProcess(url)) for _ in range(3))
-                for process in (killed, stopped, drained):
-                    process.wait_until_it_works()
-                wait_until(
-                    lambda: len(held := shares(tenants)) == 3 and max(held.values()) <= BUCKETS // 3 + 1,
-                    "all have a share",
-                )
-                with writers.writing():
-                    killed.signal(signal.SIGKILL)
-                    stopped.signal(signal.SIGSTOP)
-                    wait_until(lambda: shares(tenants) == {drained.owner: BUCKETS}, "one takes over from the others")
-                    stopped.signal(signal.SIGCONT)
-                    halves = {drained.owner: BUCKETS // 2, stopped.owner: BUCKETS // 2}
-                    wait_until(lambda: shares(tenants) == halves, "the one that was stopped has its share again")
-                    drained.signal(signal.SIGTERM)
-                    assert drained.wait_for_end() == 0
-                    assert drained.owner not in shares(tenants)
-                    wait_until(lambda: shares(tenants) == {stopped.owner: BUCKETS}, "the last one works for all")
-                wait_for_all(tenants, writers)
-                stopped.signal(signal.SIGTERM)
-                assert stopped.wait_for_end() == 0
-                assert not shares(tenants)
-            for slug in SLUGS:
-                tenants.purge(slug)
             [*tenants.create_many(SLUGS)]
+            disturb(tenants, url)
+            [*tenants.purge_many(SLUGS)]
+
+
+def disturb(tenants: Tenancy, url: str) -> None:
+    writers = Writers(tenants)
+    with ExitStack() as stack:
+        killed, stopped, drained = (stack.enter_context(RunnerProcess(url)) for _ in range(3))
+        for process in (killed, stopped, drained):
+            process.wait_until_it_works()
+        wait_until(
+            lambda: len(held := shares(tenants)) == 3 and max(held.values()) <= BUCKETS // 3 + 1, "all have a share"
+        )
+        with writers.writing():
+            killed.signal(signal.SIGKILL)
+            stopped.signal(signal.SIGSTOP)
+            wait_until(lambda: shares(tenants) == {drained.owner: BUCKETS}, "one takes over from the others")
+            stopped.signal(signal.SIGCONT)
+            halves = {drained.owner: BUCKETS // 2, stopped.owner: BUCKETS // 2}
+            wait_until(lambda: shares(tenants) == halves, "the one that was stopped has its share again")
+            drained.signal(signal.SIGTERM)
+            assert drained.wait_for_end() == 0
+            assert drained.owner not in shares(tenants)
+            wait_until(lambda: shares(tenants) == {stopped.owner: BUCKETS}, "the last one works for all")
+        wait_for_all(tenants, writers)
+        stopped.signal(signal.SIGTERM)
+        assert stopped.wait_for_end() == 0
+        assert not shares(tenants)
 
 
 def test_killed_at_any_moment_and_started_again(postgres_url: str, repeat: Callable[[int], range]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import Tracking
 
+from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.positions import LastIDs, read_positions
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.applications import Applications, stored_events
@@ -20,12 +21,12 @@ def applications(request: pytest.FixtureRequest) -> Iterator[Applications]:
         yield applications
 
 
-def table(recorder: SQLAlchemyProcessRecorder, kind: str) -> object:
+def table(recorder: SQLAlchemyProcessRecorder, kind: str) -> TableName:
     return next(spec.name for spec in recorder._tables if spec.kind == kind)  # noqa: SLF001 (its name as the database has it)
 
 
-def read(recorder: SQLAlchemyProcessRecorder, *tables: object) -> dict[object, int]:
-    return dict(LastIDs(recorder.datastore).read(tables))  # type: ignore[arg-type]
+def read(recorder: SQLAlchemyProcessRecorder, *tables: TableName) -> dict[TableName, int]:
+    return LastIDs(recorder.datastore).read(tables)
 
 
 def test_last_ids_of_many_tables(applications: Applications) -> None:
@@ -43,13 +44,13 @@ def test_table_that_is_dropped_and_made_again(applications: Applications) -> Non
         each.insert_events(stored_events(2))
     tables = [table(one, "events"), table(two, "events")]
     ids = LastIDs(one.datastore)
-    assert list(ids.read(tables).values()) == [2, 2]  # type: ignore[arg-type]
+    assert list(ids.read(tables).values()) == [2, 2]
     with one.datastore.get_connection() as connection:
         connection.execute(sa.text("DROP TABLE one_events"))
         connection.commit()
-    assert ids.read(tables) == {tables[1]: 2}  # type: ignore[arg-type]
+    assert ids.read(tables) == {tables[1]: 2}
     one.create_table()
-    assert ids.read(tables) == {tables[0]: 0, tables[1]: 2}  # type: ignore[arg-type]
+    assert ids.read(tables) == {tables[0]: 0, tables[1]: 2}
 
 
 def test_table_without_a_counter_is_read_itself(applications: Applications) -> None:
@@ -58,7 +59,7 @@ def test_table_without_a_counter_is_read_itself(applications: Applications) -> N
     with recorder.datastore.get_connection() as connection:
         connection.execute(sa.text("CREATE TABLE plain AS SELECT * FROM app_events"))
         connection.commit()
-    name = type(table(recorder, "events"))(table(recorder, "events").schema, "plain")  # type: ignore[attr-defined,call-arg]
+    name = TableName(table(recorder, "events").schema, "plain")
     assert read(recorder, name) == {name: 3}
 
 
@@ -76,7 +77,7 @@ def test_counter_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applica
             assert later is not None
             assert later[0] < during[1]  # so nothing may be concluded yet
         session.rollback()
-    assert ids.read([events]) == {events: 2 if can_be_ahead else 0}  # type: ignore[list-item]
+    assert ids.read([events]) == {events: 2 if can_be_ahead else 0}
     assert recorder.max_notification_id() is None
     after = ids.horizon()
     assert (after is not None) == can_be_ahead
@@ -91,8 +92,8 @@ def test_positions_of_many_tables(applications: Applications) -> None:
     some[0].insert_tracking(Tracking("B", 6))
     some[2].insert_tracking(Tracking("A", 7))
     tables = [table(each, "tracking") for each in some]
-    missing = type(tables[0])(tables[0].schema, "nothing")  # type: ignore[attr-defined,call-arg]
-    assert read_positions(some[0].datastore, [tables[0], missing, *tables[1:]]) == {  # type: ignore[list-item]
+    missing = TableName(tables[0].schema, "nothing")
+    assert read_positions(some[0].datastore, [tables[0], missing, *tables[1:]]) == {
         tables[0]: {"A": 5, "B": 6},
         tables[1]: {},
         tables[2]: {"A": 7},

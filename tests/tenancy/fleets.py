@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from tenancy import Tenancy
-from tests.tenancy.kennel import SYSTEM, CountersView, Diaries, DogCounters, School, Summaries
+from tests.contract.counters_view import CountersView
+from tests.tenancy.kennel import SYSTEM, Diaries, DogCounters, School, Summaries
 
 
 @contextmanager

@@ -99,14 +99,14 @@ def test_many_threads() -> None:
     keys = [(tenant_id, follower) for tenant_id in (ONE, TWO) for follower in ("F", "G", "H")]
     asked, seen = Counter[str](), Counter[str]()
     lock = threading.Lock()
-    running: list[object] = []
+    running: list[tuple[UUID, str]] = []
     faults: list[object] = []
 
     def work() -> None:
         while (found := queue.take()) is not None:
             key, leaders = found
             with lock:
-                if key in running or sum(1 for other in running if other[0] == key[0]) >= 2:  # type: ignore[index]
+                if key in running or sum(1 for other in running if other[0] == key[0]) >= 2:
                     faults.append(key)
                 running.append(key)
             seen.update(leaders)
