@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -85,15 +85,15 @@ class _Measured:
                 yield
             return
         with ExitStack() as stack:
-            runners = {
+            runners: dict[str, Any] = {
                 slug: stack.enter_context(LIBRARY[self.kind](SYSTEM, env=self.tenants.env(slug))) for slug in self.slugs
             }
-            self.source = lambda slug: runners[slug].get(Source)
+            self.source = lambda slug: cast("Source", runners[slug].get(Source))
             yield
 
     def wait(self, total: int) -> None:
         """Return when that many events have come to the end of the pipes, in all tenants together."""
-        datastore = self.tenants.followers._places.datastore  # noqa: SLF001 (measuring looks behind the front door)
+        datastore = self.tenants.places.datastore
         deadline = time.monotonic() + 600
         while sum(each.get("Copies", 0) for each in read_positions(datastore, self._tables).values()) < total:
             if time.monotonic() > deadline:

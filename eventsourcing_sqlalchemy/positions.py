@@ -36,12 +36,12 @@ class LastIDs:
     def read(self, tables: Sequence[TableName]) -> dict[TableName, int]:
         """Return the last id of each table that is there, 0 for one without events.
 
-        It is never behind what could be read before, and may be ahead: see :func:`Dialect.read_horizon`.
+        It is never behind what could be read before, and may be ahead: see :class:`Counters`.
         """
-        dialect = self._datastore.dialect
+        find = self._datastore.dialect.counters.find
         unknown = [table for table in tables if table not in self._counters]
         for some in _chunks(unknown, _COUNTERS):
-            self._counters.update(self._datastore.run(partial(dialect.find_counters, tables=some)))
+            self._counters.update(self._datastore.run(partial(find, tables=some)))
         last: dict[TableName, int] = {}
         for some in _chunks([table for table in tables if table in self._counters], _COUNTERS):
             counts = self._count([self._counters[table] for table in some])
@@ -55,7 +55,7 @@ class LastIDs:
         return last | _in_chunks(self._datastore, others, _read_last_ids)
 
     def _count(self, counters: Sequence[Any]) -> dict[Any, int]:
-        read = partial(self._datastore.dialect.read_counters, counters=counters)
+        read = partial(self._datastore.dialect.counters.read, counters=counters)
         try:
             return self._datastore.run(read)
         except OperationalError:
@@ -64,8 +64,8 @@ class LastIDs:
             return self._datastore.run(read)  # one was dropped between being found and being read
 
     def horizon(self) -> tuple[int, int] | None:
-        """Return :func:`Dialect.read_horizon`."""
-        return self._datastore.run(self._datastore.dialect.read_horizon)
+        """Return what :func:`Counters.horizon` does."""
+        return self._datastore.run(self._datastore.dialect.counters.horizon)
 
     def forget(self, tables: Sequence[TableName]) -> None:
         """Forget what is known of tables."""

@@ -212,14 +212,14 @@ class Tenancy:
         """
         from tenancy.runner import Runner  # noqa: PLC0415 (most processes have none)
 
-        return Runner(self, self._directory, self._places, self._at_hand, workers=workers, **options)
+        return Runner(self, self._directory, self._at_hand, workers=workers, **options)
 
     @property
     def followers(self) -> Followers:
         """What can be asked of followers, and told to them, wherever they run."""
         from tenancy.runner import Followers  # noqa: PLC0415 (as above)
 
-        return Followers(self._registry, self._places, self.blueprints())
+        return Followers(self.registry, self.places, self.blueprints())
 
     # -- finding --
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eventsourcing.persistence import StoredEvent, Tracking
     from sqlalchemy.engine import URL, Connection, Engine
 
+    from eventsourcing_sqlalchemy.dialects.counters import Counters
     from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
     from eventsourcing_sqlalchemy.tables import TableSpec
 
@@ -318,26 +319,8 @@ class Dialect(ABC):
 
     # -- how far tables are --
 
-    epoch_seconds: ClassVar[str]
-    """The expression for the database's clock, now and not as of the transaction's begin: seconds since 1970, a float.
-    """
-
-    @abstractmethod
-    def find_counters(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, Any]:
-        """Return what counts the ids of those tables that have such a thing: what :func:`read_counters` takes."""
-
-    @abstractmethod
-    def read_counters(self, executor: Executor, counters: Sequence[Any]) -> dict[Any, int]:
-        """Return the last id that each counter has given out, 0 for none yet, without counters that are gone."""
-
-    def read_horizon(self, executor: Executor) -> tuple[int, int] | None:
-        """Return numbers of transactions: of the first that has not ended, and one larger than those of all that have
-        written; None where a counter is never ahead of what can be read.
-
-        What a counter was ahead for has ended, one way or another, when the first number of a later call is no less
-        than the second number of this one.
-        """
-        return None
+    counters: ClassVar[Counters]
+    """What counts the ids of its tables."""
 
     # -- wake-ups --
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
 
-from eventsourcing_sqlalchemy.dialects import postgresql_catalog
+from eventsourcing_sqlalchemy.dialects import postgresql_catalog, postgresql_counters
 from eventsourcing_sqlalchemy.dialects.base import (
     Dialect,
     EventWriter,
@@ -26,7 +26,6 @@ from eventsourcing_sqlalchemy.dialects.base import (
     TableShape,
 )
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BinaryArrays, TextArrays
-from eventsourcing_sqlalchemy.dialects.postgresql_counters import find_counters, read_counters, read_horizon
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, milliseconds, uuid_of_int
@@ -64,6 +63,7 @@ class PostgreSQLDialect(Dialect):
     has_schemas = True
     placeholder = "%s"
     can_notify = True
+    counters = postgresql_counters.PostgreSQLCounters()
     # Drivers send and receive states as hexadecimal text, and PostgreSQL handles at most 1 GiB at once.
     max_event_bytes = 480 * 2**20
     notify_statement = "SELECT pg_notify(%s, %s)"
@@ -302,19 +302,6 @@ class PostgreSQLDialect(Dialect):
         if originator_id_type == "text":
             return str
         return _as_it_is if self._driver.reads_uuids else _as_uuid
-
-    # -- how far tables are --
-
-    epoch_seconds = "extract(epoch FROM clock_timestamp())::double precision"
-
-    def find_counters(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, int]:
-        return find_counters(executor, tables)
-
-    def read_counters(self, executor: Executor, counters: Sequence[int]) -> dict[int, int]:
-        return read_counters(executor, counters)
-
-    def read_horizon(self, executor: Executor) -> tuple[int, int]:
-        return read_horizon(executor)
 
     # -- wake-ups --
 

@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eventsourcing_sqlalchemy.dialects.base import Executor
+from eventsourcing_sqlalchemy.dialects.counters import Counters
 from eventsourcing_sqlalchemy.naming import TableName
 
 
-def find_counters(executor: Executor, tables: Sequence[TableName]) -> dict[TableName, int]:
-    """Return the numbers of the sequences of those tables that have one."""
-    schemas = [table.schema or "" for table in tables]
-    rows = executor.fetch(_FIND, (_array(schemas), _array([table.name for table in tables])), prepare=False)
-    return {tables[int(index) - 1]: int(sequence) for index, sequence in rows}
+class PostgreSQLCounters(Counters):
+    """Sequences, by their numbers."""
 
+    epoch_seconds = "extract(epoch FROM clock_timestamp())::double precision"
 
-def read_counters(executor: Executor, counters: Sequence[int]) -> dict[int, int]:
-    """Return how far sequences are, without those that are gone."""
-    # Numbers only, so they can stand in the statement; drivers differ in how they send arrays of them.
-    rows = executor.fetch(_READ.format(",".join(str(int(counter)) for counter in counters)), prepare=False)
-    return {int(sequence): int(value or 0) for sequence, value in rows}
+    def find(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, int]:
+        schemas = [table.schema or "" for table in tables]
+        rows = executor.fetch(_FIND, (_array(schemas), _array([table.name for table in tables])), prepare=False)
+        return {tables[int(index) - 1]: int(sequence) for index, sequence in rows}
 
+    def read(self, executor: Executor, counters: Sequence[int]) -> dict[int, int]:
+        # Numbers only, so they can stand in the statement; drivers differ in how they send arrays of them.
+        rows = executor.fetch(_READ.format(",".join(str(int(counter)) for counter in counters)), prepare=False)
+        return {int(sequence): int(value or 0) for sequence, value in rows}
 
-def read_horizon(executor: Executor) -> tuple[int, int]:
-    """Return the first transaction that has not ended, and a new one."""
-    # The end of a snapshot would not do: it is behind the last transaction that ended, and others that have begun are
-    # after it.
-    ((oldest, newest),) = executor.fetch("SELECT txid_snapshot_xmin(txid_current_snapshot()), txid_current()")
-    return int(oldest), int(newest)
+    def horizon(self, executor: Executor) -> tuple[int, int]:
+        # The end of a snapshot would not do: it is behind the last transaction that ended, and others that have begun
+        # are after it.
+        ((oldest, newest),) = executor.fetch("SELECT txid_snapshot_xmin(txid_current_snapshot()), txid_current()")
+        return int(oldest), int(newest)
 
 
 def _array(texts: Sequence[str]) -> str:

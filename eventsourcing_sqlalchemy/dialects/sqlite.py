@@ -22,6 +22,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, RelationKind, Right, TableShape
+from eventsourcing_sqlalchemy.dialects.sqlite_counters import SQLiteCounters
 from eventsourcing_sqlalchemy.dialects.sqlite_writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -295,24 +296,7 @@ class SQLiteDialect(Dialect):
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
         return _as_uuid if originator_id_type == "uuid" else str
 
-    # -- how far tables are --
-
-    epoch_seconds = "((julianday('now') - 2440587.5) * 86400.0)"
-
-    def find_counters(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, str]:
-        counted = self.read_counters(executor, [table.name for table in tables])
-        return {table: table.name for table in tables if table.name in counted}
-
-    def read_counters(self, executor: Executor, counters: Sequence[str]) -> dict[str, int]:
-        # Tables without AUTOINCREMENT have none, and without any such table there is no table of counters.
-        if not executor.fetch("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'"):
-            return {}
-        rows = executor.fetch(
-            "SELECT m.name, coalesce(s.seq, 0) FROM sqlite_master m LEFT JOIN sqlite_sequence s ON s.name = m.name "
-            "WHERE m.type = 'table' AND m.sql LIKE '%AUTOINCREMENT%'"
-        )
-        found: dict[str, int] = {row[0]: row[1] for row in rows}
-        return {counter: found[counter] for counter in counters if counter in found}
+    counters = SQLiteCounters()
 
 
 def _check_case(executor: Executor, table: TableName) -> None:

@@ -49,7 +49,7 @@ class Leases:
         """The buckets to work for."""
         self._registry = registry
         self._rows = registry.rows
-        self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.epoch_seconds)
+        self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.counters.epoch_seconds)
         # A process that has died is noticed by others at the end of its lease at the latest: they look this often.
         self._lasts = seconds - self.interval
         self._valid_until = -math.inf
@@ -149,7 +149,7 @@ class Leases:
 def owners(registry: Registry) -> dict[int, str]:
     """Return who works for which bucket, without those for which nobody does."""
     leases = registry.rows.leases
-    now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.epoch_seconds)
+    now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.counters.epoch_seconds)
     rows: Iterable[Any]
     with registry.reading() as session:
         rows = session.execute(sa.select(leases).where(leases.c.owner.is_not(None), leases.c.expires > now)).all()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 from tenancy.errors import NotCaughtUp, TenancyError
 from tenancy.runner.courses import Courses
 from tenancy.runner.failures import Failure, FailureBook
-from tenancy.runner.followers import Followers, FollowerStatus
+from tenancy.runner.followers import FollowerStatus
 from tenancy.runner.following import Following, follow
 from tenancy.runner.keeper import Keeper
 from tenancy.runner.leases import Leases, bucket_of
@@ -27,7 +27,6 @@ from tenancy.tenant import Tenant
 if TYPE_CHECKING:
     from tenancy.applications import Applications
     from tenancy.directory import Directory
-    from tenancy.places import Places
     from tenancy.tenancy import Tenancy
 
 __all__ = ["Runner"]
@@ -48,7 +47,6 @@ class Runner:
         self,
         tenants: Tenancy,
         directory: Directory,
-        places: Places,
         applications: Applications,
         *,
         workers: int = 4,
@@ -64,7 +62,7 @@ class Runner:
         self.workers = workers
         self._tenants = tenants
         self._directory = directory
-        self._places = places
+        self._places = places = tenants.places
         self._pipes = Pipes(tenants.blueprints())
         # One tenant, with however many followers, leaves at least half of the workers to the others.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
@@ -208,5 +206,4 @@ class Runner:
         """Return how the followers of all tenants are, in the order of the tenants' slugs; those that other processes
         work for have no rate here.
         """
-        followers = Followers(self._directory.registry, self._places, self._tenants.blueprints())
-        return followers.status(course_of=self._courses.get)
+        return self._tenants.followers.status(course_of=self._courses.get)
