@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from eventsourcing.application import Application
 from eventsourcing.system import SingleThreadedRunner
 
 from tenancy import Tenancy
+from tenancy.directory import _directories as directories
 from tenancy.errors import NotCaughtUp, NotRegistered, RegistryMissing, TenancyError, TenantSuspended
 from tenancy.runner.followers import FollowerStatus
 from tests.contract.counters_view import CountersView
@@ -250,3 +252,13 @@ def test_mistakes_of_projections_are_told() -> None:
             tenants.projection(DogCounters, "acme")
         with pytest.raises(TenancyError, match="at least 1"):
             tenants.runner(workers=0)
+
+
+def test_nothing_keeps_the_registry_open(postgres_url: str) -> None:
+    """The library makes a factory for each leader of a follower, and never closes it."""
+    with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
+        tenants["acme"].get(School).register("Fido", "sit")
+        runner.wait("acme")
+    del tenants, runner
+    gc.collect()
+    assert [directory.users for directory in directories.values()] == []
