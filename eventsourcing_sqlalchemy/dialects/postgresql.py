@@ -1,8 +1,7 @@
 """PostgreSQL: connections, sessions, tables and wake-ups. How events are written is in ``postgresql_writer``.
 
-Rules that every statement keeps, so that it also works behind a pooler in transaction mode and on Citus: names are
-qualified with their schema; nothing depends on the session (no search_path, no session SET, no session lock), settings
-are made by ``set_config(..., true)`` only.
+Rules of every statement, so that it works behind a pooler in transaction mode and on Citus: names are qualified with
+their schema; nothing depends on the session (no search_path, SET or lock); settings are ``set_config(..., true)`` only.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -23,14 +24,11 @@ if TYPE_CHECKING:
     from tenancy.runner.failures import Failure
     from tenancy.runner.followers import FollowerStatus
 
-__all__ = ["runner"]
-
-runner = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+__all__ = ["VERBS", "runner"]
 
 _Follower = Annotated[str, typer.Argument(metavar="FOLLOWER", help="The name of the follower or projection.")]
 
 
-@runner.command(epilog="Example: tenancy --app shop:tenants runner start --workers 8")
 def start(
     context: typer.Context,
     *,
@@ -73,7 +71,6 @@ def start(
             raise CommandError(msg, remedy="Give it more time: --drain", code="failed")
 
 
-@runner.command(epilog="Example: tenancy runner status --interval 1")
 def status(
     context: typer.Context,
     slug: Annotated[str | None, typer.Argument(help="Only this tenant.", show_default=False)] = None,
@@ -92,7 +89,6 @@ def status(
     show_table(header, [_row(each) for each in found])
 
 
-@runner.command(epilog="Example: tenancy runner retry acme Reports")
 def retry(
     context: typer.Context,
     slug: Slug,
@@ -114,7 +110,6 @@ def retry(
         say(f"No follower of {quoted(slug)} has stopped.")
 
 
-@runner.command(epilog="Example: tenancy runner skip acme Reports 4711")
 def skip(
     context: typer.Context,
     slug: Slug,
@@ -196,3 +191,16 @@ def _log(*, as_json: bool) -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
+    ("start", start, "tenancy --app shop:tenants runner start --workers 8"),
+    ("status", status, "tenancy runner status --interval 1"),
+    ("retry", retry, "tenancy runner retry acme Reports"),
+    ("skip", skip, "tenancy runner skip acme Reports 4711"),
+)
+"""Name, function and example of each verb."""
+
+runner = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+for _name, _function, _example in VERBS:
+    runner.command(_name, epilog=f"Example: {_example}")(_function)
