@@ -50,6 +50,7 @@ class Keeper:
         troubles: Troubles,
         sweep: Sweep,
         metrics: Metrics,
+        sweeps_registry: bool,
     ) -> None:
         self._directory = directory
         self._applications = applications
@@ -59,6 +60,8 @@ class Keeper:
         self._troubles = troubles
         self._sweep = sweep
         self._metrics = metrics
+        # Whether the sweep, too, uses the connection of the registry.
+        self._sweeps_registry = sweeps_registry
         self._hearing: Hearing | None = None
         self._stopping = threading.Event()
         self._alarm = threading.Event()
@@ -128,7 +131,8 @@ class Keeper:
                 self._stopping.wait(_SWEEP_AT_LEAST)
 
     def _attempt(self, job: Callable[[], None]) -> None:
-        alone = self._directory.alone() if job != self._see_changes else nullcontext()
+        asks_itself = job == self._see_changes or (job == self._run_sweep and not self._sweeps_registry)
+        alone = nullcontext() if asks_itself else self._directory.alone()
         try:
             with alone:
                 job()

@@ -84,6 +84,7 @@ class Runner:
             troubles=self._troubles,
             sweep=sweep,
             metrics=metrics,
+            sweeps_registry=is_same,
         )
         self._stopping = threading.Event()
         self._turns = Turns(
@@ -198,9 +199,12 @@ class Runner:
 
     def _failure(self, tenant: Tenant, pipe: Pipe) -> Failure | None:
         key = (tenant.id, pipe.follower)
-        known = self._troubles.get(key) if self._courses.holds(tenant.id) else None
-        # What is known here may have been removed by somebody a moment ago.
-        return known if known is not None and not known.is_quarantined else self._book.all().get(key)
+        if self._courses.holds(tenant.id):
+            known = self._troubles.get(key)
+            if known is None or not known.is_quarantined:
+                return known
+        # Another process knows, or somebody may have removed a moment ago what is known here.
+        return self._book.all().get(key)
 
     def status(self) -> Sequence[FollowerStatus]:
         """Return how the followers of all tenants are, in the order of the tenants' slugs; those that other processes
