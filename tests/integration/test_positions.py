@@ -22,7 +22,7 @@ def applications(request: pytest.FixtureRequest) -> Iterator[Applications]:
 
 
 def table(recorder: SQLAlchemyProcessRecorder, kind: str) -> TableName:
-    return next(spec.name for spec in recorder._tables if spec.kind == kind)  # noqa: SLF001 (its name as the database has it)
+    return next(spec.name for spec in recorder.tables if spec.kind == kind)
 
 
 def read(recorder: SQLAlchemyProcessRecorder, *tables: TableName) -> dict[TableName, int]:
