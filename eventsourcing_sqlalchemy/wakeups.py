@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.base import Executor
     from eventsourcing_sqlalchemy.engines import SharedEngine
 
-__all__ = ["CHANNEL", "Waiter", "Wakeups", "payload"]
+__all__ = ["CHANNEL", "Hearing", "Waiter", "Wakeups", "payload"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,27 @@ class Waiter:
         self._wakeups.abandoned.append(self)
 
 
+class Hearing:
+    """Hears of every table of an engine, until it is closed.
+
+    ``heard`` is called with the keys of the tables that events were committed to, or with None when nobody knows which:
+    in the thread that has committed or that listens, so it must neither wait nor raise.
+    """
+
+    def __init__(self, wakeups: Wakeups, heard: Callable[[Iterable[int] | None], None]) -> None:
+        self._wakeups = wakeups
+        self.heard = heard
+
+    @property
+    def hears_others(self) -> bool:
+        """Whether commits of other processes are heard now."""
+        return self._wakeups.hears_others
+
+    def close(self) -> None:
+        """Hear no more. Safe to call again."""
+        self._wakeups.stop_hearing(self)
+
+
 class Wakeups:
     """The wake-ups of one engine."""
 
@@ -92,6 +113,7 @@ class Wakeups:
         # The lock guards the fields below, for operations in memory only.
         self._lock = Lock()
         self._waiters: dict[int, set[Waiter]] = {}
+        self._hearings: tuple[Hearing, ...] = ()
         self._listening: ListenThread | WatchThread | None = None
         self._is_deaf = False
         self.abandoned: deque[Waiter] = deque()
@@ -104,9 +126,13 @@ class Wakeups:
     @property
     def poll_interval(self) -> float:
         """How long a subscription may sleep, in seconds."""
+        return POLL_WHEN_LISTENING if self.hears_others else POLL_WHEN_DEAF
+
+    @property
+    def hears_others(self) -> bool:
+        """Whether commits of other processes are heard now, or nobody else can commit."""
         listening = self._listening
-        hears_all = self._is_private or (listening is not None and listening.is_live)
-        return POLL_WHEN_LISTENING if hears_all else POLL_WHEN_DEAF
+        return self._is_private or (listening is not None and listening.is_live)
 
     # -- sleepers --
 
@@ -116,9 +142,22 @@ class Wakeups:
         """
         self.sweep()
         waiter = Waiter(self, key)
-        started = None
         with self._lock:
             self._waiters.setdefault(key, set()).add(waiter)
+        self._listen()
+        return waiter
+
+    def hear(self, heard: Callable[[Iterable[int] | None], None]) -> Hearing:
+        """Call ``heard`` with the keys of tables that events are committed to, from now on; see :class:`Hearing`."""
+        hearing = Hearing(self, heard)
+        with self._lock:
+            self._hearings = (*self._hearings, hearing)
+        self._listen()
+        return hearing
+
+    def _listen(self) -> None:
+        started = None
+        with self._lock:
             if self._listening is not None and self._listening.is_deaf:
                 self._is_deaf = True
             if self._listening is None and not self._is_deaf:
@@ -128,7 +167,6 @@ class Wakeups:
             started.start_or_give_up()
         if listening is not None:
             listening.ready.wait(self._shared.settings.connect_timeout)
-        return waiter
 
     def _make_listener(self) -> ListenThread | WatchThread | None:
         shared = self._shared
@@ -139,14 +177,24 @@ class Wakeups:
 
     def leave(self, waiter: Waiter) -> None:
         """Forget a waiter, and end the listening with the last one."""
-        ended = None
         with self._lock:
             waiters = self._waiters.get(waiter.key)
             if waiters is not None:
                 waiters.discard(waiter)
                 if not waiters:
                     del self._waiters[waiter.key]
-            if not self._waiters and self._listening is not None:
+        self._end_listening()
+
+    def stop_hearing(self, hearing: Hearing) -> None:
+        """Forget who hears of every table."""
+        with self._lock:
+            self._hearings = tuple(each for each in self._hearings if each is not hearing)
+        self._end_listening()
+
+    def _end_listening(self) -> None:
+        ended = None
+        with self._lock:
+            if not self._waiters and not self._hearings and self._listening is not None:
                 ended, self._listening = self._listening, None
                 self._is_deaf = ended.is_deaf
         if ended is not None:
@@ -160,6 +208,12 @@ class Wakeups:
 
     def wake(self, keys: Iterable[int]) -> None:
         """Wake the subscriptions of this process."""
+        keys = tuple(keys)
+        self._wake_waiters(keys)
+        for hearing in self._hearings:
+            hearing.heard(keys)
+
+    def _wake_waiters(self, keys: Iterable[int]) -> None:
         with self._lock:
             waiters = [waiter for key in keys for waiter in self._waiters.get(key, ())]
         for waiter in waiters:
@@ -169,7 +223,9 @@ class Wakeups:
         """Wake every subscription of this process: nobody knows what was missed."""
         with self._lock:
             keys = list(self._waiters)
-        self.wake(keys)
+        self._wake_waiters(keys)
+        for hearing in self._hearings:
+            hearing.heard(None)
 
     # -- to others --
 
@@ -182,7 +238,7 @@ class Wakeups:
 
     def committed(self, key: int) -> None:
         """Wake the subscriptions of this process, and soon those of others, because events were committed."""
-        if self._waiters:
+        if self._waiters or self._hearings:
             self.wake((key,))
         # What is pending is told later than now, so this event is told with it.
         if not self._can_notify or (key in self._pending and self._notifier is not None):

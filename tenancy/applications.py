@@ -10,16 +10,22 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 from weakref import WeakSet, WeakValueDictionary
 
-from eventsourcing.application import Application
-
 __all__ = ["Applications"]
 
-_TApplication = TypeVar("_TApplication", bound=Application[Any])
-_Key = tuple[type[Application[Any]], UUID]
+
+class Closable(Protocol):
+    """An application, or a projection with its view."""
+
+    def close(self) -> None:
+        """Give back what it uses."""
+
+
+_T = TypeVar("_T", bound=Closable)
+_Key = tuple[type[Any], UUID]
 
 
 class Applications:
@@ -27,10 +33,10 @@ class Applications:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: OrderedDict[_Key, Application[Any]] = OrderedDict()
+        self._kept: OrderedDict[_Key, Closable] = OrderedDict()
         # Also those that were put out while somebody uses them: two objects for one tenant would have two caches of
         # aggregates.
-        self._alive: WeakValueDictionary[_Key, Application[Any]] = WeakValueDictionary()
+        self._alive: WeakValueDictionary[_Key, Closable] = WeakValueDictionary()
         self.renew_locks()
         _all.add(self)
 
@@ -44,8 +50,8 @@ class Applications:
         # Each is there as long as somebody constructs that application, or waits for it.
         self._making: WeakValueDictionary[_Key, threading.RLock] = WeakValueDictionary()
 
-    def get(self, cls: type[_TApplication], tenant_id: UUID, construct: Callable[[], _TApplication]) -> _TApplication:
-        """Return the application of a tenant, which ``construct`` makes when there is none."""
+    def get(self, cls: type[Any], tenant_id: UUID, construct: Callable[[], _T]) -> _T:
+        """Return what a tenant has of a class, which ``construct`` makes when there is none."""
         key = (cls, tenant_id)
         found = self._find(key)
         if found is None:
@@ -57,9 +63,9 @@ class Applications:
                 if found is None:
                     found = construct()
                     self._keep(key, found)
-        return cast("_TApplication", found)
+        return cast("_T", found)
 
-    def _find(self, key: _Key) -> Application[Any] | None:
+    def _find(self, key: _Key) -> Closable | None:
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
@@ -70,7 +76,7 @@ class Applications:
             self._keep(key, found)
         return found
 
-    def _keep(self, key: _Key, application: Application[Any]) -> None:
+    def _keep(self, key: _Key, application: Closable) -> None:
         put_out = None
         with self._lock:
             self._alive[key] = application

@@ -1,16 +1,20 @@
-"""Which tables an application has, as far as its class and the environment tell before it is constructed."""
+"""Which tables an application or a projection has, as far as its class and the environment tell before it is
+constructed, and whom it follows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from eventsourcing.projection import EventSourcedProjection
-from eventsourcing.utils import Environment, get_topic, strtobool
+from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
+from eventsourcing.projection import EventSourcedProjection, Projection
+from eventsourcing.utils import Environment, get_topic, resolve_topic, strtobool
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 from tenancy.errors import TenancyError
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.settings import OriginatorIDType
 
-__all__ = ["Blueprint", "blueprint_of", "by_name"]
+__all__ = ["Blueprint", "blueprint_of", "blueprint_of_projection", "by_name"]
 
 _TOPICS: Final = (
     "AGGREGATE_RECORDER_TOPIC",
@@ -45,6 +49,10 @@ class Blueprint:
     originator_id_type: OriginatorIDType
     makes_more: bool
     """Whether it has recorders or constructors of its own, which may make more tables when it is constructed."""
+    follows: tuple[str, ...] = ()
+    """The names of the applications whose events it processes."""
+    view: str = ""
+    """Where the class of its view is, if it is a projection and not an application."""
 
     def specs(self, placement: Placement, default_schema: str | None) -> list[TableSpec]:
         """Return the tables of a tenant; ``default_schema`` is that of tables without one."""
@@ -60,15 +68,43 @@ class Blueprint:
             "tables": list(self.tables),
             "originator_id_type": self.originator_id_type,
             "makes_more": self.makes_more,
+            "follows": list(self.follows),
+            "view": self.view,
         }
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Blueprint:
         """Return what :func:`to_json` was made of."""
-        return cls(**{**kept, "tables": tuple(kept["tables"])})
+        return cls(**{**kept, "tables": tuple(kept["tables"]), "follows": tuple(kept.get("follows", ()))})
+
+    def construct(self, environment: Mapping[str, str]) -> None:
+        """Construct what it is of once, for the tables that this makes."""
+        if self.view:
+            factory: InfrastructureFactory[Any] = InfrastructureFactory.construct(
+                Environment(self.application, {**environment})
+            )
+            factory.tracking_recorder(resolve_topic(self.view))
+            factory.close()
+        else:
+            resolve_topic(self.topic)(env=environment).close()
 
 
-def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str]) -> Blueprint:
+def blueprint_of_projection(
+    cls: type[Projection[Any]], view: type[TrackingRecorder], follows: str, environment: Mapping[str, str]
+) -> Blueprint:
+    """Return the blueprint of a projection, whose view would read ``environment``."""
+    return Blueprint(
+        application=cls.name,
+        topic=get_topic(cls),
+        tables=("tracking",),
+        originator_id_type=_originator_id_type(Environment(cls.name, {**environment})),
+        makes_more=view is not SQLAlchemyTrackingRecorder,
+        follows=(follows,),
+        view=get_topic(view),
+    )
+
+
+def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str], follows: Sequence[str] = ()) -> Blueprint:
     """Return the blueprint of an application, which would read ``environment``."""
     of_class = dict(cls.env)
     if cls.is_snapshotting_enabled or cls.snapshotting_intervals:
@@ -82,6 +118,7 @@ def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str]) ->
         tables=tuple(tables),
         originator_id_type=_originator_id_type(env),
         makes_more=any(_is_overridden(cls, hook) for hook in _HOOKS) or any(env.get(topic) for topic in _TOPICS),
+        follows=tuple(follows),
     )
 
 

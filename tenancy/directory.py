@@ -13,13 +13,14 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from tenancy.errors import RegistryUnavailable, TenantPurged
 from tenancy.registry import Registry
-from tenancy.tenant import Tenant, check_status
+from tenancy.tenant import Tenant, TenantStatus, check_status
 
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
@@ -52,6 +53,7 @@ class Directory:
         self._lock = threading.Lock()
         # Held by the one who asks the registry, for as long as it takes to answer.
         self._asking = threading.Lock()
+        self._watchers: tuple[Callable[[set[UUID]], None], ...] = ()
         # None stands for a tenant that is gone for ever.
         self._by_id: OrderedDict[UUID, Tenant | None] = OrderedDict()
         self._by_slug: OrderedDict[str, UUID] = OrderedDict()
@@ -201,6 +203,38 @@ class Directory:
         if changed:
             self._forget(changed)
         self._position = position
+        if changed:
+            for watcher in self._watchers:
+                watcher(changed)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Use the registry while nobody else asks it what has changed, so that one connection does for both."""
+        with self._asking:
+            yield
+
+    def watch(self, changed: Callable[[set[UUID]], None]) -> Callable[[], None]:
+        """Call ``changed`` with the ids of tenants that something has happened to, whenever that becomes known; return
+        what ends it. Somebody has to call :func:`refresh`.
+        """
+        with self._lock:
+            self._watchers = (*self._watchers, changed)
+        return lambda: self._unwatch(changed)
+
+    def _unwatch(self, changed: Callable[[set[UUID]], None]) -> None:
+        with self._lock:
+            self._watchers = tuple(each for each in self._watchers if each is not changed)
+
+    def read(self, ids: Sequence[UUID] | None = None) -> dict[UUID, Tenant]:
+        """Ask the registry for some tenants, or for all active ones, without a query for each, and know them then."""
+        changes = self._changes
+        if ids is None:
+            found = {tenant.id: tenant for tenant in self.registry.list(TenantStatus.ACTIVE)}
+        else:
+            found = self.registry.get_many(ids)
+        for tenant in found.values():
+            self._remember(changes, tenant.id, tenant)
+        return found
 
     # -- sharing --
 

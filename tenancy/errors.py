@@ -15,6 +15,7 @@
     ├── RegistryMissing         the registry has not been made in this database
     ├── RegistryUnavailable     the registry cannot be reached
     ├── NotRegistered           the application is none of the fleet's
+    ├── NotCaughtUp             a follower has not processed what it should have by now
     └── PartlyDone              some of several tenants failed
 
 Each has a ``code`` for programs, a ``remedy`` for people, and the ``tenant`` that it is about (a slug, an id, or
@@ -31,6 +32,7 @@ from typing import ClassVar
 __all__ = [
     "InvalidSlug",
     "NoCurrentTenant",
+    "NotCaughtUp",
     "NotRegistered",
     "PartlyDone",
     "RegistryMissing",
@@ -142,6 +144,12 @@ class NotRegistered(TenancyError, LookupError):  # noqa: N818 (as above)
     """The application is none of those that the tenants have."""
 
     code = "not_registered"
+
+
+class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)
+    """A follower has not processed what it should have by now, or has stopped at an event and never will."""
+
+    code = "not_caught_up"
 
 
 class PartlyDone(TenancyError):  # noqa: N818 (as above)

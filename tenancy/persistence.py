@@ -7,6 +7,7 @@ factory class in this module.
 
 from __future__ import annotations
 
+import weakref
 from contextlib import suppress
 from functools import lru_cache
 from typing import Final
@@ -33,6 +34,8 @@ class TenantDatastore(SQLAlchemyDatastore):
     def guard(self, directory: Directory, tenant_id: UUID) -> None:
         """Ask ``directory`` from now on, and release it in the end."""
         self._directory, self._tenant_id = directory, tenant_id
+        # The library makes a factory for each application that another one follows, and never closes it.
+        self._release = weakref.finalize(self, directory.release)
 
     def admit(self, *, writes: bool) -> None:
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written."""
@@ -50,9 +53,9 @@ class TenantDatastore(SQLAlchemyDatastore):
 
     def close(self) -> None:
         super().close()
-        directory, self._directory = self._directory, None
-        if directory is not None:
-            directory.release()
+        if self._directory is not None:
+            self._directory = None
+            self._release()
 
 
 class TenantFactory(persistence.SQLAlchemyFactory):

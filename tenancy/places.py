@@ -116,7 +116,7 @@ class Places:
         executor.run_script([statement for spec in specs for statement in spec.ddl(type(dialect))])
 
     def make_more(self, tenants: Sequence[Tenant], blueprints: Iterable[Blueprint]) -> None:
-        """Construct those applications that make tables of their own, once, in the places of tenants."""
+        """Construct those applications and views that make tables of their own, once, in the places of tenants."""
         makers = [blueprint for blueprint in blueprints if blueprint.makes_more]
         for tenant in tenants if makers else ():
             environment = variables(self._settings, tenant.placement, tenant.id, makers)
@@ -126,7 +126,7 @@ class Places:
                 elif key.endswith("CREATE_TABLE"):
                     environment[key] = "yes"
             for blueprint in makers:
-                resolve_topic(blueprint.topic)(env=environment).close()
+                blueprint.construct(environment)
 
     def check(self, placement: Placement) -> None:
         """Raise TenancyError for a placement that no tenant can have in this database."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
@@ -24,22 +23,27 @@ from tenancy.errors import NotRegistered, TenancyError
 from tenancy.isolation import variables
 from tenancy.lifecycle import Lifecycle, known_slug, not_found
 from tenancy.places import Places
-from tenancy.removal import Certificate, Removal
+from tenancy.projections import Projected, Projections, TenantProjection
+from tenancy.removal import Removal
 from tenancy.settings import TenancySettings
-from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status
+from tenancy.tenant import Placement, Tenant, TenantStatus, check_status
+from tenancy.verbs import Verbs
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
+    from eventsourcing.persistence import TrackingRecorder
+    from eventsourcing.projection import Projection
     from eventsourcing.system import System
 
     from tenancy.registry.registry import Change
+    from tenancy.runner import Followers, Runner
 
 __all__ = ["Tenancy"]
 
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
 
 
-class Tenancy:
+class Tenancy(Verbs):
     """Many tenants, each with its own tables for the same applications. Safe to use from many threads.
 
     ``applications`` are classes, ``system`` brings those of its pipes. ``env`` goes before the environment of the
@@ -62,6 +66,7 @@ class Tenancy:
             classes += [system.get_app_cls(name) for name in system.nodes]
         self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The classes, by the names of the applications."""
+        self.projections = Projections()
         self._known: Sequence[Blueprint] | None = None
         self.places = Places(self.settings)
         """What the tenants have in the database."""
@@ -98,7 +103,11 @@ class Tenancy:
         if self._known is None:
             if self.applications:
                 environment = self.settings.environment
-                self._known = [blueprint_of(cls, environment) for cls in self.applications.values()]
+                follows = {} if self.system is None else self.system.follows
+                known = [
+                    blueprint_of(cls, environment, follows.get(cls.name, ())) for cls in self.applications.values()
+                ]
+                self._known = [*known, *self.projections.blueprints(environment)]
             else:
                 self._known = list(self._kept_blueprints().values()) or None
         return self._known or ()
@@ -193,6 +202,33 @@ class Tenancy:
             msg = "The applications of the tenants are not known, so their tables cannot be made."
             raise TenancyError(msg, remedy="Give them once: Tenancy(applications=[...]), or --app on the command line.")
 
+    def project(
+        self, application: type[Application[Any]], projection: type[Projection[Any]], view: type[TrackingRecorder]
+    ) -> None:
+        """Register a projection, before anything else is called: new tenants get the tables of its view, and runners
+        keep it. Raises NotRegistered for an application that the tenants do not have.
+        """
+        self.projections.register(Projected(application, projection, view), self.applications)
+        self._known = None
+
+    # -- following --
+
+    def runner(self, workers: int = 4, **options: Any) -> Runner:
+        """Return what lets the followers and projections of all tenants process events; use it in a ``with`` statement.
+
+        Processes that do so share the tenants. For the ``options`` see :class:`Runner`.
+        """
+        from tenancy.runner import Runner  # noqa: PLC0415 (most processes have none)
+
+        return Runner(self, self._directory, self._at_hand, workers=workers, **options)
+
+    @property
+    def followers(self) -> Followers:
+        """What can be asked of followers, and told to them, wherever they run."""
+        from tenancy.runner import Followers  # noqa: PLC0415 (as above)
+
+        return Followers(self.registry, self.places, self.blueprints())
+
     # -- finding --
 
     def __getitem__(self, slug: str) -> Tenant:
@@ -266,6 +302,15 @@ class Tenancy:
         found = tenant
         return self._at_hand.get(cls, tenant.id, lambda: cls(env=self.env(found)))
 
+    def projection(self, cls: type[Projection[Any]], tenant: Tenant | str | None = None) -> TenantProjection:
+        """Return a tenant's projection, or that of the current one, with its ``view``; raises as :func:`application`
+        does.
+        """
+        projected = self.projections.find(cls)
+        found = self.current if tenant is None else self[tenant] if isinstance(tenant, str) else tenant
+        self._directory.admit(found.id, writes=False)
+        return self._at_hand.get(cls, found.id, lambda: TenantProjection(projected, self.env(found)))
+
     def env(self, tenant: Tenant | str) -> dict[str, str]:
         """Return the variables that put the applications of a process into a tenant's tables, also those that the
         library's runners make: ``SingleThreadedRunner(system, env=tenants.env("acme"))``.
@@ -294,54 +339,3 @@ class Tenancy:
             self._directory.admit(tenant_id, writes=False)
             raise not_found(str(tenant_id))
         return self._bound(tenant)
-
-    # -- changing --
-
-    def rename(
-        self, slug: str, new_slug: str | None = None, *, name: str | None = None, actor: str | None = None
-    ) -> Tenant:
-        """Give a tenant another slug, another name or both. Its id and its tables keep their names."""
-        return self._bound(self._lifecycle.rename(slug, new_slug, name, actor))
-
-    def suspend(self, slug: str, *, reason: str | None = None, reads: bool = False, actor: str | None = None) -> Tenant:
-        """Let a tenant record nothing, and read only with ``reads``; in force everywhere within a second.
-
-        ``reason`` is shown to whoever is refused in a process, and never over HTTP.
-        """
-        return self._bound(self._lifecycle.move(slug, Verb.SUSPEND, actor, reason=reason, reads=reads))
-
-    def resume(self, slug: str, *, actor: str | None = None) -> Tenant:
-        """Let a suspended tenant serve again."""
-        return self._bound(self._lifecycle.move(slug, Verb.RESUME, actor))
-
-    def archive(self, slug: str, *, reason: str | None = None, actor: str | None = None) -> Tenant:
-        """Take a tenant off-line and keep its data."""
-        return self._bound(self._lifecycle.move(slug, Verb.ARCHIVE, actor, reason=reason))
-
-    def restore(self, slug: str, *, actor: str | None = None) -> Tenant:
-        """Give an archived tenant the status that it had before."""
-        return self._bound(self._lifecycle.move(slug, Verb.RESTORE, actor))
-
-    def delete(self, slug: str, *, reason: str | None = None, actor: str | None = None) -> Tenant:
-        """Take a tenant off-line. It can be undeleted for TENANCY_GRACE_DAYS, and longer if nobody purges it."""
-        return self._bound(self._lifecycle.move(slug, Verb.DELETE, actor, reason=reason))
-
-    def undelete(self, slug: str, *, actor: str | None = None) -> Tenant:
-        """Give a deleted tenant the status that it had before."""
-        return self._bound(self._lifecycle.move(slug, Verb.UNDELETE, actor))
-
-    def purge(self, slug: str, *, actor: str | None = None) -> Certificate:
-        """Remove a tenant and all its data, now and for ever, whatever its status; return what proves it."""
-        (certificate,) = self._removal.purge([slug], actor)
-        return certificate
-
-    def purge_many(self, slugs: Sequence[str], *, actor: str | None = None) -> Iterator[Certificate]:
-        """Purge tenants and yield the certificate of each."""
-        yield from self._removal.purge(slugs, actor)
-
-    def due(self) -> Sequence[Tenant]:
-        """Return the deleted tenants whose grace is over."""
-        now = datetime.now(UTC)
-        return [
-            tenant for tenant in self.list(TenantStatus.DELETED) if tenant.due_at is not None and tenant.due_at <= now
-        ]

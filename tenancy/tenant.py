@@ -59,6 +59,8 @@ class Verb(StrEnum):
     DELETE = "delete"
     UNDELETE = "undelete"
     PURGE = "purge"
+    SKIP = "skip"
+    """A follower was told to leave out one notification."""
 
 
 class Transition(NamedTuple):
@@ -81,7 +83,7 @@ TRANSITIONS: Final[Mapping[Verb, Transition]] = {
     Verb.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
     Verb.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
 }
-"""The one ladder. RENAME keeps the status, and is for tenants that are kept."""
+"""The one ladder. RENAME and SKIP keep the status, and are for tenants that are kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eventsourcing.persistence import StoredEvent, Tracking
     from sqlalchemy.engine import URL, Connection, Engine
 
+    from eventsourcing_sqlalchemy.dialects.counters import Counters
     from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
     from eventsourcing_sqlalchemy.tables import TableSpec
 
@@ -315,6 +316,11 @@ class Dialect(ABC):
     @abstractmethod
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
         """Return what turns a column into an originator id."""
+
+    # -- how far tables are --
+
+    counters: ClassVar[Counters]
+    """What counts the ids of its tables."""
 
     # -- wake-ups --
 

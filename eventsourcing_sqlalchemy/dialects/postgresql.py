@@ -1,8 +1,7 @@
 """PostgreSQL: connections, sessions, tables and wake-ups. How events are written is in ``postgresql_writer``.
 
-Rules that every statement keeps, so that it also works behind a pooler in transaction mode and on Citus: names are
-qualified with their schema; nothing depends on the session (no search_path, no session SET, no session lock), settings
-are made by ``set_config(..., true)`` only.
+Rules of every statement, so that it works behind a pooler in transaction mode and on Citus: names are qualified with
+their schema; nothing depends on the session (no search_path, SET or lock); settings are ``set_config(..., true)`` only.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from uuid import UUID
 
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
 
-from eventsourcing_sqlalchemy.dialects import postgresql_catalog
+from eventsourcing_sqlalchemy.dialects import postgresql_catalog, postgresql_counters
 from eventsourcing_sqlalchemy.dialects.base import (
     Dialect,
     EventWriter,
@@ -63,6 +62,7 @@ class PostgreSQLDialect(Dialect):
     has_schemas = True
     placeholder = "%s"
     can_notify = True
+    counters = postgresql_counters.PostgreSQLCounters()
     # Drivers send and receive states as hexadecimal text, and PostgreSQL handles at most 1 GiB at once.
     max_event_bytes = 480 * 2**20
     notify_statement = "SELECT pg_notify(%s, %s)"

@@ -104,7 +104,7 @@ class Psycopg2(Driver):
         return cursor
 
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
-        getattr(cursor, "execute_once", cursor.execute)(statement, parameters)
+        getattr(cursor, "execute_once", cursor.execute)(statement, parameters or None)
 
     def fileno(self, connection: Any) -> int | None:
         return int(connection.fileno())

@@ -22,6 +22,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, RelationKind, Right, TableShape
+from eventsourcing_sqlalchemy.dialects.sqlite_counters import SQLiteCounters
 from eventsourcing_sqlalchemy.dialects.sqlite_writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -294,6 +295,8 @@ class SQLiteDialect(Dialect):
 
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
         return _as_uuid if originator_id_type == "uuid" else str
+
+    counters = SQLiteCounters()
 
 
 def _check_case(executor: Executor, table: TableName) -> None:

@@ -15,6 +15,7 @@ from tenancy.cli.doctor import doctor
 from tenancy.cli.environment import env, exec_
 from tenancy.cli.failures import USAGE
 from tenancy.cli.output import say
+from tenancy.cli.runner import runner
 
 __all__ = ["VERBS", "app"]
 
@@ -96,3 +97,5 @@ def _add(name: str, function: Callable[..., Any], example: str) -> None:
 
 for _verb in VERBS:
     _add(*_verb)
+
+app.add_typer(runner, name="runner", help="Let followers process events, and see how they are.")

@@ -82,6 +82,11 @@ class RegistryDatabase:
         return f"the registry in {self._where}"
 
     @property
+    def rows(self) -> Rows:
+        """The tables, for queries in :func:`reading` and :func:`writing`."""
+        return self._rows
+
+    @property
     def datastore(self) -> SQLAlchemyDatastore:
         """The connections of the registry."""
         return self._recorder.datastore

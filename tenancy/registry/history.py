@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -17,7 +19,7 @@ from tenancy.tenant import TenantStatus, Verb
 if TYPE_CHECKING:
     from eventsourcing.utils import EnvType
 
-__all__ = ["History", "RegistryApplication"]
+__all__ = ["Change", "History", "RegistryApplication", "to_change"]
 
 
 class History(Aggregate):
@@ -64,11 +66,36 @@ class History(Aggregate):
         self.status = "purged"
 
 
+class Change(NamedTuple):
+    """Something that was done to a tenant."""
+
+    version: int
+    verb: str
+    status: str
+    actor: str | None
+    at: datetime
+    remark: str | None
+
+
+def to_change(event: Any, texts: Mapping[int, str]) -> Change:
+    """Return what an event says; ``texts`` are the remarks by version."""
+    is_end = isinstance(event, History.Ended)
+    version = event.originator_version
+    return Change(
+        version=version,
+        verb="purge" if is_end else event.verb,
+        status="purged" if is_end else event.status,
+        actor=event.actor,
+        at=event.timestamp,
+        remark=texts.get(version),
+    )
+
+
 class RegistryDatastore(SQLAlchemyDatastore):
     """A datastore with a small pool of its own: the registry answers also when the tenants use up all of theirs."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, pool_size=2, max_overflow=2)
+        super().__init__(**options, pool_size=1, max_overflow=3)
 
 
 class RegistryFactory(persistence.SQLAlchemyFactory):

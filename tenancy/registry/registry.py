@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from tenancy.registry.database import RegistryDatabase
-from tenancy.registry.history import History
+from tenancy.registry.history import Change, History, to_change
 from tenancy.registry.rows import NewTenant, check_texts, to_tenant
 from tenancy.tenant import Tenant, TenantStatus, Verb
 
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Change", "Registry"]
 
 _PAGE: Final = 500
-
-
-class Change(NamedTuple):
-    """Something that was done to a tenant."""
-
-    version: int
-    verb: str
-    status: str
-    actor: str | None
-    at: datetime
-    remark: str | None
 
 
 class Registry(RegistryDatabase):
@@ -73,6 +62,15 @@ class Registry(RegistryDatabase):
             row = session.execute(sa.select(self._rows.tenants).where(condition)).first()
             return None if row is None else to_tenant(row)
 
+    def get_many(self, ids: Sequence[UUID]) -> dict[UUID, Tenant]:
+        """Return those tenants that exist, by id."""
+        found: dict[UUID, Tenant] = {}
+        with self.reading() as session:
+            for start in range(0, len(ids), _PAGE):
+                some = self._rows.tenants.c.id.in_(ids[start : start + _PAGE])
+                found |= {row.id: to_tenant(row) for row in session.execute(sa.select(self._rows.tenants).where(some))}
+        return found
+
     def list(self, status: TenantStatus | None = None) -> Sequence[Tenant]:
         """Return all tenants, or those with a status, in the order of their slugs."""
         tenants = self._rows.tenants
@@ -95,7 +93,7 @@ class Registry(RegistryDatabase):
             remarks = self._rows.remarks
             rows = session.execute(sa.select(remarks).where(remarks.c.tenant_id == tenant_id))
             texts = {row.version: row.text for row in rows}
-        return [_to_change(each, texts) for each in events]
+        return [to_change(each, texts) for each in events]
 
     def tombstone(self, slug: str) -> Sequence[tuple[UUID, datetime]]:
         """Return (id, time of the purge) of the purged tenants that had a slug."""
@@ -131,6 +129,12 @@ class Registry(RegistryDatabase):
                 return position, changed
 
     # -- writing --
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Yield a session in a transaction that commits at the end of the block."""
+        with self._reaching(), self._recorder.transaction() as session:
+            yield session
 
     def add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
         """Register tenants, all or none, with the status ``provisioning``; raises IntegrityError when a slug, a place
@@ -216,6 +220,7 @@ class Registry(RegistryDatabase):
         with self._reaching():
             session.execute(sa.insert(self._rows.tombstones).values(values))
             session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.tenants).where(self._rows.tenants.c.id == tenant.id))
             history: History = self._application.repository.get(tenant.id)
             history.end(actor)
@@ -225,25 +230,13 @@ class Registry(RegistryDatabase):
     def residue(self, tenant_id: UUID) -> int:
         """Return how many rows there still are that could name a tenant."""
         with self.reading() as session:
-            tenants, remarks = self._rows.tenants, self._rows.remarks
+            tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
                 for table, condition in (
                     (tenants, tenants.c.id == tenant_id),
                     (remarks, remarks.c.tenant_id == tenant_id),
+                    (failures, failures.c.tenant_id == tenant_id),
                 )
             )
-
-
-def _to_change(event: Any, texts: Mapping[int, str]) -> Change:
-    is_end = isinstance(event, History.Ended)
-    version = event.originator_version
-    return Change(
-        version=version,
-        verb="purge" if is_end else event.verb,
-        status="purged" if is_end else event.status,
-        actor=event.actor,
-        at=event.timestamp,
-        remark=texts.get(version),
-    )

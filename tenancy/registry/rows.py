@@ -95,6 +95,35 @@ class Rows:
             sa.Column("value", sa.JSON, nullable=False),
         )
 
+        self.failures = sa.Table(
+            f"{prefix}runner_failures",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("follower", sa.Text, primary_key=True),
+            sa.Column("leader", sa.Text, nullable=False),
+            sa.Column("notification_id", sa.BigInteger),
+            sa.Column("error", sa.Text, nullable=False),
+            sa.Column("frames", sa.JSON, nullable=False),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            sa.Column("first_at", _Moment, nullable=False),
+            sa.Column("last_at", _Moment, nullable=False),
+            sa.Column("is_quarantined", sa.Boolean, nullable=False),
+        )
+        self.processes = sa.Table(
+            f"{prefix}runner_processes",
+            self.metadata,
+            sa.Column("owner", sa.Text, primary_key=True),
+            # By the database's clock, as seconds since 1970.
+            sa.Column("expires", sa.Double, nullable=False),
+        )
+        self.leases = sa.Table(
+            f"{prefix}runner_leases",
+            self.metadata,
+            sa.Column("bucket", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("owner", sa.Text),
+            sa.Column("expires", sa.Double, nullable=False),
+        )
+
     def insert(self, new: NewTenant, now: datetime) -> dict[str, Any]:
         """Return the row of a new tenant."""
         return {

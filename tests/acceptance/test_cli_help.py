@@ -11,25 +11,36 @@ from typing import Any
 import pytest
 import typer
 
+from tenancy.cli import runner
 from tenancy.cli.app import VERBS, app
 from tenancy.cli.failures import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
     "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
-    "doctor demo"
+    "doctor demo runner"
 )
+EXAMPLES = [*VERBS, *((f"runner {name}", function, example) for name, function, example in runner.VERBS)]
 PAGE = ROOT / "docs" / "commands.md"
 HEAVY = ("eventsourcing", "sqlalchemy", "eventsourcing_sqlalchemy", "tenancy.tenancy", "psycopg2")
 
 COMMAND: Any = typer.main.get_command(app)
 
 
+def verbs() -> Iterator[tuple[str, Any]]:
+    """Yield all verbs, those of a group with its name before theirs."""
+    for name, verb in COMMAND.commands.items():
+        if hasattr(verb, "commands"):
+            yield from ((f"{name} {inner}", each) for inner, each in verb.commands.items())
+        else:
+            yield name, verb
+
+
 def parameters() -> Iterator[tuple[str, Any]]:
     """Yield all arguments and options with the verb that has them."""
     for parameter in COMMAND.params:
         yield "", parameter
-    for name, verb in COMMAND.commands.items():
+    for name, verb in verbs():
         for parameter in verb.params:
             yield name, parameter
 
@@ -50,7 +61,7 @@ def test_there_are_the_verbs() -> None:
 
 
 def test_every_verb_and_every_option_has_help() -> None:
-    assert [name for name, verb in COMMAND.commands.items() if not (verb.help or "").strip()] == []
+    assert [name for name, verb in verbs() if not (verb.help or "").strip()] == []
     without = [
         f"{name} {parameter.name}"
         for name, parameter in parameters()
@@ -59,9 +70,9 @@ def test_every_verb_and_every_option_has_help() -> None:
     assert without == []
 
 
-@pytest.mark.parametrize(("name", "example"), [(name, example) for name, _, example in VERBS])
+@pytest.mark.parametrize(("name", "example"), [(name, example) for name, _, example in EXAMPLES])
 def test_help_of_a_verb_has_an_example_that_the_command_accepts(name: str, example: str, sqlite_url: str) -> None:
-    output = " ".join(Command(sqlite_url).ok(name, "--help").out.split())
+    output = " ".join(Command(sqlite_url).ok(*name.split(), "--help").out.split())
     assert f"Example: {' '.join(example.split())}" in output
     assert re.search(rf"tenancy (--app \S+ )?{name}\b", example)
     options = {option for option in re.findall(r" (--[a-z-]+)", example) if option != "--app"}
@@ -69,9 +80,7 @@ def test_help_of_a_verb_has_an_example_that_the_command_accepts(name: str, examp
 
 
 def test_every_verb_writes_json() -> None:
-    assert [
-        name for name, verb in COMMAND.commands.items() if "--json" not in {o for p in verb.params for o in p.opts}
-    ] == []
+    assert [name for name, verb in verbs() if "--json" not in {o for p in verb.params for o in p.opts}] == []
 
 
 def test_what_destroys_can_be_tried_and_asks() -> None:
@@ -81,8 +90,8 @@ def test_what_destroys_can_be_tried_and_asks() -> None:
 
 def undocumented(page: str) -> list[str]:
     """Return what a page does not say: verbs, examples, options and exit codes."""
-    missing = [name for name in COMMAND.commands if not section_of(name, page)]
-    missing += [example for name, _, example in VERBS if example not in section_of(name, page)]
+    missing = [name for name, _ in verbs() if not section_of(name, page)]
+    missing += [example for name, _, example in EXAMPLES if example not in section_of(name, page)]
     before = page.partition("\n### ")[0]
     for name, parameter in parameters():
         text = before if name == "" or shown(parameter) in ("--json", "--actor") else section_of(name, page)

@@ -43,7 +43,9 @@ def test_one_for_all_who_come_at_once(repeat: Callable[[int], range]) -> None:
             made.append(Shop())
             return made[-1]
 
-        def get(here: Applications = applications, make: Any = construct, whose: UUID = tenant_id) -> Shop:
+        def get(
+            here: Applications = applications, make: Callable[[], Shop] = construct, whose: UUID = tenant_id
+        ) -> Shop:
             return here.get(Shop, whose, make)
 
         found = run_together([get] * 16)
@@ -69,7 +71,9 @@ def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> Non
                 raise LookupError
             return shop
 
-        def get(here: Applications = applications, make: Any = construct, whose: UUID = tenant_id) -> Shop | None:
+        def get(
+            here: Applications = applications, make: Callable[[], Shop] = construct, whose: UUID = tenant_id
+        ) -> Shop | None:
             try:
                 return here.get(Shop, whose, make)
             except LookupError:

@@ -1,0 +1,206 @@
+"""``tenancy runner``: let followers process events, see how they are, and help those that have stopped."""
+
+from __future__ import annotations
+
+import json as json_module
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from tenancy.cli.failures import CommandError
+from tenancy.cli.fleet import the_fleet
+from tenancy.cli.options import Actor, Json, Slug
+from tenancy.cli.output import note, quoted, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from tenancy.runner.failures import Failure
+    from tenancy.runner.followers import FollowerStatus
+
+__all__ = ["VERBS", "runner"]
+
+_Follower = Annotated[str, typer.Argument(metavar="FOLLOWER", help="The name of the follower or projection.")]
+
+
+def start(
+    context: typer.Context,
+    *,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="How many threads process events; as many connections at most.")
+    ] = 4,
+    lease_seconds: Annotated[
+        float, typer.Option("--lease", min=1.0, help="After how many seconds of silence others take over.")
+    ] = 10.0,
+    drain_seconds: Annotated[
+        float, typer.Option("--drain", min=0.0, help="How long to wait, at the end, for events under way.")
+    ] = 30.0,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", help="Where Prometheus finds metrics.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write the log as lines of JSON.")] = False,
+) -> None:
+    """Process the events of all tenants, with other processes that do so, until SIGTERM or Ctrl-C."""
+    # The workers and nobody else use the tenants' connections here, unless somebody wants it otherwise.
+    os.environ.setdefault("SQLALCHEMY_POOL_SIZE", str(workers))
+    os.environ.setdefault("SQLALCHEMY_MAX_OVERFLOW", "0")
+    _log(as_json=json)
+    told = threading.Event()
+
+    def tell(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second time means: at once
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    with the_fleet(context) as tenants:
+        running = tenants.runner(workers, lease_seconds=lease_seconds)
+        if metrics_port is not None:
+            _serve_metrics(metrics_port)
+        running.start()
+        note(f"Runner {running.owner} works with {workers} workers. It ends with SIGTERM or Ctrl-C.")
+        told.wait()
+        if not running.stop(drain_seconds):
+            msg = f"Events were still under way after {drain_seconds:g} seconds: others will process them."
+            raise CommandError(msg, remedy="Give it more time: --drain", code="failed")
+
+
+def status(
+    context: typer.Context,
+    slug: Annotated[str | None, typer.Argument(help="Only this tenant.", show_default=False)] = None,
+    *,
+    interval: Annotated[float, typer.Option("--interval", min=0.0, help="Measure rates for so many seconds.")] = 0.0,
+    json: Json = False,
+) -> None:
+    """Show how far behind each follower is, who works for it, and what has stopped it."""
+    with the_fleet(context) as tenants:
+        wanted = None if slug is None else tenants[slug].id
+        found = [each for each in tenants.followers.status(interval) if wanted in (None, each.tenant_id)]
+    if json:
+        show_json([_record(each) for each in found])
+        return
+    header = ("tenant", "follower", "behind", "state", "lag", "per second", "owner", "stopped at", "error")
+    show_table(header, [_row(each) for each in found])
+
+
+def retry(
+    context: typer.Context,
+    slug: Slug,
+    follower: Annotated[
+        str | None, typer.Argument(metavar="FOLLOWER", help="Only this follower or projection.", show_default=False)
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Let the followers of a tenant that have stopped try again."""
+    with the_fleet(context) as tenants:
+        failures = tenants.followers.retry(slug, follower)
+    if json:
+        show_json([_failure(each) for each in failures])
+        return
+    for failure in failures:
+        say(f"{failure.follower} of {quoted(slug)} tries notification {failure.notification_id} again.")
+    if not failures:
+        say(f"No follower of {quoted(slug)} has stopped.")
+
+
+def skip(
+    context: typer.Context,
+    slug: Slug,
+    follower: _Follower,
+    notification_id: Annotated[
+        int, typer.Argument(metavar="ID", help="The notification that it has stopped at: see status.")
+    ],
+    *,
+    actor: Actor = None,
+    json: Json = False,
+) -> None:
+    """Let a follower leave out the one notification that it has stopped at, for ever. The tenant's history has it."""
+    with the_fleet(context) as tenants:
+        failure = tenants.followers.skip(slug, follower, notification_id, actor=actor)
+    if json:
+        show_json(_failure(failure))
+    else:
+        say(f"{follower} of {quoted(slug)} leaves out notification {notification_id} of {failure.leader}.")
+
+
+def _row(each: FollowerStatus) -> tuple[object, ...]:
+    failure = each.failure
+    return (
+        each.tenant,
+        each.follower,
+        each.leader,
+        each.state,
+        each.lag,
+        "" if each.rate is None else f"{each.rate:.1f}",
+        each.owner or "nobody",
+        "" if failure is None else failure.notification_id,
+        "" if failure is None else failure.error,
+    )
+
+
+def _record(each: FollowerStatus) -> dict[str, Any]:
+    failure = None if each.failure is None else _failure(each.failure)
+    return {**asdict(each), "tenant_id": str(each.tenant_id), "failure": failure}
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    record = {
+        key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(failure).items()
+    }
+    return {**record, "tenant_id": str(failure.tenant_id)}
+
+
+def _serve_metrics(port: int) -> None:
+    try:
+        from prometheus_client import start_http_server  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        msg = "--metrics-port needs prometheus-client, which is not installed."
+        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
+    start_http_server(port)
+
+
+_FIELDS: Final = ("tenant_id", "follower", "leader", "notification_id", "attempts")
+
+
+class _Lines(logging.Formatter):
+    """Lines with the fields of a record, and nothing of an exception: what one says may hold values."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        at, level, text = self.formatTime(record), record.levelname, record.getMessage()
+        if self._as_json:
+            return json_module.dumps({"at": at, "level": level, "message": text, **fields}, default=str)
+        return " ".join([at, level, text, *(f"{name}={value}" for name, value in fields.items())])
+
+
+def _log(*, as_json: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(as_json=as_json))
+    logger = logging.getLogger("tenancy.runner")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
+    ("start", start, "tenancy --app shop:tenants runner start --workers 8"),
+    ("status", status, "tenancy runner status --interval 1"),
+    ("retry", retry, "tenancy runner retry acme Reports"),
+    ("skip", skip, "tenancy runner skip acme Reports 4711"),
+)
+"""Name, function and example of each verb."""
+
+runner = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+for _name, _function, _example in VERBS:
+    runner.command(_name, epilog=f"Example: {_example}")(_function)

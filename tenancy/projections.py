@@ -1,0 +1,83 @@
+"""Projections of an application of the fleet. Each tenant has its own view, in tables beside its applications'."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
+from eventsourcing.projection import Projection
+from eventsourcing.utils import Environment, get_topic
+
+from tenancy.blueprints import Blueprint, blueprint_of_projection
+from tenancy.errors import NotRegistered, TenancyError
+
+if TYPE_CHECKING:
+    from eventsourcing.application import Application
+
+__all__ = ["Projected", "Projections", "TenantProjection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """What was registered: a projection of an application, and the class of its views."""
+
+    application: type[Application[Any]]
+    projection: type[Projection[Any]]
+    view: type[TrackingRecorder]
+
+
+class Projections:
+    """What was registered for a fleet, by the names of the projections."""
+
+    def __init__(self) -> None:
+        self._projected: dict[str, Projected] = {}
+
+    def __iter__(self) -> Iterator[Projected]:
+        return iter(self._projected.values())
+
+    def register(self, projected: Projected, applications: Mapping[str, type[Application[Any]]]) -> None:
+        """Add one; raises NotRegistered for an application that the fleet does not have, and TenancyError for a name
+        that is taken.
+        """
+        leader, name = projected.application, projected.projection.name
+        if applications.get(leader.name) is not leader:
+            msg = f"The application {leader.name!r} ({get_topic(leader)}) is none of these tenants'."
+            raise NotRegistered(msg, remedy="Give its class to Tenancy(applications=[...]).")
+        if name in applications or self._projected.get(name, projected) != projected:
+            msg = f"The name of the projection {name!r} is that of an application or of another projection."
+            raise TenancyError(msg, remedy="Give it another name: their tables would be the same.")
+        self._projected[name] = projected
+
+    def find(self, projection: type[Projection[Any]]) -> Projected:
+        """Return what was registered with a projection; raises NotRegistered."""
+        projected = self._projected.get(projection.name)
+        if projected is None or projected.projection is not projection:
+            msg = f"The projection {projection.name!r} ({get_topic(projection)}) is none of these tenants'."
+            raise NotRegistered(msg, remedy="Register it: tenants.project(application, projection, view)")
+        return projected
+
+    def blueprints(self, environment: Mapping[str, str]) -> Sequence[Blueprint]:
+        """Return the tables of the views."""
+        return [
+            blueprint_of_projection(each.projection, each.view, each.application.name, environment) for each in self
+        ]
+
+
+class TenantProjection:
+    """A projection of one tenant with its view."""
+
+    def __init__(self, projected: Projected, env: Mapping[str, str]) -> None:
+        factory: InfrastructureFactory[Any] = InfrastructureFactory.construct(
+            Environment(projected.projection.name, {**env})
+        )
+        self.view = factory.tracking_recorder(projected.view)
+        self.projection = projected.projection(self.view)
+        # With the view, which somebody may hold and nothing else.
+        self._close = weakref.finalize(self.view, factory.close)
+
+    def close(self) -> None:
+        """Give the engine back."""
+        self._close()

@@ -1,0 +1,10 @@
+"""The runner: followers and projections of all tenants, on a fixed number of threads and connections.
+
+Wake-ups and a sweep find work, a fair queue hands it to workers in bounded turns, and processes share the tenants by
+leases.
+"""
+
+from tenancy.runner.followers import Followers
+from tenancy.runner.runner import Runner
+
+__all__ = ["Followers", "Runner"]

@@ -1,0 +1,136 @@
+"""What stopped a follower, as far as it may be known outside of the tenant's own tables.
+
+Kept are the tenant, the follower, the number of the notification, the class of the error and where it came from. Never
+the event, its values, or what the error says: that may contain them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from tenancy.registry import Registry
+    from tenancy.runner.ready import Key
+
+__all__ = ["Failure", "FailureBook", "failure_of", "frames_of"]
+
+_FRAMES: Final = 20
+_MAX_NAME: Final = 200
+# A class can be given any name at run time, also one that holds a value.
+_NO_NAME: Final = re.compile(r"[^\w.<>]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """That a follower of a tenant could not process a notification."""
+
+    tenant_id: UUID
+    follower: str
+    leader: str
+    notification_id: int | None
+    """None when it failed before it had a notification: when it was constructed, for example."""
+    error: str
+    """The class of the error."""
+    frames: Sequence[str]
+    """Where it came from, the innermost last: module:function:line."""
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+    is_quarantined: bool
+    """Whether it is tried no more until somebody says so."""
+
+    @property
+    def key(self) -> Key:
+        """Who failed."""
+        return self.tenant_id, self.follower
+
+
+def failure_of(
+    error: BaseException,
+    key: Key,
+    leader: str,
+    notification_id: int | None,
+    before: Failure | None,
+    *,
+    max_attempts: int,
+) -> Failure:
+    """Return what is kept of an error; ``before`` is the failure that this one is a repetition of."""
+    is_same = before is not None and (before.leader, before.notification_id) == (leader, notification_id)
+    now = datetime.now(UTC)
+    attempts = before.attempts + 1 if before is not None and is_same else 1
+    return Failure(
+        tenant_id=key[0],
+        follower=key[1],
+        leader=leader,
+        notification_id=notification_id,
+        error=_name(type(error)),
+        frames=frames_of(error),
+        attempts=attempts,
+        first_at=before.first_at if before is not None and is_same else now,
+        last_at=now,
+        is_quarantined=attempts >= max_attempts,
+    )
+
+
+def _name(cls: type) -> str:
+    return _NO_NAME.sub("", f"{cls.__module__}.{cls.__qualname__}")[:_MAX_NAME]
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Return where an error came from, the innermost last, as module:function:line."""
+    frames, traceback = [], error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = frame.f_globals.get("__name__", "")
+        frames.append(_NO_NAME.sub("", f"{module}")[:_MAX_NAME] + f":{frame.f_code.co_qualname}:{traceback.tb_lineno}")
+        traceback = traceback.tb_next
+    return frames[-_FRAMES:]
+
+
+class FailureBook:
+    """The failures of all tenants, in the control database. Safe to use from many threads and processes."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._table = registry.rows.failures
+
+    def all(self) -> dict[Key, Failure]:
+        """Return all failures; one query."""
+        with self._registry.reading() as session:
+            return {row.key: row for row in map(_to_failure, session.execute(sa.select(self._table)))}
+
+    def record(self, failure: Failure) -> None:
+        """Keep a failure in the place of an earlier one of the same follower; nothing of a tenant that is gone."""
+        tenants, table = self._registry.rows.tenants, self._table
+        values = {name: getattr(failure, name) for name in Failure.__dataclass_fields__}
+        with self._registry.writing() as session:
+            # Its row cannot be removed until this transaction has ended, and then takes this one with it.
+            alive = sa.select(tenants.c.id).where(tenants.c.id == failure.tenant_id)
+            if session.execute(alive.with_for_update(read=True, key_share=True)).first() is None:
+                return
+            session.execute(sa.delete(table).where(self._is(failure.key)))
+            session.execute(sa.insert(table).values(**values))
+
+    def clear(self, key: Key) -> bool:
+        """Forget a failure; return whether there was one."""
+        with self._registry.writing() as session:
+            return self.clear_in(session, key)
+
+    def clear_in(self, session: Any, key: Key) -> bool:
+        """Do as :func:`clear` in a transaction of the registry."""
+        return bool(session.execute(sa.delete(self._table).where(self._is(key))).rowcount)
+
+    def _is(self, key: Key) -> sa.ColumnElement[bool]:
+        return sa.and_(self._table.c.tenant_id == key[0], self._table.c.follower == key[1])
+
+
+def _to_failure(row: Any) -> Failure:
+    failure = Failure(**{name: getattr(row, name) for name in Failure.__dataclass_fields__})
+    return replace(failure, frames=tuple(failure.frames))

@@ -1,0 +1,205 @@
+"""The one thread that sees to everything but the turns: leases, changes of tenants, failures, and the sweep."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from tenancy.runner.leases import bucket_of
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.wakeups import Hearing
+    from tenancy.applications import Applications
+    from tenancy.directory import Directory
+    from tenancy.runner.courses import Course, Courses
+    from tenancy.runner.leases import Leases
+    from tenancy.runner.metrics import Metrics
+    from tenancy.runner.ready import ReadyQueue
+    from tenancy.runner.sweep import Sweep
+    from tenancy.runner.troubles import Troubles
+
+__all__ = ["Keeper"]
+
+logger = logging.getLogger(__name__)
+
+# How often things are looked at. Seconds.
+_REGISTRY: Final = 0.4
+_FAILURES: Final = 1.0
+_SWEEP: Final = 2.0
+_SWEEP_WHEN_DEAF: Final = 0.5
+# Between two sweeps that somebody asks for: where nobody can say which table was written to, each commit does.
+_SWEEP_AT_LEAST: Final = 0.02
+
+
+class Keeper:
+    """Keeps what the workers work at up to date. ``run`` is what the thread does."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        applications: Applications,
+        courses: Courses,
+        ready: ReadyQueue,
+        leases: Leases,
+        troubles: Troubles,
+        sweep: Sweep,
+        metrics: Metrics,
+        sweeps_registry: bool,
+    ) -> None:
+        self._directory = directory
+        self._applications = applications
+        self._courses = courses
+        self._ready = ready
+        self._leases = leases
+        self._troubles = troubles
+        self._sweep = sweep
+        self._metrics = metrics
+        # Whether the sweep, too, uses the connection of the registry.
+        self._sweeps_registry = sweeps_registry
+        self._hearing: Hearing | None = None
+        self._stopping = threading.Event()
+        self._alarm = threading.Event()
+        self._is_sweep_due = False
+        # Guards the set, for operations in memory only.
+        self._lock = threading.Lock()
+        self._changed: set[UUID] = set()
+        self._was_valid = False
+        self._unlocated: list[Course] = []
+
+    # -- told by others --
+
+    def heard(self, keys: Iterable[int] | None) -> None:
+        """Let those look who read these tables; None stands for any table."""
+        if keys is None:
+            self._is_sweep_due = True
+            self._alarm.set()
+            return
+        for key in keys:
+            for course in self._courses.behind(key):
+                self._ready.add(course.key, (course.pipe.leader,))
+
+    def hears_by(self, hearing: Hearing) -> None:
+        """Know whether wake-ups of other processes are heard."""
+        self._hearing = hearing
+
+    def changed(self, tenant_ids: set[UUID]) -> None:
+        """Know that something has happened to tenants."""
+        with self._lock:
+            self._changed |= tenant_ids
+        self._alarm.set()
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._stopping.set()
+        self._alarm.set()
+
+    # -- the thread --
+
+    def start(self) -> None:
+        """Learn which tenants there are, and get the first leases; raises what keeps it from doing so."""
+        self._leases.make()
+        self._directory.refresh()
+        self._follow(self._courses.update(self._directory.read().values()))
+        self._keep_leases()
+
+    def run(self) -> None:
+        """Keep things up to date until it is stopped; an outage is waited for."""
+        jobs: list[tuple[Callable[[], None], Callable[[], float]]] = [
+            (self._keep_leases, lambda: self._leases.interval),
+            (self._see_changes, lambda: _REGISTRY),
+            (self._troubles.refresh, lambda: _FAILURES),
+            (self._run_sweep, self._sweep_interval),
+        ]
+        due = [0.0] * len(jobs)
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            for number, (job, interval) in enumerate(jobs):
+                is_asked_for = job == self._run_sweep and self._is_sweep_due
+                is_asked_for |= job == self._see_changes and bool(self._changed)
+                if (now >= due[number] or is_asked_for) and not self._stopping.is_set():
+                    self._attempt(job)
+                    due[number] = time.monotonic() + interval()
+            self._alarm.wait(max(0.0, min(due) - time.monotonic()))
+            self._alarm.clear()
+            if self._is_sweep_due:
+                self._stopping.wait(_SWEEP_AT_LEAST)
+
+    def _attempt(self, job: Callable[[], None]) -> None:
+        asks_itself = job == self._see_changes or (job == self._run_sweep and not self._sweeps_registry)
+        alone = nullcontext() if asks_itself else self._directory.alone()
+        try:
+            with alone:
+                job()
+        except Exception as error:  # noqa: BLE001 (whatever it is, trying again is the answer)
+            logger.warning("The runner goes on without %s: %s", job.__name__.strip("_"), type(error).__name__)
+
+    def _sweep_interval(self) -> float:
+        hears = self._hearing is not None and self._hearing.hears_others
+        return _SWEEP if hears else _SWEEP_WHEN_DEAF
+
+    def _keep_leases(self) -> None:
+        try:
+            self._leases.tick(lambda bucket: bucket in map(bucket_of, self._ready.running()))
+        finally:
+            is_valid = self._leases.are_valid()
+            if is_valid and not self._was_valid:
+                # Whoever was ready meanwhile has not been let work.
+                self._add(self._courses.all())
+            self._was_valid = is_valid
+        self._follow(self._courses.hold(self._leases.held))
+        stopped = sum(1 for course in self._courses.all() if self._is_stopped(course))
+        self._metrics.state(tenants=len(self._courses.tenants), ready=len(self._ready), quarantined=stopped)
+
+    def _is_stopped(self, course: Course) -> bool:
+        failure = self._troubles.get(course.key)
+        return failure is not None and failure.is_quarantined and failure.leader == course.pipe.leader
+
+    def _see_changes(self) -> None:
+        self._directory.refresh()
+        with self._lock:
+            changed, self._changed = self._changed, set()
+        if changed:
+            try:
+                found = self._directory.read(list(changed))
+            except BaseException:
+                self.changed(changed)
+                raise
+            self._follow(self._courses.update(found.values(), changed - found.keys()))
+
+    def _follow(self, begun_and_ended: tuple[list[Course], list[UUID]]) -> None:
+        begun, ended = begun_and_ended
+        for tenant_id in ended:
+            self._ready.drop(tenant_id)
+            self._applications.forget(tenant_id)
+        if ended:
+            self._troubles.forget(ended)
+            self._metrics.forget(ended)
+        self._unlocated += begun
+        if begun and self._was_valid:
+            self._troubles.refresh()
+            self._locate()
+
+    def _locate(self) -> None:
+        begun, self._unlocated = self._unlocated, []
+        new = [course for course in begun if course.position is None]
+        try:
+            self._sweep.locate(new)
+        finally:
+            # A recorded position that is not known is asked for in the first turn.
+            self._add([course for course in begun if course not in new or course.position is None])
+            self._is_sweep_due = True
+            self._alarm.set()
+
+    def _run_sweep(self) -> None:
+        self._is_sweep_due = False
+        self._sweep.run()
+
+    def _add(self, courses: Iterable[Course]) -> None:
+        for course in courses:
+            self._ready.add(course.key, (course.pipe.leader,))

@@ -1,0 +1,213 @@
+"""Run the followers and projections of all tenants in this process, beside others that do so."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from tenancy.errors import NotCaughtUp, TenancyError
+from tenancy.runner.courses import Courses
+from tenancy.runner.failures import Failure, FailureBook
+from tenancy.runner.followers import FollowerStatus
+from tenancy.runner.following import Following, follow
+from tenancy.runner.keeper import Keeper
+from tenancy.runner.leases import Leases, bucket_of
+from tenancy.runner.metrics import Metrics
+from tenancy.runner.pipes import Pipe, Pipes
+from tenancy.runner.ready import ReadyQueue
+from tenancy.runner.sweep import Sweep
+from tenancy.runner.troubles import Troubles
+from tenancy.runner.turns import Turns
+from tenancy.tenant import Tenant
+
+if TYPE_CHECKING:
+    from tenancy.applications import Applications
+    from tenancy.directory import Directory
+    from tenancy.tenancy import Tenancy
+
+__all__ = ["Runner"]
+
+_DRAIN: Final = 30.0
+_LOOK_FIRST: Final = 0.005
+_LOOK_MAX: Final = 0.1
+
+
+class Runner:
+    """What ``tenants.runner()`` returns. Safe to use from many threads; it is started and stopped once.
+
+    ``workers`` are threads. ``lease_seconds`` is how long other processes leave this one's tenants alone when it is
+    silent. A follower that fails is tried ``max_attempts`` times, with growing pauses, and then stopped.
+    """
+
+    def __init__(
+        self,
+        tenants: Tenancy,
+        directory: Directory,
+        applications: Applications,
+        *,
+        workers: int = 4,
+        lease_seconds: float = 10.0,
+        max_attempts: int = 8,
+    ) -> None:
+        if workers < 1:
+            msg = f"A runner with {workers} workers does nothing."
+            raise TenancyError(msg, remedy="Give it at least 1.")
+        if not tenants.applications:
+            msg = "A runner runs code, and the applications of the tenants are not known here."
+            raise TenancyError(msg, remedy="Give them: Tenancy(system=...), or --app on the command line.")
+        self.workers = workers
+        self._tenants = tenants
+        self._directory = directory
+        self._places = places = tenants.places
+        self._pipes = Pipes(tenants.blueprints())
+        # One tenant, with however many followers, leaves at least half of the workers to the others.
+        self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
+        self._courses = Courses(self._pipes, places.datastore.default_schema, bucket_of)
+        self._leases = Leases(directory.registry, lease_seconds)
+        self._book = FailureBook(directory.registry)
+        self._troubles = Troubles(self._book, self._courses, self._ready, max_attempts)
+        # Through the registry's connection where it is in the same database: the others are for the workers.
+        settings = tenants.settings
+        is_same = (settings.control_url, settings.control_creator_topic) == (settings.url, settings.creator_topic)
+        sweep = Sweep(directory.registry.datastore if is_same else places.datastore, self._courses, self._ready)
+        metrics = Metrics()
+        self._keeper = Keeper(
+            directory=directory,
+            applications=applications,
+            courses=self._courses,
+            ready=self._ready,
+            leases=self._leases,
+            troubles=self._troubles,
+            sweep=sweep,
+            metrics=metrics,
+            sweeps_registry=is_same,
+        )
+        self._stopping = threading.Event()
+        self._turns = Turns(
+            tenants, self._courses, self._ready, self._troubles, metrics=metrics, may_work=self._may_work
+        )
+        self._threads: list[threading.Thread] = []
+
+    def _may_work(self) -> bool:
+        return self._leases.are_valid() and not self._stopping.is_set()
+
+    @property
+    def owner(self) -> str:
+        """How this process is called where it is said who works for a tenant."""
+        return self._leases.owner
+
+    # -- begin and end --
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to work; returns when this process has its share of the tenants.
+
+        Raises RegistryMissing, and RegistryUnavailable: later, an outage is waited for.
+        """
+        if self._threads or self._stopping.is_set():
+            msg = "This runner has been started before."
+            raise TenancyError(msg, remedy="Make another one: tenants.runner()")
+        self._unwatch = self._directory.watch(self._keeper.changed)
+        self._hearing = self._places.datastore.shared.wakeups.hear(self._keeper.heard)
+        self._keeper.hears_by(self._hearing)
+        try:
+            self._keeper.start()
+            self._threads = [threading.Thread(target=self._keeper.run, name="runner-keeper", daemon=True)]
+            self._threads += [
+                threading.Thread(target=self._turns.run, name=f"runner-worker-{number}", daemon=True)
+                for number in range(1, self.workers + 1)
+            ]
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self._threads = [thread for thread in self._threads if thread.ident is not None]
+            self.stop()
+            raise
+
+    def stop(self, timeout: float = _DRAIN) -> bool:
+        """Finish the events that are being processed, and hand the tenants over to other processes; return whether all
+        were finished in ``timeout`` seconds. What is not is left to its transaction, and done again elsewhere.
+        """
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._hearing.close()
+            self._unwatch()
+        self._ready.close()
+        self._keeper.stop()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        with suppress(TenancyError):  # leases end by themselves
+            self._leases.leave()
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # -- asking --
+
+    def wait(self, slug: str, timeout: float = 10.0) -> None:
+        """Return when every follower of a tenant has processed what was recorded by now, and what the followers before
+        it have made of that.
+
+        Raises NotCaughtUp, which is a TimeoutError: at once when a follower is stopped at an event.
+        """
+        deadline = time.monotonic() + timeout
+        tenant = self._tenants[slug]
+        for pipe in self._pipes.all:
+            following = follow(self._tenants, tenant, pipe)
+            target = following.last_id()
+            self._ready_if_ours(tenant, pipe)
+            pause = _LOOK_FIRST
+            while not self._has_passed(tenant, pipe, following, target):
+                self._check_trouble(tenant, pipe, time.monotonic() > deadline)
+                time.sleep(pause)
+                pause = min(pause * 1.5, _LOOK_MAX)
+
+    def _ready_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
+        if self._courses.holds(tenant.id):
+            self._ready.add((tenant.id, pipe.follower), (pipe.leader,))
+
+    def _has_passed(self, tenant: Tenant, pipe: Pipe, following: Following, target: int) -> bool:
+        course = self._courses.get(tenant.id, pipe)
+        if course is not None and course.position is not None:
+            return course.position >= target
+        return following.has_passed(target)
+
+    def _check_trouble(self, tenant: Tenant, pipe: Pipe, is_late: bool) -> None:
+        failure = self._failure(tenant, pipe)
+        if failure is not None and failure.is_quarantined:
+            msg = (
+                f"Follower {pipe.follower!r} of tenant {tenant.slug!r} is stopped at notification "
+                f"{failure.notification_id} of {failure.leader!r} ({failure.error})."
+            )
+            remedy = f"Mend what fails, then: tenancy runner retry {tenant.slug} {pipe.follower}"
+            raise NotCaughtUp(msg, remedy=remedy, tenant=tenant.slug)
+        if is_late:
+            why = "" if failure is None else f" It fails and is tried again ({failure.error})."
+            msg = f"Follower {pipe.follower!r} of tenant {tenant.slug!r} has not caught up with {pipe.leader!r}.{why}"
+            raise NotCaughtUp(msg, remedy="See: tenancy runner status", tenant=tenant.slug)
+
+    def _failure(self, tenant: Tenant, pipe: Pipe) -> Failure | None:
+        key = (tenant.id, pipe.follower)
+        if self._courses.holds(tenant.id):
+            known = self._troubles.get(key)
+            if known is None or not known.is_quarantined:
+                return known
+        # Another process knows, or somebody may have removed a moment ago what is known here.
+        return self._book.all().get(key)
+
+    def status(self) -> Sequence[FollowerStatus]:
+        """Return how the followers of all tenants are, in the order of the tenants' slugs; those that other processes
+        work for have no rate here.
+        """
+        return self._tenants.followers.status(course_of=self._courses.get)

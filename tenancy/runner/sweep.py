@@ -1,0 +1,76 @@
+"""Find work that no wake-up told of: one look at what counts the ids of all leaders, not a query for each tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from eventsourcing_sqlalchemy.positions import LastIDs, read_positions
+from tenancy.runner.courses import Course, Courses, Doubt
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from tenancy.runner.ready import ReadyQueue
+
+__all__ = ["Sweep"]
+
+
+class Sweep:
+    """Compares counters with how far followers are. For one thread.
+
+    A counter runs ahead of commits, and stays ahead after a rollback. So "there is nothing" is believed only when all
+    transactions that had begun to write when the counter was seen have ended. A transaction gets its number a moment
+    after it has got an id, so its number is compared with one that is given out at the next sweep.
+    """
+
+    def __init__(self, datastore: SQLAlchemyDatastore, courses: Courses, ready: ReadyQueue) -> None:
+        self._datastore = datastore
+        self._last_ids = LastIDs(datastore)
+        self._courses = courses
+        self._ready = ready
+
+    def locate(self, courses: Iterable[Course]) -> None:
+        """Learn the recorded positions of new courses, so that only those have to look that have something to do."""
+        courses = list(courses)
+        positions = read_positions(self._datastore, list({course.tracking for course in courses}))
+        for course in courses:
+            if course.tracking in positions and course.position is None:
+                course.position = positions[course.tracking].get(course.pipe.leader, 0)
+
+    def run(self) -> None:
+        """Let those look who may have something to do."""
+        courses = self._courses.all()
+        last_ids = self._last_ids.read(list({course.events for course in courses}))
+        doubtful = []
+        for course in courses:
+            last = last_ids.get(course.events, 0)
+            if last <= max(course.position or 0, course.settled):
+                course.doubt = None
+            elif course.doubt is None or course.doubt.last != last:
+                course.doubt = Doubt(last)
+                self._wake(course)
+            elif course.doubt.is_final:
+                self._wake(course)
+            else:
+                doubtful.append(course)
+        if doubtful:
+            self._resolve(doubtful)
+
+    def _resolve(self, courses: Iterable[Course]) -> None:
+        horizon = self._last_ids.horizon()
+        for course in courses:
+            doubt = course.doubt
+            if doubt is None:
+                continue  # somebody has looked meanwhile
+            if horizon is not None and doubt.mark is None:
+                doubt.mark = horizon[1]
+            elif horizon is None or horizon[0] >= (doubt.mark or 0):
+                doubt.is_final = True
+                self._wake(course)
+
+    def _wake(self, course: Course) -> None:
+        self._ready.add(course.key, (course.pipe.leader,))
+
+    def forget(self, courses: Iterable[Course]) -> None:
+        """Forget the tables of courses."""
+        self._last_ids.forget([course.events for course in courses])

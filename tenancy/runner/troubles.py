@@ -1,0 +1,137 @@
+"""Followers that fail: how long they wait, when they are given up, and when they may try again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from eventsourcing.persistence import PersistenceError
+
+from tenancy.errors import TenancyError
+from tenancy.runner.failures import Failure, FailureBook, failure_of
+
+if TYPE_CHECKING:
+    from tenancy.runner.courses import Course, Courses
+    from tenancy.runner.ready import Key, ReadyQueue
+
+__all__ = ["Troubles"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_DELAY: Final = 0.1
+_MAX_DELAY: Final = 30.0
+
+
+class Troubles:
+    """The failures of the followers that this process works for. Safe to use from many threads.
+
+    The truth is in the control database: a failure that somebody removes there may be tried again here.
+    """
+
+    def __init__(self, book: FailureBook, courses: Courses, ready: ReadyQueue, max_attempts: int) -> None:
+        self._book = book
+        self._courses = courses
+        self._ready = ready
+        self._max_attempts = max_attempts
+        # Guards what follows, for operations in memory only.
+        self._lock = threading.Lock()
+        self._known: dict[Key, Failure] = {}
+        # What is known here and could not be written yet.
+        self._unwritten: set[Key] = set()
+
+    def get(self, key: Key) -> Failure | None:
+        """Return what a follower has met last, or None when it goes well."""
+        return self._known.get(key)
+
+    def met(self, error: BaseException, course: Course, notification_id: int | None, leaders: Iterable[str]) -> None:
+        """Let a follower wait after an error, or for good when there were too many."""
+        key = course.key
+        failure = failure_of(
+            error, key, course.pipe.leader, notification_id, self._known.get(key), max_attempts=self._max_attempts
+        )
+        with self._lock:
+            self._known[key] = failure
+            self._unwritten.add(key)
+        delay = math.inf if failure.is_quarantined else min(_FIRST_DELAY * 2 ** (failure.attempts - 1), _MAX_DELAY)
+        self._ready.block(key, leaders, delay)
+        logger.log(
+            logging.ERROR if failure.is_quarantined else logging.WARNING,
+            "Follower %s is %s at notification %s: %s",
+            failure.follower,
+            "stopped" if failure.is_quarantined else "delayed",
+            failure.notification_id,
+            failure.error,
+            extra={
+                "tenant_id": str(failure.tenant_id),
+                "follower": failure.follower,
+                "leader": failure.leader,
+                "notification_id": failure.notification_id,
+                "attempts": failure.attempts,
+            },
+        )
+        self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            unwritten = [self._known[key] for key in self._unwritten if key in self._known]
+        for failure in unwritten:
+            try:
+                self._book.record(failure)
+            except (TenancyError, PersistenceError) as error:
+                logger.warning("A failure is not written down yet: %s", type(error).__name__)
+                return
+            with self._lock:
+                if self._known.get(failure.key) is failure:
+                    self._unwritten.discard(failure.key)
+
+    def are_over(self, key: Key, leader: str) -> None:
+        """Know that a follower gets on behind a leader."""
+        failure = self._known.get(key)
+        if failure is None or failure.leader != leader:
+            return
+        with self._lock:
+            self._known.pop(key, None)
+            self._unwritten.discard(key)
+        try:
+            self._book.clear(key)
+        except (TenancyError, PersistenceError) as error:
+            logger.warning("A failure that is over is still written down: %s", type(error).__name__)
+
+    def refresh(self) -> None:
+        """Learn what other processes have met or removed; one query."""
+        self._write()
+        with self._lock:
+            asked = dict(self._known)
+            unwritten = set(self._unwritten)
+        book = self._book.all()
+        for key, failure in asked.items():
+            if key not in book and key not in unwritten:
+                with self._lock:
+                    if self._known.get(key) is not failure:
+                        continue
+                    del self._known[key]
+                self._again(key)
+        for key, failure in book.items():
+            if key not in self._known and self._courses.holds(key[0]):
+                with self._lock:
+                    self._known.setdefault(key, failure)
+                if failure.is_quarantined:
+                    self._ready.block(key, (failure.leader,), math.inf)
+
+    def _again(self, key: Key) -> None:
+        for pipe in self._courses.pipes.all:
+            course = self._courses.get(key[0], pipe)
+            if course is not None and pipe.follower == key[1]:
+                course.position = None
+        self._ready.unblock(key)
+
+    def forget(self, tenant_ids: Iterable[object]) -> None:
+        """Forget tenants that this process does not work for any more."""
+        gone = set(tenant_ids)
+        with self._lock:
+            for key in [key for key in self._known if key[0] in gone]:
+                del self._known[key]
+                self._unwritten.discard(key)

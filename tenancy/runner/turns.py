@@ -1,0 +1,181 @@
+"""What a worker does in a turn: let one follower of one tenant process a bounded number of notifications."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, PersistenceError
+
+from eventsourcing_sqlalchemy.errors import is_retryable
+from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
+from tenancy.runner.courses import Course, Courses
+from tenancy.runner.failures import frames_of
+from tenancy.runner.following import Following, follow
+from tenancy.runner.troubles import Troubles
+
+if TYPE_CHECKING:
+    from tenancy.runner.metrics import Metrics
+    from tenancy.runner.ready import Key, ReadyQueue
+    from tenancy.tenancy import Tenancy
+
+__all__ = ["Turns"]
+
+logger = logging.getLogger(__name__)
+
+# A turn ends when either is used up. A slow policy uses up the seconds.
+_NOTIFICATIONS: Final = 100
+_SECONDS: Final = 0.25
+
+# How long a follower waits whose database, or the registry, cannot be reached.
+_OUTAGE: Final = 0.5
+
+
+class Turns:
+    """Takes turns until the queue is closed; ``run`` is what each worker thread does."""
+
+    def __init__(
+        self,
+        tenants: Tenancy,
+        courses: Courses,
+        ready: ReadyQueue,
+        troubles: Troubles,
+        *,
+        metrics: Metrics,
+        may_work: Callable[[], bool],
+    ) -> None:
+        self._tenants = tenants
+        self._courses = courses
+        self._ready = ready
+        self._troubles = troubles
+        self._metrics = metrics
+        self._may_work = may_work
+
+    def run(self) -> None:
+        """Take turns; nothing that a tenant's code raises ends it."""
+        while (taken := self._ready.take()) is not None:
+            key, leaders = taken
+            more: set[str] = set()
+            try:
+                more = self._take(key, leaders)
+            except Exception as error:  # noqa: BLE001 (a worker goes on, whatever it was: here it is no tenant's code)
+                where = frames_of(error)[-1]
+                logger.error("A turn failed: %s at %s", type(error).__name__, where, extra=_extra(key))  # noqa: TRY400 (no values)
+                self._ready.block(key, leaders, _OUTAGE)
+            finally:
+                self._ready.done(key, more)
+
+    def _take(self, key: Key, leaders: Iterable[str]) -> set[str]:
+        """Return the leaders behind which there is more to do."""
+        more: set[str] = set()
+        began = time.monotonic()
+        budget = _NOTIFICATIONS
+        for pipe in self._courses.pipes.all:
+            course = self._courses.get(key[0], pipe)
+            if course is None or pipe.follower != key[1] or pipe.leader not in leaders:
+                continue
+            if budget <= 0 or time.monotonic() - began >= _SECONDS:
+                more.add(pipe.leader)
+                continue
+            turn = _Turn(course, budget, began + _SECONDS, self._may_go_on)
+            is_done = self._attempt(turn, {*leaders})
+            budget -= turn.processed
+            if turn.processed:
+                self._metrics.processed(course, turn.processed)
+            if is_done is None:
+                return set()
+            if turn.processed or turn.came_to_end:
+                self._troubles.are_over(key, pipe.leader)
+            if not is_done:
+                more.add(pipe.leader)
+        return more
+
+    def _attempt(self, turn: _Turn, leaders: Iterable[str]) -> bool | None:
+        """Return whether there is nothing more to do, or None when the follower is to have no turn for now."""
+        course = turn.course
+        try:
+            return turn.take(follow(self._tenants, course.tenant, course.pipe))
+        except TenantUnavailable:
+            return None  # it is let go as soon as the registry's change is known here
+        except BaseException as error:  # noqa: BLE001 (also SystemExit: a tenant's code must not end the process, or this thread)
+            course.position = None
+            if _is_outage(error):
+                logger.warning("A database does not answer: %s", type(error).__name__, extra=_extra(course.key))
+                self._ready.block(course.key, leaders, _OUTAGE)
+            else:
+                self._troubles.met(error, course, turn.notification_id, leaders)
+                self._metrics.failed(course)
+            return None
+
+    def _may_go_on(self, course: Course) -> bool:
+        return self._may_work() and self._courses.holds(course.tenant.id)
+
+
+class _Turn:
+    """One follower behind one leader, for as long as the turn lasts."""
+
+    def __init__(self, course: Course, budget: int, until: float, may_go_on: Callable[[Course], bool]) -> None:
+        self.course = course
+        self.processed = 0
+        self.notification_id: int | None = None
+        """The notification that is being processed."""
+        self.came_to_end = False
+        self._budget = budget
+        self._until = until
+        self._may_go_on = may_go_on
+
+    def take(self, following: Following) -> bool:
+        """Return whether there is nothing more to do: the follower has come to the end, or may not go on."""
+        course = self.course
+        doubt = course.doubt if course.doubt is not None and course.doubt.is_final else None
+        if course.position is None:
+            course.position = following.position()
+        # With topics, what is passed over need not be read again. Nothing appears later with an id up to this one.
+        passed = following.last_id() if following.topics else 0
+        for page in following.pages(course.position):
+            for notification in page.wanted:
+                if self.processed >= self._budget or time.monotonic() >= self._until:
+                    return False
+                if not self._may_go_on(course):
+                    return True
+                if not self._process(following, notification):
+                    return False
+            course.position = page.last_id
+            if page.is_last:
+                break
+        course.position = max(course.position, passed)
+        if doubt is not None:
+            course.settled = max(course.settled, doubt.last)
+            course.doubt = None
+        self.came_to_end = True
+        return True
+
+    def _process(self, following: Following, notification: Notification) -> bool:
+        """Process one; return False when somebody else has."""
+        self.notification_id = notification.id
+        try:
+            following.process(notification)
+        except IntegrityError:
+            # Another process may work for the same tenant, after it was stopped for a while.
+            recorded = following.position()
+            if recorded < notification.id:
+                raise
+            self.course.position = recorded
+            return False
+        self.notification_id = None
+        self.course.position = notification.id
+        self.course.processed += 1
+        self.processed += 1
+        return True
+
+
+def _is_outage(error: BaseException) -> bool:
+    if isinstance(error, PersistenceError):
+        return isinstance(error, OperationalError | InterfaceError) or is_retryable(error)
+    return isinstance(error, RegistryUnavailable | RegistryMissing)
+
+
+def _extra(key: Key) -> dict[str, str]:
+    return {"tenant_id": str(key[0]), "follower": key[1]}

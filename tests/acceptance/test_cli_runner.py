@@ -1,0 +1,89 @@
+"""The runner as operators use it: a process that is started, asked about, helped and ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tenancy import Tenancy
+from tests.acceptance.commands import Command
+from tests.deadlines import wait_until
+from tests.tenancy.fleets import check, fleet
+from tests.tenancy.kennel import Diaries, School
+
+CODE = """
+from tenancy import Tenancy
+from tests.tenancy.kennel import SYSTEM, CountersView, DogCounters, School
+tenants = Tenancy(system=SYSTEM)
+tenants.project(School, DogCounters, CountersView)
+"""
+
+
+@contextmanager
+def started(url: str, directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    (directory / "kennel_fleet.py").write_text(CODE)
+    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{directory}{os.pathsep}{Path.cwd()}"}
+    command = [sys.executable, "-m", "tenancy", "--app", "kennel_fleet:tenants", "runner", "start", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    with process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert line.startswith("Runner "), line + process.stderr.read()
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(params=["postgres_url", "sqlite_url"])
+def url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+def states(command: Command) -> dict[tuple[str, str], str]:
+    shown = command.ok("runner", "status", "--json")
+    return {(each["tenant"], each["follower"]): each["state"] for each in shown.json}
+
+
+def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
+    command = Command(url, app=None)
+    with fleet(url, ["acme", "globex"]) as tenants, started(url, tmp_path, "--workers", "2", "--json") as process:
+        expected = {tenants["globex"].get(School).register("Rex", "sit"): ["Rex", "sit"]}
+        dog_id = tenants["acme"].get(School).register("Fido", "sit", "poison", "beg")
+        wait_until(lambda: states(command)["acme", "Diaries"] == "retrying", "it fails", 60)
+        wait_until(lambda: states(command)["globex", "Summaries"] == "current", "the other tenant goes on")
+        check(tenants, "globex", expected)
+        assert set(states(command).values()) == {"current", "retrying"}
+        shown = command.ok("runner", "status", "acme").out
+        assert "tests.tenancy.kennel.Poisoned" in shown
+        assert "globex" not in shown
+        assert command.ok("runner", "retry", "globex").out == "No follower of 'globex' has stopped.\n"
+        refused = command("runner", "skip", "acme", "Diaries", "2")
+        assert (refused.code, "2 is not what stops it" in refused.err) == (1, True)
+        command.ok("runner", "skip", "acme", "Diaries", "3", "--actor", "ops-7")
+        wait_until(lambda: set(states(command).values()) == {"current"}, "it goes on", 60)
+        assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit", "beg"]
+        assert command.ok("history", "acme", "--json").json[-1]["actor"] == "ops-7"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        records = [json.loads(line) for line in errors.splitlines()]
+        assert records[-1]["message"].startswith("Follower Diaries is delayed at notification 3")
+        assert records[-1]["tenant_id"] == str(tenants["acme"].id)
+
+
+def test_runner_needs_the_code(sqlite_url: str) -> None:
+    with Tenancy(env={"SQLALCHEMY_URL": sqlite_url}) as tenants:
+        tenants.init()
+    failed = Command(sqlite_url, app=None).process("runner", "start")
+    assert failed.code == 1
+    assert "--app" in failed.err

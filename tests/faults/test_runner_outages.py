@@ -1,0 +1,148 @@
+"""What cannot be reached for a while, goes away in the middle, or was not told: nothing is lost, nothing done twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from eventsourcing_sqlalchemy.wakeups import Wakeups
+from tenancy.demo.server import PostgresServer
+from tenancy.runner.leases import BUCKETS, owners
+from tenancy.runner.runner import Runner
+from tests.deadlines import wait_until
+from tests.tenancy.fleets import check, fleet
+from tests.tenancy.kennel import Diaries, School
+
+
+def caught_up(runner: Runner, slug: str) -> bool:
+    return all(each.lag == 0 for each in runner.status() if each.tenant == slug)
+
+
+def test_database_is_restarted(own_postgres_server: PostgresServer) -> None:
+    expected: dict[UUID, list[str]] = {}
+    with fleet(own_postgres_server.url(), ["acme"]) as tenants, tenants.runner(max_attempts=1) as runner:
+        school = tenants["acme"].get(School)
+        for _ in range(10):
+            expected[school.register("Fido", *["sit"] * 5)] = ["Fido", *["sit"] * 5]
+        own_postgres_server.stop()
+        own_postgres_server.start()
+        expected[school.register("Rex", "sit")] = ["Rex", "sit"]
+        runner.wait("acme", timeout=60)
+        check(tenants, "acme", expected)
+        # The counters have jumped ahead with the restart, and an outage is nobody's fault.
+        wait_until(lambda: {(each.lag, each.state) for each in runner.status()} == {(0, "current")}, "all is well")
+
+
+def test_registry_cannot_be_reached_for_longer_than_its_leases(
+    own_postgres_server: PostgresServer, sqlite_url: str
+) -> None:
+    """The process goes on living, works no more when its leases have ended, and goes on when it can."""
+    settings = {"tenancy_control_url": own_postgres_server.url(), "tenancy_max_outage": 2}
+    with fleet(sqlite_url, ["acme"], **settings) as tenants, tenants.runner(lease_seconds=1.0) as runner:
+        school = tenants["acme"].get(School)
+        expected = {school.register("Fido", "sit"): ["Fido", "sit"]}
+        runner.wait("acme")
+        own_postgres_server.stop()
+        wait_until(lambda: not runner._leases.are_valid(), "the leases have ended")  # noqa: SLF001 (nothing else tells)
+        own_postgres_server.start()
+        wait_until(lambda: len(owners(tenants.registry)) == BUCKETS, "they are there again")
+        expected[school.register("Rex", "sit")] = ["Rex", "sit"]
+        runner.wait("acme", timeout=30)
+        check(tenants, "acme", expected)
+
+
+def test_tenant_is_purged_in_the_middle_of_its_batch(postgres_url: str) -> None:
+    with fleet(postgres_url, ["acme", "globex"]) as tenants, tenants.runner() as runner:
+        tenants["acme"].get(School).register("Fido", *["sit"] * 5000)
+        wait_until(lambda: position(runner, "acme") > 20, "it is under way")
+        certificate = tenants.purge("acme")
+        assert set(certificate.left.values()) == {0}
+        dog_id = tenants["globex"].get(School).register("Rex", "sit")
+        runner.wait("globex")
+        check(tenants, "globex", {dog_id: ["Rex", "sit"]})
+        registry: Any = tenants.registry
+        assert tenants.followers._book.all() == {}  # noqa: SLF001 (as above)
+        assert registry.residue(certificate.tenant_id) == 0
+
+
+def position(runner: Runner, slug: str) -> int:
+    return min(each.position for each in runner.status() if (each.tenant, each.follower) == (slug, "Diaries"))
+
+
+def test_wake_up_that_is_lost_is_made_up_for(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, repeat: Callable[[int], range]
+) -> None:
+    with fleet(postgres_url, ["acme", "globex"]) as tenants, tenants.runner() as runner:
+        monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
+        expected: dict[UUID, list[str]] = {}
+        school = tenants["acme"].get(School)
+        for number in repeat(2):
+            expected[school.register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
+            wait_until(lambda: caught_up(runner, "acme"), "the sweep finds it")
+        check(tenants, "acme", expected)
+
+
+def test_event_that_is_committed_long_after_its_id_was_given_out(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counter was seen ahead, a look found nothing, no wake-up tells of the commit: it is found all the same."""
+    with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
+        school = tenants["acme"].get(School)
+        recorder: Any = school.recorder
+        monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
+        course = next(each for each in runner._courses.all() if each.pipe.follower == "Diaries")  # noqa: SLF001 (what the sweep believes)
+        with recorder.transaction():
+            dog_id = school.register("Fido", "sit")
+            wait_until(lambda: course.doubt is not None and course.doubt.mark is not None, "the sweep is in doubt")
+            mark = course.doubt
+            sweeps = threading.Event()
+            run = runner._keeper._sweep.run  # noqa: SLF001 (as above)
+            seen = []
+
+            def count() -> None:
+                run()
+                seen.append(course.doubt)
+                if len(seen) == 2:
+                    sweeps.set()
+
+            monkeypatch.setattr(runner._keeper._sweep, "run", count)  # noqa: SLF001 (as above)
+            assert sweeps.wait(20)
+            assert seen == [mark, mark]  # however often it looks
+            assert (course.settled, mark.is_final if mark else None) == (0, False)
+        wait_until(lambda: caught_up(runner, "acme") and course.position == 2, "it is found")
+        check(tenants, "acme", {dog_id: ["Fido", "sit"]})
+
+
+def test_two_runners_that_believe_to_hold_the_same_tenant(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when one was stopped for a while: who loses the race for a notification goes on behind the other."""
+    monkeypatch.setattr("tenancy.runner.leases.Leases.are_valid", lambda _: True)
+    monkeypatch.setattr("tenancy.runner.leases.Leases._give_back", lambda *_: None)
+    with fleet(postgres_url, ["acme"]) as tenants, fleet(postgres_url) as others:
+        with tenants.runner(max_attempts=1) as one, others.runner(max_attempts=1) as other:
+            for runner in (one, other):
+                monkeypatch.setattr(runner._leases, "tick", lambda _: None)  # noqa: SLF001 (neither gives anything up)
+                runner._keeper._follow(runner._courses.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
+            expected = {}
+            for number in range(20):
+                expected[tenants["acme"].get(School).register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
+            one.wait("acme", timeout=30)
+            other.wait("acme", timeout=30)
+        check(tenants, "acme", expected)
+        assert tenants.followers._book.all() == {}  # noqa: SLF001 (to lose a race is no failure)
+
+
+def test_stop_waits_for_what_is_being_processed(postgres_url: str) -> None:
+    with fleet(postgres_url, ["acme"]) as tenants:
+        runner = tenants.runner(workers=1)
+        runner.start()
+        dog_id = tenants["acme"].get(School).register("Fido", *["slow 0.3"] * 20)
+        wait_until(lambda: position(runner, "acme") >= 1, "it is under way")
+        assert runner.stop(timeout=10)
+        done = position(runner, "acme")
+        assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", *["slow 0.3"] * (done - 1)]
+        assert done < 21
+        assert not owners(tenants.registry)

@@ -1,0 +1,264 @@
+"""The runner on real databases: what it runs, and what it makes of tenants that come, go and fail."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.application import Application
+from eventsourcing.system import SingleThreadedRunner
+
+from tenancy import Tenancy
+from tenancy.directory import _directories as directories
+from tenancy.errors import NotCaughtUp, NotRegistered, RegistryMissing, TenancyError, TenantSuspended
+from tenancy.runner.followers import FollowerStatus
+from tests.contract.counters_view import CountersView
+from tests.deadlines import wait_until
+from tests.tenancy.fleets import check, contents, fleet
+from tests.tenancy.kennel import SYSTEM, Diaries, DogCounters, School, Summaries
+
+SECRET = "Sesame-4711"  # noqa: S105 (it is to be found nowhere)
+
+
+@pytest.fixture(params=["postgres_url", "sqlite_url"])
+def tenants(request: pytest.FixtureRequest) -> Iterator[Tenancy]:
+    with fleet(request.getfixturevalue(request.param), ["acme", "globex"]) as tenants:
+        yield tenants
+
+
+def state(tenants: Tenancy, slug: str, follower: str = "Diaries") -> str:
+    return one(tenants, slug, follower).state
+
+
+def one(tenants: Tenancy, slug: str, follower: str = "Diaries") -> FollowerStatus:
+    (found,) = (each for each in tenants.followers.status() if (each.tenant, each.follower) == (slug, follower))
+    return found
+
+
+def test_every_pipe_and_every_projection_of_every_tenant(tenants: Tenancy) -> None:
+    before = {tenants["acme"].get(School).register("Fido", "sit"): ["Fido", "sit"]}
+    with tenants.runner(workers=2) as runner:
+        dog_id = tenants["globex"].get(School).register("Rex", "beg", "roll")
+        tenants["globex"].get(School).teach(dog_id, "heel")
+        for slug in ("acme", "globex"):
+            runner.wait(slug)
+        check(tenants, "acme", before)
+        check(tenants, "globex", {dog_id: ["Rex", "beg", "roll", "heel"]})
+        assert {each.state for each in runner.status()} == {"current"}
+        assert {each.owner for each in runner.status()} == {runner.owner}
+        assert {each.lag for each in runner.status()} == {0}
+        assert len(runner.status()) == 6
+
+
+def test_same_as_the_runner_of_the_library(tenants: Tenancy) -> None:
+    """The same events, followed by the library's runner in one tenant and by ours in the other."""
+    school, copy = tenants["acme"].get(School), tenants["globex"].get(School)
+    for number in range(20):
+        dog_id = school.register(f"Dog {number}", "sit")
+        school.teach(dog_id, f"trick {number}")
+    copy.recorder.insert_events(
+        [
+            event
+            for notification in school.recorder.select_notifications(start=None, limit=1000)
+            for event in school.recorder.select_events(
+                notification.originator_id,
+                gt=notification.originator_version - 1,
+                lte=notification.originator_version,
+            )
+        ]
+    )
+    with tenants.runner() as runner:
+        runner.wait("globex")
+    one_thread: SingleThreadedRunner[Any] = SingleThreadedRunner(SYSTEM, env=tenants.env("acme"))
+    with one_thread:
+        # What was recorded before: pulled as the library does when it is prompted.
+        for leader, follower in SYSTEM.edges:
+            one_thread.apps[follower].pull_and_process(leader)  # type: ignore[attr-defined]
+        for cls in (School, Diaries, Summaries):
+            ours: Application[Any] = tenants["globex"].get(cls)
+            theirs: Application[Any] = one_thread.get(cls)
+            assert contents(ours) == contents(theirs)
+            for leader in SYSTEM.follows.get(cls.name, ()):
+                positions = [each.recorder.max_tracking_id(leader) for each in (ours, theirs)]  # type: ignore[attr-defined]
+                assert positions[0] == positions[1] is not None
+
+
+def test_tenants_come_and_go_while_it_runs(tenants: Tenancy) -> None:
+    with tenants.runner() as runner:
+        tenants.create("new")
+        dog_id = tenants["new"].get(School).register("Fido", "sit")
+        runner.wait("new")
+        check(tenants, "new", {dog_id: ["Fido", "sit"]})
+        tenants.suspend("new")
+        with pytest.raises(TenantSuspended):
+            runner.wait("new")
+        wait_until(lambda: "new" not in {each.tenant for each in runner.status()}, "it is let go")
+        tenants.resume("new")
+        tenants["new"].get(School).teach(dog_id, "beg")
+        runner.wait("new")
+        check(tenants, "new", {dog_id: ["Fido", "sit", "beg"]})
+        tenants.rename("new", "renamed")
+        tenants["renamed"].get(School).teach(dog_id, "roll")
+        runner.wait("renamed")
+        tenants.purge("renamed")
+        dog_id = tenants.create("new").get(School).register("Rex")
+        runner.wait("new")
+        check(tenants, "new", {dog_id: ["Rex"]})
+
+
+def test_events_of_a_transaction_that_is_rolled_back_are_not_waited_for(tenants: Tenancy) -> None:
+    school = tenants["acme"].get(School)
+    recorder: Any = school.recorder
+    with tenants.runner() as runner:
+        with recorder.transaction() as session:
+            school.register("Nobody", "sit")
+            session.rollback()
+        dog_id = school.register("Fido", "sit")
+        runner.wait("acme")
+        check(tenants, "acme", {dog_id: ["Fido", "sit"]})
+        with recorder.transaction() as session:
+            school.register("Nobody", "sit")
+            session.rollback()
+        # The counter stays ahead for ever, on PostgreSQL, and that is noticed.
+        wait_until(lambda: {each.lag for each in runner.status()} == {0}, "it is known that nothing is there")
+
+
+def test_failure_stops_that_follower_of_that_tenant_alone(
+    tenants: Tenancy, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    sick, well = tenants["acme"].get(School), tenants["globex"].get(School)
+    with tenants.runner(max_attempts=2) as runner:
+        dog_id = sick.register("Fido", "sit", f"poison {SECRET}", "beg")
+        with pytest.raises(
+            NotCaughtUp, match=r"stopped at notification 3 of 'School' \(tests.tenancy.kennel.Poisoned"
+        ) as e:
+            runner.wait("acme")
+        other = well.register("Rex", "sit")
+        runner.wait("globex")
+        check(tenants, "globex", {other: ["Rex", "sit"]})
+        assert tenants.projection(DogCounters, "acme").view.get_subsequent_event_counter() == 3
+        failure = one(tenants, "acme").failure
+        assert failure is not None
+        assert (failure.notification_id, failure.attempts, failure.is_quarantined) == (3, 2, True)
+        assert failure.frames[-1].startswith("tests.tenancy.kennel:Diaries._:")
+        assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit"]
+        with pytest.raises(TenancyError, match="2 is not what stops it"):
+            tenants.followers.skip("acme", "Diaries", 2)
+        with pytest.raises(TenancyError, match="no follower 'Dairies'"):
+            tenants.followers.retry("acme", "Dairies")
+        assert [each.follower for each in tenants.followers.retry("acme")] == ["Diaries"]
+        wait_until(lambda: state(tenants, "acme") == "quarantined", "it fails again")
+        tenants.followers.skip("acme", "Diaries", 3, actor="ops")
+        runner.wait("acme")
+        assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit", "beg"]
+        assert state(tenants, "acme") == "current"
+        assert [(each.verb, each.actor, each.remark) for each in tenants.history("acme")][-1] == (
+            "skip",
+            "ops",
+            "Diaries: notification 3 of School",
+        )
+        registry = tenants.registry
+        with registry.reading() as session:
+            rows = [repr(session.execute(sa.select(table)).all()) for table in registry.rows.metadata.tables.values()]
+    assert SECRET not in "".join(rows) + caplog.text + "".join(capfd.readouterr()) + str(e.value)
+    assert all(SECRET not in repr(vars(record)) for record in caplog.records)
+
+
+def test_quarantine_outlives_the_process_and_goes_with_the_tenant(tenants: Tenancy) -> None:
+    with tenants.runner(max_attempts=1) as runner:
+        tenants["acme"].get(School).register("Fido", "exit 1")
+        with pytest.raises(NotCaughtUp, match="SystemExit"):
+            runner.wait("acme")
+    first = one(tenants, "acme").failure
+    with tenants.runner(max_attempts=1) as runner:
+        with pytest.raises(NotCaughtUp, match="stopped"):
+            runner.wait("acme")
+        assert one(tenants, "acme").failure == first
+        certificate = tenants.purge("acme")
+    assert certificate.left["registry rows"] == 0
+    registry = tenants.registry
+    with registry.reading() as session:
+        assert session.execute(sa.select(registry.rows.failures)).all() == []
+
+
+def test_failure_that_is_over_is_forgotten(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = threading.Event()
+    failing.set()
+    policy = Diaries.process_event
+
+    def process_event(self: Diaries, domain_event: Any, tracking: Any) -> None:
+        if failing.is_set():
+            raise ZeroDivisionError
+        policy(self, domain_event, tracking)
+
+    monkeypatch.setattr(Diaries, "process_event", process_event)
+    with tenants.runner(max_attempts=1000) as runner:
+        dog_id = tenants["acme"].get(School).register("Fido", "sit")
+        wait_until(lambda: state(tenants, "acme") == "retrying", "it fails")
+        with pytest.raises(NotCaughtUp, match=r"fails and is tried again \(builtins.ZeroDivisionError\)"):
+            runner.wait("acme", timeout=0)
+        failing.clear()
+        runner.wait("acme")
+        check(tenants, "acme", {dog_id: ["Fido", "sit"]})
+        wait_until(lambda: state(tenants, "acme") == "current", "it is forgotten")
+
+
+def test_application_that_is_put_out_and_constructed_again_is_followed(postgres_url: str) -> None:
+    slugs = [f"tenant-{number}" for number in range(6)]
+    with fleet(postgres_url, slugs, tenancy_max_applications=2) as tenants, tenants.runner() as runner:
+        expected: dict[str, Any] = {slug: {} for slug in slugs}
+        for number in range(3):
+            for slug in slugs:
+                dog_id = tenants[slug].get(School).register(f"Dog {number}", "sit")
+                expected[slug][dog_id] = [f"Dog {number}", "sit"]
+        for slug in slugs:
+            runner.wait(slug)
+            check(tenants, slug, expected[slug])
+
+
+def test_without_a_registry_it_says_what_to_do(postgres_url: str) -> None:
+    with (
+        Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": postgres_url}) as tenants,
+        pytest.raises(RegistryMissing, match="tenancy init"),
+    ):
+        tenants.runner().start()
+
+
+def test_operators_without_the_code_see_and_skip(tenants: Tenancy) -> None:
+    with tenants.runner(max_attempts=1) as runner:
+        tenants["acme"].get(School).register("Fido", "poison")
+        with pytest.raises(NotCaughtUp):
+            runner.wait("acme")
+        env = {"SQLALCHEMY_URL": tenants.settings.url.render_as_string(hide_password=False)}
+        with Tenancy(env=env) as operators:
+            assert state(operators, "acme") == "quarantined"
+            operators.followers.skip("acme", "Diaries", 2)
+            with pytest.raises(TenancyError, match="not known here"):
+                operators.runner()
+        runner.wait("acme")
+
+
+def test_mistakes_of_projections_are_told() -> None:
+    with Tenancy(applications=[School], env={"SQLALCHEMY_URL": "sqlite:///unused.db"}) as tenants:
+        with pytest.raises(NotRegistered, match="'Diaries'"):
+            tenants.project(Diaries, DogCounters, CountersView)
+        with pytest.raises(NotRegistered, match=r"tenants\.project"):
+            tenants.projection(DogCounters, "acme")
+        with pytest.raises(TenancyError, match="at least 1"):
+            tenants.runner(workers=0)
+
+
+def test_nothing_keeps_the_registry_open(postgres_url: str) -> None:
+    """The library makes a factory for each leader of a follower, and never closes it."""
+    with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
+        tenants["acme"].get(School).register("Fido", "sit")
+        runner.wait("acme")
+    del tenants, runner
+    gc.collect()
+    assert [directory.users for directory in directories.values()] == []

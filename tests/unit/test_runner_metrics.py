@@ -1,0 +1,55 @@
+"""Metrics have the tenant's id as a label, for a limited number of tenants, and no name of anybody."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from prometheus_client import REGISTRY
+
+from eventsourcing_sqlalchemy.naming import TableName
+from tenancy.runner.courses import Course
+from tenancy.runner.metrics import Metrics
+from tenancy.runner.pipes import Pipe
+from tenancy.tenant import Placement, Tenant, TenantStatus
+
+
+def course() -> Course:
+    table, now = TableName(None, "events"), datetime.now(UTC)
+    tenant = Tenant(
+        id=uuid4(),
+        slug="acme",
+        name="Acme",
+        status=TenantStatus.ACTIVE,
+        reads=False,
+        placement=Placement("acme", ""),
+        adopted=False,
+        created_at=now,
+        changed_at=now,
+    )
+    return Course(tenant, Pipe("Leader", "Follower"), table, table)
+
+
+def count(label: object) -> float | None:
+    labels = {"tenant": str(label), "follower": "Follower"}
+    return REGISTRY.get_sample_value("tenancy_runner_notifications_total", labels)
+
+
+def test_tenants_that_are_too_many_are_counted_together() -> None:
+    metrics = Metrics(max_tenants=2)
+    courses = [course() for _ in range(4)]
+    for number, each in enumerate(courses):
+        metrics.processed(each, number + 1)
+        metrics.failed(each)
+    assert [count(each.tenant.id) for each in courses] == [1, 2, None, None]
+    assert count("other") == 3 + 4
+    metrics.forget([each.tenant.id for each in courses])
+    assert [count(each.tenant.id) for each in courses] == [None] * 4
+    metrics.processed(courses[3], 5)  # there is room again
+    assert count(courses[3].tenant.id) == 5
+
+
+def test_state_of_the_process() -> None:
+    Metrics().state(tenants=3, ready=2, quarantined=1)
+    assert REGISTRY.get_sample_value("tenancy_runner_tenants") == 3
+    assert REGISTRY.get_sample_value("tenancy_runner_quarantined") == 1
