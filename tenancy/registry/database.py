@@ -167,6 +167,14 @@ class RegistryDatabase:
             with self._reaching():
                 resources.close()
 
+    @contextmanager
+    def writing_rows(self) -> Iterator[Session]:
+        """Yield a session as :func:`writing` does, for a block of nothing but its statements: what they raise is about
+        the registry.
+        """
+        with self._reaching(), self.writing() as session:
+            yield session
+
     # -- errors --
 
     @contextmanager

@@ -130,12 +130,6 @@ class Registry(RegistryDatabase):
 
     # -- writing --
 
-    @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """Yield a session in a transaction that commits at the end of the block."""
-        with self._reaching(), self._recorder.transaction() as session:
-            yield session
-
     def add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
         """Register tenants, all or none, with the status ``provisioning``; raises IntegrityError when a slug, a place
         or a request id is taken.

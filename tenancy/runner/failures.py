@@ -110,7 +110,7 @@ class FailureBook:
         """Keep a failure in the place of an earlier one of the same follower; nothing of a tenant that is gone."""
         tenants, table = self._registry.rows.tenants, self._table
         values = {name: getattr(failure, name) for name in Failure.__dataclass_fields__}
-        with self._registry.writing() as session:
+        with self._registry.writing_rows() as session:
             # Its row cannot be removed until this transaction has ended, and then takes this one with it.
             alive = sa.select(tenants.c.id).where(tenants.c.id == failure.tenant_id)
             if session.execute(alive.with_for_update(read=True, key_share=True)).first() is None:
@@ -120,7 +120,7 @@ class FailureBook:
 
     def clear(self, key: Key) -> bool:
         """Forget a failure; return whether there was one."""
-        with self._registry.writing() as session:
+        with self._registry.writing_rows() as session:
             return self.clear_in(session, key)
 
     def clear_in(self, session: Any, key: Key) -> bool:

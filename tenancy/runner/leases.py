@@ -66,7 +66,7 @@ class Leases:
         it any more, at the next tick.
         """
         began = time.monotonic()
-        with self._registry.writing() as session:
+        with self._registry.writing_rows() as session:
             live = self._show_up(session)
             share = math.ceil(BUCKETS / live)
             mine = self._renew(session)
@@ -89,7 +89,7 @@ class Leases:
         """Give everything back."""
         self._valid_until = -math.inf
         self.held = frozenset()
-        with self._registry.writing() as session:
+        with self._registry.writing_rows() as session:
             leases, processes = self._rows.leases, self._rows.processes
             session.execute(sa.update(leases).where(leases.c.owner == self.owner).values(owner=None, expires=0))
             session.execute(sa.delete(processes).where(processes.c.owner == self.owner))
@@ -101,11 +101,11 @@ class Leases:
             there = set(session.scalars(sa.select(leases.c.bucket)))
         for bucket in set(range(BUCKETS)) - there:
             try:
-                with self._registry.writing() as session:
+                with self._registry.writing_rows() as session:
                     session.execute(sa.insert(leases).values(bucket=bucket, owner=None, expires=0))
             except IntegrityError:
                 continue  # another process has just made it
-        with self._registry.writing() as session:
+        with self._registry.writing_rows() as session:
             session.execute(sa.delete(processes).where(processes.c.expires < self._now - _FORGET_AFTER))
 
     def _show_up(self, session: Session) -> int:
