@@ -28,11 +28,13 @@ class Place:
 
 
 def read_places(database: Database) -> Sequence[Place]:
-    """Return all places that the catalog lists, with what is in their tables."""
+    """Return all places that the catalog lists, but for that of the registry, with what is in their tables."""
     number, topic, state = column("id", BigInteger), column("topic", Text), column("state", LargeBinary)
     leader, position = column("application_name", Text), column("notification_id", BigInteger)
     places: dict[tuple[str, str], Place] = {}
     for schema, name in database.tables():
+        if f"{schema}{name}".startswith(database.registry):
+            continue
         stem, _, kind = name.rpartition("_")  # <prefix><application>_<kind>
         prefix, separator, application = stem.rpartition("_")
         where = f"{schema}{prefix}{separator}"

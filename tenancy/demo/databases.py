@@ -84,6 +84,16 @@ class Database(ABC):
             self.place_variable: self.template(stem),
         }
 
+    @property
+    def registry(self) -> str:
+        """What the names of the registry's tables, with that of their schema, begin with."""
+        return self.template("tenancy")
+
+    @property
+    @abstractmethod
+    def fleet(self) -> Mapping[str, str]:
+        """The variables of tenancy: where tenants and the registry go, here."""
+
     def query(self, statement: str | Executable, **parameters: object) -> Sequence[Sequence[Any]]:
         """Return the rows of a query, asked on a connection of the demo's own."""
         with self._observer.connect() as connection:

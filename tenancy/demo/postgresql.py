@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -61,6 +61,16 @@ class PostgreSQLDatabase(Database):
 
     def template(self, stem: str) -> str:
         return f"{stem}{self.suffix}"
+
+    @property
+    def fleet(self) -> Mapping[str, str]:
+        if not self.suffix:
+            return {"SQLALCHEMY_URL": self.url}
+        return {
+            "SQLALCHEMY_URL": self.url,
+            "TENANCY_SCHEMA": self.template("{tenant}"),
+            "TENANCY_CONTROL_SCHEMA": self.registry,
+        }
 
     def tables(self) -> Sequence[tuple[str, str]]:
         return [(schema, table) for schema, table in self.query(TABLES, suffix=self.suffix)]

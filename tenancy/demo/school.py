@@ -1,9 +1,9 @@
-"""The system of one tenant while it runs, and the work that is done in it."""
+"""The system of one tenant, and the work that is done in it."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -16,6 +16,8 @@ EVENTS_PER_AGGREGATE = 10
 CATCH_UP_SECONDS = 20.0
 TRICKS = ("sit", "roll over", "fetch", "play dead")
 
+_TApplication = TypeVar("_TApplication", bound=Application[Any])
+
 
 @dataclass(frozen=True)
 class School:
@@ -23,16 +25,20 @@ class School:
 
     tenant: str
     """Stands in every event; empty when there is only one."""
-    stem: str
-    """What the places of its applications are called, with `{application}` in it."""
+    place: str
+    """What the places of its applications are called, perhaps with `{application}` in it."""
     runner: SingleThreadedRunner[UUID] | MultiThreadedRunner[UUID]
     trainers_events: int
     kennels_events: int
 
+    def get(self, cls: type[_TApplication]) -> _TApplication:
+        """Return one of its applications."""
+        return self.runner.get(cls)
+
     @property
     def applications(self) -> Sequence[Application[Any]]:
         """Its applications, in the order of APPLICATIONS."""
-        return [self.runner.get(cls) for cls in APPLICATIONS]
+        return [self.get(cls) for cls in APPLICATIONS]
 
     @property
     def work(self) -> Sequence[Callable[[], None]]:
@@ -40,29 +46,30 @@ class School:
         return [self._teach, self._house]
 
     def _teach(self) -> None:
-        trainers = self.runner.get(Trainers)
+        trainers = self.get(Trainers)
         for number in range(self.trainers_events):
             if number % EVENTS_PER_AGGREGATE == 0:
-                trainer_id = trainers.hire(self._own("Ana"))
+                trainer_id = trainers.hire(self.own("Ana"))
             else:
-                trainers.teach(trainer_id, self._own("Fido"), TRICKS[number % len(TRICKS)])
+                trainers.teach(trainer_id, self.own("Fido"), TRICKS[number % len(TRICKS)])
 
     def _house(self) -> None:
-        kennels = self.runner.get(Kennels)
+        kennels = self.get(Kennels)
         for number in range(self.kennels_events):
             if number % EVENTS_PER_AGGREGATE == 0:
-                kennel_id = kennels.build(self._own("North"))
+                kennel_id = kennels.build(self.own("North"))
             else:
-                kennels.admit(kennel_id, self._own(f"Dog {number}"))
+                kennels.admit(kennel_id, self.own(f"Dog {number}"))
 
-    def _own(self, name: str) -> str:
+    def own(self, name: str) -> str:
+        """Return a name that tells whose it is."""
         return f"{name} of {self.tenant}" if self.tenant else name
 
     def catch_up(self) -> None:
         """Return when Reports has followed everything, or when it is clear that it does not: the checks tell."""
         has_errored = self.runner.has_errored if isinstance(self.runner, MultiThreadedRunner) else None
         with suppress(TimeoutError, WaitInterruptedError):
-            for leader in (self.runner.get(Trainers), self.runner.get(Kennels)):
-                self.runner.get(Reports).recorder.wait(
+            for leader in (self.get(Trainers), self.get(Kennels)):
+                self.get(Reports).recorder.wait(
                     leader.name, leader.recorder.max_notification_id(), CATCH_UP_SECONDS, has_errored
                 )

@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -47,6 +47,10 @@ class SQLiteDatabase(Database):
 
     def template(self, stem: str) -> str:
         return f"{stem}_"
+
+    @property
+    def fleet(self) -> Mapping[str, str]:
+        return {"SQLALCHEMY_URL": self.url}
 
     def tables(self) -> Sequence[tuple[str, str]]:
         return [("", name) for (name,) in self.query(TABLES)]

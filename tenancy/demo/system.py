@@ -15,6 +15,8 @@ from eventsourcing.dispatch import singledispatchmethod
 from eventsourcing.domain import Aggregate, DomainEventProtocol, event
 from eventsourcing.system import ProcessApplication, System
 
+from tenancy.tenancy import Tenancy
+
 
 class Trainer(Aggregate):
     """Somebody who teaches dogs."""
@@ -96,6 +98,11 @@ class Kennels(Application[UUID]):
         kennel.admit(dog)
         self.save(kennel)
 
+    def residents(self, kennel_id: UUID) -> list[str]:
+        """Return the name of a kennel, and those of its dogs."""
+        kennel: Kennel = self.repository.get(kennel_id)
+        return [kennel.name, *kennel.dogs]
+
 
 class Report(Aggregate):
     """What happened to one trainer or in one kennel: a line for each event."""
@@ -163,3 +170,8 @@ class Reports(ProcessApplication[UUID]):
 
 APPLICATIONS: tuple[type[Application[Any]], ...] = (Trainers, Kennels, Reports)
 SYSTEM = System(pipes=[[Trainers, Reports], [Kennels, Reports]])
+
+
+def fleet() -> Tenancy:
+    """Return the tenants of the demo, for its commands."""
+    return Tenancy(system=SYSTEM)

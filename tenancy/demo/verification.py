@@ -20,18 +20,18 @@ AGGREGATES = {Trainers.name: Trainer, Kennels.name: Kennel, Reports.name: Report
 EVERYTHING = 1_000_000
 
 Places = Mapping[tuple[str, str], Place]
-"""By the stem of the school and the name of the application."""
+"""By what the places of a school are called, and the name of the application."""
 
 
-def by_application(database: Database, stems: Sequence[str], found: Sequence[Place]) -> Places:
-    """Return the place of each application, as the environment names it; an empty one where the catalog has none."""
+def by_application(templates: Sequence[str], found: Sequence[Place]) -> Places:
+    """Return the place of each application, as it should be called; an empty one where the catalog has none."""
     listed = {(place.name, place.application): place for place in found}
     places = {}
-    for stem in stems:
+    for template in templates:
         for cls in APPLICATIONS:
             application = cls.name.lower()
-            name = database.template(stem).replace("{application}", application)
-            places[stem, cls.name] = listed.get((name, application)) or Place(name, application)
+            name = template.replace("{application}", application)
+            places[template, cls.name] = listed.get((name, application)) or Place(name, application)
     return places
 
 
@@ -42,7 +42,7 @@ def check_places(screen: Screen, database: Database, places: Places, found: Sequ
     screen.check(
         not missing and not strange,
         f"every application in its own {database.place}: {len(found)} of {len(places)} in the catalog, no other",
-        f"{database.places} that only the environment names: {missing}; that only the catalog has: {strange}",
+        f"{database.places} that the catalog lacks: {missing}; that only the catalog has: {strange}",
     )
 
 
@@ -76,7 +76,7 @@ def check_isolation(screen: Screen, schools: Sequence[School], places: Places) -
         f"{len(unreadable)} of an own one did not {unreadable[:1]}",
     )
     strange = [line for school in schools for line in _strange_events(school, schools, places)]
-    total = sum(len(places[school.stem, cls.name].states) for school in schools for cls in APPLICATIONS)
+    total = sum(len(places[school.place, cls.name].states) for school in schools for cls in APPLICATIONS)
     whose = "tenant and application" if len(schools) > 1 else "application"
     screen.check(
         total > 0 and not strange,
@@ -90,7 +90,7 @@ def check_following(screen: Screen, schools: Sequence[School], places: Places) -
     faults = []
     recorded = 0
     for school in schools:
-        trainers, kennels, reports = (len(places[school.stem, cls.name].states) for cls in APPLICATIONS)
+        trainers, kennels, reports = (len(places[school.place, cls.name].states) for cls in APPLICATIONS)
         recorded += school.trainers_events + school.kennels_events
         if (trainers, kennels) != (school.trainers_events, school.kennels_events) or reports != trainers + kennels:
             faults.append(
@@ -114,8 +114,8 @@ def check_following(screen: Screen, schools: Sequence[School], places: Places) -
 
 def lag(school: School, places: Places) -> int:
     """Return how many notifications Reports has yet to follow, as the tables say."""
-    positions = places[school.stem, Reports.name].positions
-    return sum(places[school.stem, cls.name].last_id - positions.get(cls.name, 0) for cls in (Trainers, Kennels))
+    positions = places[school.place, Reports.name].positions
+    return sum(places[school.place, cls.name].last_id - positions.get(cls.name, 0) for cls in (Trainers, Kennels))
 
 
 def _applications(schools: Sequence[School]) -> Sequence[Application[Any]]:
@@ -143,7 +143,7 @@ def _strange_events(school: School, schools: Sequence[School], places: Places) -
     """Yield a description of each event that another application or another tenant made."""
     others = [other.tenant for other in schools if other is not school]
     for cls in APPLICATIONS:
-        place = places[school.stem, cls.name]
+        place = places[school.place, cls.name]
         own = f"{get_topic(AGGREGATES[cls.name])}."
         for topic, state in zip(place.topics, place.states, strict=True):
             text = state.decode()

@@ -28,7 +28,8 @@ from tenancy.demo.postgresql import OwnServer
 from tenancy.demo.school import School
 from tenancy.demo.server import Postgres, PostgresServer, find_postgres
 from tenancy.demo.sqlite import SQLiteDatabase
-from tenancy.demo.system import Reports
+from tenancy.demo.system import Kennels, Reports
+from tenancy.directory import Directory
 from tests.conftest import unavailable
 from tests.databases import fresh_database
 from tests.deadlines import wait_until
@@ -50,15 +51,21 @@ ONE_PROCESS = r"""
  +Reports +reports_v1\S* +events \+ tracking +65 +65
 """
 THREE_TENANTS = r"""
- +acme +Trainers +acme_trainers\S* +60 +60
- +acme +Kennels +acme_kennels\S* +40 +40
- +acme +Reports +acme_reports\S* +100 +100 +0
- +globex +Trainers +globex_trainers\S* +45 +45
- +globex +Kennels +globex_kennels\S* +30 +30
- +globex +Reports +globex_reports\S* +75 +75 +0
- +Ünï-cödé x +Trainers +uni_code_x_trainers\S* +30 +30
- +Ünï-cödé x +Kennels +uni_code_x_kennels\S* +20 +20
- +Ünï-cödé x +Reports +uni_code_x_reports\S* +50 +50 +0
+ +acme +active +acme_\S+ +200 +0
+ +globex +active +globex_\S+ +150 +0
+ +Ünï-cödé x +active +unicodex_\S+ +100 +0
+"""
+WHAT_HAPPENS = r"""
+4/4  What happens to a tenant
+ +\$ tenancy suspend globex --reason 'invoice 4711'
+ +✓ .*
+ +✓ an object handed out before raises TenantSuspended after [01]\.\d s, in this process
+ +\$ tenancy purge globex --yes
+ +✓ .*
+ +✓ 0 schemas, tables, sequences and fields of the registry left; the object raises TenantPurged
+ +\$ tenancy create globex
+ +✓ .*
+ +✓ a new tenant in globex_\S+, which inherits nothing
 """
 
 
@@ -78,11 +85,12 @@ def assert_passed(output: str) -> None:
     """Check the tables, and that the number of checks is that of the ticks."""
     assert re.search(ONE_PROCESS, output), output
     assert re.search(THREE_TENANTS, output), output
+    assert re.search(WHAT_HAPPENS, output), output
     assert "✗" not in output
     assert re.findall(r"✓ 1 engine · connections: [1-6] at peak \(at most 6\), 0 held at rest", output), output
     passed = re.search(r"^All (\d+) checks passed in \d+\.\d s\. Nothing is left running\.", output, re.MULTILINE)
     assert passed, output
-    assert int(passed[1]) == output.count("✓") == 13
+    assert int(passed[1]) == output.count("✓") == 21
 
 
 @pytest.fixture
@@ -115,7 +123,7 @@ def test_on_sqlite_it_passes_and_leaves_nothing(tmp_path: Path) -> None:
     result = run("sqlite", TMPDIR=str(tmp_path))
     assert (result.returncode, result.stderr) == (0, "")
     assert_passed(result.stdout)
-    assert re.match(r"1/3  SQLite 3\S+, one file +driver sqlite3 +synchronous FULL, journal wal\n", result.stdout)
+    assert re.match(r"1/4  SQLite 3\S+, one file +driver sqlite3 +synchronous FULL, journal wal\n", result.stdout)
     assert "SQLALCHEMY_TABLE_PREFIX='{application}_v1_'" in result.stdout
     assert "No data kept (KEEP=1 keeps it)." in result.stdout
     assert list(tmp_path.iterdir()) == []
@@ -130,7 +138,7 @@ def test_at_a_url_it_passes_and_removes_its_schemas_and_no_other(postgres_server
         result = run(url)
         assert (result.returncode, result.stderr) == (0, "")
         assert_passed(result.stdout)
-        headline = rf"1/3  PostgreSQL {re.escape(postgres_server.version)} at \S+, database {name}, reached in \d\.\d s"
+        headline = rf"1/4  PostgreSQL {re.escape(postgres_server.version)} at \S+, database {name}, reached in \d\.\d s"
         (fsync,) = query("SHOW fsync")
         assert re.match(rf"{headline} +driver {driver} +fsync {fsync}\n", result.stdout), result.stdout
         suffix = re.search(r"schemas whose names end in (_[0-9a-f]{8}), at the end drops them", result.stdout)
@@ -151,7 +159,7 @@ def test_without_postgresql_it_says_loudly_that_it_runs_on_sqlite(
     output = capsys.readouterr().out
     assert output.startswith("!!!  NO POSTGRESQL HERE")
     assert "THIS DEMO RUNS ON SQLITE INSTEAD" in output
-    assert "1/3  SQLite" in output
+    assert "1/4  SQLite" in output
     assert_passed(output)
     assert list(temporary_directory.iterdir()) == []
 
@@ -170,7 +178,8 @@ def test_keep_leaves_the_file_and_says_where(
     (file,) = re.findall(r"^Data kept: (.*)$", output, re.MULTILINE)
     assert Path(file).is_relative_to(temporary_directory)
     with connected(f"sqlite:///{file}") as query:
-        assert query("SELECT count(*) FROM acme_reports_reports_events") == [100]
+        (table,) = query("SELECT name FROM sqlite_master WHERE name GLOB 'acme_????_reports_events'")
+        assert query(f"SELECT count(*) FROM {table}") == [100]
 
 
 def test_keep_leaves_the_schemas_and_says_which(
@@ -178,9 +187,10 @@ def test_keep_leaves_the_schemas_and_says_which(
 ) -> None:
     monkeypatch.setenv("KEEP", "1")
     assert main(["--database", postgres_url]) == 0
-    (suffix,) = re.findall(r"^Data kept: 12 schemas whose names end in (_\w+)$", capsys.readouterr().out, re.MULTILINE)
+    (suffix,) = re.findall(r"^Data kept: 7 schemas whose names end in (_\w+)$", capsys.readouterr().out, re.MULTILINE)
     with connected(postgres_url) as query:
-        assert query(f"SELECT count(*) FROM acme_reports{suffix}.reports_events") == [100]
+        (schema,) = query(rf"SELECT nspname FROM pg_namespace WHERE nspname LIKE 'acme\_%{suffix}'")
+        assert query(f"SELECT count(*) FROM {schema}.reports_events") == [100]
 
 
 def test_keep_leaves_the_data_of_the_server_ready_to_be_served(
@@ -252,7 +262,7 @@ def read_from_every_application(monkeypatch: pytest.MonkeyPatch, _afterwards: Ex
 
 
 def record_in_the_name_of_another_tenant(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
-    monkeypatch.setattr(School, "_own", lambda self, name: f"{name} of {self.tenant and 'globex'}")
+    monkeypatch.setattr(School, "own", lambda self, name: f"{name} of {self.tenant and 'globex'}")
 
 
 def take_one_application_for_another(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
@@ -274,11 +284,25 @@ def see_no_connection(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -
 
 def hold_a_connection(monkeypatch: pytest.MonkeyPatch, afterwards: ExitStack) -> None:
     def hold(self: School) -> None:
-        factory = self.runner.get(Reports).factory
+        factory = self.get(Reports).factory
         assert isinstance(factory, SQLAlchemyFactory)
         afterwards.enter_context(factory.datastore.engine.connect())
 
     monkeypatch.setattr(School, "catch_up", hold)
+
+
+def read_from_another_tenant(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    residents = Kennels.residents
+
+    def of_whoever(self: Kennels, kennel_id: UUID) -> list[str]:
+        return [*residents(self, kennel_id), "Rex of nobody"]
+
+    monkeypatch.setattr(Kennels, "residents", of_whoever)
+
+
+def refuse_nobody(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+    monkeypatch.setattr(Directory, "admit", lambda *_, **__: None)
+    monkeypatch.setattr("tenancy.demo.fleet.REFUSAL_SECONDS", 0.1)
 
 
 def leave_connections_open(monkeypatch: pytest.MonkeyPatch, afterwards: ExitStack) -> None:
@@ -295,7 +319,7 @@ def leave_the_directory(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack)
     [
         (lose_an_event, r"not followed exactly once: 40 \+ 25 events .* and 59 in Reports; Reports is 1 behind"),
         (follow_an_event_twice, "not followed exactly once: .* and 71 in Reports"),
-        (put_a_table_elsewhere, r"only the environment names: \['kennels_v1_'\]; that only the catalog has: \[''\]"),
+        (put_a_table_elsewhere, r"the catalog lacks: \['kennels_v1_'\]; that only the catalog has: \[''\]"),
         (read_from_every_application, r"28 of 28 reads of another application's aggregate gave it \['Kennels'\]"),
         (record_in_the_name_of_another_tenant, "events are in the wrong table: .* in acme_trainers_"),
         (take_one_application_for_another, "40 of 130 events are in the wrong table: .*Trainer.Hired in trainers_v1_"),
@@ -303,6 +327,8 @@ def leave_the_directory(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack)
         (allow_fewer_connections, r"1 engines · connections: \d at peak \(at most 0\)"),
         (see_no_connection, r"1 engines · connections: 0 at peak"),
         (hold_a_connection, "1 held at rest"),
+        (read_from_another_tenant, "12,000 of 12,000 answers were another tenant's"),
+        (refuse_nobody, "an object handed out before still records"),
         (leave_connections_open, r"[1-6] connections after closing"),
         (leave_the_directory, "left behind: the directory .*tenancy-demo-"),
     ],
@@ -423,7 +449,7 @@ def under_way(database: str) -> Iterator[subprocess.Popen[str]]:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("3/3"):
+            if line.startswith("3/4"):
                 break
         yield process
 

@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from eventsourcing_sqlalchemy import engines
 from eventsourcing_sqlalchemy.settings import DEFAULTS, Settings
 from tenancy.demo.server import Postgres
+from tenancy.settings import VARIABLES, TenancySettings
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
 from tests.pgbouncer import PgBouncer
@@ -213,6 +214,19 @@ def defaults() -> dict[str, str]:
         name: Settings.read_topic(env, name)
         for name in (f"{kind}_RECORDER_TOPIC" for kind in ("AGGREGATE", "APPLICATION", "TRACKING", "PROCESS"))
     }
+    tenancy = TenancySettings.read({"SQLALCHEMY_URL": "postgresql://postgres@127.0.0.1/school"})
+    values |= {
+        "TENANCY_APP": None,
+        "TENANCY_CONTROL_URL": None,
+        "TENANCY_CONTROL_SCHEMA": tenancy.control_schema,
+        "TENANCY_SCHEMA": tenancy.schema,
+        "TENANCY_TABLE_PREFIX": tenancy.table_prefix,
+        "TENANCY_SLUGS": tenancy.slugs,
+        "TENANCY_GRACE_DAYS": tenancy.grace_days,
+        "TENANCY_MAX_APPLICATIONS": tenancy.max_applications,
+        "TENANCY_MAX_OUTAGE": tenancy.max_outage,
+        "TENANCY_TENANT": None,
+    }
     return {name: _as_written(value) for name, value in values.items()}
 
 
@@ -225,10 +239,10 @@ def _as_written(value: object) -> str:
 
 
 def variables_that_are_read() -> set[str]:
-    """Return the variables that the package reads."""
+    """Return the variables that the packages read."""
     package = ROOT / "eventsourcing_sqlalchemy"
     sources = [(package / name).read_text(encoding="utf-8") for name in ("settings.py", "factory.py")]
-    return set().union(*map(variables_in_code, sources))
+    return set(VARIABLES).union(*map(variables_in_code, sources))
 
 
 def test_every_variable_that_is_read_is_documented_and_the_other_way_round() -> None:
@@ -242,12 +256,12 @@ def test_the_documented_defaults_are_those_of_the_code() -> None:
 
 
 def test_no_page_names_a_variable_that_does_not_exist() -> None:
-    known = variables_that_are_read() | {"PERSISTENCE_MODULE"}
+    known = variables_that_are_read() | {"PERSISTENCE_MODULE", "TENANCY_PORT", "TENANCY_SERVICE_HOST"}
     for page in PAGES:
-        for name in re.findall(r"\b(?:[A-Z]+_)*SQLALCHEMY_[A-Z_]+\b", page.read_text(encoding="utf-8")):
+        for name in re.findall(r"\b(?:[A-Z]+_)*(?:SQLALCHEMY|TENANCY)_[A-Z_]+\b", page.read_text(encoding="utf-8")):
             # Flask-SQLAlchemy has one of its own. An application's name may come before.
             if name != "SQLALCHEMY_DATABASE_URI":
-                assert name[name.index("SQLALCHEMY_") :] in known, f"{page.name}: {name}"
+                assert re.sub("^.*(?=SQLALCHEMY_|TENANCY_)", "", name) in known, f"{page.name}: {name}"
 
 
 # -- these tests can fail --

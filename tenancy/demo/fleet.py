@@ -1,0 +1,144 @@
+"""The parts of the demo that are about tenants: three of them side by side, and what can happen to one."""
+
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from uuid import UUID
+
+from eventsourcing.system import MultiThreadedRunner
+
+from tenancy.demo.catalog import read_places
+from tenancy.demo.databases import Database
+from tenancy.demo.observation import peak_of
+from tenancy.demo.school import School
+from tenancy.demo.screen import Screen
+from tenancy.demo.system import APPLICATIONS, SYSTEM, Trainers
+from tenancy.demo.traffic import THREADS, mixed_calls
+from tenancy.demo.verification import (
+    by_application,
+    check_engine,
+    check_following,
+    check_isolation,
+    check_places,
+    lag,
+)
+from tenancy.errors import TenancyError, TenantPurged, TenantSuspended
+from tenancy.tenancy import Tenancy
+
+TENANTS = {"acme": (60, 40), "globex": (45, 30), "Ünï-cödé x": (30, 20)}
+"""How many events Trainers and Kennels record, by the tenant's name."""
+
+CALLS = 12_000
+REFUSAL_SECONDS = 5.0
+
+
+def three_tenants(tenants: Tenancy, database: Database, screen: Screen, one_process: str, pool_limit: int) -> None:
+    """Make tenants, let all of them work at once, and look whether anything is where it should not be.
+
+    ``one_process`` names the places of the part before.
+    """
+    screen.say("3/4  The same system for three tenants: Tenancy(system=SYSTEM)")
+    begin = time.monotonic()
+    made = list(tenants.create_many(TENANTS))
+    seconds = time.monotonic() - begin
+    screen.say(f"       $ tenancy create {' '.join(map(shlex.quote, TENANTS))}")
+    screen.check(
+        [tenant.name for tenant in made if tenant.status == "active"] == list(TENANTS),
+        f"{len(made)} created in {seconds * 1000:.0f} ms, with {len(APPLICATIONS)} applications each",
+        f"{[(tenant.name, str(tenant.status)) for tenant in made]} were made",
+    )
+    with ExitStack() as running:
+        schools = []
+        for tenant in made:
+            runner = running.enter_context(MultiThreadedRunner[UUID](SYSTEM, env=tenants.env(tenant)))
+            schools.append(School(tenant.name, str(tenant.placement), runner, *TENANTS[tenant.name]))
+        with peak_of(database.connections) as peak:
+            works = [work for school in schools for work in school.work]
+            with ThreadPoolExecutor(len(works), "demo-writer") as threads:
+                done = [threads.submit(work) for work in works]
+            for future in done:
+                future.result()
+            for school in schools:
+                school.catch_up()
+        found = read_places(database)
+        places = by_application([one_process, *(school.place for school in schools)], found)
+        screen.table(
+            ("tenant", "status", database.place, "events", "follower lag"),
+            [
+                (
+                    tenant.name,
+                    str(tenant.status),
+                    school.place,
+                    sum(len(places[school.place, cls.name].states) for cls in APPLICATIONS),
+                    lag(school, places),
+                )
+                for tenant, school in zip(made, schools, strict=True)
+            ],
+        )
+        check_places(screen, database, places, found)
+        check_engine(screen, schools, peak.value, pool_limit)
+        check_isolation(screen, schools, places)
+        check_following(screen, schools, places)
+    counts = mixed_calls(tenants, [tenant.slug for tenant in made], CALLS)
+    screen.check(
+        counts["right"] == CALLS and not counts["wrong"],
+        f"{CALLS:,} mixed calls from {THREADS} threads: 0 answers of another tenant",
+        f"{counts['wrong']:,} of {sum(counts.values()):,} answers were another tenant's",
+    )
+
+
+def what_happens(tenants: Tenancy, database: Database, screen: Screen) -> None:
+    """Suspend a tenant, purge it and make it again, with commands in processes of their own."""
+    screen.say("4/4  What happens to a tenant")
+    before = tenants["globex"]
+    handed_out = before.get(Trainers)
+    _run(screen, "suspend", "globex", "--reason", "invoice 4711")
+    seconds = _until_refused(handed_out, TenantSuspended)
+    screen.check(
+        seconds is not None,
+        f"an object handed out before raises TenantSuspended after {seconds or 0:.1f} s, in this process",
+        f"an object handed out before still records after {REFUSAL_SECONDS:.0f} s",
+    )
+    _run(screen, "purge", "globex", "--yes")
+    left = [f"{schema}{name}" for schema, name in database.tables() if str(before.placement) in f"{schema}{name}"]
+    known = [tenant.slug for tenant in tenants if tenant.slug == "globex"]
+    refused = _until_refused(handed_out, TenantPurged) is not None
+    screen.check(
+        not left and not known and refused,
+        "0 schemas, tables, sequences and fields of the registry left; the object raises TenantPurged",
+        f"left: tables {left}, tenants {known}; the object is {'refused' if refused else 'not refused'}",
+    )
+    _run(screen, "create", "globex")
+    again = tenants["globex"]
+    events = again.get(Trainers).recorder.max_notification_id() or 0
+    screen.check(
+        again.id != before.id and again.placement != before.placement and events == 0,
+        f"a new tenant in {again.placement}, which inherits nothing",
+        f"the new tenant in {again.placement} has {events} events; the old one was in {before.placement}",
+    )
+
+
+def _run(screen: Screen, *words: str) -> None:
+    screen.say(f"       $ tenancy {' '.join(map(shlex.quote, words))}")
+    command = [sys.executable, "-m", "tenancy", "--app", "tenancy.demo.system:fleet", *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    screen.check(
+        result.returncode == 0,
+        result.stdout.strip().splitlines()[-1] if result.stdout.strip() else "done",
+        f"exit code {result.returncode}: {result.stderr.strip()}",
+    )
+
+
+def _until_refused(trainers: Trainers, error: type[TenancyError]) -> float | None:
+    """Record until that is refused, and return after how many seconds that was; None when it never is."""
+    begin = time.monotonic()
+    while (seconds := time.monotonic() - begin) < REFUSAL_SECONDS:
+        try:
+            trainers.hire("Ana of globex")
+        except error:
+            return seconds
+        time.sleep(0.01)
+    return None
