@@ -27,6 +27,9 @@ from tenancy.tenancy import Tenancy
 POOL_LIMIT = 6
 POOL = {"SQLALCHEMY_POOL_SIZE": str(POOL_LIMIT), "SQLALCHEMY_MAX_OVERFLOW": "0"}
 
+# The registry has a small pool of its own, so that it answers when the tenants use up theirs.
+REGISTRY_LIMIT = 4
+
 ONE_STEM = "{application}_v1"
 
 
@@ -37,7 +40,7 @@ def tell(database: Database, screen: Screen) -> None:
         screen.say(f"       {database.announcement}")
     _one_process(database, screen)
     with environment({**database.fleet, **POOL}), Tenancy(system=SYSTEM) as tenants:
-        three_tenants(tenants, database, screen, database.template(ONE_STEM), POOL_LIMIT)
+        three_tenants(tenants, database, screen, database.template(ONE_STEM), POOL_LIMIT + REGISTRY_LIMIT)
         what_happens(tenants, database, screen)
     check_closed(screen, database)
 
