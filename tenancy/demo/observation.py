@@ -1,7 +1,7 @@
 """Watch a number while something runs, or wait until it is what it should be."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
@@ -44,3 +44,11 @@ def settled(count: Callable[[], int], wanted: int = 0) -> int:
     while (actual := count()) != wanted and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return actual
+
+
+def together(works: Sequence[Callable[[], None]]) -> None:
+    """Do all of it at once, each in a thread of its own; raises the first error."""
+    with ThreadPoolExecutor(len(works), "demo-worker") as threads:
+        done = [threads.submit(work) for work in works]
+    for future in done:
+        future.result()

@@ -1,39 +1,41 @@
-"""The system of one tenant, and the work that is done in it."""
+"""The applications of one tenant, and the work that is done in them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import Any, Protocol, TypeVar
 
 from eventsourcing.application import Application
-from eventsourcing.persistence import WaitInterruptedError
-from eventsourcing.system import MultiThreadedRunner, SingleThreadedRunner
 
-from tenancy.demo.system import APPLICATIONS, Kennels, Reports, Trainers
+from tenancy.demo.system import APPLICATIONS, Kennels, Trainers
 
 EVENTS_PER_AGGREGATE = 10
-CATCH_UP_SECONDS = 20.0
 TRICKS = ("sit", "roll over", "fetch", "play dead")
 
 _TApplication = TypeVar("_TApplication", bound=Application[Any])
 
 
+class Source(Protocol):
+    """Whoever has the applications of one school: a runner of the library, or a tenant."""
+
+    def get(self, cls: type[_TApplication], /) -> _TApplication:
+        """Return one of them."""
+
+
 @dataclass(frozen=True)
 class School:
-    """A system under a runner of the library, and how many events its applications are going to record."""
+    """The applications of one tenant, and how many events they are going to record."""
 
     tenant: str
     """Stands in every event; empty when there is only one."""
     place: str
     """What the places of its applications are called, perhaps with `{application}` in it."""
-    runner: SingleThreadedRunner[UUID] | MultiThreadedRunner[UUID]
+    source: Source
     trainers_events: int
     kennels_events: int
 
     def get(self, cls: type[_TApplication]) -> _TApplication:
         """Return one of its applications."""
-        return self.runner.get(cls)
+        return self.source.get(cls)
 
     @property
     def applications(self) -> Sequence[Application[Any]]:
@@ -64,12 +66,3 @@ class School:
     def own(self, name: str) -> str:
         """Return a name that tells whose it is."""
         return f"{name} of {self.tenant}" if self.tenant else name
-
-    def catch_up(self) -> None:
-        """Return when Reports has followed everything, or when it is clear that it does not: the checks tell."""
-        has_errored = self.runner.has_errored if isinstance(self.runner, MultiThreadedRunner) else None
-        with suppress(TimeoutError, WaitInterruptedError):
-            for leader in (self.get(Trainers), self.get(Kennels)):
-                self.get(Reports).recorder.wait(
-                    leader.name, leader.recorder.max_notification_id(), CATCH_UP_SECONDS, has_errored
-                )

@@ -8,6 +8,7 @@ from tenancy.demo.catalog import read_places
 from tenancy.demo.databases import Database
 from tenancy.demo.environment import environment
 from tenancy.demo.fleet import three_tenants, what_happens
+from tenancy.demo.following import one_runner
 from tenancy.demo.observation import peak_of
 from tenancy.demo.school import School
 from tenancy.demo.screen import Screen
@@ -35,19 +36,20 @@ ONE_STEM = "{application}_v1"
 
 def tell(database: Database, screen: Screen) -> None:
     """Tell all parts; raises CheckFailedError at the first claim that does not hold."""
-    screen.say(f"1/4  {database.headline}")
+    screen.say(f"1/5  {database.headline}")
     if database.announcement:
         screen.say(f"       {database.announcement}")
     _one_process(database, screen)
     with environment({**database.fleet, **POOL}), Tenancy(system=SYSTEM) as tenants:
-        three_tenants(tenants, database, screen, database.template(ONE_STEM), POOL_LIMIT + REGISTRY_LIMIT)
+        schools = three_tenants(tenants, database, screen, database.template(ONE_STEM), POOL_LIMIT + REGISTRY_LIMIT)
+        one_runner(database, screen, schools)
         what_happens(tenants, database, screen)
     check_closed(screen, database)
 
 
 def _one_process(database: Database, screen: Screen) -> None:
     variables = database.environment(ONE_STEM)
-    screen.say(f"2/4  One process, three applications, {database.places} from the environment alone")
+    screen.say(f"2/5  One process, three applications, {database.places} from the environment alone")
     screen.say(
         f"       PERSISTENCE_MODULE={variables['PERSISTENCE_MODULE']}   "
         f"{database.place_variable}='{variables[database.place_variable]}'"
@@ -59,7 +61,6 @@ def _one_process(database: Database, screen: Screen) -> None:
         with peak_of(database.connections) as peak:
             for work in schools[0].work:
                 work()
-            schools[0].catch_up()
         found = read_places(database)
         places = by_application([place], found)
         screen.table(

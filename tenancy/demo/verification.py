@@ -99,8 +99,8 @@ def check_following(screen: Screen, schools: Sequence[School], places: Places) -
             )
         if behind := lag(school, places):
             faults.append(f"Reports is {behind} behind")
-        lines = school.runner.get(Reports).lines
-        for leader in (school.runner.get(Trainers), school.runner.get(Kennels)):
+        lines = school.get(Reports).lines
+        for leader in (school.get(Trainers), school.get(Kennels)):
             for each in _aggregate_ids(leader):
                 aggregate: Aggregate = leader.repository.get(each)
                 if aggregate.version != (written := len(lines(each))):

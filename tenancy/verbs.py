@@ -1,0 +1,79 @@
+"""The verbs of a fleet that change or remove a tenant which there is, as :class:`Tenancy` has them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tenancy.lifecycle import Lifecycle
+from tenancy.removal import Certificate, Removal
+from tenancy.tenant import Tenant, TenantStatus, Verb
+
+if TYPE_CHECKING:
+    from tenancy.registry import Registry
+
+__all__ = ["Verbs"]
+
+
+class Verbs(ABC):
+    """What can be done to a tenant, by its slug. All raise TenantNotFound, and TransitionRefused where a verb does not
+    apply; ``actor`` is the id of who does it, for the history.
+    """
+
+    registry: Registry
+    _lifecycle: Lifecycle
+    _removal: Removal
+
+    @abstractmethod
+    def _bound(self, tenant: Tenant) -> Tenant:
+        """Return a tenant that knows what it was asked for at."""
+
+    def rename(
+        self, slug: str, new_slug: str | None = None, *, name: str | None = None, actor: str | None = None
+    ) -> Tenant:
+        """Give a tenant another slug, another name or both. Its id and its tables keep their names."""
+        return self._bound(self._lifecycle.rename(slug, new_slug, name, actor))
+
+    def suspend(self, slug: str, *, reason: str | None = None, reads: bool = False, actor: str | None = None) -> Tenant:
+        """Let a tenant record nothing, and read only with ``reads``; in force everywhere within a second.
+
+        ``reason`` is shown to whoever is refused in a process, and never over HTTP.
+        """
+        return self._bound(self._lifecycle.move(slug, Verb.SUSPEND, actor, reason=reason, reads=reads))
+
+    def resume(self, slug: str, *, actor: str | None = None) -> Tenant:
+        """Let a suspended tenant serve again."""
+        return self._bound(self._lifecycle.move(slug, Verb.RESUME, actor))
+
+    def archive(self, slug: str, *, reason: str | None = None, actor: str | None = None) -> Tenant:
+        """Take a tenant off-line and keep its data."""
+        return self._bound(self._lifecycle.move(slug, Verb.ARCHIVE, actor, reason=reason))
+
+    def restore(self, slug: str, *, actor: str | None = None) -> Tenant:
+        """Give an archived tenant the status that it had before."""
+        return self._bound(self._lifecycle.move(slug, Verb.RESTORE, actor))
+
+    def delete(self, slug: str, *, reason: str | None = None, actor: str | None = None) -> Tenant:
+        """Take a tenant off-line. It can be undeleted for TENANCY_GRACE_DAYS, and longer if nobody purges it."""
+        return self._bound(self._lifecycle.move(slug, Verb.DELETE, actor, reason=reason))
+
+    def undelete(self, slug: str, *, actor: str | None = None) -> Tenant:
+        """Give a deleted tenant the status that it had before."""
+        return self._bound(self._lifecycle.move(slug, Verb.UNDELETE, actor))
+
+    def purge(self, slug: str, *, actor: str | None = None) -> Certificate:
+        """Remove a tenant and all its data, now and for ever, whatever its status; return what proves it."""
+        (certificate,) = self._removal.purge([slug], actor)
+        return certificate
+
+    def purge_many(self, slugs: Sequence[str], *, actor: str | None = None) -> Iterator[Certificate]:
+        """Purge tenants and yield the certificate of each."""
+        yield from self._removal.purge(slugs, actor)
+
+    def due(self) -> Sequence[Tenant]:
+        """Return the deleted tenants whose grace is over."""
+        now = datetime.now(UTC)
+        deleted = self.registry.list(TenantStatus.DELETED)
+        return [self._bound(tenant) for tenant in deleted if tenant.due_at is not None and tenant.due_at <= now]
