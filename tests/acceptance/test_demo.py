@@ -329,7 +329,7 @@ def leave_the_directory(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack)
         (follow_an_event_twice, "not followed exactly once: .* and 71 in Reports"),
         (put_a_table_elsewhere, r"the catalog lacks: \['kennels_v1_'\]; that only the catalog has: \[''\]"),
         (read_from_every_application, r"28 of 28 reads of another application's aggregate gave it \['Kennels'\]"),
-        (record_in_the_name_of_another_tenant, "events are in the wrong table: .* in acme_trainers_"),
+        (record_in_the_name_of_another_tenant, "events are in the wrong table: .* in acme_"),
         (take_one_application_for_another, "40 of 130 events are in the wrong table: .*Trainer.Hired in trainers_v1_"),
         (make_an_engine_for_each_application, "3 engines"),
         (allow_fewer_connections, r"1 engines · connections: \d at peak \(at most 0\)"),
