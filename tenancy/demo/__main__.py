@@ -5,6 +5,7 @@
 
 import argparse
 import io
+import logging
 import os
 import signal
 import sys
@@ -83,6 +84,8 @@ def _running() -> set[object]:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     _ignore_signals()
+    # A connection that is interrupted in the middle of a conversation is closed, and that is no news then.
+    logging.getLogger("sqlalchemy.pool").disabled = True
     raise KeyboardInterrupt
 
 

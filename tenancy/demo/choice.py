@@ -30,7 +30,8 @@ def choose(wish: str, screen: Screen, *, keep: bool) -> Database:
             ask(COMPOSE_URL, "SELECT 1")
         except UnusableDatabaseError as error:
             raise UnusableDatabaseError(
-                f"{error}\n       This is the server of docker-compose.yml. Start it: docker compose up -d --wait postgres"
+                f"{error}\n       This is the server of docker-compose.yml. "
+                "Start it: docker compose up -d --wait postgres"
             ) from error
         return GivenDatabase(COMPOSE_URL, keep=keep)
     if "://" in wish:
