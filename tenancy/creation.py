@@ -231,13 +231,10 @@ class Creation:
 
     def _is_of_another(self, placement: Placement) -> bool:
         blueprints = self._blueprints()
-        wanted = {spec.name for spec in self._places.specs(placement, blueprints)}
-        for other in self._registry.list():
-            specs = self._places.specs(other.placement, blueprints)
-            owned = {spec.name.schema for spec in specs} if other.placement.owns_schema else set()
-            if any(spec.name in wanted for spec in specs) or owned & {name.schema for name in wanted}:
-                return True
-        return False
+        wanted = [spec.name for spec in self._places.specs(placement, blueprints)]
+        return any(
+            self._places.covers(other, name, blueprints) for other in self._registry.list() for name in wanted
+        )
 
 
 def _check_is_kept(tenant: Tenant) -> None:
@@ -246,5 +243,5 @@ def _check_is_kept(tenant: Tenant) -> None:
 
 
 def _overlap(slug: str) -> TenancyError:
-    msg = f"Tenant {slug!r} cannot be adopted: these tables, or the schema they are in, are another tenant's."
+    msg = f"Tenant {slug!r} cannot be adopted: these tables, or the place they are in, are another tenant's."
     return TenancyError(msg, remedy="Give the schema and the prefix of tables that are nobody's.", tenant=slug)

@@ -140,11 +140,8 @@ class Places:
 
     def specs(self, placement: Placement, blueprints: Iterable[Blueprint]) -> list[TableSpec]:
         """Return the tables that a tenant is to have."""
-        default = None if placement.schema else self._default_schema()
+        default = None if placement.schema else self.datastore.default_schema()
         return [spec for blueprint in blueprints for spec in blueprint.specs(placement, default)]
-
-    def _default_schema(self) -> str | None:
-        return self.datastore.default_schema()
 
     def missing(self, placement: Placement, blueprints: Iterable[Blueprint]) -> list[TableSpec]:
         """Return the tables that a tenant lacks; raises ProgrammingError for one of another shape."""
@@ -192,7 +189,7 @@ class Places:
         dialect = self.datastore.dialect
         if dialect.can_describe_all:
             return set(self.datastore.run(dialect.describe_all))
-        schema = self._default_schema()
+        schema = self.datastore.default_schema()
         found = self.datastore.run(lambda executor: dialect.relations(executor, schema, ""))
         return {TableName(schema, name) for _, name in found}
 
@@ -218,11 +215,22 @@ class Places:
         has_prefix = _pattern("" if placement.owns_schema else placement.table_prefix, and_more=True)
         relations = [
             (kind, TableName(schema, name))
-            for schema in (schemas if placement.schema is not None else [self._default_schema()])
+            for schema in (schemas if placement.schema is not None else [self.datastore.default_schema()])
             for kind, name in dialect.relations(executor, schema, prefix)
             if has_prefix.fullmatch(name)
         ]
         return Contents(tuple(schemas) if placement.owns_schema else (), tuple(relations))
+
+    def covers(self, tenant: Tenant, name: TableName, blueprints: Sequence[Blueprint]) -> bool:
+        """Return whether a table is, or would be if it were there, among the :func:`contents` of a tenant."""
+        placement = tenant.placement
+        if tenant.adopted:
+            return any(spec.name == name for spec in self.specs(placement, blueprints))
+        if placement.schema is None:
+            is_there = name.schema == self.datastore.default_schema()
+        else:
+            is_there = name.schema is not None and _is_one(name.schema, placement.schema)
+        return is_there and (placement.owns_schema or _is_one(name.name, placement.table_prefix, and_more=True))
 
     # -- removing --
 
@@ -280,3 +288,8 @@ def _pattern(template: str, *, and_more: bool = False) -> re.Pattern[str]:
     """Return what matches the names that a template of a placement stands for, with any application."""
     parts = map(re.escape, template.split("{application}"))
     return re.compile(".+".join(parts) + (".*" if and_more else ""), re.DOTALL)
+
+
+def _is_one(name: str, template: str, *, and_more: bool = False) -> bool:
+    # Most names are of others: then no pattern is made.
+    return name.startswith(_head(template)) and _pattern(template, and_more=and_more).fullmatch(name) is not None

@@ -316,6 +316,17 @@ def test_adopt_of_another_tenants_tables_is_refused(tenants: Tenancy, url: str) 
     assert set(tenants.slugs()) == {"globex", "acme"}
 
 
+def test_adopt_of_tables_that_would_be_purged_with_another_tenant_is_refused(fleet: MakeFleet, url: str) -> None:
+    tenants = fleet(TENANCY_TABLE_PREFIX="{tenant}_")
+    prefix = tenants.create("globex").placement.table_prefix + "old_"
+    variables = {**plain(url, ""), "SQLALCHEMY_TABLE_PREFIX": prefix}
+    with Kennel(env=variables), Visits(env=variables):
+        pass
+    with pytest.raises(TenancyError, match="another tenant's"):
+        tenants.adopt("acme", table_prefix=prefix)
+    assert tenants.slugs() == ["globex"]
+
+
 @pytest.mark.parametrize("place", ["{tenant}_", "a{b}", "}"])
 def test_adopt_of_a_place_that_cannot_be_is_refused(tenants: Tenancy, url: str, place: str) -> None:
     with pytest.raises(TenancyError, match="the only placeholder"):
