@@ -168,7 +168,8 @@ class Keeper:
             try:
                 found = self._directory.read(list(changed))
             except BaseException:
-                self.changed(changed)
+                with self._lock:
+                    self._changed |= changed  # without the alarm: they are asked for again after a pause
                 raise
             self._follow(self._courses.update(found.values(), changed - found.keys()))
 
