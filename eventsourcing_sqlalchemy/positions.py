@@ -26,7 +26,8 @@ _TABLES: Final = 100
 class LastIDs:
     """Reads the last ids of many tables of events. For one thread.
 
-    It remembers what counts the ids of which table; a table that is gone, or has not been made yet, has no last id.
+    It remembers what counts the ids of the tables that it was asked for last; a table that is gone, or has not been
+    made yet, has no last id.
     """
 
     def __init__(self, datastore: SQLAlchemyDatastore) -> None:
@@ -39,6 +40,8 @@ class LastIDs:
         It is never behind what could be read before, and may be ahead: see :class:`Counters`.
         """
         find = self._datastore.dialect.counters.find
+        wanted = set(tables)
+        self._counters = {table: counter for table, counter in self._counters.items() if table in wanted}
         unknown = [table for table in tables if table not in self._counters]
         for some in _chunks(unknown, _COUNTERS):
             self._counters.update(self._datastore.run(partial(find, tables=some)))
@@ -66,11 +69,6 @@ class LastIDs:
     def horizon(self) -> tuple[int, int] | None:
         """Return what :func:`Counters.horizon` does."""
         return self._datastore.run(self._datastore.dialect.counters.horizon)
-
-    def forget(self, tables: Sequence[TableName]) -> None:
-        """Forget what is known of tables."""
-        for table in tables:
-            self._counters.pop(table, None)
 
 
 def read_positions(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> dict[TableName, dict[str, int]]:

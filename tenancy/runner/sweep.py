@@ -70,7 +70,3 @@ class Sweep:
 
     def _wake(self, course: Course) -> None:
         self._ready.add(course.key, (course.pipe.leader,))
-
-    def forget(self, courses: Iterable[Course]) -> None:
-        """Forget the tables of courses."""
-        self._last_ids.forget([course.events for course in courses])

@@ -63,6 +63,14 @@ def test_table_without_a_counter_is_read_itself(applications: Applications) -> N
     assert read(recorder, name) == {name: 3}
 
 
+def test_tables_that_are_not_asked_for_any_more_are_forgotten(applications: Applications) -> None:
+    one, two = applications.recorder("App", "one"), applications.recorder("App", "two")
+    ids = LastIDs(one.datastore)
+    assert len(ids.read([table(one, "events"), table(two, "events")])) == 2
+    ids.read([table(two, "events")])
+    assert list(ids._counters) == [table(two, "events")]  # noqa: SLF001 (what nobody asks for any more costs memory)
+
+
 def test_counter_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applications: Applications) -> None:
     recorder = applications.recorder()
     events = table(recorder, "events")
