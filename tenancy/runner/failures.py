@@ -106,6 +106,12 @@ class FailureBook:
         with self._registry.reading() as session:
             return {row.key: row for row in map(_to_failure, session.execute(sa.select(self._table)))}
 
+    def get(self, key: Key) -> Failure | None:
+        """Return what a follower has met last, or None when it goes well."""
+        with self._registry.reading() as session:
+            row = session.execute(sa.select(self._table).where(self._is(key))).first()
+            return None if row is None else _to_failure(row)
+
     def record(self, failure: Failure) -> None:
         """Keep a failure in the place of an earlier one of the same follower; nothing of a tenant that is gone."""
         tenants, table = self._registry.rows.tenants, self._table

@@ -138,7 +138,7 @@ class Followers:
         """
         self._check(follower)
         tenant = self._find(slug)
-        failure = self._book.all().get((tenant.id, follower))
+        failure = self._book.get((tenant.id, follower))
         if failure is None or failure.notification_id != notification_id:
             at = "does not fail" if failure is None else f"fails at notification {failure.notification_id}"
             msg = f"Follower {follower!r} of tenant {tenant.slug!r} {at}: {notification_id} is not what stops it."

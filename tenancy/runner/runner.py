@@ -204,7 +204,7 @@ class Runner:
             if known is None or not known.is_quarantined:
                 return known
         # Another process knows, or somebody may have removed a moment ago what is known here.
-        return self._book.all().get(key)
+        return self._book.get(key)
 
     def status(self) -> Sequence[FollowerStatus]:
         """Return how the followers of all tenants are, in the order of the tenants' slugs; those that other processes

@@ -49,9 +49,8 @@ class Troubles:
     def met(self, error: BaseException, course: Course, notification_id: int | None, leaders: Iterable[str]) -> None:
         """Let a follower wait after an error, or for good when there were too many."""
         key = course.key
-        failure = failure_of(
-            error, key, course.pipe.leader, notification_id, self._known.get(key), max_attempts=self._max_attempts
-        )
+        before = self._known.get(key) or self._recorded(key)
+        failure = failure_of(error, key, course.pipe.leader, notification_id, before, max_attempts=self._max_attempts)
         with self._lock:
             self._known[key] = failure
             self._unwritten.add(key)
@@ -73,6 +72,13 @@ class Troubles:
             },
         )
         self._write()
+
+    def _recorded(self, key: Key) -> Failure | None:
+        # A follower may have a turn here before it is learned that it has stopped in the process that had it before.
+        try:
+            return self._book.get(key)
+        except (TenancyError, PersistenceError):
+            return None
 
     def _write(self) -> None:
         with self._lock:
