@@ -82,7 +82,7 @@ class Turns:
             turn = _Turn(course, budget, began + _SECONDS, self._may_go_on)
             is_done = self._attempt(turn, {*leaders})
             budget -= turn.processed
-            if turn.processed:
+            if turn.processed and self._courses.holds(key[0]):  # of a tenant that was let go, nothing is to be left
                 self._metrics.processed(course, turn.processed)
             if is_done is None:
                 return set()
@@ -106,7 +106,8 @@ class Turns:
                 self._ready.block(course.key, leaders, _OUTAGE)
             else:
                 self._troubles.met(error, course, turn.notification_id, leaders)
-                self._metrics.failed(course)
+                if self._courses.holds(course.tenant.id):
+                    self._metrics.failed(course)
             return None
 
     def _may_go_on(self, course: Course) -> bool:

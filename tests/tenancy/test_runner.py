@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.application import Application
 from eventsourcing.system import SingleThreadedRunner
+from prometheus_client import REGISTRY
 
 from tenancy import Tenancy
 from tenancy.directory import _directories as directories
@@ -207,6 +208,31 @@ def test_failure_that_is_over_is_forgotten(tenants: Tenancy, monkeypatch: pytest
         runner.wait("acme")
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
         wait_until(lambda: state(tenants, "acme") == "current", "it is forgotten")
+
+
+def test_tenant_that_is_let_go_in_the_middle_of_a_turn_leaves_no_metrics(
+    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = tenants["acme"]
+    reached, go_on = threading.Event(), threading.Event()
+    process = Diaries.process_event
+
+    def process_event(self: Diaries, domain_event: Any, tracking: Any) -> None:
+        if tracking.notification_id > 1:
+            reached.set()
+            assert go_on.wait(20)
+        process(self, domain_event, tracking)
+
+    monkeypatch.setattr(Diaries, "process_event", process_event)
+    with tenants.runner() as runner:
+        acme.get(School).register("Fido", "sit")
+        assert reached.wait(20)
+        tenants.suspend("acme")
+        wait_until(lambda: not runner._courses.holds(acme.id), "it is let go")  # noqa: SLF001 (nothing else says when)
+        go_on.set()
+    assert runner.stop()
+    samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
+    assert [sample for sample in samples if sample.labels.get("tenant") == str(acme.id)] == []
 
 
 def test_application_that_is_put_out_and_constructed_again_is_followed(postgres_url: str) -> None:
