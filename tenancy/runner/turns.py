@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tenancy.runner.metrics import Metrics
     from tenancy.runner.ready import Key, ReadyQueue
     from tenancy.tenancy import Tenancy
+    from tenancy.tenant import Tenant
 
 __all__ = ["Turns"]
 
@@ -97,9 +98,9 @@ class Turns:
         course = turn.course
         try:
             return turn.take(follow(self._tenants, course.tenant, course.pipe))
-        except TenantUnavailable:
-            return None  # it is let go as soon as the registry's change is known here
         except BaseException as error:  # noqa: BLE001 (also SystemExit: a tenant's code must not end the process, or this thread)
+            if _is_refusal(error, course.tenant):
+                return None  # it is let go as soon as the registry's change is known here
             course.position = None
             if _is_outage(error):
                 logger.warning("A database does not answer: %s", type(error).__name__, extra=_extra(course.key))
@@ -170,6 +171,11 @@ class _Turn:
         self.course.processed += 1
         self.processed += 1
         return True
+
+
+def _is_refusal(error: BaseException, tenant: Tenant) -> bool:
+    # A policy may ask for another tenant, and be refused that one: then it fails as by any other error.
+    return isinstance(error, TenantUnavailable) and error.tenant in (tenant.slug, str(tenant.id))
 
 
 def _is_outage(error: BaseException) -> bool:

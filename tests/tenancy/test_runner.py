@@ -210,6 +210,18 @@ def test_failure_that_is_over_is_forgotten(tenants: Tenancy, monkeypatch: pytest
         wait_until(lambda: state(tenants, "acme") == "current", "it is forgotten")
 
 
+def test_policy_that_is_refused_another_tenant_is_stopped(
+    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants.suspend("globex")
+    monkeypatch.setattr(Diaries, "process_event", lambda *_: tenants["globex"].get(School))
+    with tenants.runner(max_attempts=1) as runner:
+        tenants["acme"].get(School).register("Fido")
+        with pytest.raises(NotCaughtUp, match=r"stopped at notification 1 .*TenantSuspended") as caught:
+            runner.wait("acme")
+    assert "globex" not in str(caught.value)
+
+
 def test_tenant_that_is_let_go_in_the_middle_of_a_turn_leaves_no_metrics(
     tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
