@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from tenancy import Tenancy
 from tenancy.directory import _directories as directories
 from tenancy.errors import NotCaughtUp, NotRegistered, RegistryMissing, TenancyError, TenantSuspended
-from tenancy.runner.followers import FollowerStatus
+from tenancy.runner.followers import Followers, FollowerStatus
 from tests.contract.counters_view import CountersView
 from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, contents, fleet
@@ -280,6 +280,27 @@ def test_operators_without_the_code_see_and_skip(tenants: Tenancy) -> None:
             with pytest.raises(TenancyError, match="not known here"):
                 operators.runner()
         runner.wait("acme")
+
+
+def test_skip_is_about_the_tenant_whatever_it_is_called_meanwhile(
+    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tenants.runner(max_attempts=1) as runner:
+        acme = tenants["acme"]
+        acme.get(School).register("Fido", "poison")
+        with pytest.raises(NotCaughtUp):
+            runner.wait("acme")
+    move = Followers._move  # noqa: SLF001 (between its two steps)
+
+    def rename(*args: Any) -> None:
+        move(*args)
+        tenants.rename("acme", "old")
+        tenants.rename("globex", "acme")
+
+    monkeypatch.setattr(Followers, "_move", rename)
+    tenants.followers.skip("acme", "Diaries", 2)
+    assert [change.verb for change in tenants.history("old")][-2:] == ["rename", "skip"]
+    assert "skip" not in {change.verb for change in tenants.history("acme")}
 
 
 def test_mistakes_of_projections_are_told() -> None:
