@@ -311,7 +311,7 @@ def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:
         tenants.complete(tenant, actor=actor)
     elif tenant.status is TenantStatus.PURGING:
         with suppress(TenantNotFound):  # whoever had begun it is done
-            tenants.purge(tenant.slug, actor=actor)
+            tenants.purge(tenant, actor=actor)  # that one, and nobody who has its slug by now
     else:
         blueprints = tenants.blueprints()
         tenants.places.make_more([tenant], blueprints)

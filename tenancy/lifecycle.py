@@ -85,11 +85,11 @@ def _taken(slug: str) -> TenantExists:
 
 
 @contextmanager
-def one_tenant(registry: Registry, slug: str) -> Iterator[tuple[Session, Tenant]]:
-    """Yield the tenant with a slug, in a transaction that nobody else changes it in."""
-    with registry.locked(known_slug(slug)) as (session, tenants):
+def one_tenant(registry: Registry, wanted: str | Tenant) -> Iterator[tuple[Session, Tenant]]:
+    """Yield the tenant with a slug, or a tenant as it is by now, in a transaction that nobody else changes it in."""
+    with registry.locked(known_slug(wanted) if isinstance(wanted, str) else wanted.id) as (session, tenants):
         if not tenants:
-            raise not_found(slug)
+            raise not_found(wanted if isinstance(wanted, str) else wanted.slug)
         yield session, tenants[0]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tenancy.directory import DELAY
-from tenancy.errors import TenancyError
+from tenancy.errors import TenancyError, TransitionRefused
 from tenancy.lifecycle import known_slug, not_found, one_tenant
 from tenancy.registry import Registry
 from tenancy.tenant import Tenant, TenantStatus, Verb, next_status
@@ -58,24 +58,26 @@ class Removal:
         self._blueprints = blueprints
         self._changed = changed
 
-    def purge(self, slugs: Sequence[str], actor: str | None) -> Iterator[Certificate]:
+    def purge(self, tenants: Sequence[str | Tenant], actor: str | None) -> Iterator[Certificate]:
         """Remove tenants and all that is theirs, now and for ever; yield the certificate of each.
 
-        Raises TenantNotFound at the first slug that nobody has, before anything is removed.
+        Raises TenantNotFound at the first slug that nobody has, before anything is removed. A Tenant stands for itself
+        as it was: TransitionRefused says that its status is another one by now.
         """
-        there = self._registry.find_many([known_slug(slug) for slug in slugs])
-        for slug in slugs:
-            if known_slug(slug) not in there:
-                raise not_found(slug)
-        doomed = [self._doom(slug, actor) for slug in slugs]
+        there = self._registry.find_many([known_slug(each) for each in tenants if isinstance(each, str)])
+        by_id = self._registry.get_many([each.id for each in tenants if isinstance(each, Tenant)])
+        for each in tenants:
+            _check_is_meant(each, there.get(known_slug(each)) if isinstance(each, str) else by_id.get(each.id))
+        doomed = [self._doom(each, actor) for each in tenants]
         if doomed:
             # Until every process has learned it. By no clock that processes would have to agree on.
             time.sleep(DELAY)
         for tenant in doomed:
             yield self._remove(tenant, actor)
 
-    def _doom(self, slug: str, actor: str | None) -> Tenant:
-        with one_tenant(self._registry, slug) as (session, tenant):
+    def _doom(self, wanted: str | Tenant, actor: str | None) -> Tenant:
+        with one_tenant(self._registry, wanted) as (session, tenant):
+            _check_is_meant(wanted, tenant)
             doomed = [tenant]
             if next_status(tenant, Verb.PURGE) is not None:
                 columns = {"status": TenantStatus.PURGING, "due_at": None}
@@ -104,3 +106,11 @@ class Removal:
             removed=removed.count(),
             left={**left.count(), "registry rows": fields},
         )
+
+
+def _check_is_meant(wanted: str | Tenant, tenant: Tenant | None) -> None:
+    if tenant is None:
+        raise not_found(wanted if isinstance(wanted, str) else wanted.slug)
+    if isinstance(wanted, Tenant) and tenant.status not in (wanted.status, TenantStatus.PURGING):
+        msg = f"Tenant {tenant.slug!r} is {tenant.status} by now, and was {wanted.status} when it was to be purged."
+        raise TransitionRefused(msg, remedy=f"If it still is: tenancy purge {tenant.slug}", tenant=tenant.slug)

@@ -63,14 +63,18 @@ class Verbs(ABC):
         """Give a deleted tenant the status that it had before."""
         return self._bound(self._lifecycle.move(slug, Verb.UNDELETE, actor))
 
-    def purge(self, slug: str, *, actor: str | None = None) -> Certificate:
-        """Remove a tenant and all its data, now and for ever, whatever its status; return what proves it."""
-        (certificate,) = self._removal.purge([slug], actor)
+    def purge(self, tenant: str | Tenant, *, actor: str | None = None) -> Certificate:
+        """Remove a tenant and all its data, now and for ever; return what proves it.
+
+        A slug means who has it now, whatever its status. A Tenant means that one, if its status is still the same:
+        raises TransitionRefused when it has been undeleted, for example.
+        """
+        (certificate,) = self._removal.purge([tenant], actor)
         return certificate
 
-    def purge_many(self, slugs: Sequence[str], *, actor: str | None = None) -> Iterator[Certificate]:
-        """Purge tenants and yield the certificate of each."""
-        yield from self._removal.purge(slugs, actor)
+    def purge_many(self, tenants: Sequence[str | Tenant], *, actor: str | None = None) -> Iterator[Certificate]:
+        """Purge tenants as :func:`purge` does, and yield the certificate of each."""
+        yield from self._removal.purge(tenants, actor)
 
     def due(self) -> Sequence[Tenant]:
         """Return the deleted tenants whose grace is over."""

@@ -82,7 +82,7 @@ def purge(
             _confirm("purge", [tenant.slug for tenant in doomed], yes=yes)
         records = []
         with _opened(certificate) as file:
-            for proof in tenants.purge_many([tenant.slug for tenant in doomed], actor=actor):
+            for proof in tenants.purge_many(doomed, actor=actor):
                 records.append(record_of(proof))
                 if file is not None:
                     file.write(json_module.dumps(records[-1]) + "\n")

@@ -13,7 +13,7 @@ from eventsourcing.persistence import IntegrityError, Tracking
 from eventsourcing_sqlalchemy.positions import LastIDs, read_positions
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy.errors import TenancyError
-from tenancy.lifecycle import known_slug, not_found
+from tenancy.lifecycle import known_slug, not_found, one_tenant
 from tenancy.runner.failures import Failure, FailureBook
 from tenancy.runner.leases import bucket_of, owners
 from tenancy.runner.pipes import Pipe, Pipes
@@ -145,11 +145,9 @@ class Followers:
             raise TenancyError(msg, remedy="See: tenancy runner status", tenant=tenant.slug)
         # The position first: when this process dies between the two, doing it again records it.
         self._move(tenant, Pipe(failure.leader, follower), notification_id)
-        with self._registry.locked(tenant.id) as (session, current):
-            if not current:
-                raise not_found(slug)
+        with one_tenant(self._registry, tenant) as (session, current):
             remark = f"{follower}: notification {notification_id} of {failure.leader}"
-            self._registry.change(session, current, Verb.SKIP, actor, remark=remark)
+            self._registry.change(session, [current], Verb.SKIP, actor, remark=remark)
             self._book.clear_in(session, failure.key)
         return failure
 

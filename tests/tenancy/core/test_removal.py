@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from tenancy import Tenancy
-from tenancy.errors import TenancyError, TenantNotFound
+from tenancy.doctor import repair
+from tenancy.errors import TenancyError, TenantNotFound, TransitionRefused
+from tenancy.tenant import TenantStatus
 from tests.tenancy.core import catalog
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel, Visits
@@ -176,3 +179,26 @@ def test_table_of_locks_is_spared(postgres_url: str, make_fleet: Callable[[str],
     sa.event.listen(tenants.places.datastore.engine, "commit", count)
     assert tenants.purge("acme").removed["tables"] == 54
     assert 20 < most < 250
+
+
+def test_purge_of_a_tenant_that_was_undeleted_meanwhile_is_refused(tenants: Tenancy) -> None:
+    tenants.create("acme").get(Kennel).register("Fido")
+    other = tenants.create("other")
+    deleted = tenants.delete("acme")
+    tenants.undelete("acme")
+    with pytest.raises(TransitionRefused, match="'acme' is active by now, and was deleted"):
+        list(tenants.purge_many([other, deleted]))
+    assert tenants["acme"].get(Kennel).names() == ["Fido"]
+    assert tenants["other"].status == "active"  # nothing is begun
+
+
+def test_purge_of_a_tenant_spares_who_has_its_slug_by_now(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the doctor: it has seen that somebody was being purged, and comes to it when that is done."""
+    acme = replace(tenants.create("acme"), status=TenantStatus.PURGING)
+    tenants.purge("acme")
+    tenants.create("acme").get(Kennel).register("Fido")
+    with pytest.raises(TenantNotFound):
+        tenants.purge(acme)
+    monkeypatch.setattr(Tenancy, "list", lambda *_: [acme])
+    list(repair(tenants))
+    assert tenants["acme"].get(Kennel).names() == ["Fido"]
