@@ -7,6 +7,7 @@ them. What it leaves has the status ``provisioning``; the same request, or ``ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -20,6 +21,8 @@ from tenancy.slugs import normalize
 from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from tenancy.blueprints import Blueprint
     from tenancy.places import Places
     from tenancy.settings import TenancySettings
@@ -163,28 +166,43 @@ class Creation:
             _check_is_kept(tenant)
         if all(tenant.status is not TenantStatus.PROVISIONING for tenant in tenants):
             return tenants
-        blueprints = self._blueprints()
-        if self._places.is_file_of_registry:
-            # Their own connections would wait for the transaction that locks the rows.
-            self._places.make_more([tenant for tenant in tenants if not tenant.adopted], blueprints)
-        with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
+        with self._with_tables(tenants, _is_being_made) as (session, current):
             waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
-            new = [tenant for tenant in waiting if not tenant.adopted]
-            if not self._places.is_file_of_registry:
-                self._places.make_more(new, blueprints)
-            self._places.make([tenant.placement for tenant in new], blueprints, session)
             change, status = Verb.ACTIVATE, TenantStatus.ACTIVE
             ready = self._registry.change(session, waiting, change, actor, status=status) if waiting else ()
         now = {tenant.id: tenant for tenant in (*current, *ready)}
         for tenant in tenants:
             self._changed(tenant)
             if tenant.id not in now:
-                if not tenant.adopted:
-                    self._places.drop(tenant, blueprints)  # what was made after somebody had purged it
                 msg = f"Tenant {tenant.slug!r} was purged while it was being made."
                 raise TenantPurged(msg, tenant=tenant.slug)
             _check_is_kept(now[tenant.id])
         return [now[tenant.id] for tenant in tenants]
+
+    def make_missing(self, tenant: Tenant) -> None:
+        """Make the tables that a tenant has lost, or that are new in the code; nothing for one that is going."""
+        with self._with_tables([tenant], _has_been_made):
+            pass
+
+    @contextmanager
+    def _with_tables(
+        self, tenants: Sequence[Tenant], are_for: Callable[[Tenant], bool]
+    ) -> Iterator[tuple[Session, Sequence[Tenant]]]:
+        """Make the tables of those tenants that they are for, and yield all that there are, with their rows locked."""
+        blueprints = self._blueprints()
+        if self._places.is_file_of_registry:
+            # Their own connections would wait for the transaction that locks the rows.
+            self._places.make_more([tenant for tenant in tenants if are_for(tenant)], blueprints)
+        with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
+            lacking = [tenant for tenant in current if are_for(tenant)]
+            if not self._places.is_file_of_registry:
+                self._places.make_more(lacking, blueprints)
+            self._places.make([tenant.placement for tenant in lacking], blueprints, session)
+            yield session, current
+        kept = {tenant.id for tenant in current if tenant.status is not TenantStatus.PURGING}
+        for tenant in tenants:
+            if tenant.id not in kept and not tenant.adopted:
+                self._places.drop(tenant, blueprints)  # what was made after somebody had purged it
 
     def adopt(self, order: Order, placement: Placement, actor: str | None) -> Tenant:
         """Register tables that exist as a tenant, without touching them.
@@ -232,9 +250,15 @@ class Creation:
     def _is_of_another(self, placement: Placement) -> bool:
         blueprints = self._blueprints()
         wanted = [spec.name for spec in self._places.specs(placement, blueprints)]
-        return any(
-            self._places.covers(other, name, blueprints) for other in self._registry.list() for name in wanted
-        )
+        return any(self._places.covers(other, name, blueprints) for other in self._registry.list() for name in wanted)
+
+
+def _is_being_made(tenant: Tenant) -> bool:
+    return tenant.status is TenantStatus.PROVISIONING and not tenant.adopted
+
+
+def _has_been_made(tenant: Tenant) -> bool:
+    return tenant.status not in (TenantStatus.PROVISIONING, TenantStatus.PURGING)
 
 
 def _check_is_kept(tenant: Tenant) -> None:

@@ -313,8 +313,4 @@ def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:
         with suppress(TenantNotFound):  # whoever had begun it is done
             tenants.purge(tenant, actor=actor)  # that one, and nobody who has its slug by now
     else:
-        blueprints = tenants.blueprints()
-        tenants.places.make_more([tenant], blueprints)
-        # Locked, so that nobody purges it meanwhile.
-        with tenants.registry.locked(tenant.id) as (session, current):
-            tenants.places.make([each.placement for each in _complete(current)], blueprints, session)
+        tenants.make_missing(tenant)

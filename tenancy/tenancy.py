@@ -179,6 +179,10 @@ class Tenancy(Verbs):
         (completed,) = self._creation.complete([tenant], actor)
         return self._bound(completed)
 
+    def make_missing(self, tenant: Tenant) -> None:
+        """Make the tables that a tenant lacks; nothing for one that is being made or purged."""
+        self._creation.make_missing(tenant)
+
     def adopt(
         self,
         slug: str,

@@ -16,7 +16,7 @@ from tenancy.errors import TenancyError, TenantNotFound, TransitionRefused
 from tenancy.tenant import TenantStatus
 from tests.tenancy.core import catalog
 from tests.tenancy.core.conftest import MakeFleet
-from tests.tenancy.core.kennel import Kennel, Visits
+from tests.tenancy.core.kennel import Kennel, Notes, Visits
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -202,3 +202,16 @@ def test_purge_of_a_tenant_spares_who_has_its_slug_by_now(tenants: Tenancy, monk
     monkeypatch.setattr(Tenancy, "list", lambda *_: [acme])
     list(repair(tenants))
     assert tenants["acme"].get(Kennel).names() == ["Fido"]
+
+
+@pytest.mark.parametrize("status", TenantStatus)
+def test_repair_makes_no_tables_of_a_tenant_that_is_purged_meanwhile(
+    fleet: MakeFleet, url: str, monkeypatch: pytest.MonkeyPatch, status: TenantStatus
+) -> None:
+    """Also not those that an application makes itself."""
+    tenants = fleet(Notes)
+    acme = replace(tenants.create("acme"), status=status)
+    tenants.purge("acme")
+    monkeypatch.setattr(Tenancy, "list", lambda *_: [acme])
+    list(repair(tenants))
+    assert catalog.tenants(url) == set()
