@@ -117,7 +117,7 @@ def _distributions() -> Finding:
 
 def _databases(tenants: Tenancy) -> Iterator[Finding]:
     places, registry = tenants.places.datastore, tenants.registry.datastore
-    is_one = tenants.settings.url == tenants.settings.control_url
+    is_one = tenants.settings.registry_is_beside
     for what, datastore in (("tenants", places), ("registry", registry)):
         if is_one and datastore is registry:
             return

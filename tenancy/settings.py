@@ -106,10 +106,14 @@ class TenancySettings:
         )
 
     @property
+    def registry_is_beside(self) -> bool:
+        """Whether the registry is in the database of the tenants, and reached in the same way."""
+        return (self.control_url, self.control_creator_topic) == (self.url, self.creator_topic)
+
+    @property
     def own_control_url(self) -> str:
         """TENANCY_CONTROL_URL as it would have to be set: empty when the registry is beside the tenants' tables."""
-        is_beside = (self.control_url, self.control_creator_topic) == (self.url, self.creator_topic)
-        return "" if is_beside else self.control_url.render_as_string(hide_password=False)
+        return "" if self.registry_is_beside else self.control_url.render_as_string(hide_password=False)
 
     @property
     def control_has_schemas(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -71,8 +71,7 @@ class Runner:
         self._book = FailureBook(directory.registry)
         self._troubles = Troubles(self._book, self._courses, self._ready, max_attempts)
         # Through the registry's connection where it is in the same database: the others are for the workers.
-        settings = tenants.settings
-        is_same = (settings.control_url, settings.control_creator_topic) == (settings.url, settings.creator_topic)
+        is_same = tenants.settings.registry_is_beside
         sweep = Sweep(directory.registry.datastore if is_same else places.datastore, self._courses, self._ready)
         metrics = Metrics()
         self._keeper = Keeper(
@@ -87,6 +86,8 @@ class Runner:
             sweeps_registry=is_same,
         )
         self._stopping = threading.Event()
+        # By wake-ups, and of changes of tenants.
+        self._told = ExitStack()
         self._turns = Turns(
             tenants, self._courses, self._ready, self._troubles, metrics=metrics, may_work=self._may_work
         )
@@ -119,10 +120,11 @@ class Runner:
         if self._threads or self._stopping.is_set():
             msg = "This runner has been started before."
             raise TenancyError(msg, remedy="Make another one: tenants.runner()")
-        self._unwatch = self._directory.watch(self._keeper.changed)
-        self._hearing = self._places.datastore.shared.wakeups.hear(self._keeper.heard)
-        self._keeper.hears_by(self._hearing)
         try:
+            self._told.callback(self._directory.watch(self._keeper.changed))
+            hearing = self._places.datastore.shared.wakeups.hear(self._keeper.heard)
+            self._told.callback(hearing.close)
+            self._keeper.hears_by(hearing)
             self._keeper.start()
             self._threads = [threading.Thread(target=self._keeper.run, name="runner-keeper", daemon=True)]
             self._threads += [
@@ -140,10 +142,8 @@ class Runner:
         """Finish the events that are being processed, and hand the tenants over to other processes; return whether all
         were finished in ``timeout`` seconds. What is not is left to its transaction, and done again elsewhere.
         """
-        if not self._stopping.is_set():
-            self._stopping.set()
-            self._hearing.close()
-            self._unwatch()
+        self._stopping.set()
+        self._told.close()
         self._ready.close()
         self._keeper.stop()
         deadline = time.monotonic() + timeout

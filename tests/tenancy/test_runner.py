@@ -210,9 +210,7 @@ def test_failure_that_is_over_is_forgotten(tenants: Tenancy, monkeypatch: pytest
         wait_until(lambda: state(tenants, "acme") == "current", "it is forgotten")
 
 
-def test_policy_that_is_refused_another_tenant_is_stopped(
-    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_policy_that_is_refused_another_tenant_is_stopped(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants.suspend("globex")
     monkeypatch.setattr(Diaries, "process_event", lambda *_: tenants["globex"].get(School))
     with tenants.runner(max_attempts=1) as runner:
@@ -258,6 +256,10 @@ def test_application_that_is_put_out_and_constructed_again_is_followed(postgres_
         for slug in slugs:
             runner.wait(slug)
             check(tenants, slug, expected[slug])
+
+
+def test_runner_that_was_not_started_can_be_stopped(tenants: Tenancy) -> None:
+    assert tenants.runner().stop()
 
 
 def test_without_a_registry_it_says_what_to_do(postgres_url: str) -> None:
