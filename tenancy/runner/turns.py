@@ -132,11 +132,13 @@ class _Turn:
         """Return whether there is nothing more to do: the follower has come to the end, or may not go on."""
         course = self.course
         doubt = course.doubt if course.doubt is not None and course.doubt.is_final else None
-        if course.position is None:
-            course.position = following.position()
+        # The course may be told to ask again for its position at any time.
+        position = course.position
+        if position is None:
+            position = course.position = following.position()
         # With topics, what is passed over need not be read again. Nothing appears later with an id up to this one.
         passed = following.last_id() if following.topics else 0
-        for page in following.pages(course.position):
+        for page in following.pages(position):
             for notification in page.wanted:
                 if self.processed >= self._budget or time.monotonic() >= self._until:
                     return False
@@ -144,10 +146,10 @@ class _Turn:
                     return True
                 if not self._process(following, notification):
                     return False
-            course.position = page.last_id
+            position = course.position = page.last_id
             if page.is_last:
                 break
-        course.position = max(course.position, passed)
+        course.position = max(position, passed)
         if doubt is not None:
             course.settled = max(course.settled, doubt.last)
             course.doubt = None
