@@ -44,6 +44,7 @@ class Directory:
     def __init__(self, settings: TenancySettings) -> None:
         self.registry = Registry(settings)
         self.users = 0
+        self.is_closed = False
         self._max_outage = max(settings.max_outage, DELAY)
         self.start()
 
@@ -244,6 +245,7 @@ class Directory:
             self.users -= 1
             if self.users:
                 return
+            self.is_closed = True
             for key in [key for key, directory in _directories.items() if directory is self]:
                 del _directories[key]
         self.registry.close()
@@ -268,6 +270,8 @@ def share(settings: TenancySettings) -> Directory:
             directory = Directory(settings)
             directory = _directories.setdefault(key, directory)
         directory.users += 1
+        if directory.is_closed:  # the collector has just released the last one of its users
+            return share(settings)
         return directory
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _REGISTRY: Final = 0.4
 _FAILURES: Final = 1.0
 _SWEEP: Final = 2.0
+# Of how many followers the positions are looked up before others may use the registry's connection.
+_LOCATED_AT_ONCE: Final = 200
 _SWEEP_WHEN_DEAF: Final = 0.5
 # Between two sweeps that somebody asks for: where nobody can say which table was written to, each commit does.
 _SWEEP_AT_LEAST: Final = 0.02
@@ -114,6 +117,7 @@ class Keeper:
             (self._keep_leases, lambda: self._leases.interval),
             (self._see_changes, lambda: _REGISTRY),
             (self._troubles.refresh, lambda: _FAILURES),
+            (self._locate, lambda: math.inf),
             (self._run_sweep, self._sweep_interval),
         ]
         due = [0.0] * len(jobs)
@@ -122,6 +126,7 @@ class Keeper:
             for number, (job, interval) in enumerate(jobs):
                 is_asked_for = job == self._run_sweep and self._is_sweep_due
                 is_asked_for |= job == self._see_changes and bool(self._changed)
+                is_asked_for |= job == self._locate and self._was_valid and bool(self._unlocated)
                 if (now >= due[number] or is_asked_for) and not self._stopping.is_set():
                     self._attempt(job)
                     due[number] = time.monotonic() + interval()
@@ -131,7 +136,7 @@ class Keeper:
                 self._stopping.wait(_SWEEP_AT_LEAST)
 
     def _attempt(self, job: Callable[[], None]) -> None:
-        asks_itself = job == self._see_changes or (job == self._run_sweep and not self._sweeps_registry)
+        asks_itself = job == self._see_changes or (job in (self._run_sweep, self._locate) and not self._sweeps_registry)
         alone = nullcontext() if asks_itself else self._directory.alone()
         try:
             with alone:
@@ -184,17 +189,20 @@ class Keeper:
         self._unlocated += begun
         if begun and self._was_valid:
             self._troubles.refresh()
-            self._locate()
+            self._alarm.set()
 
     def _locate(self) -> None:
-        begun, self._unlocated = self._unlocated, []
+        if not self._was_valid:
+            return
+        # Not all at once: while the registry's connection is used for it, nobody learns what has changed.
+        begun, self._unlocated = self._unlocated[:_LOCATED_AT_ONCE], self._unlocated[_LOCATED_AT_ONCE:]
         new = [course for course in begun if course.position is None]
         try:
             self._sweep.locate(new)
         finally:
             # A recorded position that is not known is asked for in the first turn.
             self._add([course for course in begun if course not in new or course.position is None])
-            self._is_sweep_due = True
+            self._is_sweep_due = self._is_sweep_due or not self._unlocated
             self._alarm.set()
 
     def _run_sweep(self) -> None:

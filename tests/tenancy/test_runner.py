@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +17,9 @@ from prometheus_client import REGISTRY
 from tenancy import Tenancy
 from tenancy.directory import _directories as directories
 from tenancy.errors import NotCaughtUp, NotRegistered, RegistryMissing, TenancyError, TenantSuspended
+from tenancy.runner.courses import Course
 from tenancy.runner.followers import Followers, FollowerStatus
+from tenancy.runner.sweep import Sweep
 from tests.contract.counters_view import CountersView
 from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, contents, fleet
@@ -54,6 +56,25 @@ def test_every_pipe_and_every_projection_of_every_tenant(tenants: Tenancy) -> No
         assert {each.owner for each in runner.status()} == {runner.owner}
         assert {each.lag for each in runner.status()} == {0}
         assert len(runner.status()) == 6
+
+
+def test_positions_are_looked_up_in_parts(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In between, others of the process may ask what has changed, by the same connection."""
+    looked_up: list[int] = []
+    locate = Sweep.locate
+
+    def count(self: Sweep, courses: Sequence[Course]) -> None:
+        looked_up.append(len(courses))
+        locate(self, courses)
+
+    monkeypatch.setattr(Sweep, "locate", count)
+    monkeypatch.setattr("tenancy.runner.keeper._LOCATED_AT_ONCE", 2)
+    dog_id = tenants["globex"].get(School).register("Rex", "beg")
+    with tenants.runner(workers=2) as runner:
+        runner.wait("globex")
+        check(tenants, "globex", {dog_id: ["Rex", "beg"]})
+        wait_until(lambda: len(looked_up) >= len(runner.status()) / 2, "all positions are known")
+    assert max(looked_up) <= 2
 
 
 def test_same_as_the_runner_of_the_library(tenants: Tenancy) -> None:
