@@ -235,6 +235,10 @@ def _steps(every: Sequence[Tenant]) -> Iterator[Finding]:
         )
 
 
+def _counted(number: int) -> str:
+    return f"{number} tenant{'' if number == 1 else 's'}"
+
+
 def _complete(every: Sequence[Tenant]) -> list[Tenant]:
     return [tenant for tenant in every if tenant.status not in _HALF_DONE]
 
@@ -243,7 +247,7 @@ def _tables(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
     complete = _complete(every)
     faults = list(tenants.places.faults(complete, tenants.blueprints()))
     if not faults:
-        yield Finding(name="tables", level="ok", what=f"Those of {len(complete)} tenants are as they should be.")
+        yield Finding(name="tables", level="ok", what=f"Those of {_counted(len(complete))} are as they should be.")
     for tenant, what in faults:
         remedy = "Missing ones can be made: tenancy doctor --repair"
         yield Finding(

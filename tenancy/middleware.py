@@ -43,9 +43,13 @@ class _Door:
         if isinstance(public, str):
             msg = f"public={public!r} is one text. Give a list of paths."
             raise TypeError(msg)
+        self._public = frozenset(public)
+        for path in self._public:
+            if not path.startswith("/"):
+                msg = f"public: {path!r} is no path. It begins with a slash."
+                raise ValueError(msg)
         self.tenants = tenants
         self._resolver = resolver
-        self._public = frozenset(public)
         self._public_below = tuple(path.removesuffix("*") for path in self._public if path.endswith("/*"))
 
     def named(self, request: Request) -> Found | None:

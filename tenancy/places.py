@@ -81,8 +81,9 @@ class Places:
         options: dict[str, Any] = {"settings": Settings.read(Environment("", environment)).engine}
         if settings.creator_topic is not None:
             options["creator"] = resolve_topic(settings.creator_topic)
-        self.datastore = SQLAlchemyDatastore(url=settings.url, **options)
-        dialect = self.datastore.dialect
+        self._datastore = SQLAlchemyDatastore(url=settings.url, **options)
+        self._is_closed = False
+        dialect = self._datastore.dialect
         # One file has one writer: the registry's transaction, when it is in the same file.
         self.is_file_of_registry = not dialect.is_server and dialect.identity(settings.url) == dialect.identity(
             settings.control_url
@@ -90,7 +91,16 @@ class Places:
 
     def close(self) -> None:
         """Give the engine back; a second time does nothing."""
-        self.datastore.close()
+        self._is_closed = True
+        self._datastore.close()
+
+    @property
+    def datastore(self) -> SQLAlchemyDatastore:
+        """The connections of the tenants' database; raises TenancyError when they are closed."""
+        if self._is_closed:
+            msg = "This Tenancy object is closed."
+            raise TenancyError(msg, remedy="Construct another one.")
+        return self._datastore
 
     @property
     def identifier_limit(self) -> int | None:

@@ -20,6 +20,7 @@ __all__ = ["Found", "Request", "Resolver", "by_header", "by_host", "by_path"]
 _PORT: Final = re.compile(r":[0-9]*$")
 # Underscores are in no host name by the standard, and in many by custom.
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PUNYCODE: Final = "xn--"
 
 
@@ -122,6 +123,9 @@ def by_header(name: str) -> Resolver:
     Only safe behind a gateway that sets this header itself and removes what clients send under this name, also where
     ``_`` stands for ``-``: whoever can set it chooses the tenant. A request that has it twice is refused.
     """
+    if not _HEADER.fullmatch(name):
+        msg = f"{name!r} is no name of a header. Give one as in by_header('X-Tenant')."
+        raise ValueError(msg)
     lowered = name.lower()
 
     def resolve(request: Request) -> str | None:

@@ -82,7 +82,7 @@ def _root(
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Make, run, move and remove tenants, each with its own tables."""
+    """Make, run, change and remove tenants, each with its own tables."""
     context.obj = app_name
     if url is not None:
         os.environ["SQLALCHEMY_URL"] = url

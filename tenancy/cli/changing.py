@@ -30,7 +30,9 @@ def report(tenant: Tenant, *, as_json: bool) -> None:
 def rename(
     context: typer.Context,
     slug: Slug,
-    new_slug: Annotated[str | None, typer.Argument(help="The slug from now on.", show_default=False)] = None,
+    new_slug: Annotated[
+        str | None, typer.Argument(metavar="NEW_SLUG", help="The slug from now on.", show_default=False)
+    ] = None,
     *,
     name: Name = None,
     actor: Actor = None,

@@ -17,7 +17,9 @@ __all__ = ["demo"]
 
 def demo(
     *,
-    database: Annotated[str, typer.Option("--database", help="embedded, sqlite, compose or a URL.")] = "embedded",
+    database: Annotated[
+        str, typer.Option("--database", metavar="DATABASE", help="embedded, sqlite, compose or a URL.")
+    ] = "embedded",
     json: Json = False,
 ) -> None:
     """See it work, in a database of the demo's own."""

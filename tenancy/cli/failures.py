@@ -40,6 +40,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "settings": USAGE,
     "invalid_slug": USAGE,
     "not_executable": 126,
+    "interrupted": INTERRUPTED,
     "not_found": 3,
     "exists": 4,
     "refused": REFUSED,
@@ -120,7 +121,9 @@ def failure_of(error: BaseException) -> Failure | None:
         return _failure(error.code, str(error), error.remedy)
     if isinstance(error, _UsageError):
         text = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _failure("usage", text, "See: tenancy --help")
+        context = getattr(error, "ctx", None)
+        text = text.replace(": Value error, ", ": ")  # Pydantic's words, in some versions of Typer
+        return _failure("usage", text, f"See: {context.command_path if context else 'tenancy'} --help")
     return _failure_of_library(error)
 
 

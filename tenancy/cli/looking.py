@@ -19,7 +19,7 @@ def list_(
     context: typer.Context,
     *,
     status: Annotated[
-        str | None, typer.Option("--status", help="Only those with this status.", show_default=False)
+        str | None, typer.Option("--status", metavar="STATUS", help="Only those with this status.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
@@ -58,7 +58,9 @@ def _readable(value: object) -> object:
 
 def history(
     context: typer.Context,
-    slug: Annotated[str, typer.Argument(help="The tenant's slug, or its id: a purged one has no slug any more.")],
+    slug: Annotated[
+        str, typer.Argument(metavar="SLUG", help="The tenant's slug, or its id: a purged one has no slug any more.")
+    ],
     *,
     json: Json = False,
 ) -> None:

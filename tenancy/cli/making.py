@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json as json_module
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +59,9 @@ def create(
     exist_ok: Annotated[bool, typer.Option("--exist-ok", help="Tenants that exist already are no error.")] = False,
     request_id: Annotated[
         str | None,
-        typer.Option("--request-id", help="A retry with the same id returns the same tenant.", show_default=False),
+        typer.Option(
+            "--request-id", metavar="ID", help="A retry with the same id returns the same tenant.", show_default=False
+        ),
     ] = None,
     actor: Actor = None,
     json: Json = False,
@@ -70,36 +75,49 @@ def create(
         msg = "--name and --request-id are for one tenant."
         raise CommandError(msg, remedy="Make that one by itself. To make many again after a failure: --exist-ok.")
     kept = _object_of(metadata)
-    with the_fleet(context) as tenants, _progress(len(wanted)) as advance:
+    done = "Ready:" if exist_ok else "Created"  # some may have been there
+    with the_fleet(context) as tenants, _progress(len(wanted)) as advance, _ctrl_c() as is_told_to_end:
         from tenancy import Order  # noqa: PLC0415 (slow; it is loaded by now)
 
         orders = [Order(slug=slug, name=name, metadata=kept, request_id=request_id) for slug in wanted]
-        made, failures = _create(tenants, orders, actor, exist_ok=exist_ok, advance=advance)
+        made, failures = _create(
+            tenants, orders, actor, exist_ok=exist_ok, advance=advance, is_told_to_end=is_told_to_end
+        )
     if json and (made or not failures):
         show_json([summary(tenant) for tenant in made])
     elif len(made) > _MANY:
-        say(f"Created {len(made)} tenants.")
+        say(f"{done} {len(made)} tenants.")
     else:
         for tenant in made:
-            say(f"Created {quoted(tenant.slug)} in {printable(tenant.placement)}.")
+            say(f"{done} {quoted(tenant.slug)} in {printable(tenant.placement)}.")
     if len(wanted) == 1:
         for failure in failures.values():
             raise failure
     if failures:
         msg = f"Not created: {len(wanted) - len(made)} of {len(wanted)} tenants."
-        raise PartlyDone(msg, remedy="The others are ready.", failures=failures)
+        was_ended = any(getattr(failure, "tenant", None) is None for failure in failures.values())
+        remedy = f"The others are ready. {_AGAIN}" if was_ended else "The others are ready."
+        raise PartlyDone(msg, remedy=remedy, failures=failures)
 
 
 # More than this are counted, not named.
 _MANY = 20
+_AGAIN = "For the rest: the same again with --exist-ok"
 
 
 def _create(
-    tenants: Tenancy, orders: Sequence[Order], actor: str | None, *, exist_ok: bool, advance: Callable[[], object]
+    tenants: Tenancy,
+    orders: Sequence[Order],
+    actor: str | None,
+    *,
+    exist_ok: bool,
+    advance: Callable[[], object],
+    is_told_to_end: Callable[[], bool],
 ) -> tuple[list[Tenant], dict[str, Exception]]:
     """Make what can be made, and return it with the errors of the others by slug.
 
-    An error that is not about one tenant, such as a server that went away, ends it: it is raised if nothing was made.
+    ``is_told_to_end`` is asked before each batch. An error that is not about one tenant, such as a server that went
+    away, ends it: it is raised if nothing was made.
     """
     from eventsourcing.persistence import PersistenceError  # noqa: PLC0415 (slow; it is loaded by now)
 
@@ -115,10 +133,11 @@ def _create(
             failures[order.slug] = error
         else:
             valid.append(order)
-    while valid:
+    while valid and not is_told_to_end():
         done = 0
         try:
-            for tenant in tenants.create_many(valid, actor=actor, exist_ok=exist_ok):
+            wanted = takewhile(lambda _: not is_told_to_end(), valid)
+            for tenant in tenants.create_many(wanted, actor=actor, exist_ok=exist_ok):
                 made.append(tenant)
                 done += 1
                 advance()
@@ -131,6 +150,9 @@ def _create(
                 break
             done += 1
         valid = valid[done:]
+    if valid and is_told_to_end():
+        msg = f"Interrupted when {len(made)} of {len(orders)} tenants were made."
+        raise CommandError(msg, remedy=_AGAIN, code="interrupted")
     return made, failures
 
 
@@ -140,10 +162,15 @@ def adopt(
     *,
     schema: Annotated[
         str | None,
-        typer.Option("--schema", help="Where the tables are; may hold {application}.", show_default=False),
+        typer.Option(
+            "--schema", metavar="TEMPLATE", help="Where the tables are; may hold {application}.", show_default=False
+        ),
     ] = None,
     prefix: Annotated[
-        str, typer.Option("--prefix", help="How their names begin; may hold {application}.", show_default=False)
+        str,
+        typer.Option(
+            "--prefix", metavar="TEMPLATE", help="How their names begin; may hold {application}.", show_default=False
+        ),
     ] = "",
     name: Name = None,
     metadata: Metadata = None,
@@ -184,6 +211,28 @@ def _object_of(text: str | None) -> dict[str, Any]:
         msg = "--metadata is no JSON object."
         raise CommandError(msg, remedy="""Write it so: --metadata '{"plan": "gold"}'""")
     return value
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Yield what tells whether Ctrl-C was pressed; pressed again, it ends the command at once.
+
+    An interrupt in the middle of a call of the database would leave a batch undone, and a traceback of the pool.
+    """
+    is_pressed = threading.Event()
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a job in the background ignores it
+        yield is_pressed.is_set
+        return
+
+    def press(number: int, _: object) -> None:
+        signal.signal(number, signal.default_int_handler)
+        is_pressed.set()
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield is_pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

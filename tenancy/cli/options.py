@@ -25,12 +25,13 @@ def _actor(value: str | None) -> str:
     return value
 
 
-Slug = Annotated[str, typer.Argument(help="The tenant's slug.", show_default=False)]
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The tenant's slug.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and errors as JSON to the standard error.")]
 Actor = Annotated[
     str | None,
     typer.Option(
         "--actor",
+        metavar="ID",
         help="The id of who does it, for the history: not a name, which could never be erased. "
         "By default uid: and the number of the user of the operating system.",
         callback=_actor,
@@ -39,12 +40,17 @@ Actor = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for the slug to be typed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Name = Annotated[str | None, typer.Option("--name", help="What people call the tenant; any text.", show_default=False)]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", metavar="TEXT", help="What people call the tenant; any text.", show_default=False),
+]
 Metadata = Annotated[
     str | None,
     typer.Option("--metadata", metavar="JSON", help="An object of yours to keep with the tenant.", show_default=False),
 ]
 Reason = Annotated[
     str | None,
-    typer.Option("--reason", help="Why, for whoever is refused and for the history.", show_default=False),
+    typer.Option(
+        "--reason", metavar="TEXT", help="Why, for whoever is refused and for the history.", show_default=False
+    ),
 ]

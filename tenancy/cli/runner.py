@@ -33,20 +33,26 @@ def start(
     context: typer.Context,
     *,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="How many threads process events; as many connections at most.")
+        int,
+        typer.Option(
+            "--workers", metavar="NUMBER", min=1, help="How many threads process events; as many connections at most."
+        ),
     ] = 4,
     lease_seconds: Annotated[
-        float, typer.Option("--lease", min=1.0, help="After how many seconds of silence others take over.")
+        float,
+        typer.Option("--lease", metavar="SECONDS", min=1.0, help="After how many seconds of silence others take over."),
     ] = 10.0,
     drain_seconds: Annotated[
-        float, typer.Option("--drain", min=0.0, help="How long to wait, at the end, for events under way.")
+        float,
+        typer.Option("--drain", metavar="SECONDS", min=0.0, help="How long to wait, at the end, for events under way."),
     ] = 30.0,
     metrics_port: Annotated[
-        int | None, typer.Option("--metrics-port", help="Where Prometheus finds metrics.", show_default=False)
+        int | None,
+        typer.Option("--metrics-port", metavar="PORT", help="Where Prometheus finds metrics.", show_default=False),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write the log as lines of JSON.")] = False,
 ) -> None:
-    """Process the events of all tenants, with other processes that do so, until SIGTERM or Ctrl-C."""
+    """Process the events of all tenants. Other processes may do so too. It ends with SIGTERM or Ctrl-C."""
     # The workers and nobody else use the tenants' connections here, unless somebody wants it otherwise.
     os.environ.setdefault("SQLALCHEMY_POOL_SIZE", str(workers))
     os.environ.setdefault("SQLALCHEMY_MAX_OVERFLOW", "0")
@@ -73,12 +79,14 @@ def start(
 
 def status(
     context: typer.Context,
-    slug: Annotated[str | None, typer.Argument(help="Only this tenant.", show_default=False)] = None,
+    slug: Annotated[str | None, typer.Argument(metavar="SLUG", help="Only this tenant.", show_default=False)] = None,
     *,
-    interval: Annotated[float, typer.Option("--interval", min=0.0, help="Measure rates for so many seconds.")] = 0.0,
+    interval: Annotated[
+        float, typer.Option("--interval", metavar="SECONDS", min=0.0, help="Measure rates for so many seconds.")
+    ] = 0.0,
     json: Json = False,
 ) -> None:
-    """Show how far behind each follower is, who works for it, and what has stopped it."""
+    """Show how far behind each follower is. And who works for it, and what has stopped it."""
     with the_fleet(context) as tenants:
         wanted = None if slug is None else tenants[slug].id
         found = [each for each in tenants.followers.status(interval) if wanted in (None, each.tenant_id)]
@@ -121,7 +129,7 @@ def skip(
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Let a follower leave out the one notification that it has stopped at, for ever. The tenant's history has it."""
+    """Let a follower leave out one notification, for ever. It is the one that it has stopped at; the history has it."""
     with the_fleet(context) as tenants:
         failure = tenants.followers.skip(slug, follower, notification_id, actor=actor)
     if json:

@@ -142,7 +142,7 @@ def test_a_password_is_not_in_the_list_of_processes(with_password: Command) -> N
         wait_until(lambda: b"create" in line.read_bytes() and b"--url" not in line.read_bytes(), "the URL is hidden")  # noqa: B023
         assert PASSWORD not in command_lines()
         out, errors = process.communicate(b"acme\n", timeout=60)
-        assert (out[:14], errors, process.returncode) == (b"Created 'acme'", b"", 0)
+        assert (out[:13], errors, process.returncode) == (b"Ready: 'acme'", b"", 0)
 
 
 def test_a_name_is_in_no_event_and_gone_after_a_purge(tenancy: Command, caplog: pytest.LogCaptureFixture) -> None:

@@ -79,6 +79,23 @@ def test_help_of_a_verb_has_an_example_that_the_command_accepts(name: str, examp
     assert options <= {option for verb, each in parameters() if verb == name for option in each.opts}
 
 
+@pytest.mark.parametrize("arguments", [("--help",), ("runner", "--help")])
+def test_no_line_about_a_verb_is_cut_off(arguments: tuple[str, ...], sqlite_url: str) -> None:
+    listed = Command(sqlite_url).ok(*arguments).out.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
+@pytest.mark.parametrize("arguments", ["env acme --format xml", "exec acme", "runner skip acme Reports x", "show"])
+def test_error_of_usage_leads_to_the_help_of_its_verb(arguments: str, sqlite_url: str) -> None:
+    verb = re.match(r"(runner )?[a-z]+", arguments)
+    assert verb is not None
+    outcome = Command(sqlite_url)(*arguments.split())
+    assert outcome.code == 2
+    assert f"See: tenancy {verb[0]} --help\n" in outcome.err
+    assert "Value error" not in outcome.err
+
+
 def test_every_verb_writes_json() -> None:
     assert [name for name, verb in verbs() if "--json" not in {o for p in verb.params for o in p.opts}] == []
 

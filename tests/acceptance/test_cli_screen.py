@@ -178,6 +178,23 @@ def test_ctrl_c_ends_the_command_without_a_traceback(tenancy: Command, wait: Cal
     assert (process.returncode, out, errors) == (130, b"", b"")
 
 
+def test_ctrl_c_tells_how_many_of_several_were_made(tenancy: Command) -> None:
+    process = tenancy.start("create", "--from", "-", stdin=-1, stdout=-1, stderr=-1)
+    assert process.stdin is not None
+    process.stdin.write("\n".join(f"t-{number}" for number in range(3000)).encode())
+    process.stdin.close()
+    process.stdin = None
+    wait_until(lambda: tenancy("show", "t-0").code == 0, "the first tenants are being made")
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert re.fullmatch(
+        r"error: Interrupted when \d+ of 3000 tenants were made\.\n +For the rest: the same again with --exist-ok\n",
+        errors.decode(),
+    )
+    assert tenancy.ok("list", "--status", "provisioning", "--json").json == []
+
+
 @pytest.fixture
 def wait() -> Callable[[int], None]:
     """Wait until a process sleeps in a read of its standard input."""

@@ -118,9 +118,11 @@ def test_a_public_path_has_no_tenant_of_the_context_around_it(tenants: Tenancy, 
         assert tenants.current.slug == "acme"
 
 
-def test_one_text_is_no_list_of_public_paths(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+def test_what_can_be_no_list_of_public_paths_is_refused(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     with pytest.raises(TypeError, match="Give a list"):
         serve(current_or_nobody(tenants), public="/health")
+    with pytest.raises(ValueError, match="'health' is no path"):
+        serve(current_or_nobody(tenants), public=["/", "health"])
 
 
 # -- refused --

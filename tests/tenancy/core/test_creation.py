@@ -224,8 +224,16 @@ def test_closed_fleet_says_so(fleet: MakeFleet) -> None:
     tenants.close()
     tenants.close()
     assert "registry" in repr(tenants)
-    with pytest.raises(TenancyError, match="are closed"):
-        tenants.list()
+    calls: list[Callable[[], object]] = [
+        lambda: tenants.create("globex"),
+        lambda: list(tenants.create_many(["globex"])),
+        lambda: tenants.adopt("globex"),
+        lambda: tenants.suspend("acme"),
+        tenants.list,
+    ]
+    for call in calls:
+        with pytest.raises(TenancyError, match=r"closed.*Construct another one"):
+            call()
     with pytest.raises(Exception, match="closed"):
         kennel.register("Fido")
 

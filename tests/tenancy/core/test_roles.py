@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from uuid import UUID
 
 import pytest
@@ -19,14 +20,14 @@ from eventsourcing.system import SingleThreadedRunner
 
 from tenancy import Tenancy
 from tenancy.demo.server import Postgres
-from tenancy.errors import TenantSuspended
+from tenancy.errors import NotCaughtUp, TenantSuspended
 from tests.administrator import Database
 from tests.deadlines import wait_until
 from tests.tenancy.core import catalog
 from tests.tenancy.core.kennel import SYSTEM, Kennel, Visits
 
 PAGE = (Path(__file__).parents[3] / "docs" / "roles.md").read_text(encoding="utf-8")
-ONCE, AFTER_INIT, FOR_EARLIER = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+ONCE, AFTER_INIT, FOR_RUNNER, FOR_EARLIER = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 PASSWORD = "secret"  # noqa: S105 (of roles that live for a test)
 DENIED = "permission denied"
 
@@ -59,9 +60,7 @@ class Roles:
 
     def tenants(self, role: str) -> Tenancy:
         """Return the fleet as a process has it that connects as a role."""
-        return self._resources.enter_context(
-            Tenancy(applications=[Kennel, Visits], env={"SQLALCHEMY_URL": self.url(role)})
-        )
+        return self._resources.enter_context(Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": self.url(role)}))
 
     def make(self) -> None:
         """Make the roles as the page says."""
@@ -123,6 +122,26 @@ def test_each_role_does_what_it_may(roles: Roles, postgres_url: str) -> None:
         assert application.names() == ["Fido", "Rex"]
     owner.purge("acme")
     assert catalog.tenants(postgres_url) == set()
+
+
+def test_runner_works_as_the_application_and_skips_as_the_owner(roles: Roles) -> None:
+    owner = roles.tenants("owner")
+    owner.init()
+    roles.run(AFTER_INIT, "owner")
+    kennel, app = owner.create("acme").get(Kennel), roles.tenants("app")
+    kennel.register("Fido")
+    is_denied(lambda: app.runner(workers=1).start())
+    roles.run(FOR_RUNNER, "owner")
+    with mock.patch.object(Visits, "policy", side_effect=ValueError), app.runner(workers=1, max_attempts=1) as runner:
+        with pytest.raises(NotCaughtUp):
+            runner.wait("acme")
+        is_denied(lambda: app.followers.skip("acme", "Visits", 1))
+    owner.followers.skip("acme", "Visits", 1)
+    kennel.register("Rex")
+    with app.runner(workers=1) as runner:
+        runner.wait("acme")
+    assert app["acme"].get(Visits).recorder.max_tracking_id("Kennel") == 2
+    is_denied(lambda: app.suspend("acme"))
 
 
 def test_tenants_that_were_there_before_the_roles(roles: Roles) -> None:
