@@ -23,7 +23,7 @@ from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
 from eventsourcing_sqlalchemy.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.scoped import bind_of
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, parse_url
-from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction
+from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction, undoable
 from eventsourcing_sqlalchemy.wakeups import CHANNEL, Waiter, payload
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class SQLAlchemyDatastore:
             if not savepoint:
                 return work(ConnectionExecutor(connection))
             self.dialect.ensure_transaction(connection)
-            with connection.begin_nested():
+            with undoable(connection):
                 return work(ConnectionExecutor(connection))
         except Exception as error:  # noqa: BLE001 (whatever a driver raises)
             raise self.error(error, subject) from _cause(error)

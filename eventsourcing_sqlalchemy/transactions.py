@@ -8,8 +8,8 @@ every other application never do: they get transactions of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, Token
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, cast
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 
-__all__ = ["OpenTransaction", "Transaction", "current_transaction"]
+__all__ = ["OpenTransaction", "Transaction", "current_transaction", "undoable"]
 
 # Keyed by the identity of the datastore; the entry is checked against the datastore itself. Never changed in place:
 # contexts share the object.
@@ -156,6 +156,25 @@ class Transaction:
         if exc is None and joined is not None and joined.datastore is None:
             msg = "The transaction that this one joined has ended before it: what was done since then is not committed."
             raise ProgrammingError(msg)
+
+
+@contextmanager
+def undoable(connection: Connection) -> Iterator[None]:
+    """Undo what the block did on a connection if it ends with an error; that error is raised, also when there is no
+    savepoint any more to go back to: a database may end the whole transaction, for a full disk for example.
+    """
+    failure: Exception | None = None
+    try:
+        with connection.begin_nested():
+            try:
+                yield
+            except Exception as error:
+                failure = error
+                raise
+    except Exception:
+        if failure is not None:
+            raise failure from None
+        raise
 
 
 def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, commit: bool) -> Session:

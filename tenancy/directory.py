@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from eventsourcing_sqlalchemy.locks import Lock, is_held
 from tenancy.errors import RegistryUnavailable, TenantPurged
 from tenancy.registry import Registry
 from tenancy.tenant import Tenant, TenantStatus, check_status
@@ -25,7 +26,7 @@ from tenancy.tenant import Tenant, TenantStatus, check_status
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
 
-__all__ = ["DELAY", "Directory", "share"]
+__all__ = ["DELAY", "Directory", "settle", "share"]
 
 DELAY: Final = 1.0
 """After how many seconds a change of a status is in force in every process whose registry answers."""
@@ -44,7 +45,6 @@ class Directory:
     def __init__(self, settings: TenancySettings) -> None:
         self.registry = Registry(settings)
         self.users = 0
-        self.is_closed = False
         self._max_outage = max(settings.max_outage, DELAY)
         self.start()
 
@@ -240,15 +240,28 @@ class Directory:
     # -- sharing --
 
     def release(self) -> None:
-        """Give it back; the last one who does so closes the connections of the registry."""
+        """Give it back; the last one who does so closes the connections of the registry.
+
+        Inside one of our locks, where only the collector can have called, this leaves a note for the next one.
+        """
+        if is_held():
+            self.abandon()
+            return
         with _sharing:
             self.users -= 1
-            if self.users:
-                return
-            self.is_closed = True
-            for key in [key for key, directory in _directories.items() if directory is self]:
-                del _directories[key]
-        self.registry.close()
+            is_last = not self.users
+            if is_last:
+                for key in [key for key, directory in _directories.items() if directory is self]:
+                    del _directories[key]
+        if is_last:
+            self.registry.close()
+        settle()
+
+    def abandon(self) -> None:
+        """Let the next one who shares or releases a directory release this one; for finalizers, which may run inside
+        any lock and so take none.
+        """
+        _abandoned.append(self)
 
 
 def _shorten(known: OrderedDict[Any, Any]) -> None:
@@ -257,27 +270,33 @@ def _shorten(known: OrderedDict[Any, Any]) -> None:
 
 
 _directories: dict[Hashable, Directory] = {}
-# Reentrant: the collector may close an application, and with it release a directory, anywhere.
-_sharing = threading.RLock()
+# Guards the dictionary and the counts; no connection is opened or closed under it.
+_sharing = Lock()
+_abandoned: deque[Directory] = deque()
+
+
+def settle() -> None:
+    """Release the directories of those who were collected and had not closed."""
+    with suppress(IndexError):  # somebody else may do so at the same time
+        while not is_held():
+            _abandoned.popleft().release()
 
 
 def share(settings: TenancySettings) -> Directory:
     """Return the directory of a registry, which all of this process share; to be released once."""
+    settle()
     key = (settings.control_url, settings.control_creator_topic, settings.control_schema)
     with _sharing:
         directory = _directories.get(key)
         if directory is None:
-            directory = Directory(settings)
-            directory = _directories.setdefault(key, directory)
+            directory = _directories[key] = Directory(settings)
         directory.users += 1
-        if directory.is_closed:  # the collector has just released the last one of its users
-            return share(settings)
         return directory
 
 
 def _after_fork() -> None:
     global _sharing  # noqa: PLW0603 (another thread of the parent may have held it, and that thread does not exist here)
-    _sharing = threading.RLock()
+    _sharing = Lock()
     for directory in _directories.values():
         directory.start()
 

@@ -35,7 +35,8 @@ class TenantDatastore(SQLAlchemyDatastore):
         """Ask ``directory`` from now on, and release it in the end."""
         self._directory, self._tenant_id = directory, tenant_id
         # The library makes a factory for each application that another one follows, and never closes it.
-        self._release = weakref.finalize(self, directory.release)
+        self._giving_back = weakref.finalize(self, directory.abandon)
+        self._giving_back.atexit = False
 
     def admit(self, *, writes: bool) -> None:
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written."""
@@ -53,9 +54,10 @@ class TenantDatastore(SQLAlchemyDatastore):
 
     def close(self) -> None:
         super().close()
-        if self._directory is not None:
-            self._directory = None
-            self._release()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            self._giving_back.detach()
+            directory.release()
 
 
 class TenantFactory(persistence.SQLAlchemyFactory):

@@ -5,6 +5,7 @@ By convention the variable is called ``tenants``, so that the calls read as Engl
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -71,6 +72,9 @@ class Tenancy(Verbs):
         self.places = Places(self.settings)
         """What the tenants have in the database."""
         self._directory = share(self.settings)
+        # For a fleet that nobody closes.
+        self._giving_back = weakref.finalize(self, self._directory.abandon)
+        self._giving_back.atexit = False
         self.registry = self._directory.registry
         """What is known of the tenants."""
         self._at_hand = Applications(self.settings.max_applications)
@@ -96,6 +100,7 @@ class Tenancy(Verbs):
             self._is_closed = True
             self._at_hand.close()
             self.places.close()
+            self._giving_back.detach()
             self._directory.release()
 
     def blueprints(self) -> Sequence[Blueprint]:

@@ -68,6 +68,8 @@ def test_a_wrong_name_is_a_mistake_of_the_user(project: Command, app: str, said:
     Path("needy.py").write_text("import not_installed\n")
     Path("leaving.py").write_text("raise SystemExit(0)\n")
     outcome = project("--app", app, "list")
+    if "shopfront" in sys.modules:
+        sys.modules["shopfront"].tenants.close()  # which the end of the process would do
     assert outcome.code == 2
     assert said in outcome.err
     assert "Traceback" not in outcome.err

@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from eventsourcing_sqlalchemy import engines
 from eventsourcing_sqlalchemy.settings import DEFAULTS, Settings
 from tenancy.demo.server import Postgres
+from tenancy.directory import settle
 from tenancy.settings import VARIABLES, TenancySettings
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
@@ -44,6 +45,7 @@ def _as_before() -> Iterator[None]:
     os.environ.clear()
     os.environ.update(before)
     gc.collect()
+    settle()
     engines._drain()  # noqa: SLF001 (what the next one to use an engine would do)
     assert [str(shared) for shared in engines._engines.values()] == []  # noqa: SLF001 (users cannot see it)
 

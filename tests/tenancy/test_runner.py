@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 
 from tenancy import Tenancy
 from tenancy.directory import _directories as directories
+from tenancy.directory import settle
 from tenancy.errors import NotCaughtUp, NotRegistered, RegistryMissing, TenancyError, TenantSuspended
 from tenancy.runner.courses import Course
 from tenancy.runner.followers import Followers, FollowerStatus
@@ -343,4 +344,5 @@ def test_nothing_keeps_the_registry_open(postgres_url: str) -> None:
         runner.wait("acme")
     del tenants, runner
     gc.collect()
+    settle()
     assert [directory.users for directory in directories.values()] == []
