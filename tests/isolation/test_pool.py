@@ -107,7 +107,7 @@ WAYS = [connected, raw, in_session, in_given_connection, in_transaction]
 
 POSTGRES_LEFTOVERS = (
     "SET search_path TO nowhere",
-    "SET statement_timeout TO 1",
+    "SET statement_timeout TO 12345",
     "SET lock_timeout TO 1",
     "SET TIME ZONE 'Asia/Tokyo'",
     "SET ROLE pg_monitor",
@@ -174,7 +174,7 @@ def test_session_setting_does_not_reach_the_next_user(bench: Bench, way: Any) ->
 OPEN_TRANSACTIONS = {
     "begun": ("BEGIN", "CREATE TABLE lost (id int)"),
     "failed": ("BEGIN", "SELECT 1 / 0"),
-    "failed after a setting": ("BEGIN", "SET statement_timeout TO 1", "SELECT * FROM missing"),
+    "failed after a setting": ("BEGIN", "SET statement_timeout TO 12345", "SELECT * FROM missing"),
     "with a lock": ("BEGIN", "LOCK TABLE app_tracking IN SHARE MODE"),
     "serializable": ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY", "SELECT 1"),
     "with a savepoint": ("BEGIN", "SAVEPOINT s", "SELECT 1 / 0"),
