@@ -102,7 +102,7 @@ def _drop(key: Hashable, shared: SharedEngine) -> None:
 
 def _drain() -> None:
     """Release the leases of collected owners and dispose of engines without leases; outside of all locks."""
-    while _abandoned:
+    while _abandoned and not is_held():
         try:
             lease = _abandoned.popleft()
         except IndexError:

@@ -288,10 +288,16 @@ def share(settings: TenancySettings) -> Directory:
     key = (settings.control_url, settings.control_creator_topic, settings.control_schema)
     with _sharing:
         directory = _directories.get(key)
-        if directory is None:
-            directory = _directories[key] = Directory(settings)
+        if directory is not None:
+            directory.users += 1
+            return directory
+    made = Directory(settings)
+    with _sharing:
+        directory = _directories.setdefault(key, made)
         directory.users += 1
-        return directory
+    if directory is not made:
+        made.registry.close()  # another thread was faster
+    return directory
 
 
 def _after_fork() -> None:
