@@ -14,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -277,9 +277,12 @@ _abandoned: deque[Directory] = deque()
 
 def settle() -> None:
     """Release the directories of those who were collected and had not closed."""
-    with suppress(IndexError):  # somebody else may do so at the same time
-        while not is_held():
-            _abandoned.popleft().release()
+    while not is_held():
+        try:
+            directory = _abandoned.popleft()
+        except IndexError:  # none, or somebody else has done so meanwhile
+            return
+        directory.release()
 
 
 def share(settings: TenancySettings) -> Directory:

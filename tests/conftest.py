@@ -70,6 +70,21 @@ def no_thread_left() -> Iterator[None]:
         left[0].join(0.01)
 
 
+@pytest.fixture(autouse=True)
+def no_signal_left() -> Iterator[None]:
+    """Fail a test that leaves a signal handled otherwise: SIGPIPE, as programs expect it, ends a process without a word
+    at its next write to a connection that is gone.
+    """
+    numbers = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    after = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    if after != before:
+        pytest.fail(f"left signals handled otherwise: {dict(zip(numbers, after, strict=True))}", pytrace=False)
+
+
 @pytest.fixture(scope="session")
 def repeat() -> Callable[[int], range]:
     """Return a function that makes a range of as many times its argument as TEST_REPEAT says (1)."""

@@ -100,10 +100,11 @@ def exec_(
 
 def _become(command: list[str], variables: Mapping[str, str]) -> NoReturn:
     # Python ignores it, and a program that inherits that would not end when nobody reads its output.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.stdout.flush()
     try:
         os.execvpe(command[0], command, {**os.environ, **variables})  # noqa: S606 (what the user asked for)
     except OSError as error:
+        signal.signal(signal.SIGPIPE, before)
         msg = f"{command[0]!r} cannot be run: {error.strerror}."
         raise CommandError(msg, remedy="Give the program and its arguments after --.", code="not_executable") from error

@@ -76,6 +76,13 @@ def test_a_closed_pipe_ends_the_program(tenancy: Command) -> None:
     assert process.returncode == -signal.SIGPIPE
 
 
+def test_a_program_that_is_not_there_leaves_the_process_as_it_was(tenancy: Command) -> None:
+    tenancy.ok("create", "acme")
+    before = signal.getsignal(signal.SIGPIPE)
+    assert tenancy("exec", "acme", "--", "/nowhere/program").code == 126
+    assert signal.getsignal(signal.SIGPIPE) == before
+
+
 def test_a_zombie_ends_with_an_error_and_leaves_no_trace(tenancy: Command) -> None:
     tenancy.ok("create", "acme")
     zombie = tenancy.start("exec", "acme", "--", sys.executable, "-m", KENNEL, stdout=-1, stderr=-1)
