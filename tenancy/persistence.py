@@ -55,8 +55,8 @@ class TenantDatastore(SQLAlchemyDatastore):
     def close(self) -> None:
         super().close()
         directory, self._directory = self._directory, None
-        if directory is not None:
-            self._giving_back.detach()
+        # The collector may have seen to it already, and then lets the application that it finds close.
+        if directory is not None and self._giving_back.detach() is not None:
             directory.release()
 
 

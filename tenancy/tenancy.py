@@ -100,8 +100,8 @@ class Tenancy(Verbs):
             self._is_closed = True
             self._at_hand.close()
             self.places.close()
-            self._giving_back.detach()
-            self._directory.release()
+            if self._giving_back.detach() is not None:
+                self._directory.release()
 
     def blueprints(self) -> Sequence[Blueprint]:
         """Return which tables the applications have: by the classes, or without classes, by the registry."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from tenancy import Tenancy, directory
+from tenancy.directory import settle, share
 from tenancy.errors import RegistryUnavailable, TenantNotFound
 from tests.deadlines import DEADLINE_SECONDS, run_together, wait_until
+from tests.engine_count import engines_in_use, forget_abandoned
+from tests.tenancy.shop import Shop
 
 
 def test_a_slug_of_before_a_rename_is_nobodys_however_often_it_is_asked_for(tenants: Tenancy) -> None:
@@ -21,6 +26,38 @@ def test_a_slug_of_before_a_rename_is_nobodys_however_often_it_is_asked_for(tena
     for _ in range(3):
         with pytest.raises(TenantNotFound):
             tenants["acme"]
+
+
+def test_a_fleet_that_nobody_closes_gives_the_registry_back(sqlite_url: str, tmp_path: Path) -> None:
+    forget_abandoned()
+    before = engines_in_use()
+    tenants = Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": sqlite_url})
+    tenants.create("acme").get(Shop)
+    assert len(engines_in_use()) > len(before)
+    del tenants
+    gc.collect()
+    # The next fleet, of whatever registry, finds the note and acts on it.
+    with Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": f"sqlite:///{tmp_path}/other.db"}) as other:
+        other.init()
+    forget_abandoned()
+    assert engines_in_use() == before
+
+
+def test_applications_that_nobody_closes_give_it_back_once(tenants: Tenancy) -> None:
+    """The collector runs what is to be done when a datastore is gone, and then the application's own end closes it."""
+    tenants.create("acme")
+    shared = share(tenants.settings)
+    users = shared.users
+    for _ in range(3):
+        application = Shop(env=tenants.env("acme"))
+        assert shared.users == users + 1
+        application.itself = application  # type: ignore[attr-defined]  # so that only the collector finds it
+        del application
+        gc.collect()
+        settle()
+        assert shared.users == users
+    shared.release()
+    assert tenants.create("globex").slug == "globex"  # the registry is still open
 
 
 def test_memory_answers_what_has_just_been_asked(tenants: Tenancy) -> None:
