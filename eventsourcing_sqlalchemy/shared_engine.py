@@ -85,7 +85,7 @@ class SharedEngine:
         self.outlives_connections = self.dialect.outlives_connections(self.engine.url)
         self.leases = 0
         self.wakeups = Wakeups(self)
-        self.catalog = Catalog(can_read_all=self.is_ours and self.dialect.can_describe_all)
+        self.catalog = Catalog(can_read_all=self.is_ours and self.dialect.reads_ahead)
 
     def __str__(self) -> str:
         return mask(self.engine.url)

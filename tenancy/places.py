@@ -162,13 +162,7 @@ class Places:
 
     def faults(self, tenants: Sequence[Tenant], blueprints: Sequence[Blueprint]) -> Iterator[tuple[Tenant, str]]:
         """Yield a description for each tenant whose tables are not as they should be; asks the database once."""
-        dialect = self.datastore.dialect
-        every = [spec.name for tenant in tenants for spec in self.specs(tenant.placement, blueprints)]
-
-        def look(executor: Executor) -> Any:
-            return dialect.describe_all(executor) if dialect.can_describe_all else dialect.describe(executor, every)
-
-        shapes = self.datastore.run(look)
+        shapes = self.datastore.run(self.datastore.dialect.describe_all)
         for tenant in tenants:
             try:
                 missing = missing_tables(self.specs(tenant.placement, blueprints), shapes)
@@ -190,18 +184,10 @@ class Places:
             looks_placed(f"{spec.name.schema or ''}\0{spec.name.name}") for spec in self.specs(template, blueprints)
         ]
         found = set()
-        for table in self._every_table() - owned:
+        for table in set(self.datastore.run(self.datastore.dialect.describe_all)) - owned:
             for match in filter(None, (each.fullmatch(f"{table.schema or ''}\0{table.name}") for each in patterns)):
                 found.add(str(template).replace("{tenant}", match["tenant"]))
         return sorted(found)
-
-    def _every_table(self) -> set[TableName]:
-        dialect = self.datastore.dialect
-        if dialect.can_describe_all:
-            return set(self.datastore.run(dialect.describe_all))
-        schema = self.datastore.default_schema()
-        found = self.datastore.run(lambda executor: dialect.relations(executor, schema, ""))
-        return {TableName(schema, name) for _, name in found}
 
     # -- looking --
 

@@ -261,12 +261,12 @@ class Dialect(ABC):
     def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
         """Return the shapes of those tables that exist."""
 
-    can_describe_all: ClassVar[bool] = False
-    """Whether the shapes of all tables can be had with one query, for little more than those of a few."""
-
+    @abstractmethod
     def describe_all(self, executor: Executor) -> dict[TableName, TableShape]:
-        """Return the shapes of all tables that could be an application's, by the ends of their names."""
-        raise NotImplementedError
+        """Return the shapes of all tables that could be an application's, by the ends of their names; one query."""
+
+    reads_ahead: ClassVar[bool] = False
+    """Whether the shapes of all tables are had for little more than those of a few, which saves round trips."""
 
     def schemas(self, executor: Executor, prefix: str) -> list[str]:
         """Return the names of the schemas that begin with a prefix; none where the database has no schemas."""

@@ -246,7 +246,7 @@ class PostgreSQLDialect(Dialect):
     def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
         return postgresql_catalog.describe(executor, tables)
 
-    can_describe_all = True
+    reads_ahead = True
 
     def describe_all(self, executor: Executor) -> dict[TableName, TableShape]:
         return postgresql_catalog.describe_all(executor)

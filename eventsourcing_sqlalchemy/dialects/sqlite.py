@@ -16,11 +16,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
-from eventsourcing.persistence import OperationalError, ProgrammingError
+from eventsourcing.persistence import OperationalError
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.pool import QueuePool
 
+from eventsourcing_sqlalchemy.dialects import sqlite_catalog
 from eventsourcing_sqlalchemy.dialects.base import Dialect, EventWriter, Executor, RelationKind, Right, TableShape
 from eventsourcing_sqlalchemy.dialects.sqlite_counters import SQLiteCounters
 from eventsourcing_sqlalchemy.dialects.sqlite_writer import SQLiteEventWriter
@@ -230,32 +231,13 @@ class SQLiteDialect(Dialect):
         return str(table)
 
     def describe(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
-        shapes: dict[TableName, TableShape] = {}
-        for table in tables:
-            columns = executor.fetch("SELECT name, type, pk FROM pragma_table_info(?)", (table.name,))
-            if columns:
-                _check_case(executor, table)
-                shape = shapes[table] = TableShape({name: column_type.lower() for name, column_type, _ in columns})
-                key = {name: column_type.lower() for name, column_type, position in columns if position}
-                shape.unique.append(frozenset(key))
-                if "id" in shape.columns and key != {"id": "integer"}:
-                    # Only this makes the id a number that SQLite gives out.
-                    shape.faults.append("its column id is not INTEGER PRIMARY KEY")
-                indexes = executor.fetch(
-                    "SELECT l.name, i.name FROM pragma_index_list(?) AS l, pragma_index_info(l.name) AS i "
-                    'WHERE l."unique" AND NOT l.partial',
-                    (table.name,),
-                )
-                for index in {row[0] for row in indexes}:
-                    shape.unique.append(frozenset(column for name, column in indexes if name == index))
-        return shapes
+        return sqlite_catalog.describe(executor, tables)
+
+    def describe_all(self, executor: Executor) -> dict[TableName, TableShape]:
+        return sqlite_catalog.describe_all(executor)
 
     def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
-        statement = """
-            SELECT type, name FROM sqlite_master
-            WHERE type IN ('table', 'view') AND substr(name, 1, ?) = ? AND name NOT LIKE 'sqlite^_%' ESCAPE '^'
-        """
-        return [(kind, name) for kind, name in executor.fetch(statement, (len(prefix), prefix))]
+        return sqlite_catalog.relations(executor, prefix)
 
     def server_version(self, executor: Executor) -> str:
         return f"SQLite {executor.fetch('SELECT sqlite_version()')[0][0]}"
@@ -297,19 +279,6 @@ class SQLiteDialect(Dialect):
         return _as_uuid if originator_id_type == "uuid" else str
 
     counters = SQLiteCounters()
-
-
-def _check_case(executor: Executor, table: TableName) -> None:
-    """Raise ProgrammingError for an existing table whose name differs in capitals: SQLite takes both for one table, and
-    it is another application's.
-    """
-    rows = executor.fetch("SELECT name FROM sqlite_master WHERE name = ? COLLATE NOCASE", (table.name,))
-    if rows and rows[0][0] != table.name:
-        msg = (
-            f"There is a table {quote(rows[0][0])}, and SQLite does not distinguish it from {table}. "
-            "Choose a name or a SQLALCHEMY_TABLE_PREFIX that differs in more than capitals."
-        )
-        raise ProgrammingError(msg)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -1,6 +1,11 @@
 -- events and tracking
-SELECT name, type, pk FROM pragma_table_info(?);
-SELECT name, type, pk FROM pragma_table_info(?);
+SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
+UNION ALL
+SELECT m.name, i.name, NULL, l.name
+FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
 CREATE TABLE IF NOT EXISTS "dogs_events" (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	originator_id BINARY(16) NOT NULL,
@@ -14,11 +19,22 @@ CREATE TABLE IF NOT EXISTS "dogs_tracking" (
 	notification_id BIGINT NOT NULL,
 	PRIMARY KEY (application_name)
 );
-SELECT name, type, pk FROM pragma_table_info(?);
-SELECT name, type, pk FROM pragma_table_info(?);
+SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
+UNION ALL
+SELECT m.name, i.name, NULL, l.name
+FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
 
 -- snapshots
-SELECT name, type, pk FROM pragma_table_info(?);
+SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?)
+UNION ALL
+SELECT m.name, i.name, NULL, l.name
+FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?);
 CREATE TABLE IF NOT EXISTS "dogs_snapshots" (
 	originator_id BINARY(16) NOT NULL,
 	originator_version BIGINT NOT NULL,
@@ -26,11 +42,22 @@ CREATE TABLE IF NOT EXISTS "dogs_snapshots" (
 	state BLOB NOT NULL,
 	PRIMARY KEY (originator_id, originator_version)
 );
-SELECT name, type, pk FROM pragma_table_info(?);
+SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?)
+UNION ALL
+SELECT m.name, i.name, NULL, l.name
+FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?);
 
 -- odd names
-SELECT name, type, pk FROM pragma_table_info(?);
-SELECT name, type, pk FROM pragma_table_info(?);
+SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
+UNION ALL
+SELECT m.name, i.name, NULL, l.name
+FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
 CREATE TABLE IF NOT EXISTS "100 % ""dogs""" (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	originator_id BINARY(16) NOT NULL,
@@ -44,5 +71,10 @@ CREATE TABLE IF NOT EXISTS "it's tracked" (
 	notification_id BIGINT NOT NULL,
 	PRIMARY KEY (application_name)
 );
-SELECT name, type, pk FROM pragma_table_info(?);
-SELECT name, type, pk FROM pragma_table_info(?);
+SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
+UNION ALL
+SELECT m.name, i.name, NULL, l.name
+FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
