@@ -180,7 +180,10 @@ class _Peak:
 
     def _sample(self, stopping: threading.Event) -> None:
         engine = sa.create_engine(self._url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
-        count = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        count = sa.text(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND backend_type = 'client backend'"
+        )
         with engine.connect() as connection:
             while not stopping.wait(0.1):
                 self.threads = max(self.threads, threading.active_count() - 1)

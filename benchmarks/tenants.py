@@ -101,7 +101,8 @@ class Fleet:
         if not self._url.startswith("postgresql"):
             return "one file"
         pids = (
-            "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
         memory = [_private_memory(pid) for pid in self._ask(pids) or ()]
         return f"{len(memory)} connections whose server processes have {sum(memory):,.0f} MiB of their own"

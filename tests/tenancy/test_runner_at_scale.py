@@ -26,7 +26,10 @@ class Samples:
         self._thread = threading.Thread(target=self._sample)
 
     def _sample(self) -> None:
-        count = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        count = sa.text(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND backend_type = 'client backend'"
+        )
         with self._engine.connect() as connection:
             while not self._stopping.wait(0.02):
                 self.threads = max(self.threads, threading.active_count() - 1)
