@@ -18,7 +18,7 @@ from tenancy.directory import DELAY
 from tenancy.errors import TenancyError, TransitionRefused
 from tenancy.lifecycle import known_slug, not_found, one_tenant
 from tenancy.registry import Registry
-from tenancy.tenant import Tenant, TenantStatus, Verb, next_status
+from tenancy.tenant import Tenant, TenantStatus, Verb, check_actor, next_status
 
 if TYPE_CHECKING:
     from tenancy.blueprints import Blueprint
@@ -64,6 +64,7 @@ class Removal:
         Raises TenantNotFound at the first slug that nobody has, before anything is removed. A Tenant stands for itself
         as it was: TransitionRefused says that its status is another one by now.
         """
+        check_actor(actor)
         there = self._registry.find_many([known_slug(each) for each in tenants if isinstance(each, str)])
         by_id = self._registry.get_many([each.id for each in tenants if isinstance(each, Tenant)])
         for each in tenants:

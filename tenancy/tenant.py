@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from tenancy.errors import (
+    TenancyError,
     TenantArchived,
     TenantDeleted,
     TenantNotReady,
@@ -24,7 +26,17 @@ if TYPE_CHECKING:
 
     from tenancy.tenancy import Tenancy
 
-__all__ = ["TRANSITIONS", "Placement", "Tenant", "TenantStatus", "Transition", "Verb", "check_status", "next_status"]
+__all__ = [
+    "TRANSITIONS",
+    "Placement",
+    "Tenant",
+    "TenantStatus",
+    "Transition",
+    "Verb",
+    "check_actor",
+    "check_status",
+    "next_status",
+]
 
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
 
@@ -140,6 +152,16 @@ class Tenant:
         """Return the variables that put the applications of a process into this tenant's tables."""
         assert self.tenancy is not None
         return self.tenancy.env(self)
+
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#+-]{0,99}")
+
+
+def check_actor(actor: str | None) -> None:
+    """Raise TenancyError for an actor that is no id: the history is never erased, and a name could not be."""
+    if actor is not None and not (isinstance(actor, str) and _ID.fullmatch(actor)):
+        msg = "The actor is no id. The history is never erased, so it takes no name and no address."
+        raise TenancyError(msg, remedy="Give an id: up to 100 letters a-z, digits and ._:/#+- without a space or an @.")
 
 
 def check_status(tenant: Tenant, *, writes: bool) -> None:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "Reason", "Slug", "Yes"]
+from tenancy.errors import TenancyError
+from tenancy.tenant import check_actor
 
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#+-]{0,99}")
+__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "Reason", "Slug", "Yes"]
 
 
 def _actor(value: str | None) -> str:
     if value is None:
         return f"uid:{os.getuid()}"
-    if not _ID.fullmatch(value):
-        msg = (
-            "The history is never erased, so it takes an id and no name: up to 100 letters a-z, digits and ._:/#+- "
-            "without a space or an @."
-        )
-        raise typer.BadParameter(msg)
+    try:
+        check_actor(value)
+    except TenancyError as error:
+        raise typer.BadParameter(f"{error.message} {error.remedy}") from None
     return value
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import Change, History, to_change
 from tenancy.registry.rows import NewTenant, check_texts, to_tenant
-from tenancy.tenant import Tenant, TenantStatus, Verb
+from tenancy.tenant import Tenant, TenantStatus, Verb, check_actor
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -135,8 +135,9 @@ class Registry(RegistryDatabase):
         or a request id is taken.
         """
         now = datetime.now(UTC)
+        check_actor(actor)
         for each in new:
-            check_texts(slug=each.slug, name=each.name, request_id=each.request_id, actor=actor)
+            check_texts(slug=each.slug, name=each.name, request_id=each.request_id)
         rows = [self._rows.insert(each, now) for each in new]
         with self.writing() as session, self._reaching():
             # In one order, so that two who add some of the same wait for one another and never in a ring.
@@ -178,7 +179,8 @@ class Registry(RegistryDatabase):
 
         ``columns`` may have the fields of a Tenant. With a change of the status goes the time of it.
         """
-        check_texts(slug=columns.get("slug"), name=columns.get("name"), reason=remark, actor=actor)
+        check_actor(actor)
+        check_texts(slug=columns.get("slug"), name=columns.get("name"), reason=remark)
         if "status" in columns:
             columns.setdefault("changed_at", datetime.now(UTC))
         values = dict(columns)

@@ -17,7 +17,7 @@ from tenancy.lifecycle import known_slug, not_found, one_tenant
 from tenancy.runner.failures import Failure, FailureBook
 from tenancy.runner.leases import bucket_of, owners
 from tenancy.runner.pipes import Pipe, Pipes
-from tenancy.tenant import Tenant, TenantStatus, Verb
+from tenancy.tenant import Tenant, TenantStatus, Verb, check_actor
 
 if TYPE_CHECKING:
     from tenancy.blueprints import Blueprint
@@ -136,6 +136,7 @@ class Followers:
         That goes into the tenant's history. Returns why it had stopped; raises TenancyError when it has not, or at
         another notification.
         """
+        check_actor(actor)
         self._check(follower)
         tenant = self._find(slug)
         failure = self._book.get((tenant.id, follower))

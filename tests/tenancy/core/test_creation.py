@@ -102,7 +102,7 @@ def test_retry_of_a_request_returns_its_tenant(tenants: Tenancy) -> None:
 def test_text_that_no_database_keeps_is_named(tenants: Tenancy) -> None:
     tenants.create("globex")
     for text in ("a\0b", "a\ud800"):
-        for field in ("name", "request_id", "actor"):
+        for field in ("name", "request_id"):
             with pytest.raises(TenancyError, match=f"The {field.replace('_', ' ')} has a NUL"):
                 tenants.create("acme", **{field: text})  # type: ignore[arg-type]
         with pytest.raises(TenancyError, match="The reason has a NUL"):
@@ -115,9 +115,9 @@ def test_text_that_no_database_keeps_is_named(tenants: Tenancy) -> None:
 
 @pytest.mark.parametrize("name", ["100% 'quoted' \"name\"; DROP TABLE x -- {tenant} %(x)s :y ?"])
 def test_names_are_never_run(tenants: Tenancy, name: str) -> None:
-    acme = tenants.create(name, name=name, metadata={name: name}, request_id=name, actor=name)
+    acme = tenants.create(name, name=name, metadata={name: name}, request_id=name)
     acme.get(Kennel).register(name)
-    tenants.suspend(name, reason=name, actor=name)
+    tenants.suspend(name, reason=name)
     assert tenants[name].reason == name
     tenants.resume(name)
     assert tenants.rename(name, f"{name} 2").name == name

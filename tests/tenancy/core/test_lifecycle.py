@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from tenancy import Tenancy
 from tenancy.errors import (
+    TenancyError,
     TenantArchived,
     TenantDeleted,
     TenantExists,
@@ -185,6 +186,24 @@ def test_history_names_nobody(tenants: Tenancy, url: str) -> None:
     history = tenants.history(str(tenant_id))
     assert (history[-1].verb, history[-1].status, history[-1].actor) == ("purge", "purged", "id-8")
     assert not any(change.remark for change in history)
+
+
+@pytest.mark.parametrize("actor", ["Ann Example", "ann@example.com", "", "a\0b", "x" * 101, 7])
+def test_actor_that_may_be_a_name_is_refused_before_anything_is_done(tenants: Tenancy, actor: Any) -> None:
+    """The history, in which it would stand, is never erased."""
+    tenants.create("acme", actor="id-7")
+    for do in (
+        lambda: tenants.create("globex", actor=actor),
+        lambda: tenants.rename("acme", "other", actor=actor),
+        lambda: tenants.suspend("acme", actor=actor),
+        lambda: tenants.delete("acme", actor=actor),
+        lambda: list(tenants.purge_many(["acme"], actor=actor)),
+        lambda: tenants.followers.skip("acme", "Shop", 1, actor=actor),
+    ):
+        with pytest.raises(TenancyError, match="The actor is no id"):
+            do()
+    assert [tenant.status for tenant in tenants.list()] == ["active"]
+    assert {change.actor for change in tenants.history("acme")} == {"id-7"}
 
 
 def test_tombstone_is_found_by_who_has_the_key(tenants: Tenancy) -> None:
