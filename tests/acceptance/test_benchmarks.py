@@ -33,6 +33,8 @@ from benchmarks.measurement import WorkNotDoneError, measure_threads, quantile
 from benchmarks.one_run import prepare, run
 from benchmarks.results import Results, Runs
 from benchmarks.rounds import Plan, Rounds
+from benchmarks.runners.__main__ import main as measure_runners
+from benchmarks.runners.system import LIBRARY
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.demo.server import Postgres
 from tests.databases import fresh_database
@@ -50,6 +52,15 @@ def _garbage_is_collected() -> Iterator[None]:
 
 
 # -- as a user runs them --
+
+
+def test_runners_are_measured_beside_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    measure_runners(["--tenants", "2", "--workers", "2", "--events", "8", "--no-native"])
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()
+    ]
+    assert [row[:2] for row in rows] == [[name, "2"] for name in ("tenancy, 2 workers", *LIBRARY)]
+    assert all(len(row) == len(header) and min(map(int, row[1:])) > 0 for row in rows)
 
 
 def test_a_smoke_run_writes_a_table_a_chart_and_every_number(postgres_server: Postgres, tmp_path: Path) -> None:

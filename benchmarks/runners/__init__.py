@@ -1,0 +1,1 @@
+"""Runners of many tenants beside each other: ``python -m benchmarks.runners``."""
