@@ -102,6 +102,10 @@ class Client:
             # Only an answer that has begun is broken off, and only when its tenant may not be read any more.
             status, names = 0, error.partial.decode().split() if isinstance(error, IncompleteRead) else []
             self._check(may_be_refused and endpoint == "stream", f"{what}: {error!r}")
+        if may_be_refused and endpoint == "write":
+            # What it does after its answer may be refused, and then the server closes the connection, perhaps when the
+            # next request is under way.
+            connection.close()
         self.calls += len(names)
         self._check(set(names) <= {expected}, f"{what}: {names}")
         if status == 200:
