@@ -64,6 +64,9 @@ class Runner:
         self._directory = directory
         self._places = places = tenants.places
         self._pipes = Pipes(tenants.blueprints())
+        if not self._pipes.all:
+            msg = "None of the applications follows another, and there is no projection: a runner has nothing to do."
+            raise TenancyError(msg, remedy="Give them: Tenancy(system=...) with pipes, or tenants.project(...).")
         # One tenant, with however many followers, leaves at least half of the workers to the others.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
         self._courses = Courses(self._pipes, places.datastore.default_schema, bucket_of)

@@ -335,6 +335,8 @@ def test_mistakes_of_projections_are_told() -> None:
             tenants.projection(DogCounters, "acme")
         with pytest.raises(TenancyError, match="at least 1"):
             tenants.runner(workers=0)
+        with pytest.raises(TenancyError, match="nothing to do"):
+            tenants.runner()
 
 
 def test_nothing_keeps_the_registry_open(postgres_url: str) -> None:
