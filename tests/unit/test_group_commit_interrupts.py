@@ -45,7 +45,7 @@ def every_moment(role: str, action: Callable[[GroupCommit, Table], None]) -> Ite
         stepping = Stepping(group_commit.__file__, number, lambda: action(group, table))  # noqa: B023 (used in this round)
         call, others = play(role, group, table, stepping)
         for other in others:
-            assert other.ids is not None, f"moment {number}"
+            assert other.ids is not None, f"moment {number}: {other.error!r}"
             assert [table.rows[place] for place in other.ids] == other.batch.events, f"moment {number}"
         if not stepping.happened:
             assert number >= 5
