@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+import psutil
 import sqlalchemy as sa
 
 from tenancy.demo.server import Postgres
@@ -43,6 +44,7 @@ class Activity:
         self._ask("SELECT count(pg_terminate_backend(pid)) FROM unnest(:pids) AS pid", pids=pids)
         are_gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ANY (:pids))"
         wait_until(lambda: self._ask(are_gone, pids=pids), "connections are terminated")
+        wait_until_ended(pids)
 
     @contextmanager
     def watch(self) -> Iterator[list[int]]:
@@ -66,3 +68,17 @@ class Activity:
     def _ask(self, statement: str, **parameters: Any) -> Any:
         with self._engine.connect() as connection:
             return connection.scalar(sa.text(statement), {"database": self._database, **parameters})
+
+
+def wait_until_ended(pids: Iterable[int]) -> None:
+    """Wait until these processes of a server on this machine have ended: the server forgets one a moment before its
+    connection is closed, and whoever looks at the connection in that moment finds it alive.
+    """
+    wait_until(lambda: not any(map(_is_server_process, pids)), "the server processes have ended")
+
+
+def _is_server_process(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).name().startswith("postgres")
+    except psutil.NoSuchProcess:
+        return False

@@ -6,6 +6,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from tenancy.demo.server import Postgres
+from tests.activity import wait_until_ended
 from tests.deadlines import wait_until
 
 
@@ -39,6 +40,7 @@ class Database:
             lambda: not self.scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(:pids)", pids=pids),
             "the server processes end",
         )
+        wait_until_ended(pids)
         return len(pids)
 
     def wait_for_blocked(self, count: int = 1) -> None:
