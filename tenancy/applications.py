@@ -14,11 +14,17 @@ from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 from weakref import WeakSet, WeakValueDictionary
 
+from tenancy.errors import TenancyError
+
 __all__ = ["Applications"]
 
 
 class Closable(Protocol):
     """An application, or a projection with its view."""
+
+    @property
+    def closing(self) -> threading.Event:
+        """Set when it has been closed, by whoever has it."""
 
     def close(self) -> None:
         """Give back what it uses."""
@@ -37,6 +43,7 @@ class Applications:
         # Also those that were put out while somebody uses them: two objects for one tenant would have two caches of
         # aggregates.
         self._alive: WeakValueDictionary[_Key, Closable] = WeakValueDictionary()
+        self._is_closed = False
         self.renew_locks()
         _all.add(self)
 
@@ -51,7 +58,10 @@ class Applications:
         self._making: WeakValueDictionary[_Key, threading.RLock] = WeakValueDictionary()
 
     def get(self, cls: type[Any], tenant_id: UUID, construct: Callable[[], _T]) -> _T:
-        """Return what a tenant has of a class, which ``construct`` makes when there is none."""
+        """Return what a tenant has of a class, which ``construct`` makes when there is none, or somebody has closed it.
+
+        Raises TenancyError when all have been closed.
+        """
         key = (cls, tenant_id)
         found = self._find(key)
         if found is None:
@@ -68,24 +78,30 @@ class Applications:
     def _find(self, key: _Key) -> Closable | None:
         with self._lock:
             found = self._kept.get(key)
-            if found is not None:
+            if found is not None and not found.closing.is_set():
                 self._kept.move_to_end(key)
                 return found
         found = self._alive.get(key)
-        if found is not None:
-            self._keep(key, found)
+        if found is None or found.closing.is_set():
+            return None
+        self._keep(key, found)
         return found
 
     def _keep(self, key: _Key, application: Closable) -> None:
-        put_out = None
+        put_out = []
         with self._lock:
-            self._alive[key] = application
-            self._kept[key] = application
-            self._kept.move_to_end(key)
-            if len(self._kept) > self._limit:
-                put_out = self._kept.popitem(last=False)
-        # Outside of the lock: when nobody else has it, it is collected, and so closed, here.
-        del put_out
+            is_closed = self._is_closed
+            if not is_closed:
+                put_out = [self._kept.pop(key, None)]
+                self._alive[key] = self._kept[key] = application
+                if len(self._kept) > self._limit:
+                    put_out.append(self._kept.popitem(last=False)[1])
+        # Outside of the lock: what nobody else has is collected, and so closed, here.
+        put_out.clear()
+        if is_closed:
+            application.close()
+            msg = "This Tenancy object is closed."
+            raise TenancyError(msg, remedy="Construct another one.")
 
     def forget(self, tenant_id: UUID) -> None:
         """Put out the applications of a tenant."""
@@ -94,8 +110,9 @@ class Applications:
         put_out.clear()  # closes outside of the lock, as above
 
     def close(self) -> None:
-        """Close all applications, also those that somebody still holds."""
+        """Close all applications, also those that somebody still holds or constructs."""
         with self._lock:
+            self._is_closed = True
             alive = list(self._alive.values())
             self._kept.clear()
         for application in alive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,9 +76,11 @@ class TenantProjection:
         )
         self.view = factory.tracking_recorder(projected.view)
         self.projection = projected.projection(self.view)
+        self.closing = threading.Event()
         # With the view, which somebody may hold and nothing else.
         self._close = weakref.finalize(self.view, factory.close)
 
     def close(self) -> None:
         """Give the engine back."""
+        self.closing.set()
         self._close()

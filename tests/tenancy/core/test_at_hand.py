@@ -16,7 +16,9 @@ from eventsourcing.application import Application
 
 from tenancy import Tenancy
 from tenancy.applications import Applications
+from tenancy.errors import TenancyError
 from tests.deadlines import run_together
+from tests.engine_count import engines_in_use, forget_abandoned
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel, Visits
 
@@ -134,6 +136,40 @@ def test_fleet_that_is_closed_closes_what_it_handed_out(fleet: MakeFleet) -> Non
     held = [tenants.create(slug).get(Kennel) for slug in ("acme", "globex")]
     tenants.close()
     assert all(application.closing.is_set() for application in held)
+
+
+def test_what_somebody_has_closed_is_constructed_anew(tenants: Tenancy) -> None:
+    """The library's usual form closes: ``with application as app``."""
+    acme = tenants.create("acme")
+    with acme.get(Kennel) as kennel:
+        kennel.register("Fido")
+    assert acme.get(Kennel).names() == ["Fido"]
+    assert acme.get(Kennel) is acme.get(Kennel) is not kennel
+
+
+def test_fleet_that_is_closed_hands_out_nothing(fleet: MakeFleet) -> None:
+    forget_abandoned()
+    before = engines_in_use()
+    tenants, other = fleet(), fleet()  # as long as one is open, the registry answers
+    acme = tenants.create("acme")
+    tenants.close()
+    with pytest.raises(TenancyError, match=r"closed.*Construct another one"):
+        acme.get(Kennel)
+    other.close()
+    assert engines_in_use() == before
+
+
+def test_fleet_that_is_closed_meanwhile_closes_what_is_being_constructed() -> None:
+    applications, made = Applications(10), list[Shop]()
+
+    def construct() -> Shop:
+        applications.close()
+        made.append(Shop())
+        return made[0]
+
+    with pytest.raises(TenancyError, match="closed"):
+        applications.get(Shop, uuid4(), construct)
+    assert made[0].closing.is_set()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # what is tested is what it warns of
