@@ -37,11 +37,14 @@ class EngineLease:
         if is_held():
             _abandoned.append(self)
             return
+        self._give_back()
+        _drain()
+
+    def _give_back(self) -> None:
         with _lock:
             if not self._is_released:
                 self._is_released = True
                 _drop(self._key, self.shared)
-        _drain()
 
     def release_when_collected(self, owner: object) -> None:
         """Give the lease back when ``owner`` is collected, for those who never close."""
@@ -107,7 +110,7 @@ def _drain() -> None:
             lease = _abandoned.popleft()
         except IndexError:
             break
-        lease.release()
+        lease._give_back()  # noqa: SLF001 (there may be more of them than calls can be nested)
     while _to_dispose:
         try:
             shared = _to_dispose.popleft()

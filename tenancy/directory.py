@@ -247,6 +247,10 @@ class Directory:
         if is_held():
             self.abandon()
             return
+        self._give_back()
+        settle()
+
+    def _give_back(self) -> None:
         with _sharing:
             self.users -= 1
             is_last = not self.users
@@ -255,7 +259,6 @@ class Directory:
                     del _directories[key]
         if is_last:
             self.registry.close()
-        settle()
 
     def abandon(self) -> None:
         """Let the next one who shares or releases a directory release this one; for finalizers, which may run inside
@@ -282,7 +285,7 @@ def settle() -> None:
             directory = _abandoned.popleft()
         except IndexError:  # none, or somebody else has done so meanwhile
             return
-        directory.release()
+        directory._give_back()  # noqa: SLF001 (there may be more of them than calls can be nested)
 
 
 def share(settings: TenancySettings) -> Directory:

@@ -5,14 +5,19 @@ The tests close it from a hook at such a place: when the collector runs is nobod
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from eventsourcing.utils import Environment
 
-from eventsourcing_sqlalchemy import engines
+from eventsourcing_sqlalchemy import SQLAlchemyFactory, engines
 from eventsourcing_sqlalchemy.shared_engine import SharedEngine
+from tenancy.directory import settle, share
+from tenancy.settings import TenancySettings
 from tests.administrator import Database
 from tests.applications import Applications, stored_events, topics
 from tests.deadlines import DEADLINE_SECONDS
@@ -105,3 +110,27 @@ def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
         assert engines_in_use() == []
         again = apps.recorder("Again", place=place)
         assert again.datastore.shared is not None
+
+
+def test_any_number_of_factories_may_be_collected_at_once(sqlite_url: str) -> None:
+    """Each leaves a note for the next who leases: more of them than calls can be nested."""
+    forget_abandoned()
+    before = engines_in_use()
+    environment = Environment("Shop", {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": sqlite_url})
+    factories = [SQLAlchemyFactory(environment) for _ in range(sys.getrecursionlimit())]
+    del factories
+    gc.collect()
+    factory = SQLAlchemyFactory(environment)
+    factory.process_recorder().insert_events(stored_events())
+    factory.close()
+    assert engines_in_use() == before
+
+
+def test_any_number_of_directories_may_be_collected_at_once(sqlite_url: str) -> None:
+    settings = TenancySettings.read({"SQLALCHEMY_URL": sqlite_url})
+    directory = share(settings)
+    for _ in range(sys.getrecursionlimit()):
+        share(settings).abandon()
+    settle()
+    assert directory.users == 1
+    directory.release()
