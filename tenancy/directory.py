@@ -212,6 +212,8 @@ class Directory:
     def alone(self) -> Iterator[None]:
         """Use the registry while nobody else asks it what has changed, so that one connection does for both."""
         with self._asking:
+            # Whoever waits for it waits no longer than for an answer of the registry.
+            self._asking_since = time.monotonic()
             yield
 
     def watch(self, changed: Callable[[set[UUID]], None]) -> Callable[[], None]:
