@@ -8,9 +8,11 @@ subscriptions poll.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -94,20 +96,23 @@ class ListenThread(threading.Thread):
         delay = _RECONNECT_FIRST
         try:
             while not self._stopping.is_set():
+                since = math.inf
                 try:
                     listener = self._connect()
                     if listener is None:
                         self.is_deaf = True
                         return
+                    since = time.monotonic()
                     try:
                         self._listen(listener)
                     finally:
                         self.is_live = False
                         self._connection.close()
-                    delay = _RECONNECT_FIRST
                 except Exception as error:  # noqa: BLE001 (whatever the driver raises: the answer is to connect again)
                     logger.info("Wake-ups are not heard for now, subscriptions poll: %s", type(error).__name__)
                     self.ready.set()
+                    if time.monotonic() - since > _RECONNECT_MAX:
+                        delay = _RECONNECT_FIRST  # it was a good one, and not refused again and again
                     self._stopping.wait(delay)
                     delay = min(delay * 2, _RECONNECT_MAX)
         finally:
