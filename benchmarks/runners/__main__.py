@@ -27,7 +27,7 @@ from benchmarks.runners.system import LIBRARY
 
 OURS = "tenancy"
 EVENTS = 6000
-MAX_CONNECTIONS = 500
+MAX_CONNECTIONS = 1000
 """Fifty tenants of the library's runners on its own persistence have a pool for each of 150 applications."""
 COLUMNS = ("runner", "tenants", "backlog", "live", "lag_ms", "threads", "connections", "megabytes")
 
