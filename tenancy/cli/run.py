@@ -11,7 +11,7 @@ from itertools import takewhile
 
 import typer
 
-from tenancy.cli.app import app
+from tenancy.cli.app import URL_VARIABLE, app
 from tenancy.cli.failures import INTERRUPTED, failure_of
 from tenancy.cli.output import CLOSED_PIPE
 
@@ -60,4 +60,4 @@ def hide_password(arguments: Sequence[str]) -> None:
         if _WITH_PASSWORD.search(url):
             rest = [*arguments[:number], *arguments[number + (1 if is_one_word else 2) :]]
             command = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)], *rest]
-            os.execve(sys.executable, command, {**os.environ, "SQLALCHEMY_URL": url})  # noqa: S606 (ourselves)
+            os.execve(sys.executable, command, {**os.environ, URL_VARIABLE: url})  # noqa: S606 (ourselves)
