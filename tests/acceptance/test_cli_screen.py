@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -102,6 +104,33 @@ def test_a_closed_pipe_ends_the_command_without_a_word(tenancy: Command) -> None
         _, errors = process.communicate(timeout=60)
         assert (verb, errors.decode()) == (verb, "")
         assert process.returncode == 141, verb
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("list >&-", 0),
+        ("list --json >&-", 0),
+        ("--help >&-", 0),
+        ("doctor >&- 2>&-", 0),
+        ("purge acme <&-", 2),
+        ("purge acme <&- >&- 2>&-", 2),
+        ("create --from - <&-", 2),
+        ("show nobody 2>&-", 3),
+        ("exec acme -- true <&- >&- 2>&-", 0),
+    ],
+)
+def test_a_closed_stream_is_no_error(tenancy: Command, arguments: str, code: int) -> None:
+    tenancy.ok("create", "acme")
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{shlex.join(PROGRAM)} {arguments}"],
+        env=tenancy.environment(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done
+    assert b"Traceback" not in done.stderr
 
 
 def test_letters_that_the_terminal_does_not_have_are_escaped(tenancy: Command) -> None:
