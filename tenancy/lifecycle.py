@@ -74,8 +74,8 @@ class Lifecycle:
                     return tenant
                 remark = f"was {old}" if new != old else None
                 (renamed,) = self._registry.change(session, [tenant], Verb.RENAME, actor, remark=remark, **columns)
-        except IntegrityError as error:
-            raise _taken(new) from error
+        except IntegrityError:
+            raise _taken(new) from None
         self._changed(renamed)
         return renamed
 

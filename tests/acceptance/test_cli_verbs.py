@@ -136,6 +136,9 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
     [
         (["show", "nobody"], 3, "not_found"),
         (["create", "acme"], 4, "exists"),
+        (["create", "off"], 4, "exists"),
+        (["create", "off", "--exist-ok"], 5, "archived"),
+        (["create", "off", "acme", "--exist-ok"], 7, "partly_done"),
         (["rename", "globex", "acme"], 4, "exists"),
         (["exec", "off", "--", "true"], 5, "archived"),
         (["suspend", "off"], 5, "refused"),
@@ -233,6 +236,12 @@ def test_a_retry_with_the_same_request_returns_the_same_tenant(quick: Command) -
     first = quick.ok("create", "acme", "--request-id", "r1", "--json").json
     assert quick.ok("create", "acme", "--request-id", "r1", "--json").json == first
     assert quick("create", "acme", "--request-id", "r2").code == 4
+    assert quick.ok("create", "acme", "--request-id", "r1").out.startswith("Ready: 'acme' in ")
+    assert quick.ok("create", "globex").out.startswith("Created 'globex' in ")
+    quick.ok("suspend", "acme", "--reads")
+    outcome = quick("create", "acme", "--request-id", "r1")
+    assert outcome.code == 5
+    assert "tenancy resume acme" in outcome.err
 
 
 # -- removing --
