@@ -22,6 +22,7 @@ __all__ = [
     "CommandError",
     "Failure",
     "failure_of",
+    "masked",
 ]
 
 FAILED: Final = 1
@@ -84,8 +85,8 @@ class Failure:
         """Return what JSON shows."""
         record: dict[str, Any] = {
             "code": self.code,
-            "message": _masked(self.message),
-            "remedy": _masked(self.remedy),
+            "message": masked(self.message),
+            "remedy": masked(self.remedy),
             "tenant": self.tenant,
         }
         if self.parts:
@@ -93,14 +94,15 @@ class Failure:
         return record
 
     def _lines(self) -> Iterator[str]:
-        yield f"error: {printable(_masked(self.message))}"
+        yield f"error: {printable(masked(self.message))}"
         for part in self.parts:
-            yield f"       {printable(_masked(part.message))} {printable(_masked(part.remedy))}".rstrip()
+            yield f"       {printable(masked(part.message))} {printable(masked(part.remedy))}".rstrip()
         if self.remedy:
-            yield f"       {printable(_masked(self.remedy))}"
+            yield f"       {printable(masked(self.remedy))}"
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
+    """Return a text without the passwords of the URLs in it."""
     return _SECRET.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
 
 

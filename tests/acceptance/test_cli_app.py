@@ -116,5 +116,13 @@ def test_a_url_that_was_hidden_is_not_for_what_the_command_runs(project: Command
     assert "_TENANCY_URL" not in outcome.out
 
 
-def test_where_an_error_comes_from_is_shown_to_those_who_ask(project: Command) -> None:
-    assert "Traceback" in project.process("--traceback", "show", "nobody").err
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("show nobody", 3), ("--wrong", 2), ("--url postgresql://postgres@127.0.0.1:1/x list", 6)]
+)
+def test_where_an_error_comes_from_is_shown_to_those_who_ask(project: Command, arguments: str, code: int) -> None:
+    assert project.process("init").code == 0
+    plain, traced = project.process(*arguments.split()), project.process("--traceback", *arguments.split())
+    assert (plain.code, traced.code) == (code, code)
+    assert "Traceback" not in plain.err
+    assert traced.err.startswith("Traceback")
+    assert traced.err.endswith(plain.err)
