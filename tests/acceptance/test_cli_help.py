@@ -133,7 +133,7 @@ def test_what_is_not_documented_is_noticed() -> None:
 
 def test_no_option_is_documented_that_does_not_exist() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    known = {"--help", *(option for _, each in parameters() for option in each.opts)}
+    known = {"--help", *(option for _, each in parameters() for option in (*each.opts, *each.secondary_opts))}
     assert set(re.findall(r"`(--[a-z-]+)", page)) - known == set()
 
 

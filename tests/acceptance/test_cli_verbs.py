@@ -60,12 +60,13 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     assert tenancy.ok("resume", "acme").out == "'acme' is active.\n"
     assert tenancy.ok("archive", "acme").out == "'acme' is archived.\n"
     assert tenancy.ok("restore", "acme").out == "'acme' is active.\n"
-    assert tenancy.ok("rename", "acme", "apex", "--name", "Apex").out == "'apex' is active.\n"
+    assert tenancy.ok("rename", "acme", "apex").out == "Renamed 'acme' to 'apex'.\n"
+    assert tenancy.ok("rename", "apex", "--name", "Apex").out == "The name of 'apex' is 'Apex'.\n"
     assert tenancy.ok("delete", "apex", "--yes").out == "'apex' is deleted.\n"
     assert tenancy.ok("undelete", "apex").out == "'apex' is active.\n"
     changes = tenancy.ok("history", "apex", "--json").json
     assert [each["verb"] for each in changes] == [
-        "create", "activate", "suspend", "resume", "archive", "restore", "rename", "delete", "undelete",
+        "create", "activate", "suspend", "resume", "archive", "restore", "rename", "rename", "delete", "undelete",
     ]  # fmt: skip
     assert list(changes[0]) == ["version", "verb", "status", "actor", "at", "remark"]
     proof = tmp_path / "purged.jsonl"
@@ -76,6 +77,21 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     gone = json.loads(proof.read_text().splitlines()[0])
     assert set(gone["left"].values()) == {0}
     assert tenancy.ok("history", gone["tenant_id"], "--json").json[-1]["status"] == "purged"
+
+
+def test_what_is_not_given_again_stays_as_it_is(quick: Command) -> None:
+    quick.ok("create", "acme")
+
+    def done(*arguments: str) -> tuple[str | None, bool]:
+        record = quick.ok(arguments[0], "acme", *arguments[1:], "--json").json
+        return record["reason"], record["reads"]
+
+    assert done("suspend", "--reason", "invoice 4711", "--reads") == ("invoice 4711", True)
+    assert done("suspend") == ("invoice 4711", True)
+    assert done("suspend", "--reason", "invoice 4712") == ("invoice 4712", True)
+    assert done("suspend", "--no-reads") == ("invoice 4712", False)
+    assert done("archive", "--reason", "A") == ("A", False)
+    assert done("archive", "--reason", "B") == ("B", False)
 
 
 def test_an_operator_without_the_code_does_all_that_tenants_need(tenancy: Command) -> None:
