@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tenancy import Tenancy
+from tenancy.demo.server import Postgres
 from tests.acceptance.commands import Command
 from tests.acceptance.kennel import Kennel
 
@@ -198,6 +199,48 @@ def test_every_failure_has_its_exit_code_and_says_what_to_do(
     assert plain.err.startswith("error: ")
     assert "Traceback" not in plain.err
     assert as_json.error["message"] in plain.err
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("sqlite:///junk.db", "Name a file of SQLite"),
+        ("sqlite:///nowhere/fleet.db", "Make its directory"),
+        ("sqlite:////", "let this user write to it"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["list", "init", "create acme", "doctor"])
+def test_a_file_that_cannot_be_used_is_told_by_its_cause(
+    url: str, remedy: str, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("junk.db").write_text("This is no database.\n" * 100)
+    outcome = Command(url)(*verb.split())
+    assert outcome.code == 6
+    if verb != "doctor":
+        assert remedy in outcome.err
+        assert "server" not in outcome.err
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_cause(quick: Command) -> None:
+    quick.ok("create", "acme")
+    read_only = Command(quick.url.replace("///", "///file:") + "?mode=ro&uri=true")
+    read_only.ok("list")
+    for verb in ("create globex", "suspend acme"):
+        outcome = read_only(*verb.split())
+        assert outcome.code == 6
+        assert "Let this user write to the file" in outcome.err
+        assert "server" not in outcome.err
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_a_database_that_is_not_there_can_be_made(postgres_server: Postgres, driver: str) -> None:
+    nowhere = Command(postgres_server.url("nowhere", driver))
+    for verb in ("list", "create acme", "init"):
+        outcome = nowhere(*verb.split())
+        assert outcome.code == 6
+        assert outcome.err.endswith("createdb nowhere\n")
+    assert nowhere("doctor").code == 6
 
 
 def test_failures_have_changed_nothing(settled: Command) -> None:
