@@ -98,6 +98,10 @@ def _root(
     os.environ.pop(URL_VARIABLE, None)  # it is for this process, and not for what it runs
     if url is not None:
         os.environ["SQLALCHEMY_URL"] = url
+    _help_without_verb(context)
+
+
+def _help_without_verb(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         say(context.get_help())
         raise typer.Exit(USAGE)
@@ -110,4 +114,11 @@ def _add(name: str, function: Callable[..., Any], example: str) -> None:
 for _verb in VERBS:
     _add(*_verb)
 
-app.add_typer(runner, name="runner", help="Let followers process events, and see how they are.")
+app.add_typer(
+    runner,
+    name="runner",
+    help="Let followers process events, and see how they are.",
+    callback=_help_without_verb,
+    invoke_without_command=True,
+    no_args_is_help=False,
+)

@@ -151,9 +151,10 @@ def test_help_loads_no_database() -> None:
 
 
 def test_without_arguments_the_command_explains_itself(sqlite_url: str) -> None:
-    outcome = Command(sqlite_url)()
-    assert outcome.code == 2
-    assert "Commands:" in outcome.out
+    for arguments in ([], ["runner"]):
+        outcome = Command(sqlite_url)(*arguments)
+        assert (outcome.code, outcome.err) == (2, "")
+        assert re.search(r"^Commands:\n  \w+", outcome.out, re.MULTILINE)
 
 
 def test_the_version_is_that_of_the_distribution(sqlite_url: str) -> None:
