@@ -158,6 +158,16 @@ def test_nothing_is_lost_on_a_narrow_terminal(tenancy: Command, columns: int) ->
         assert "\x1b[" in terminal.output
 
 
+def test_a_name_that_is_very_long_fills_no_terminal(tenancy: Command) -> None:
+    tenancy.ok("create", "acme", "--name", "Q" * 5000)
+    terminal = Terminal(tenancy, "list")
+    assert terminal.end() == 0
+    assert terminal.output.count("Q") == 200
+    assert "…" in terminal.output
+    for verb in ("list", "show acme"):
+        assert tenancy.process(*verb.split()).out.count("Q") == 5000
+
+
 def test_a_bar_is_shown_on_a_terminal_and_colours_only_if_wanted(tenancy: Command) -> None:
     terminal = Terminal(tenancy, "create", *names(3))
     assert terminal.end() == 0
