@@ -71,12 +71,14 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert list(changes[0]) == ["version", "verb", "status", "actor", "at", "remark"]
     proof = tmp_path / "purged.jsonl"
-    assert "nothing left" in tenancy.ok("purge", "apex", "globex", "--yes", "--certificate", str(proof)).out
+    said = tenancy.ok("purge", "apex", "globex", "--yes", "--certificate", str(proof)).out
+    assert "nothing left" in said
     assert [json.loads(line)["slug"] for line in proof.read_text().splitlines()] == ["apex", "globex"]
     assert tenancy.ok("list", "--json").json == []
     assert tenancy("show", "apex").code == 3
     gone = json.loads(proof.read_text().splitlines()[0])
     assert set(gone["left"].values()) == {0}
+    assert f"Purged 'apex' ({gone['tenant_id']}): " in said
     assert tenancy.ok("history", gone["tenant_id"], "--json").json[-1]["status"] == "purged"
 
 
@@ -141,6 +143,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
         assert record["metadata"] == {"plan": "gold"}
     (foretold,) = quick.ok("purge", "acme", "--dry-run", "--json").json
     assert foretold["would_remove"]["tables"] == 1
+    assert quick("create", "bad/slug", "--json").error["tenant"] == "bad/slug"
     (proof,) = quick.ok("purge", "acme", "--yes", "--json").json
     assert list(proof) == ["tenant_id", "slug", "slug_hash", "created_at", "purged_at", "removed", "left"]
     report = quick.ok("doctor", "--json").json
