@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -10,6 +11,7 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command with the arguments of the process, and return its exit code."""
+    _open_closed_streams()
     if find_spec("typer") is None or find_spec("rich") is None:
         sys.stderr.write(
             "error: The command line needs the extra 'cli'.\n       pip install 'eventsourcing-sqlalchemy[cli]'\n"
@@ -22,6 +24,15 @@ def main() -> int:
         return run(sys.argv[1:])
     except KeyboardInterrupt:  # before the command has begun, or when it is about to end
         return 130
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null for the standard streams that are closed: what nobody can read is no error, and a file or a
+    connection that is opened next would be in their place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (for the process)
 
 
 if __name__ == "__main__":

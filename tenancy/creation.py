@@ -18,7 +18,7 @@ from tenancy.errors import RegistryMissing, TenancyError, TenantExists, TenantPu
 from tenancy.isolation import place
 from tenancy.registry import NewTenant, Registry
 from tenancy.slugs import normalize
-from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status
+from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status, refusal_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -71,17 +71,18 @@ class Creation:
         self._registry.init({"applications": blueprints} if blueprints else {})
 
     def create(self, order: Order, actor: str | None, *, exist_ok: bool) -> Tenant:
-        """Make a tenant, or complete one that the same request, or with ``exist_ok`` anybody, has begun."""
+        """Make a tenant, or complete one that the same request, or with ``exist_ok`` anybody, has begun.
+
+        Raises a TenantUnavailable for one that there is and that does not serve.
+        """
         slug = normalize(order.slug, self._settings.slugs)
         for _ in range(_ATTEMPTS):
-            try:
-                (tenant,) = self._add([self._new(slug, order)], actor)
-            except IntegrityError:
-                found = self._taken(slug, order.request_id, exist_ok=exist_ok)
-                if found is None:
-                    continue  # by nobody: the tenant's part of a name is, or who had the slug has just been purged
-                tenant = found
-            return self.complete([tenant], actor)[0]
+            tenant = self._registered(self._new(slug, order), actor) or self._taken(
+                slug, order.request_id, exist_ok=exist_ok
+            )
+            if tenant is not None:
+                return self._serving(tenant, actor)
+            # Taken by nobody: the tenant's part of a name is, or who had the slug has just been purged.
         msg = f"No place was found for tenant {slug!r} in {_ATTEMPTS} attempts."
         raise TenancyError(msg, remedy="Try again.", tenant=slug)
 
@@ -139,19 +140,25 @@ class Creation:
             self.init()
             return self._registry.add(new, actor)
 
+    def _registered(self, new: NewTenant, actor: str | None) -> Tenant | None:
+        """Return a tenant that is registered now, or None when its slug, its place or its request is taken."""
+        try:
+            return self._add([new], actor)[0]
+        except IntegrityError:
+            return None
+
+    def _serving(self, tenant: Tenant, actor: str | None) -> Tenant:
+        """Complete a tenant, and return it if it serves."""
+        (completed,) = self.complete([tenant], actor)
+        check_status(completed, writes=True)
+        return completed
+
     def _taken(self, slug: str, request_id: str | None, *, exist_ok: bool) -> Tenant | None:
         found = self._registry.find(slug)
         if found is not None and (exist_ok or (request_id is not None and found.request_id == request_id)):
             return found
         if found is not None:
-            unfinished = found.status is TenantStatus.PROVISIONING
-            msg = f"Tenant {slug!r} exists already{', and is being made' if unfinished else ''}."
-            remedy = (
-                "If the process that made it has died: tenancy doctor --repair, or the same request_id again."
-                if unfinished
-                else "Choose another slug, or exist_ok=True (--exist-ok) if this one is meant."
-            )
-            raise TenantExists(msg, remedy=remedy, tenant=slug)
+            raise _exists(found)
         if request_id is not None and self._registry.find_request(request_id) is not None:
             msg = f"The request {request_id!r} has made a tenant with another slug."
             raise TenantExists(msg, remedy="Give each request an id of its own.", tenant=slug)
@@ -237,15 +244,14 @@ class Creation:
             self.init()
             found = None
         if found is not None:
-            return self.complete([found], actor)[0]
+            return self._serving(found, actor)
         if self._is_of_another(placement):
             raise _overlap(slug)
-        try:
-            (tenant,) = self._add([new], actor)
-        except IntegrityError as error:
+        tenant = self._registered(new, actor)
+        if tenant is None:
             self._taken(slug, None, exist_ok=False)
-            raise _overlap(slug) from error
-        return self.complete([tenant], actor)[0]
+            raise _overlap(slug)
+        return self._serving(tenant, actor)
 
     def _is_of_another(self, placement: Placement) -> bool:
         blueprints = self._blueprints()
@@ -264,6 +270,19 @@ def _has_been_made(tenant: Tenant) -> bool:
 def _check_is_kept(tenant: Tenant) -> None:
     if tenant.status is TenantStatus.PURGING:
         check_status(tenant, writes=False)
+
+
+def _exists(tenant: Tenant) -> TenantExists:
+    msg = f"Tenant {tenant.slug!r} exists already"
+    if tenant.status is TenantStatus.ACTIVE:
+        remedy = "Choose another slug, or exist_ok=True (--exist-ok) if this one is meant."
+        return TenantExists(f"{msg}.", remedy=remedy, tenant=tenant.slug)
+    _, what, remedy = refusal_of(tenant)
+    if tenant.status is TenantStatus.PROVISIONING:
+        remedy = "If the process that made it has died: tenancy doctor --repair, or the same request_id again."
+    else:
+        remedy = f"Choose another slug. {remedy}".rstrip()
+    return TenantExists(f"{msg}, and {what}.", remedy=remedy, tenant=tenant.slug)
 
 
 def _overlap(slug: str) -> TenancyError:

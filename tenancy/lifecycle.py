@@ -33,26 +33,38 @@ class Lifecycle:
     def move(
         self, slug: str, verb: Verb, actor: str | None, *, reason: str | None = None, reads: bool | None = None
     ) -> Tenant:
-        """Do what a verb says, and return the tenant as it is then; nothing when it is so already.
+        """Do what a verb says, and return the tenant as it is then.
 
-        Raises TenantNotFound, and TransitionRefused where the verb does not apply.
+        Where it is so already, what is given replaces what is there, and what is None stays as it is. Raises
+        TenantNotFound, and TransitionRefused where the verb does not apply.
         """
         with one_tenant(self._registry, slug) as (session, tenant):
             status = next_status(tenant, verb)
-            if status is None and (reads is None or reads == tenant.reads):
-                return tenant
-            columns: dict[str, Any] = {"status": status or tenant.status, "reason": reason, "due_at": None}
-            if reads is not None:
-                columns["reads"] = reads
-            if verb in (Verb.ARCHIVE, Verb.DELETE):
-                columns["previous"] = (*tenant.previous, tenant.status)
-            elif verb in (Verb.RESTORE, Verb.UNDELETE):
-                columns["previous"] = tenant.previous[:-1]
-            if verb is Verb.DELETE:
-                columns["due_at"] = datetime.now(UTC) + timedelta(days=self._settings.grace_days)
-            (changed,) = self._registry.change(session, [tenant], verb, actor, remark=reason, **columns)
+            if status is None:
+                given = {"reason": reason, "reads": reads}
+                columns: dict[str, Any] = {
+                    key: new for key, new in given.items() if new not in (None, getattr(tenant, key))
+                }
+                if not columns:
+                    return tenant
+            else:
+                columns = {"status": status, "reason": reason, **self._following(tenant, verb, reads=reads)}
+            (changed,) = self._registry.change(session, [tenant], verb, actor, remark=columns.get("reason"), **columns)
         self._changed(changed)
         return changed
+
+    def _following(self, tenant: Tenant, verb: Verb, *, reads: bool | None) -> dict[str, Any]:
+        """Return what goes with another status: the way back, the end of a grace, whether it can be read."""
+        columns: dict[str, Any] = {"due_at": None}
+        if verb is Verb.SUSPEND:
+            columns["reads"] = bool(reads)
+        elif verb in (Verb.ARCHIVE, Verb.DELETE):
+            columns["previous"] = (*tenant.previous, tenant.status)
+        elif verb in (Verb.RESTORE, Verb.UNDELETE):
+            columns["previous"] = tenant.previous[:-1]
+        if verb is Verb.DELETE:
+            columns["due_at"] = datetime.now(UTC) + timedelta(days=self._settings.grace_days)
+        return columns
 
     def rename(self, slug: str, new_slug: str | None, name: str | None, actor: str | None) -> Tenant:
         """Give a tenant another slug, another name or both; its id and its tables stay. Raises TenantExists."""
@@ -74,8 +86,8 @@ class Lifecycle:
                     return tenant
                 remark = f"was {old}" if new != old else None
                 (renamed,) = self._registry.change(session, [tenant], Verb.RENAME, actor, remark=remark, **columns)
-        except IntegrityError as error:
-            raise _taken(new) from error
+        except IntegrityError:
+            raise _taken(new) from None
         self._changed(renamed)
         return renamed
 

@@ -40,11 +40,11 @@ def normalize(slug: str, rule: SlugRule = "any") -> str:
     if fault is None and rule == "dns" and not _DNS_LABEL.fullmatch(normal):
         fault = "is no label of a host name: up to 63 letters a-z, digits and dashes, a dash at neither end"
     if fault is not None:
-        shown = ascii(slug[: MAX_LENGTH + 1])
+        given = slug[: MAX_LENGTH + 1]
         raise InvalidSlug(
-            f"The slug {shown} {fault}.",
+            f"The slug {given!a} {fault}.",
             remedy="Choose another slug; the tenant's name can be any text.",
-            tenant=shown,
+            tenant=given,
         )
     return normal
 

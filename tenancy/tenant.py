@@ -36,6 +36,7 @@ __all__ = [
     "check_actor",
     "check_status",
     "next_status",
+    "refusal_of",
 ]
 
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
@@ -169,10 +170,16 @@ def check_status(tenant: Tenant, *, writes: bool) -> None:
     status = tenant.status
     if status is TenantStatus.ACTIVE or (status is TenantStatus.SUSPENDED and tenant.reads and not writes):
         return
-    error, what, remedy = _REFUSALS[status]
+    error, what, remedy = refusal_of(tenant)
     since = f" since {tenant.changed_at:%Y-%m-%d %H:%MZ}"
     why = f" ({tenant.reason})" if tenant.reason else ""
-    raise error(f"Tenant {tenant.slug!r} {what}{since}{why}.", remedy=remedy.format(tenant.slug), tenant=tenant.slug)
+    raise error(f"Tenant {tenant.slug!r} {what}{since}{why}.", remedy=remedy, tenant=tenant.slug)
+
+
+def refusal_of(tenant: Tenant) -> tuple[type[TenantUnavailable], str, str]:
+    """Return why a tenant that is not active does not serve: the error of its status, what it is, and the remedy."""
+    error, what, remedy = _REFUSALS[tenant.status]
+    return error, what, remedy.format(tenant.slug)
 
 
 _REFUSALS: Final[Mapping[TenantStatus, tuple[type[TenantUnavailable], str, str]]] = {

@@ -36,10 +36,13 @@ class Verbs(ABC):
         """Give a tenant another slug, another name or both. Its id and its tables keep their names."""
         return self._bound(self._lifecycle.rename(slug, new_slug, name, actor))
 
-    def suspend(self, slug: str, *, reason: str | None = None, reads: bool = False, actor: str | None = None) -> Tenant:
+    def suspend(
+        self, slug: str, *, reason: str | None = None, reads: bool | None = None, actor: str | None = None
+    ) -> Tenant:
         """Let a tenant record nothing, and read only with ``reads``; in force everywhere within a second.
 
-        ``reason`` is shown to whoever is refused in a process, and never over HTTP.
+        ``reason`` is shown to whoever is refused in a process, and never over HTTP. Of a tenant that is suspended
+        already, what is None stays as it is.
         """
         return self._bound(self._lifecycle.move(slug, Verb.SUSPEND, actor, reason=reason, reads=reads))
 

@@ -14,10 +14,14 @@ from tenancy.cli.demo import demo
 from tenancy.cli.doctor import doctor
 from tenancy.cli.environment import env, exec_
 from tenancy.cli.failures import USAGE
+from tenancy.cli.fleet import Named
 from tenancy.cli.output import say
 from tenancy.cli.runner import runner
 
-__all__ = ["VERBS", "app"]
+__all__ = ["URL_VARIABLE", "VERBS", "app"]
+
+URL_VARIABLE: Final = "_TENANCY_URL"
+"""Where a process that starts itself anew puts what ``--url`` said."""
 
 VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("init", making.init, "tenancy --app shop:tenants init"),
@@ -73,7 +77,14 @@ def _root(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option("--url", metavar="URL", help="The database, instead of SQLALCHEMY_URL.", show_default=False),
+        typer.Option(
+            "--url",
+            metavar="URL",
+            envvar=URL_VARIABLE,
+            show_envvar=False,
+            help="The database, instead of SQLALCHEMY_URL.",
+            show_default=False,
+        ),
     ] = None,
     traceback: Annotated[  # noqa: ARG001 (run.py looks for it, also when the arguments are wrong)
         bool, typer.Option("--traceback", help="Show where in the code an error comes from.")
@@ -83,9 +94,14 @@ def _root(
     ] = False,
 ) -> None:
     """Make, run, change and remove tenants, each with its own tables."""
-    context.obj = app_name
+    context.obj = Named(app_name, url)
+    os.environ.pop(URL_VARIABLE, None)  # it is for this process, and not for what it runs
     if url is not None:
         os.environ["SQLALCHEMY_URL"] = url
+    _help_without_verb(context)
+
+
+def _help_without_verb(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         say(context.get_help())
         raise typer.Exit(USAGE)
@@ -98,4 +114,11 @@ def _add(name: str, function: Callable[..., Any], example: str) -> None:
 for _verb in VERBS:
     _add(*_verb)
 
-app.add_typer(runner, name="runner", help="Let followers process events, and see how they are.")
+app.add_typer(
+    runner,
+    name="runner",
+    help="Let followers process events, and see how they are.",
+    callback=_help_without_verb,
+    invoke_without_command=True,
+    no_args_is_help=False,
+)

@@ -44,7 +44,13 @@ def rename(
         raise CommandError(msg)
     with the_fleet(context) as tenants:
         tenant = tenants.rename(slug, new_slug, name=name, actor=actor)
-    report(tenant, as_json=json)
+    if json:
+        show_json(details(tenant))
+        return
+    if new_slug is not None:
+        say(f"Renamed {quoted(slug)} to {quoted(tenant.slug)}.")
+    if name is not None:
+        say(f"The name of {quoted(tenant.slug)} is {quoted(tenant.name)}.")
 
 
 def suspend(
@@ -52,11 +58,16 @@ def suspend(
     slug: Slug,
     *,
     reason: Reason = None,
-    reads: Annotated[bool, typer.Option("--reads", help="Let it be read.")] = False,
+    reads: Annotated[
+        bool | None, typer.Option("--reads/--no-reads", help="Whether it can be read.", show_default=False)
+    ] = None,
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Let a tenant record nothing, and read nothing without --reads. In force everywhere within a second."""
+    """Let a tenant record nothing, and read nothing without --reads. In force everywhere within a second.
+
+    Of one that is suspended already, what is not given stays as it is.
+    """
     with the_fleet(context) as tenants:
         tenant = tenants.suspend(slug, reason=reason, reads=reads, actor=actor)
     report(tenant, as_json=json)

@@ -6,12 +6,15 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from tenancy.cli.output import json_of, printable
 from tenancy.errors import PartlyDone, TenancyError, TenantUnavailable, TransitionRefused
+
+if TYPE_CHECKING:
+    from eventsourcing.persistence import PersistenceError
 
 __all__ = [
     "EXIT_CODES",
@@ -22,6 +25,7 @@ __all__ = [
     "CommandError",
     "Failure",
     "failure_of",
+    "masked",
 ]
 
 FAILED: Final = 1
@@ -84,8 +88,8 @@ class Failure:
         """Return what JSON shows."""
         record: dict[str, Any] = {
             "code": self.code,
-            "message": _masked(self.message),
-            "remedy": _masked(self.remedy),
+            "message": masked(self.message),
+            "remedy": masked(self.remedy),
             "tenant": self.tenant,
         }
         if self.parts:
@@ -93,14 +97,15 @@ class Failure:
         return record
 
     def _lines(self) -> Iterator[str]:
-        yield f"error: {printable(_masked(self.message))}"
+        yield f"error: {printable(masked(self.message))}"
         for part in self.parts:
-            yield f"       {printable(_masked(part.message))} {printable(_masked(part.remedy))}".rstrip()
+            yield f"       {printable(masked(part.message))} {printable(masked(part.remedy))}".rstrip()
         if self.remedy:
-            yield f"       {printable(_masked(self.remedy))}"
+            yield f"       {printable(masked(self.remedy))}"
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
+    """Return a text without the passwords of the URLs in it."""
     return _SECRET.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
 
 
@@ -128,25 +133,33 @@ def failure_of(error: BaseException) -> Failure | None:
 
 
 def _failure_of_library(error: BaseException) -> Failure | None:
-    from eventsourcing.persistence import OperationalError, PersistenceError  # noqa: PLC0415 (slow; loaded by now)
+    from eventsourcing.persistence import PersistenceError  # noqa: PLC0415 (slow; it is loaded by now)
     from eventsourcing.utils import TopicError  # noqa: PLC0415 (as above)
 
-    from eventsourcing_sqlalchemy.errors import SettingsError, sqlstate  # noqa: PLC0415 (as above)
+    from eventsourcing_sqlalchemy.errors import SettingsError  # noqa: PLC0415 (as above)
 
     if isinstance(error, SettingsError):
         return _failure("settings", str(error), "All variables: docs/settings.md")
-    if isinstance(error, OperationalError):
-        # Without a code, nobody answered who could have given one.
-        is_away = (sqlstate(error) or "08").startswith(("08", "53", "57P"))
-        return _failure("unreachable" if is_away else "database", str(error))
     if isinstance(error, PersistenceError):
-        return _failure("database", str(error))
+        return _failure_of_database(error)
     if isinstance(error, OSError):  # a full disk, for example
         return _failure("failed", f"{error}.")
     if isinstance(error, TopicError):
         remedy = "This needs the code of the applications: --app module:name, in the directory that it is in."
         return _failure("not_registered", f"{error}.", remedy)
     return None
+
+
+def _failure_of_database(error: PersistenceError) -> Failure:
+    from eventsourcing.persistence import OperationalError  # noqa: PLC0415 (as above)
+
+    from eventsourcing_sqlalchemy.errors import sqlstate  # noqa: PLC0415 (as above)
+    from tenancy.registry.remedies import remedy_of  # noqa: PLC0415 (as above)
+
+    remedy = remedy_of(error)
+    # Without a code, nobody answered who could have given one.
+    is_away = isinstance(error, OperationalError) and (sqlstate(error) or "08").startswith(("08", "53", "57P"))
+    return _failure("unreachable" if is_away or remedy else "database", str(error), remedy or "")
 
 
 def _failure(code: str, message: str, remedy: str = "") -> Failure:

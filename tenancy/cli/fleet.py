@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -20,7 +20,14 @@ from tenancy.errors import TenancyError, TenantNotFound
 if TYPE_CHECKING:
     from tenancy import Tenancy
 
-__all__ = ["the_fleet"]
+__all__ = ["Named", "the_fleet"]
+
+
+class Named(NamedTuple):
+    """What names the fleet on the command line: ``--app`` and ``--url``."""
+
+    app: str | None
+    url: str | None
 
 
 @contextmanager
@@ -29,8 +36,11 @@ def the_fleet(context: typer.Context) -> Iterator[Tenancy]:
 
     A TenantNotFound of the block leaves it with the slugs that may have been meant.
     """
-    tenants = _find(context.obj)
+    named: Named = context.obj
+    tenants = _find(named.app)
     try:
+        if named.url is not None:
+            _check_url(tenants, named.url)
         yield tenants
     except TenantNotFound as error:
         raise _with_suggestions(error, tenants) from error
@@ -44,6 +54,16 @@ def _with_suggestions(error: TenantNotFound, tenants: Tenancy) -> TenantNotFound
     close = get_close_matches((error.tenant or "")[:MAX_LENGTH].casefold(), tenants.slugs(), n=3)
     remedy = f"Did you mean {' or '.join(map(repr, close))}?" if close else "All tenants: tenancy list"
     return TenantNotFound(error.message, remedy=error.remedy or remedy, tenant=error.tenant)
+
+
+def _check_url(tenants: Tenancy, url: str) -> None:
+    """Refuse to act on another database than the one that ``--url`` names: code may bring a URL of its own."""
+    from eventsourcing_sqlalchemy.settings import mask, parse_url  # noqa: PLC0415 (slow; it is loaded by now)
+
+    wanted, used = parse_url(url, "--url"), tenants.settings.url
+    if wanted != used:
+        msg = f"--url names {mask(wanted)}, and the code uses {mask(used)}. Nothing was done."
+        raise CommandError(msg, remedy="Drop --url, or do not pass SQLALCHEMY_URL in the code.")
 
 
 def _find(app: str | None) -> Tenancy:

@@ -9,7 +9,7 @@ import typer
 from tenancy.cli.failures import CommandError
 from tenancy.cli.fleet import the_fleet
 from tenancy.cli.options import Json, Slug
-from tenancy.cli.output import json_of, show_json, show_pairs, show_table
+from tenancy.cli.output import json_of, shortened, show_json, show_pairs, show_table
 from tenancy.cli.records import change, details, moment, summary
 
 __all__ = ["history", "list_", "show"]
@@ -36,7 +36,10 @@ def list_(
         return
     show_table(
         ("slug", "status", "where", "created", "name"),
-        [(tenant.slug, tenant.status, tenant.placement, moment(tenant.created_at), tenant.name) for tenant in found],
+        [
+            (tenant.slug, tenant.status, tenant.placement, moment(tenant.created_at), shortened(tenant.name))
+            for tenant in found
+        ],
     )
 
 

@@ -75,7 +75,7 @@ def create(
         msg = "--name and --request-id are for one tenant."
         raise CommandError(msg, remedy="Make that one by itself. To make many again after a failure: --exist-ok.")
     kept = _object_of(metadata)
-    done = "Ready:" if exist_ok else "Created"  # some may have been there
+    done = "Ready:" if exist_ok or request_id is not None else "Created"  # some may have been there
     with the_fleet(context) as tenants, _progress(len(wanted)) as advance, _ctrl_c() as is_told_to_end:
         from tenancy import Order  # noqa: PLC0415 (slow; it is loaded by now)
 

@@ -10,13 +10,27 @@ from typing import Any, Final
 
 import typer
 
-__all__ = ["CLOSED_PIPE", "json_of", "note", "printable", "quoted", "say", "show_json", "show_pairs", "show_table"]
+__all__ = [
+    "CLOSED_PIPE",
+    "json_of",
+    "note",
+    "printable",
+    "quoted",
+    "say",
+    "shortened",
+    "show_json",
+    "show_pairs",
+    "show_table",
+]
 
 CLOSED_PIPE: Final = 141
 """The exit code when nobody reads any more: that of a process which SIGPIPE has ended."""
 
 # Rich takes a second for some thousand rows.
 _MANY: Final = 500
+
+# Of what may be of any length, in a table on a terminal.
+_LENGTH: Final = 200
 
 _STYLES: Final = {
     "active": "green",
@@ -38,6 +52,11 @@ def printable(text: object) -> str:
 def quoted(slug: str) -> str:
     """Return a slug as it stands in a sentence."""
     return f"'{printable(slug)}'"
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of a text for a table on a terminal, and all of it elsewhere."""
+    return f"{text[:_LENGTH]}…" if len(text) > _LENGTH and sys.stdout.isatty() else text
 
 
 def say(line: str = "") -> None:

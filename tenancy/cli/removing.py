@@ -88,7 +88,8 @@ def purge(
                     file.write(json_module.dumps(records[-1]) + "\n")
                     file.flush()
                 if not json:
-                    say(f"Purged {quoted(proof.slug)}: {_counted(proof.removed)} removed, nothing left.")
+                    what = f"{quoted(proof.slug)} ({proof.tenant_id})"
+                    say(f"Purged {what}: {_counted(proof.removed)} removed, nothing left.")
     if json:
         show_json(records)
     elif not records:

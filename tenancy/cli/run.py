@@ -6,13 +6,14 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from itertools import takewhile
 
 import typer
 
-from tenancy.cli.app import app
-from tenancy.cli.failures import INTERRUPTED, failure_of
+from tenancy.cli.app import URL_VARIABLE, app
+from tenancy.cli.failures import INTERRUPTED, failure_of, masked
 from tenancy.cli.output import CLOSED_PIPE
 
 __all__ = ["hide_password", "run"]
@@ -34,8 +35,10 @@ def run(arguments: Sequence[str]) -> int:
         return CLOSED_PIPE
     except Exception as error:
         failure = failure_of(error)
-        if failure is None or "--traceback" in ours:
+        if failure is None:
             raise
+        if "--traceback" in ours:
+            sys.stderr.write(masked(traceback.format_exc()))
         failure.show(as_json="--json" in ours)
         return failure.exit_code
     return code or 0
@@ -60,4 +63,4 @@ def hide_password(arguments: Sequence[str]) -> None:
         if _WITH_PASSWORD.search(url):
             rest = [*arguments[:number], *arguments[number + (1 if is_one_word else 2) :]]
             command = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)], *rest]
-            os.execve(sys.executable, command, {**os.environ, "SQLALCHEMY_URL": url})  # noqa: S606 (ourselves)
+            os.execve(sys.executable, command, {**os.environ, URL_VARIABLE: url})  # noqa: S606 (ourselves)

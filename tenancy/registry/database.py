@@ -22,6 +22,7 @@ from eventsourcing_sqlalchemy.errors import sqlstate, translate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError
 from tenancy.registry.history import RegistryApplication
+from tenancy.registry.remedies import remedy_of
 from tenancy.registry.rows import Rows
 
 if TYPE_CHECKING:
@@ -106,12 +107,12 @@ class RegistryDatabase:
             try:
                 self._make_tables()
                 break
-            except (IntegrityError, ProgrammingError) as error:
-                # Another process makes them too.
-                if attempt == _ATTEMPTS - 1 or sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
+            except PersistenceError as error:
+                if _is_unusable(error):
+                    raise self._unavailable(error) from error
+                is_made = isinstance(error, IntegrityError | ProgrammingError)  # by another process too
+                if not is_made or attempt == _ATTEMPTS - 1 or sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
                     raise
-            except OperationalError as error:
-                raise self._unavailable(error) from error
         for key, value in facts.items():
             self._record(key, value)
 
@@ -183,7 +184,7 @@ class RegistryDatabase:
             yield
         except (PersistenceError, SQLAlchemyError) as error:
             translated = translate(error)
-            if isinstance(translated, OperationalError):
+            if _is_unusable(translated):
                 raise self._unavailable(translated) from error
             if isinstance(translated, InterfaceError):
                 msg = "The connections to the registry are closed: so is the Tenancy object that they were for."
@@ -195,6 +196,13 @@ class RegistryDatabase:
                 raise
             raise translated from error
 
-    def _unavailable(self, error: OperationalError) -> RegistryUnavailable:
+    def _unavailable(self, error: PersistenceError) -> RegistryUnavailable:
+        remedy = remedy_of(error)
+        if remedy is not None:
+            return RegistryUnavailable(f"The registry cannot be used: {error}.", remedy=remedy)
         msg = f"The registry does not answer: {error}."
         return RegistryUnavailable(msg, remedy="Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL.")
+
+
+def _is_unusable(error: PersistenceError) -> bool:
+    return isinstance(error, OperationalError) or remedy_of(error) is not None

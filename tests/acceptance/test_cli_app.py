@@ -93,5 +93,36 @@ def test_a_typo_in_a_variable_is_an_error_and_what_a_platform_sets_is_none(proje
     assert "TENANCY_SLUGS" in outcome.err
 
 
-def test_where_an_error_comes_from_is_shown_to_those_who_ask(project: Command) -> None:
-    assert "Traceback" in project.process("--traceback", "show", "nobody").err
+def test_no_other_database_is_used_than_the_one_that_is_named(project: Command, tmp_path: Path) -> None:
+    Path("willful.py").write_text(CODE.replace("[Reports]", f"[Reports], env={{'SQLALCHEMY_URL': {project.url!r}}}"))
+    other, secret = f"sqlite:///{tmp_path / 'other.db'}", "postgresql://postgres:hush@127.0.0.1:1/other"
+    willful = Command("", app="willful:tenants")
+    assert willful.process("create", "acme").code == 0
+    for url, shown in ((other, "other.db"), (secret, "postgres:***@127.0.0.1:1/other")):
+        outcome = willful.process("--url", url, "purge", "acme", "--yes")
+        assert outcome.code == 2, outcome
+        assert shown in outcome.err
+        assert "test.db" in outcome.err
+        assert "SQLALCHEMY_URL" in outcome.err
+        assert "hush" not in outcome.err
+    assert [each["slug"] for each in willful.process("--url", project.url, "list", "--json").json] == ["acme"]
+    assert not Path("other.db").exists()
+
+
+def test_a_url_that_was_hidden_is_not_for_what_the_command_runs(project: Command) -> None:
+    project.ok("create", "acme")
+    outcome = project.process("exec", "acme", "--", "env", _TENANCY_URL=project.url)
+    assert outcome.code == 0
+    assert "_TENANCY_URL" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("show nobody", 3), ("--wrong", 2), ("--url postgresql://postgres@127.0.0.1:1/x list", 6)]
+)
+def test_where_an_error_comes_from_is_shown_to_those_who_ask(project: Command, arguments: str, code: int) -> None:
+    assert project.process("init").code == 0
+    plain, traced = project.process(*arguments.split()), project.process("--traceback", *arguments.split())
+    assert (plain.code, traced.code) == (code, code)
+    assert "Traceback" not in plain.err
+    assert traced.err.startswith("Traceback")
+    assert traced.err.endswith(plain.err)

@@ -117,6 +117,7 @@ def test_a_password_is_not_shown(with_password: Command, caplog: pytest.LogCaptu
         ["doctor", "--json"],
         ["adopt", "x", "--schema", "nowhere"],
         ["--app", f"{KENNEL}:leaking", "list"],
+        ["--app", f"{KENNEL}:leaking", "--traceback", "list"],
         ["--url", away, "list"],
         ["--url", away, "doctor", "--json"],
         ["--url", with_password.url.replace("postgresql", "nonsense"), "list"],

@@ -133,7 +133,7 @@ def test_what_is_not_documented_is_noticed() -> None:
 
 def test_no_option_is_documented_that_does_not_exist() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    known = {"--help", *(option for _, each in parameters() for option in each.opts)}
+    known = {"--help", *(option for _, each in parameters() for option in (*each.opts, *each.secondary_opts))}
     assert set(re.findall(r"`(--[a-z-]+)", page)) - known == set()
 
 
@@ -151,9 +151,10 @@ def test_help_loads_no_database() -> None:
 
 
 def test_without_arguments_the_command_explains_itself(sqlite_url: str) -> None:
-    outcome = Command(sqlite_url)()
-    assert outcome.code == 2
-    assert "Commands:" in outcome.out
+    for arguments in ([], ["runner"]):
+        outcome = Command(sqlite_url)(*arguments)
+        assert (outcome.code, outcome.err) == (2, "")
+        assert re.search(r"^Commands:\n  \w+", outcome.out, re.MULTILINE)
 
 
 def test_the_version_is_that_of_the_distribution(sqlite_url: str) -> None:

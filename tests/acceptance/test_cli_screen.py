@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -104,6 +106,33 @@ def test_a_closed_pipe_ends_the_command_without_a_word(tenancy: Command) -> None
         assert process.returncode == 141, verb
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("list >&-", 0),
+        ("list --json >&-", 0),
+        ("--help >&-", 0),
+        ("doctor >&- 2>&-", 0),
+        ("purge acme <&-", 2),
+        ("purge acme <&- >&- 2>&-", 2),
+        ("create --from - <&-", 2),
+        ("show nobody 2>&-", 3),
+        ("exec acme -- true <&- >&- 2>&-", 0),
+    ],
+)
+def test_a_closed_stream_is_no_error(tenancy: Command, arguments: str, code: int) -> None:
+    tenancy.ok("create", "acme")
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{shlex.join(PROGRAM)} {arguments}"],
+        env=tenancy.environment(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done
+    assert b"Traceback" not in done.stderr
+
+
 def test_letters_that_the_terminal_does_not_have_are_escaped(tenancy: Command) -> None:
     tenancy.ok("create", "Ünï-cödé x")
     old = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -127,6 +156,16 @@ def test_nothing_is_lost_on_a_narrow_terminal(tenancy: Command, columns: int) ->
     if columns > 100:
         assert "[red]x[red]" in plain
         assert "\x1b[" in terminal.output
+
+
+def test_a_name_that_is_very_long_fills_no_terminal(tenancy: Command) -> None:
+    tenancy.ok("create", "acme", "--name", "Q" * 5000)
+    terminal = Terminal(tenancy, "list")
+    assert terminal.end() == 0
+    assert terminal.output.count("Q") == 200
+    assert "…" in terminal.output
+    for verb in ("list", "show acme"):
+        assert tenancy.process(*verb.split()).out.count("Q") == 5000
 
 
 def test_a_bar_is_shown_on_a_terminal_and_colours_only_if_wanted(tenancy: Command) -> None:

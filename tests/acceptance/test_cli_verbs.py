@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tenancy import Tenancy
+from tenancy.demo.server import Postgres
 from tests.acceptance.commands import Command
 from tests.acceptance.kennel import Kennel
 
@@ -60,22 +61,40 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     assert tenancy.ok("resume", "acme").out == "'acme' is active.\n"
     assert tenancy.ok("archive", "acme").out == "'acme' is archived.\n"
     assert tenancy.ok("restore", "acme").out == "'acme' is active.\n"
-    assert tenancy.ok("rename", "acme", "apex", "--name", "Apex").out == "'apex' is active.\n"
+    assert tenancy.ok("rename", "acme", "apex").out == "Renamed 'acme' to 'apex'.\n"
+    assert tenancy.ok("rename", "apex", "--name", "Apex").out == "The name of 'apex' is 'Apex'.\n"
     assert tenancy.ok("delete", "apex", "--yes").out == "'apex' is deleted.\n"
     assert tenancy.ok("undelete", "apex").out == "'apex' is active.\n"
     changes = tenancy.ok("history", "apex", "--json").json
     assert [each["verb"] for each in changes] == [
-        "create", "activate", "suspend", "resume", "archive", "restore", "rename", "delete", "undelete",
+        "create", "activate", "suspend", "resume", "archive", "restore", "rename", "rename", "delete", "undelete",
     ]  # fmt: skip
     assert list(changes[0]) == ["version", "verb", "status", "actor", "at", "remark"]
     proof = tmp_path / "purged.jsonl"
-    assert "nothing left" in tenancy.ok("purge", "apex", "globex", "--yes", "--certificate", str(proof)).out
+    said = tenancy.ok("purge", "apex", "globex", "--yes", "--certificate", str(proof)).out
+    assert "nothing left" in said
     assert [json.loads(line)["slug"] for line in proof.read_text().splitlines()] == ["apex", "globex"]
     assert tenancy.ok("list", "--json").json == []
     assert tenancy("show", "apex").code == 3
     gone = json.loads(proof.read_text().splitlines()[0])
     assert set(gone["left"].values()) == {0}
+    assert f"Purged 'apex' ({gone['tenant_id']}): " in said
     assert tenancy.ok("history", gone["tenant_id"], "--json").json[-1]["status"] == "purged"
+
+
+def test_what_is_not_given_again_stays_as_it_is(quick: Command) -> None:
+    quick.ok("create", "acme")
+
+    def done(*arguments: str) -> tuple[str | None, bool]:
+        record = quick.ok(arguments[0], "acme", *arguments[1:], "--json").json
+        return record["reason"], record["reads"]
+
+    assert done("suspend", "--reason", "invoice 4711", "--reads") == ("invoice 4711", True)
+    assert done("suspend") == ("invoice 4711", True)
+    assert done("suspend", "--reason", "invoice 4712") == ("invoice 4712", True)
+    assert done("suspend", "--no-reads") == ("invoice 4712", False)
+    assert done("archive", "--reason", "A") == ("A", False)
+    assert done("archive", "--reason", "B") == ("B", False)
 
 
 def test_an_operator_without_the_code_does_all_that_tenants_need(tenancy: Command) -> None:
@@ -124,6 +143,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
         assert record["metadata"] == {"plan": "gold"}
     (foretold,) = quick.ok("purge", "acme", "--dry-run", "--json").json
     assert foretold["would_remove"]["tables"] == 1
+    assert quick("create", "bad/slug", "--json").error["tenant"] == "bad/slug"
     (proof,) = quick.ok("purge", "acme", "--yes", "--json").json
     assert list(proof) == ["tenant_id", "slug", "slug_hash", "created_at", "purged_at", "removed", "left"]
     report = quick.ok("doctor", "--json").json
@@ -136,6 +156,9 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
     [
         (["show", "nobody"], 3, "not_found"),
         (["create", "acme"], 4, "exists"),
+        (["create", "off"], 4, "exists"),
+        (["create", "off", "--exist-ok"], 5, "archived"),
+        (["create", "off", "acme", "--exist-ok"], 7, "partly_done"),
         (["rename", "globex", "acme"], 4, "exists"),
         (["exec", "off", "--", "true"], 5, "archived"),
         (["suspend", "off"], 5, "refused"),
@@ -179,6 +202,48 @@ def test_every_failure_has_its_exit_code_and_says_what_to_do(
     assert plain.err.startswith("error: ")
     assert "Traceback" not in plain.err
     assert as_json.error["message"] in plain.err
+
+
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("sqlite:///junk.db", "Name a file of SQLite"),
+        ("sqlite:///nowhere/fleet.db", "Make its directory"),
+        ("sqlite:////", "let this user write to it"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["list", "init", "create acme", "doctor"])
+def test_a_file_that_cannot_be_used_is_told_by_its_cause(
+    url: str, remedy: str, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("junk.db").write_text("This is no database.\n" * 100)
+    outcome = Command(url)(*verb.split())
+    assert outcome.code == 6
+    if verb != "doctor":
+        assert remedy in outcome.err
+        assert "server" not in outcome.err
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_cause(quick: Command) -> None:
+    quick.ok("create", "acme")
+    read_only = Command(quick.url.replace("///", "///file:") + "?mode=ro&uri=true")
+    read_only.ok("list")
+    for verb in ("create globex", "suspend acme"):
+        outcome = read_only(*verb.split())
+        assert outcome.code == 6
+        assert "Let this user write to the file" in outcome.err
+        assert "server" not in outcome.err
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_a_database_that_is_not_there_can_be_made(postgres_server: Postgres, driver: str) -> None:
+    nowhere = Command(postgres_server.url("nowhere", driver))
+    for verb in ("list", "create acme", "init"):
+        outcome = nowhere(*verb.split())
+        assert outcome.code == 6
+        assert outcome.err.endswith("createdb nowhere\n")
+    assert nowhere("doctor").code == 6
 
 
 def test_failures_have_changed_nothing(settled: Command) -> None:
@@ -233,6 +298,12 @@ def test_a_retry_with_the_same_request_returns_the_same_tenant(quick: Command) -
     first = quick.ok("create", "acme", "--request-id", "r1", "--json").json
     assert quick.ok("create", "acme", "--request-id", "r1", "--json").json == first
     assert quick("create", "acme", "--request-id", "r2").code == 4
+    assert quick.ok("create", "acme", "--request-id", "r1").out.startswith("Ready: 'acme' in ")
+    assert quick.ok("create", "globex").out.startswith("Created 'globex' in ")
+    quick.ok("suspend", "acme", "--reads")
+    outcome = quick("create", "acme", "--request-id", "r1")
+    assert outcome.code == 5
+    assert "tenancy resume acme" in outcome.err
 
 
 # -- removing --

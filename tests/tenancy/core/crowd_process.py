@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tenancy import Tenancy
-from tenancy.errors import TenantExists, TenantNotFound, TenantPurged, TransitionRefused
+from tenancy.errors import TenantExists, TenantNotFound, TenantUnavailable, TransitionRefused
 from tests.tenancy.core.kennel import Kennel
 
 SLUGS = ("acme", "globex", "initech", "umbrella")
@@ -50,7 +50,7 @@ def mingle(tenants: Tenancy, threads: int = 8, rounds: int = 3) -> list[str]:
             slug, other = chance.sample(SLUGS, 2)
             try:
                 chance.choice(VERBS)(tenants, slug, other)
-            except (TenantExists, TenantNotFound, TenantPurged, TransitionRefused):
+            except (TenantExists, TenantNotFound, TenantUnavailable, TransitionRefused):
                 pass
             except Exception as error:  # noqa: BLE001 (what is reported)
                 errors.append(f"{type(error).__name__}: {error}")

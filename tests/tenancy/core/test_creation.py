@@ -18,6 +18,7 @@ from tenancy.errors import (
     TenancyError,
     TenantExists,
     TenantNotFound,
+    TenantUnavailable,
 )
 from tests.deadlines import run_together
 from tests.tenancy.core import catalog
@@ -70,6 +71,45 @@ def test_slug_is_taken_once(tenants: Tenancy) -> None:
         assert caught.value.tenant == "acme"
         assert tenants.create(slug, exist_ok=True).id == acme.id
     assert len(tenants.list()) == 1
+
+
+@pytest.mark.parametrize("verb", ["suspend", "archive", "delete"])
+def test_tenant_that_does_not_serve_is_not_ready(tenants: Tenancy, verb: str) -> None:
+    tenants.create("acme", request_id="r-1")
+    tenants.create("globex")
+    status = str(getattr(tenants, verb)("acme", **({"reads": True} if verb == "suspend" else {})).status)
+    undo = {"suspend": "resume", "archive": "restore", "delete": "undelete"}[verb]
+    for again in (
+        lambda: tenants.create("acme", exist_ok=True),
+        lambda: tenants.create("acme", request_id="r-1"),
+        lambda: list(tenants.create_many(["acme"], exist_ok=True)),
+        lambda: list(tenants.create_many([Order(slug="acme", request_id="r-1")])),
+    ):
+        with pytest.raises(TenantUnavailable, match=f"{status}.*tenancy {undo} acme"):
+            again()
+    made = tenants.create_many(["new", "globex", "acme", "last"], exist_ok=True)
+    assert [next(made).slug for _ in range(2)] == ["new", "globex"]
+    with pytest.raises(TenantUnavailable, match=status):
+        next(made)
+    with pytest.raises(TenantExists, match=f"exists already, and is {status}.*tenancy {undo} acme") as caught:
+        tenants.create("acme")
+    assert "exist_ok" not in str(caught.value)
+    getattr(tenants, undo)("acme")
+    assert tenants.create("acme", exist_ok=True) == tenants.create("acme", request_id="r-1")
+
+
+def test_slug_that_is_taken_has_no_other_cause(tenants: Tenancy) -> None:
+    tenants.create("acme")
+    tenants.create("globex")
+    calls: list[Callable[[], object]] = [
+        lambda: tenants.create("acme"),
+        lambda: tenants.rename("globex", "acme"),
+    ]
+    for call in calls:
+        with pytest.raises(TenantExists) as caught:
+            call()
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 def test_invalid_slug_leaves_nothing(tenants: Tenancy) -> None:

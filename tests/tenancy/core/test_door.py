@@ -77,7 +77,7 @@ def test_suspended_everywhere(tenants: Tenancy, process: ServingProcess) -> None
     tenants.suspend("acme", reads=True)
     refused(process, "write", "TenantSuspended")
     assert process.ask("read") == "done"
-    tenants.suspend("acme")
+    tenants.suspend("acme", reads=False)
     refused(process, "read", "TenantSuspended")
     tenants.resume("acme")
     refused(process, "write", "done")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -96,7 +97,8 @@ def test_suspended(tenants: Tenancy, kennel: Kennel) -> None:
     with pytest.raises(TenantSuspended), tenants.scope("acme"):
         pass
     # Nothing when it is so already, and another way to be suspended is a change.
-    tenants.suspend("acme", reason="other")
+    tenants.suspend("acme")
+    tenants.suspend("acme", reason="invoice 4711", reads=False)
     assert len(tenants.history("acme")) == 3
     tenants.suspend("acme", reads=True)
     assert kennel.names() == ["Fido"]
@@ -113,6 +115,31 @@ def test_suspended(tenants: Tenancy, kennel: Kennel) -> None:
     tenants.suspend("acme")
     with pytest.raises(TenantSuspended):
         kennel.names()
+
+
+def test_what_is_not_given_again_stays_as_it_is(tenants: Tenancy) -> None:
+    suspended = tenants.create("acme") and tenants.suspend("acme", reason="invoice 4711", reads=True)
+    assert tenants.suspend("acme") == suspended
+    assert tenants.suspend("acme", reason="invoice 4712") == replace(suspended, reason="invoice 4712")
+    assert tenants.suspend("acme", reads=False) == replace(suspended, reason="invoice 4712", reads=False)
+    archived = tenants.archive("acme", reason="A")
+    assert tenants.archive("acme", reason="B") == replace(archived, reason="B") == tenants.archive("acme")
+    deleted = tenants.delete("acme", reason="C")
+    assert tenants.delete("acme", reason="D") == replace(deleted, reason="D") == tenants["acme"]
+    assert [(change.verb, change.remark) for change in tenants.history("acme")[2:]] == [
+        ("suspend", "invoice 4711"),
+        ("suspend", "invoice 4712"),
+        ("suspend", None),
+        ("archive", "A"),
+        ("archive", "B"),
+        ("delete", "C"),
+        ("delete", "D"),
+    ]
+    tenants.undelete("acme")
+    tenants.restore("acme")
+    tenants.resume("acme")
+    again = tenants.suspend("acme")
+    assert (again.reason, again.reads) == (None, False)
 
 
 def test_ladder(tenants: Tenancy, kennel: Kennel) -> None:

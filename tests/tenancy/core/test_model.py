@@ -56,6 +56,10 @@ class Lifecycle(RuleBasedStateMachine):
             with pytest.raises(TenantExists):
                 self.tenants.create(slug)
             return
+        if known is not None and known.status != "active":
+            with pytest.raises(TenantUnavailable, match=known.status):
+                self.tenants.create(slug, exist_ok=True)
+            return
         made = self.tenants.create(slug, exist_ok=exist_ok)
         if known is None:
             assert made.id not in self.handed_out
