@@ -49,6 +49,7 @@ class Course:
         "settled",
         "tenant",
         "tracking",
+        "used_up_at",
     )
 
     def __init__(self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName) -> None:
@@ -62,6 +63,8 @@ class Course:
         """What the leader's counter may show without there being anything."""
         self.doubt: Doubt | None = None
         self.processed = 0
+        self.used_up_at = 0.0
+        """When it last used up a turn, and so left nothing of it to the follower's other leaders."""
         self._since = time.monotonic()
         self._counted = 0
 
@@ -102,6 +105,13 @@ class Courses:
     def get(self, tenant_id: UUID, pipe: Pipe) -> Course | None:
         """Return a course, or None when this process does not work for the tenant."""
         return self._held.get(tenant_id, {}).get(pipe)
+
+    def of(self, key: Key) -> list[Course]:
+        """Return the courses of a follower, first those that have not used up a turn for the longest time."""
+        courses = self._held.get(key[0], {}).values()
+        return sorted(
+            (course for course in courses if course.pipe.follower == key[1]), key=lambda course: course.used_up_at
+        )
 
     def behind(self, key: int) -> tuple[Course, ...]:
         """Return the courses that read a table of events, by the key that stands for it in wake-ups."""

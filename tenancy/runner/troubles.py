@@ -128,10 +128,8 @@ class Troubles:
                     self._ready.block(key, (failure.leader,), math.inf)
 
     def _again(self, key: Key) -> None:
-        for pipe in self._courses.pipes.all:
-            course = self._courses.get(key[0], pipe)
-            if course is not None and pipe.follower == key[1]:
-                course.position = None
+        for course in self._courses.of(key):
+            course.position = None
         self._ready.unblock(key)
 
     def forget(self, tenant_ids: Iterable[object]) -> None:

@@ -73,12 +73,12 @@ class Turns:
         more: set[str] = set()
         began = time.monotonic()
         budget = _NOTIFICATIONS
-        for pipe in self._courses.pipes.all:
-            course = self._courses.get(key[0], pipe)
-            if course is None or pipe.follower != key[1] or pipe.leader not in leaders:
+        for course in self._courses.of(key):
+            leader = course.pipe.leader
+            if leader not in leaders:
                 continue
             if budget <= 0 or time.monotonic() - began >= _SECONDS:
-                more.add(pipe.leader)
+                more.add(leader)
                 continue
             turn = _Turn(course, budget, began + _SECONDS, self._may_go_on)
             is_done = self._attempt(turn, {*leaders})
@@ -88,9 +88,10 @@ class Turns:
             if is_done is None:
                 return set()
             if turn.processed or turn.came_to_end:
-                self._troubles.are_over(key, pipe.leader)
+                self._troubles.are_over(key, leader)
             if not is_done:
-                more.add(pipe.leader)
+                course.used_up_at = time.monotonic()  # its next turn begins with another leader
+                more.add(leader)
         return more
 
     def _attempt(self, turn: _Turn, leaders: Iterable[str]) -> bool | None:
