@@ -43,9 +43,11 @@ class Course:
         "_since",
         "doubt",
         "events",
+        "is_to_be_recorded",
         "pipe",
         "position",
         "processed",
+        "recorded",
         "settled",
         "tenant",
         "tracking",
@@ -59,6 +61,10 @@ class Course:
         self.tracking = tracking
         self.position: int | None = None
         """What comes after it has not been looked at; None when the recorded position must be asked for."""
+        self.recorded = 0
+        """The position that is known to be recorded, so that other processes can know it."""
+        self.is_to_be_recorded = False
+        """Whether the next turn begins by recording the position, where it is not recorded."""
         self.settled = 0
         """What the leader's counter may show without there being anything."""
         self.doubt: Doubt | None = None

@@ -136,7 +136,9 @@ class _Turn:
         # The course may be told to ask again for its position at any time.
         position = course.position
         if position is None:
-            position = course.position = following.position()
+            position = course.position = course.recorded = following.position()
+        if course.is_to_be_recorded and self._may_go_on(course):
+            self._record(following, position)
         # With topics, what is passed over need not be read again. Nothing appears later with an id up to this one.
         passed = following.last_id() if following.topics else 0
         for page in following.pages(position):
@@ -156,6 +158,21 @@ class _Turn:
             course.doubt = None
         self.came_to_end = True
         return True
+
+    def _record(self, following: Following, position: int) -> None:
+        """See to it that a position is recorded: all up to it is processed, and nothing can appear there later."""
+        course = self.course
+        course.is_to_be_recorded = False
+        # Most have recorded it themselves, with what they have made of the events.
+        recorded = following.position()
+        if recorded < position:
+            try:
+                following.record(position)
+            except IntegrityError:
+                recorded = following.position()  # another process has been faster
+                if recorded < position:
+                    raise
+        course.recorded = max(recorded, position)
 
     def _process(self, following: Following, notification: Notification) -> bool:
         """Process one; return False when somebody else has."""
