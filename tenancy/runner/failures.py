@@ -112,17 +112,22 @@ class FailureBook:
             row = session.execute(sa.select(self._table).where(self._is(key))).first()
             return None if row is None else _to_failure(row)
 
-    def record(self, failure: Failure) -> None:
-        """Keep a failure in the place of an earlier one of the same follower; nothing of a tenant that is gone."""
+    def record(self, failure: Failure) -> bool:
+        """Keep a failure in the place of an earlier one of the same follower; nothing of a tenant that is gone.
+
+        Returns False when the tenant's row is locked: that is not waited for, as others would have to wait too.
+        """
         tenants, table = self._registry.rows.tenants, self._table
         values = {name: getattr(failure, name) for name in Failure.__dataclass_fields__}
+        alive = sa.select(tenants.c.id).where(tenants.c.id == failure.tenant_id)
         with self._registry.writing_rows() as session:
             # Its row cannot be removed until this transaction has ended, and then takes this one with it.
-            alive = sa.select(tenants.c.id).where(tenants.c.id == failure.tenant_id)
-            if session.execute(alive.with_for_update(read=True, key_share=True)).first() is None:
-                return
+            kept = alive.with_for_update(read=True, key_share=True, skip_locked=True)
+            if session.execute(kept).first() is None:
+                return session.execute(alive).first() is None
             session.execute(sa.delete(table).where(self._is(failure.key)))
             session.execute(sa.insert(table).values(**values))
+            return True
 
     def clear(self, key: Key) -> bool:
         """Forget a failure; return whether there was one."""

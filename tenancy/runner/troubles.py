@@ -71,7 +71,7 @@ class Troubles:
                 "attempts": failure.attempts,
             },
         )
-        self._write()
+        self._write(failure)
 
     def _recorded(self, key: Key) -> Failure | None:
         # A follower may have a turn here before it is learned that it has stopped in the process that had it before.
@@ -80,17 +80,15 @@ class Troubles:
         except (TenancyError, PersistenceError):
             return None
 
-    def _write(self) -> None:
-        with self._lock:
-            unwritten = [self._known[key] for key in self._unwritten if key in self._known]
-        for failure in unwritten:
+    def _write(self, *failures: Failure) -> None:
+        for failure in failures:
             try:
-                self._book.record(failure)
+                is_written = self._book.record(failure)
             except (TenancyError, PersistenceError) as error:
-                logger.warning("A failure is not written down yet: %s", type(error).__name__)
+                logger.warning("A failure is not written down yet, which is tried again: %s", type(error).__name__)
                 return
             with self._lock:
-                if self._known.get(failure.key) is failure:
+                if is_written and self._known.get(failure.key) is failure:
                     self._unwritten.discard(failure.key)
 
     def are_over(self, key: Key, leader: str) -> None:
@@ -108,7 +106,9 @@ class Troubles:
 
     def refresh(self) -> None:
         """Learn what other processes have met or removed; one query."""
-        self._write()
+        with self._lock:
+            waiting = [self._known[key] for key in self._unwritten if key in self._known]
+        self._write(*waiting)
         with self._lock:
             asked = dict(self._known)
             unwritten = set(self._unwritten)

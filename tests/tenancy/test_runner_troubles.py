@@ -1,6 +1,8 @@
-"""What a process makes of failures that another one has met before it."""
+"""What a process makes of failures that it has met, or another one before it."""
 
 from __future__ import annotations
+
+import sqlalchemy as sa
 
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy import Tenancy
@@ -10,6 +12,9 @@ from tenancy.runner.leases import bucket_of
 from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.ready import ReadyQueue
 from tenancy.runner.troubles import Troubles
+from tests.deadlines import wait_until
+from tests.tenancy.fleets import check, fleet
+from tests.tenancy.kennel import School
 
 
 def troubles(tenants: Tenancy) -> Troubles:
@@ -30,3 +35,39 @@ def test_follower_that_has_stopped_elsewhere_has_no_attempts_left(tenants: Tenan
     assert (failure.attempts, failure.is_quarantined) == (3, True)
     second.met(ZeroDivisionError(), course, 2, ["Shop"])  # of another event
     assert [each.attempts for each in FailureBook(tenants.registry).all().values()] == [1]
+
+
+def test_row_that_somebody_holds_keeps_a_failure_and_nothing_else_waiting(postgres_url: str) -> None:
+    settings = {"sqlalchemy_lock_timeout": 0}  # who waits, does so for ever
+    with fleet(postgres_url, ["acme", "globex"], **settings) as tenants, tenants.runner(max_attempts=2) as runner:
+        acme, rows = tenants["acme"], tenants.registry.rows
+        known, book = runner._troubles, FailureBook(tenants.registry)  # noqa: SLF001 (what is not written is known)
+        engine = sa.create_engine(tenants.settings.url)
+        with engine.connect() as connection:
+            connection.execute(sa.select(rows.tenants).where(rows.tenants.c.id == acme.id).with_for_update())
+            acme.get(School).register("Fido", "poison")
+            key = (acme.id, "Diaries")
+            wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it has stopped")
+            dog_id = tenants["globex"].get(School).register("Rex", "sit")
+            runner.wait("globex")
+            check(tenants, "globex", {dog_id: ["Rex", "sit"]})
+            known.refresh()  # as the keeper does, while nobody else may use the registry
+            assert book.all() == {}
+        engine.dispose()
+        wait_until(lambda: list(book.all()) == [key], "it is written down")
+
+
+def test_worker_writes_down_what_it_has_met_alone(tenants: Tenancy) -> None:
+    """What others could not write down may have to wait for longer."""
+    first, second = (
+        Course(tenants.create(slug), Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking"))
+        for slug in ("acme", "globex")
+    )
+    known, book = troubles(tenants), FailureBook(tenants.registry)
+    known.met(ZeroDivisionError(), first, 1, ["Shop"])
+    known._unwritten.add(first.key)  # noqa: SLF001 (as if it could not be written)
+    book.clear(first.key)
+    known.met(ZeroDivisionError(), second, 1, ["Shop"])
+    assert list(book.all()) == [second.key]
+    known.refresh()
+    assert book.all().keys() == {first.key, second.key}
