@@ -51,11 +51,12 @@ class Troubles:
         key = course.key
         before = self._known.get(key) or self._recorded(key)
         failure = failure_of(error, key, course.pipe.leader, notification_id, before, max_attempts=self._max_attempts)
+        delay = math.inf if failure.is_quarantined else min(_FIRST_DELAY * 2 ** (failure.attempts - 1), _MAX_DELAY)
+        # At once: a follower that is blocked and of which no failure is known would be blocked for ever.
         with self._lock:
             self._known[key] = failure
             self._unwritten.add(key)
-        delay = math.inf if failure.is_quarantined else min(_FIRST_DELAY * 2 ** (failure.attempts - 1), _MAX_DELAY)
-        self._ready.block(key, leaders, delay)
+            self._ready.block(key, leaders, delay)
         logger.log(
             logging.ERROR if failure.is_quarantined else logging.WARNING,
             "Follower %s is %s at notification %s: %s",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import sqlalchemy as sa
 
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy import Tenancy
 from tenancy.runner.courses import Course, Courses
 from tenancy.runner.failures import FailureBook
-from tenancy.runner.leases import bucket_of
+from tenancy.runner.leases import BUCKETS, bucket_of
 from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.ready import ReadyQueue
 from tenancy.runner.troubles import Troubles
@@ -71,3 +72,26 @@ def test_worker_writes_down_what_it_has_met_alone(tenants: Tenancy) -> None:
     assert list(book.all()) == [second.key]
     known.refresh()
     assert book.all().keys() == {first.key, second.key}
+
+
+def test_failure_of_a_turn_that_is_being_taken_while_its_tenant_is_let_go(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the tenant comes back after it was told elsewhere to try again, it may have turns."""
+    with fleet(sqlite_url, ["acme"]) as tenants:
+        runner = tenants.runner(max_attempts=1)
+        keeper, courses, ready = runner._keeper, runner._courses, runner._ready  # noqa: SLF001 (without the threads)
+        keeper.start()
+        course = next(course for course in courses.all() if course.pipe.follower == "Diaries")
+
+        def fail(*_: object) -> None:
+            runner._troubles.met(ZeroDivisionError(), course, 1, ["School"])  # noqa: SLF001 (as a worker does)
+
+        monkeypatch.setattr(keeper._applications, "forget", fail)  # noqa: SLF001 (in the middle of letting it go)
+        keeper._follow(courses.hold(()))  # noqa: SLF001 (as when another process gets the leases)
+        assert [failure.follower for failure in tenants.followers.retry("acme")] == ["Diaries"]
+        keeper._follow(courses.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
+        before = len(ready)
+        ready.add(course.key, ["School"])
+        assert len(ready) == before + 1
+        runner.stop()
