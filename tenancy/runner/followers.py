@@ -141,7 +141,7 @@ class Followers:
         tenant = self._find(slug)
         failure = self._book.get((tenant.id, follower))
         if failure is None or failure.notification_id != notification_id:
-            at = "does not fail" if failure is None else f"fails at notification {failure.notification_id}"
+            at = "does not fail" if failure is None else f"fails {failure.where}"
             msg = f"Follower {follower!r} of tenant {tenant.slug!r} {at}: {notification_id} is not what stops it."
             raise TenancyError(msg, remedy="See: tenancy runner status", tenant=tenant.slug)
         # The position first: when this process dies between the two, doing it again records it.

@@ -190,8 +190,8 @@ class Runner:
         failure = self._failure(tenant, pipe)
         if failure is not None and failure.is_quarantined:
             msg = (
-                f"Follower {pipe.follower!r} of tenant {tenant.slug!r} is stopped at notification "
-                f"{failure.notification_id} of {failure.leader!r} ({failure.error})."
+                f"Follower {pipe.follower!r} of tenant {tenant.slug!r} is stopped {failure.where} of "
+                f"{failure.leader!r} ({failure.error})."
             )
             remedy = f"Mend what fails, then: tenancy runner retry {tenant.slug} {pipe.follower}"
             raise NotCaughtUp(msg, remedy=remedy, tenant=tenant.slug)

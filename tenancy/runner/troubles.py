@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 
 _FIRST_DELAY: Final = 0.1
 _MAX_DELAY: Final = 30.0
+# More doublings make no difference, and at last a number that is none.
+_MAX_DOUBLINGS: Final = 30
+
+
+def _delay(attempts: int) -> float:
+    return float(min(_FIRST_DELAY * 2 ** min(attempts - 1, _MAX_DOUBLINGS), _MAX_DELAY))
 
 
 class Troubles:
@@ -51,7 +57,7 @@ class Troubles:
         key = course.key
         before = self._known.get(key) or self._recorded(key)
         failure = failure_of(error, key, course.pipe.leader, notification_id, before, max_attempts=self._max_attempts)
-        delay = math.inf if failure.is_quarantined else min(_FIRST_DELAY * 2 ** (failure.attempts - 1), _MAX_DELAY)
+        delay = math.inf if failure.is_quarantined else _delay(failure.attempts)
         # At once: a follower that is blocked and of which no failure is known would be blocked for ever.
         with self._lock:
             self._known[key] = failure
@@ -59,10 +65,10 @@ class Troubles:
             self._ready.block(key, leaders, delay)
         logger.log(
             logging.ERROR if failure.is_quarantined else logging.WARNING,
-            "Follower %s is %s at notification %s: %s",
+            "Follower %s is %s %s: %s",
             failure.follower,
             "stopped" if failure.is_quarantined else "delayed",
-            failure.notification_id,
+            failure.where,
             failure.error,
             extra={
                 "tenant_id": str(failure.tenant_id),
@@ -86,7 +92,9 @@ class Troubles:
             try:
                 is_written = self._book.record(failure)
             except (TenancyError, PersistenceError) as error:
-                logger.warning("A failure is not written down yet, which is tried again: %s", type(error).__name__)
+                logger.warning(
+                    "A failure is not written down yet; that is tried again in a second: %s", type(error).__name__
+                )
                 return
             with self._lock:
                 if is_written and self._known.get(failure.key) is failure:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import sqlalchemy as sa
 
 from eventsourcing_sqlalchemy.naming import TableName
-from tenancy import Tenancy
+from tenancy import Tenancy, doctor
+from tenancy.errors import TenancyError
 from tenancy.runner.courses import Course, Courses
 from tenancy.runner.failures import FailureBook
 from tenancy.runner.leases import BUCKETS, bucket_of
 from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.ready import ReadyQueue
 from tenancy.runner.troubles import Troubles
+from tests.contract.counters_view import CountersView
 from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, fleet
-from tests.tenancy.kennel import School
+from tests.tenancy.kennel import SYSTEM, DogCounters, School
 
 
 def troubles(tenants: Tenancy) -> Troubles:
@@ -56,6 +60,49 @@ def test_row_that_somebody_holds_keeps_a_failure_and_nothing_else_waiting(postgr
             assert book.all() == {}
         engine.dispose()
         wait_until(lambda: list(book.all()) == [key], "it is written down")
+
+
+@pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
+def test_tables_that_are_missing_are_waited_for(
+    database: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a projection is new, and the runner with its code is started before its tables are made."""
+    monkeypatch.setattr("tenancy.runner.troubles._MAX_DELAY", 0.2)
+    env = {"SQLALCHEMY_URL": request.getfixturevalue(database)}
+    with Tenancy(system=SYSTEM, env=env) as before:
+        before.create("acme").get(School).register("Fido", "sit")
+    with Tenancy(system=SYSTEM, env=env) as tenants:
+        tenants.project(School, DogCounters, CountersView)
+        with tenants.runner(max_attempts=2) as runner:
+            key = (tenants["acme"].id, "DogCounters")
+            known = runner._troubles  # noqa: SLF001 (nothing else counts so soon)
+            wait_until(lambda: (failure := known.get(key)) is not None and failure.attempts > 2, "it is tried again")
+            (shown,) = (each for each in tenants.followers.status() if each.follower == "DogCounters")
+            assert shown.state == "retrying"
+            assert shown.failure is not None
+            assert shown.failure.error.endswith("ProgrammingError")
+            with pytest.raises(TenancyError, match="fails before it has a notification: 1 is not what stops it"):
+                tenants.followers.skip("acme", "DogCounters", 1)
+            tenants.init()
+            assert {each.level for each in doctor.repair(tenants)} == {"ok"}
+            runner.wait("acme")
+            assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 1
+            wait_until(lambda: known.get(key) is None, "that is over")
+    assert "is delayed before it has a notification" in caplog.text
+    assert "None" not in caplog.text
+
+
+def test_what_is_tried_for_ever_is_tried_now_and_then(tenants: Tenancy) -> None:
+    course = Course(tenants.create("acme"), Pipe("Shop", "F"), TableName(None, "events"), TableName(None, "tracking"))
+    known = troubles(tenants)
+    for _ in range(3):
+        known.met(ZeroDivisionError(), course, None, ["Shop"])
+    many = replace(known._known[course.key], attempts=5000)  # noqa: SLF001 (it would take a day)
+    known._known[course.key] = many  # noqa: SLF001 (as above)
+    known.met(ZeroDivisionError(), course, None, ["Shop"])
+    failure = known.get(course.key)
+    assert failure is not None
+    assert (failure.attempts, failure.is_quarantined) == (5001, False)
 
 
 def test_worker_writes_down_what_it_has_met_alone(tenants: Tenancy) -> None:
