@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tenancy import Tenancy
+from tenancy.runner.failures import FailureBook, failure_of
 from tests.acceptance.commands import Command
 from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, fleet
@@ -79,6 +80,48 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         records = [json.loads(line) for line in errors.splitlines()]
         assert records[-1]["message"].startswith("Follower Diaries is delayed at notification 3")
         assert records[-1]["tenant_id"] == str(tenants["acme"].id)
+
+
+def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
+    command = Command(sqlite_url, app=None)
+    with fleet(sqlite_url, ["acme", "globex"]) as tenants:
+        book = FailureBook(tenants.registry)
+
+        def fail() -> None:
+            for slug, follower, number in (
+                ("acme", "Diaries", 3),
+                ("globex", "Diaries", 5),
+                ("globex", "Summaries", None),
+            ):
+                key = (tenants[slug].id, follower)
+                book.record(failure_of(ZeroDivisionError(), key, "School", number, None, max_attempts=1))
+
+        fail()
+        shown = command.ok("runner", "status", "globex").out
+        assert "None" not in shown
+        assert (
+            command.ok("runner", "retry", "acme", "--follower", "Summaries").out
+            == "No follower of 'acme' has stopped.\n"
+        )
+        assert command.ok("runner", "retry", "acme").out == "Diaries of 'acme' tries notification 3 again.\n"
+        fail()
+        done = command.ok("runner", "retry", "--all", "--follower", "Diaries").out
+        assert sorted(done.splitlines()) == [
+            f"Diaries of {of} again." for of in ("'acme' tries notification 3", "'globex' tries notification 5")
+        ]
+        assert command.ok("runner", "retry", "--all").out == "Summaries of 'globex' tries again.\n"
+        assert command.ok("runner", "retry", "--all").out == "No follower has stopped.\n"
+        fail()
+        assert len(command.ok("runner", "retry", "--all", "--json").json) == 3
+    for arguments, message in (
+        (("acme", "--all"), "'acme' is one tenant"),
+        ((), "No slug was given"),
+        (("acme", "Diaries", "--follower", "Diaries"), "named twice"),
+        (("--all", "--follower", "Dairies"), "no follower 'Dairies'"),
+    ):
+        refused = command("runner", "retry", *arguments)
+        assert refused.code in (1, 2)
+        assert message in refused.err
 
 
 def test_runner_needs_the_code(sqlite_url: str) -> None:
