@@ -48,7 +48,14 @@ def start(
     ] = 30.0,
     metrics_port: Annotated[
         int | None,
-        typer.Option("--metrics-port", metavar="PORT", help="Where Prometheus finds metrics.", show_default=False),
+        typer.Option(
+            "--metrics-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Where Prometheus finds metrics.",
+            show_default=False,
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write the log as lines of JSON.")] = False,
 ) -> None:
@@ -186,7 +193,11 @@ def _serve_metrics(port: int) -> None:
     except ImportError as error:
         msg = "--metrics-port needs prometheus-client, which is not installed."
         raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
-    start_http_server(port)
+    try:
+        start_http_server(port)
+    except OSError as error:
+        msg = f"--metrics-port {port} cannot be used: {error.strerror or error}."
+        raise CommandError(msg, remedy="Give another port, or end what uses this one.", code="failed") from error
 
 
 _FIELDS: Final = ("tenant_id", "follower", "leader", "notification_id", "attempts")

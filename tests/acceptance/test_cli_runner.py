@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,6 +123,23 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
         refused = command("runner", "retry", *arguments)
         assert refused.code in (1, 2)
         assert message in refused.err
+
+
+def test_port_of_metrics_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "kennel_fleet.py").write_text(CODE)
+    with fleet(sqlite_url), socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = Command(sqlite_url, app="kennel_fleet:tenants")
+        start = ("runner", "start", "--metrics-port")
+        failed = command.process(*start, port, PYTHONPATH=f"{tmp_path}{os.pathsep}{Path.cwd()}")
+    assert failed.code == 1
+    assert f"--metrics-port {port} cannot be used: Address already in use." in failed.err
+    assert "Give another port" in failed.err
+    for number in ("0", "99999"):
+        refused = command(*start, number)
+        assert (refused.code, "--metrics-port" in refused.err) == (2, True)
 
 
 def test_runner_needs_the_code(sqlite_url: str) -> None:
