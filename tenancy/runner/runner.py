@@ -40,7 +40,8 @@ class Runner:
     """What ``tenants.runner()`` returns. Safe to use from many threads; it is started and stopped once.
 
     ``workers`` are threads. ``lease_seconds`` is how long other processes leave this one's tenants alone when it is
-    silent. A follower that fails is tried ``max_attempts`` times, with growing pauses, and then stopped.
+    silent. A follower that fails at a notification is tried ``max_attempts`` times, with growing pauses, and then
+    stopped.
     """
 
     def __init__(
