@@ -48,7 +48,14 @@ def start(
     ] = 30.0,
     metrics_port: Annotated[
         int | None,
-        typer.Option("--metrics-port", metavar="PORT", help="Where Prometheus finds metrics.", show_default=False),
+        typer.Option(
+            "--metrics-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Where Prometheus finds metrics.",
+            show_default=False,
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write the log as lines of JSON.")] = False,
 ) -> None:
@@ -99,23 +106,38 @@ def status(
 
 def retry(
     context: typer.Context,
-    slug: Slug,
+    slug: Annotated[str | None, typer.Argument(metavar="SLUG", help="The tenant's slug.", show_default=False)] = None,
     follower: Annotated[
         str | None, typer.Argument(metavar="FOLLOWER", help="Only this follower or projection.", show_default=False)
     ] = None,
     *,
+    of_all: Annotated[bool, typer.Option("--all", help="Of all tenants, in place of SLUG.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--follower", metavar="NAME", help="The same as FOLLOWER, for --all.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Let the followers of a tenant that have stopped try again."""
+    """Let the followers of a tenant that have stopped try again. Or those of all tenants."""
+    if of_all == (slug is not None):
+        msg = "No slug was given." if slug is None else f"{quoted(slug)} is one tenant, and --all is for all."
+        raise CommandError(msg, remedy="Give SLUG, SLUG FOLLOWER, --all, or --all --follower NAME.")
+    if follower is not None and name is not None:
+        msg = "The follower is named twice: as FOLLOWER and by --follower."
+        raise CommandError(msg, remedy="Leave out one of them.")
     with the_fleet(context) as tenants:
-        failures = tenants.followers.retry(slug, follower)
+        failures = tenants.followers.retry(slug, follower or name)
+        found = tenants.registry.get_many(list({each.tenant_id for each in failures}))
     if json:
         show_json([_failure(each) for each in failures])
         return
     for failure in failures:
-        say(f"{failure.follower} of {quoted(slug)} tries notification {failure.notification_id} again.")
+        tenant = found.get(failure.tenant_id)  # none when it has been purged just now
+        of = "a tenant that is gone" if tenant is None else quoted(tenant.slug)
+        what = "" if failure.notification_id is None else f" notification {failure.notification_id}"
+        say(f"{failure.follower} of {of} tries{what} again.")
     if not failures:
-        say(f"No follower of {quoted(slug)} has stopped.")
+        say("No follower has stopped." if slug is None else f"No follower of {quoted(slug)} has stopped.")
 
 
 def skip(
@@ -148,7 +170,7 @@ def _row(each: FollowerStatus) -> tuple[object, ...]:
         each.lag,
         "" if each.rate is None else f"{each.rate:.1f}",
         each.owner or "nobody",
-        "" if failure is None else failure.notification_id,
+        "" if failure is None or failure.notification_id is None else failure.notification_id,
         "" if failure is None else failure.error,
     )
 
@@ -171,7 +193,11 @@ def _serve_metrics(port: int) -> None:
     except ImportError as error:
         msg = "--metrics-port needs prometheus-client, which is not installed."
         raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
-    start_http_server(port)
+    try:
+        start_http_server(port)
+    except OSError as error:
+        msg = f"--metrics-port {port} cannot be used: {error.strerror or error}."
+        raise CommandError(msg, remedy="Give another port, or end what uses this one.", code="failed") from error
 
 
 _FIELDS: Final = ("tenant_id", "follower", "leader", "notification_id", "attempts")
@@ -185,7 +211,8 @@ class _Lines(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        # Of a follower that has failed before it had a notification, there is no number.
+        fields = {name: value for name in _FIELDS if (value := getattr(record, name, None)) is not None}
         at, level, text = self.formatTime(record), record.levelname, record.getMessage()
         if self._as_json:
             return json_module.dumps({"at": at, "level": level, "message": text, **fields}, default=str)

@@ -43,12 +43,15 @@ class Course:
         "_since",
         "doubt",
         "events",
+        "is_to_be_recorded",
         "pipe",
         "position",
         "processed",
+        "recorded",
         "settled",
         "tenant",
         "tracking",
+        "used_up_at",
     )
 
     def __init__(self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName) -> None:
@@ -58,10 +61,16 @@ class Course:
         self.tracking = tracking
         self.position: int | None = None
         """What comes after it has not been looked at; None when the recorded position must be asked for."""
+        self.recorded = 0
+        """The position that is known to be recorded, so that other processes can know it."""
+        self.is_to_be_recorded = False
+        """Whether the next turn begins by recording the position, where it is not recorded."""
         self.settled = 0
         """What the leader's counter may show without there being anything."""
         self.doubt: Doubt | None = None
         self.processed = 0
+        self.used_up_at = 0.0
+        """When it last used up a turn, and so left nothing of it to the follower's other leaders."""
         self._since = time.monotonic()
         self._counted = 0
 
@@ -102,6 +111,13 @@ class Courses:
     def get(self, tenant_id: UUID, pipe: Pipe) -> Course | None:
         """Return a course, or None when this process does not work for the tenant."""
         return self._held.get(tenant_id, {}).get(pipe)
+
+    def of(self, key: Key) -> list[Course]:
+        """Return the courses of a follower, first those that have not used up a turn for the longest time."""
+        courses = self._held.get(key[0], {}).values()
+        return sorted(
+            (course for course in courses if course.pipe.follower == key[1]), key=lambda course: course.used_up_at
+        )
 
     def behind(self, key: int) -> tuple[Course, ...]:
         """Return the courses that read a table of events, by the key that stands for it in wake-ups."""

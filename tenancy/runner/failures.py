@@ -35,7 +35,7 @@ class Failure:
     follower: str
     leader: str
     notification_id: int | None
-    """None when it failed before it had a notification: when it was constructed, for example."""
+    """None when it failed before it had a notification: its tables are missing, for example."""
     error: str
     """The class of the error."""
     frames: Sequence[str]
@@ -51,6 +51,13 @@ class Failure:
         """Who failed."""
         return self.tenant_id, self.follower
 
+    @property
+    def where(self) -> str:
+        """At what it failed, as sentences say it."""
+        if self.notification_id is None:
+            return "before it has a notification"
+        return f"at notification {self.notification_id}"
+
 
 def failure_of(
     error: BaseException,
@@ -61,7 +68,10 @@ def failure_of(
     *,
     max_attempts: int,
 ) -> Failure:
-    """Return what is kept of an error; ``before`` is the failure that this one is a repetition of."""
+    """Return what is kept of an error; ``before`` is the failure that this one is a repetition of.
+
+    Only a notification can be given up. What fails before there is one, such as a missing table, is about none of them.
+    """
     is_same = before is not None and (before.leader, before.notification_id) == (leader, notification_id)
     now = datetime.now(UTC)
     attempts = before.attempts + 1 if before is not None and is_same else 1
@@ -75,7 +85,7 @@ def failure_of(
         attempts=attempts,
         first_at=before.first_at if before is not None and is_same else now,
         last_at=now,
-        is_quarantined=attempts >= max_attempts,
+        is_quarantined=notification_id is not None and attempts >= max_attempts,
     )
 
 
@@ -112,17 +122,22 @@ class FailureBook:
             row = session.execute(sa.select(self._table).where(self._is(key))).first()
             return None if row is None else _to_failure(row)
 
-    def record(self, failure: Failure) -> None:
-        """Keep a failure in the place of an earlier one of the same follower; nothing of a tenant that is gone."""
+    def record(self, failure: Failure) -> bool:
+        """Keep a failure in the place of an earlier one of the same follower; nothing of a tenant that is gone.
+
+        Returns False when the tenant's row is locked: that is not waited for, as others would have to wait too.
+        """
         tenants, table = self._registry.rows.tenants, self._table
         values = {name: getattr(failure, name) for name in Failure.__dataclass_fields__}
+        alive = sa.select(tenants.c.id).where(tenants.c.id == failure.tenant_id)
         with self._registry.writing_rows() as session:
             # Its row cannot be removed until this transaction has ended, and then takes this one with it.
-            alive = sa.select(tenants.c.id).where(tenants.c.id == failure.tenant_id)
-            if session.execute(alive.with_for_update(read=True, key_share=True)).first() is None:
-                return
+            kept = alive.with_for_update(read=True, key_share=True, skip_locked=True)
+            if session.execute(kept).first() is None:
+                return session.execute(alive).first() is None
             session.execute(sa.delete(table).where(self._is(failure.key)))
             session.execute(sa.insert(table).values(**values))
+            return True
 
     def clear(self, key: Key) -> bool:
         """Forget a failure; return whether there was one."""

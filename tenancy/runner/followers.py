@@ -115,18 +115,18 @@ class Followers:
             for tenant, pipe, events, tracking in rows
         ]
 
-    def retry(self, slug: str, follower: str | None = None) -> Sequence[Failure]:
+    def retry(self, slug: str | None, follower: str | None = None) -> Sequence[Failure]:
         """Let the followers of a tenant that have stopped, or one of them, try again at once; return why they had.
 
-        Raises TenancyError for a follower that does not exist.
+        With None for the slug, those of all tenants. Raises TenancyError for a follower that does not exist.
         """
         if follower is not None:
             self._check(follower)
-        tenant = self._find(slug)
+        tenant_id = None if slug is None else self._find(slug).id
         stopped = [
             failure
             for failure in self._book.all().values()
-            if failure.tenant_id == tenant.id and follower in (None, failure.follower)
+            if tenant_id in (None, failure.tenant_id) and follower in (None, failure.follower)
         ]
         return [failure for failure in stopped if self._book.clear(failure.key)]
 
@@ -141,7 +141,7 @@ class Followers:
         tenant = self._find(slug)
         failure = self._book.get((tenant.id, follower))
         if failure is None or failure.notification_id != notification_id:
-            at = "does not fail" if failure is None else f"fails at notification {failure.notification_id}"
+            at = "does not fail" if failure is None else f"fails {failure.where}"
             msg = f"Follower {follower!r} of tenant {tenant.slug!r} {at}: {notification_id} is not what stops it."
             raise TenancyError(msg, remedy="See: tenancy runner status", tenant=tenant.slug)
         # The position first: when this process dies between the two, doing it again records it.

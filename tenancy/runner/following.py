@@ -52,12 +52,16 @@ class Following(ABC):
         """Return the recorded position, 0 for none."""
 
     @abstractmethod
+    def record(self, position: int) -> None:
+        """Record a position; raises IntegrityError where that would not be a move forward."""
+
+    @abstractmethod
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
         """Yield what comes after ``start``, up to ``stop``."""
 
     @abstractmethod
     def process(self, notification: Notification) -> None:
-        """Process one notification and record the position, at once."""
+        """Process one notification, and mostly record the position at once: a projection may leave that out."""
 
     def has_passed(self, target: int) -> bool:
         """Return whether nothing up to ``target`` is left to be processed."""
@@ -91,6 +95,9 @@ class _FollowingOfFollower(Following):
     def position(self) -> int:
         return self._follower.recorder.max_tracking_id(self._name) or 0
 
+    def record(self, position: int) -> None:
+        self._follower.recorder.insert_tracking(Tracking(self._name, position))
+
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
         size = self._follower.readers[self._name].section_size
         for found in self._follower.pull_notifications(self._name, start or None, stop, inclusive_of_start=False):
@@ -110,6 +117,9 @@ class _FollowingOfProjection(Following):
 
     def position(self) -> int:
         return self._projection.view.max_tracking_id(self.leader.name) or 0
+
+    def record(self, position: int) -> None:
+        self._projection.view.insert_tracking(Tracking(self.leader.name, position))
 
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
         while True:

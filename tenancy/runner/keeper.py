@@ -181,11 +181,13 @@ class Keeper:
     def _follow(self, begun_and_ended: tuple[list[Course], list[UUID]]) -> None:
         begun, ended = begun_and_ended
         for tenant_id in ended:
-            self._ready.drop(tenant_id)
             self._applications.forget(tenant_id)
         if ended:
             self._troubles.forget(ended)
             self._metrics.forget(ended)
+        for tenant_id in ended:
+            # After its failures: a turn that is being taken may have met one until then, and let its follower wait.
+            self._ready.drop(tenant_id)
         self._unlocated += begun
         if begun and self._was_valid:
             self._troubles.refresh()

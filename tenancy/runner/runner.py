@@ -40,7 +40,8 @@ class Runner:
     """What ``tenants.runner()`` returns. Safe to use from many threads; it is started and stopped once.
 
     ``workers`` are threads. ``lease_seconds`` is how long other processes leave this one's tenants alone when it is
-    silent. A follower that fails is tried ``max_attempts`` times, with growing pauses, and then stopped.
+    silent. A follower that fails at a notification is tried ``max_attempts`` times, with growing pauses, and then
+    stopped.
     """
 
     def __init__(
@@ -190,8 +191,8 @@ class Runner:
         failure = self._failure(tenant, pipe)
         if failure is not None and failure.is_quarantined:
             msg = (
-                f"Follower {pipe.follower!r} of tenant {tenant.slug!r} is stopped at notification "
-                f"{failure.notification_id} of {failure.leader!r} ({failure.error})."
+                f"Follower {pipe.follower!r} of tenant {tenant.slug!r} is stopped {failure.where} of "
+                f"{failure.leader!r} ({failure.error})."
             )
             remedy = f"Mend what fails, then: tenancy runner retry {tenant.slug} {pipe.follower}"
             raise NotCaughtUp(msg, remedy=remedy, tenant=tenant.slug)

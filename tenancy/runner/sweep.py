@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from eventsourcing_sqlalchemy.positions import LastIDs, read_positions
 from tenancy.runner.courses import Course, Courses, Doubt
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from tenancy.runner.ready import ReadyQueue
 
 __all__ = ["Sweep"]
+
+# How often a position may be recorded that no processing has recorded. Seconds.
+_RECORD: Final = 2.0
 
 
 class Sweep:
@@ -28,6 +32,7 @@ class Sweep:
         self._last_ids = LastIDs(datastore)
         self._courses = courses
         self._ready = ready
+        self._recorded_at = -_RECORD
 
     def locate(self, courses: Iterable[Course]) -> None:
         """Learn the recorded positions of new courses, so that only those have to look that have something to do."""
@@ -35,7 +40,7 @@ class Sweep:
         positions = read_positions(self._datastore, list({course.tracking for course in courses}))
         for course in courses:
             if course.tracking in positions and course.position is None:
-                course.position = positions[course.tracking].get(course.pipe.leader, 0)
+                course.position = course.recorded = positions[course.tracking].get(course.pipe.leader, 0)
 
     def run(self) -> None:
         """Let those look who may have something to do."""
@@ -55,6 +60,17 @@ class Sweep:
                 doubtful.append(course)
         if doubtful:
             self._resolve(doubtful)
+        if time.monotonic() - self._recorded_at >= _RECORD:
+            self._recorded_at = time.monotonic()
+            self._let_record(courses)
+
+    def _let_record(self, courses: Iterable[Course]) -> None:
+        # A follower that passes over events, or a projection that makes nothing of them, need not record anything: now
+        # and then it is done for them, and not for each event.
+        for course in courses:
+            if (course.position or 0) > course.recorded:
+                course.is_to_be_recorded = True
+                self._wake(course)
 
     def _resolve(self, courses: Iterable[Course]) -> None:
         horizon = self._last_ids.horizon()

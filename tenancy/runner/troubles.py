@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 
 _FIRST_DELAY: Final = 0.1
 _MAX_DELAY: Final = 30.0
+# More doublings make no difference, and at last a number that is none.
+_MAX_DOUBLINGS: Final = 30
+
+
+def _delay(attempts: int) -> float:
+    return float(min(_FIRST_DELAY * 2 ** min(attempts - 1, _MAX_DOUBLINGS), _MAX_DELAY))
 
 
 class Troubles:
@@ -51,17 +57,18 @@ class Troubles:
         key = course.key
         before = self._known.get(key) or self._recorded(key)
         failure = failure_of(error, key, course.pipe.leader, notification_id, before, max_attempts=self._max_attempts)
+        delay = math.inf if failure.is_quarantined else _delay(failure.attempts)
+        # At once: a follower that is blocked and of which no failure is known would be blocked for ever.
         with self._lock:
             self._known[key] = failure
             self._unwritten.add(key)
-        delay = math.inf if failure.is_quarantined else min(_FIRST_DELAY * 2 ** (failure.attempts - 1), _MAX_DELAY)
-        self._ready.block(key, leaders, delay)
+            self._ready.block(key, leaders, delay)
         logger.log(
             logging.ERROR if failure.is_quarantined else logging.WARNING,
-            "Follower %s is %s at notification %s: %s",
+            "Follower %s is %s %s: %s",
             failure.follower,
             "stopped" if failure.is_quarantined else "delayed",
-            failure.notification_id,
+            failure.where,
             failure.error,
             extra={
                 "tenant_id": str(failure.tenant_id),
@@ -71,7 +78,7 @@ class Troubles:
                 "attempts": failure.attempts,
             },
         )
-        self._write()
+        self._write(failure)
 
     def _recorded(self, key: Key) -> Failure | None:
         # A follower may have a turn here before it is learned that it has stopped in the process that had it before.
@@ -80,17 +87,17 @@ class Troubles:
         except (TenancyError, PersistenceError):
             return None
 
-    def _write(self) -> None:
-        with self._lock:
-            unwritten = [self._known[key] for key in self._unwritten if key in self._known]
-        for failure in unwritten:
+    def _write(self, *failures: Failure) -> None:
+        for failure in failures:
             try:
-                self._book.record(failure)
+                is_written = self._book.record(failure)
             except (TenancyError, PersistenceError) as error:
-                logger.warning("A failure is not written down yet: %s", type(error).__name__)
+                logger.warning(
+                    "A failure is not written down yet; that is tried again in a second: %s", type(error).__name__
+                )
                 return
             with self._lock:
-                if self._known.get(failure.key) is failure:
+                if is_written and self._known.get(failure.key) is failure:
                     self._unwritten.discard(failure.key)
 
     def are_over(self, key: Key, leader: str) -> None:
@@ -108,7 +115,9 @@ class Troubles:
 
     def refresh(self) -> None:
         """Learn what other processes have met or removed; one query."""
-        self._write()
+        with self._lock:
+            waiting = [self._known[key] for key in self._unwritten if key in self._known]
+        self._write(*waiting)
         with self._lock:
             asked = dict(self._known)
             unwritten = set(self._unwritten)
@@ -128,10 +137,8 @@ class Troubles:
                     self._ready.block(key, (failure.leader,), math.inf)
 
     def _again(self, key: Key) -> None:
-        for pipe in self._courses.pipes.all:
-            course = self._courses.get(key[0], pipe)
-            if course is not None and pipe.follower == key[1]:
-                course.position = None
+        for course in self._courses.of(key):
+            course.position = None
         self._ready.unblock(key)
 
     def forget(self, tenant_ids: Iterable[object]) -> None:

@@ -73,12 +73,12 @@ class Turns:
         more: set[str] = set()
         began = time.monotonic()
         budget = _NOTIFICATIONS
-        for pipe in self._courses.pipes.all:
-            course = self._courses.get(key[0], pipe)
-            if course is None or pipe.follower != key[1] or pipe.leader not in leaders:
+        for course in self._courses.of(key):
+            leader = course.pipe.leader
+            if leader not in leaders:
                 continue
             if budget <= 0 or time.monotonic() - began >= _SECONDS:
-                more.add(pipe.leader)
+                more.add(leader)
                 continue
             turn = _Turn(course, budget, began + _SECONDS, self._may_go_on)
             is_done = self._attempt(turn, {*leaders})
@@ -88,9 +88,10 @@ class Turns:
             if is_done is None:
                 return set()
             if turn.processed or turn.came_to_end:
-                self._troubles.are_over(key, pipe.leader)
+                self._troubles.are_over(key, leader)
             if not is_done:
-                more.add(pipe.leader)
+                course.used_up_at = time.monotonic()  # its next turn begins with another leader
+                more.add(leader)
         return more
 
     def _attempt(self, turn: _Turn, leaders: Iterable[str]) -> bool | None:
@@ -135,7 +136,9 @@ class _Turn:
         # The course may be told to ask again for its position at any time.
         position = course.position
         if position is None:
-            position = course.position = following.position()
+            position = course.position = course.recorded = following.position()
+        if course.is_to_be_recorded and self._may_go_on(course):
+            self._record(following, position)
         # With topics, what is passed over need not be read again. Nothing appears later with an id up to this one.
         passed = following.last_id() if following.topics else 0
         for page in following.pages(position):
@@ -155,6 +158,21 @@ class _Turn:
             course.doubt = None
         self.came_to_end = True
         return True
+
+    def _record(self, following: Following, position: int) -> None:
+        """See to it that a position is recorded: all up to it is processed, and nothing can appear there later."""
+        course = self.course
+        course.is_to_be_recorded = False
+        # Most have recorded it themselves, with what they have made of the events.
+        recorded = following.position()
+        if recorded < position:
+            try:
+                following.record(position)
+            except IntegrityError:
+                recorded = following.position()  # another process has been faster
+                if recorded < position:
+                    raise
+        course.recorded = max(recorded, position)
 
     def _process(self, following: Following, notification: Notification) -> bool:
         """Process one; return False when somebody else has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tenancy import Tenancy
+from tenancy.runner.failures import FailureBook, failure_of
 from tests.acceptance.commands import Command
 from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, fleet
@@ -79,6 +81,65 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         records = [json.loads(line) for line in errors.splitlines()]
         assert records[-1]["message"].startswith("Follower Diaries is delayed at notification 3")
         assert records[-1]["tenant_id"] == str(tenants["acme"].id)
+
+
+def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
+    command = Command(sqlite_url, app=None)
+    with fleet(sqlite_url, ["acme", "globex"]) as tenants:
+        book = FailureBook(tenants.registry)
+
+        def fail() -> None:
+            for slug, follower, number in (
+                ("acme", "Diaries", 3),
+                ("globex", "Diaries", 5),
+                ("globex", "Summaries", None),
+            ):
+                key = (tenants[slug].id, follower)
+                book.record(failure_of(ZeroDivisionError(), key, "School", number, None, max_attempts=1))
+
+        fail()
+        shown = command.ok("runner", "status", "globex").out
+        assert "None" not in shown
+        assert (
+            command.ok("runner", "retry", "acme", "--follower", "Summaries").out
+            == "No follower of 'acme' has stopped.\n"
+        )
+        assert command.ok("runner", "retry", "acme").out == "Diaries of 'acme' tries notification 3 again.\n"
+        fail()
+        done = command.ok("runner", "retry", "--all", "--follower", "Diaries").out
+        assert sorted(done.splitlines()) == [
+            f"Diaries of {of} again." for of in ("'acme' tries notification 3", "'globex' tries notification 5")
+        ]
+        assert command.ok("runner", "retry", "--all").out == "Summaries of 'globex' tries again.\n"
+        assert command.ok("runner", "retry", "--all").out == "No follower has stopped.\n"
+        fail()
+        assert len(command.ok("runner", "retry", "--all", "--json").json) == 3
+    for arguments, message in (
+        (("acme", "--all"), "'acme' is one tenant"),
+        ((), "No slug was given"),
+        (("acme", "Diaries", "--follower", "Diaries"), "named twice"),
+        (("--all", "--follower", "Dairies"), "no follower 'Dairies'"),
+    ):
+        refused = command("runner", "retry", *arguments)
+        assert refused.code in (1, 2)
+        assert message in refused.err
+
+
+def test_port_of_metrics_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "kennel_fleet.py").write_text(CODE)
+    with fleet(sqlite_url), socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = Command(sqlite_url, app="kennel_fleet:tenants")
+        start = ("runner", "start", "--metrics-port")
+        failed = command.process(*start, port, PYTHONPATH=f"{tmp_path}{os.pathsep}{Path.cwd()}")
+    assert failed.code == 1
+    assert f"--metrics-port {port} cannot be used: Address already in use." in failed.err
+    assert "Give another port" in failed.err
+    for number in ("0", "99999"):
+        refused = command(*start, number)
+        assert (refused.code, "--metrics-port" in refused.err) == (2, True)
 
 
 def test_runner_needs_the_code(sqlite_url: str) -> None:

@@ -1,15 +1,25 @@
-"""What a process makes of failures that another one has met before it."""
+"""What a process makes of failures that it has met, or another one before it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
 from eventsourcing_sqlalchemy.naming import TableName
-from tenancy import Tenancy
+from tenancy import Tenancy, doctor
+from tenancy.errors import TenancyError
 from tenancy.runner.courses import Course, Courses
 from tenancy.runner.failures import FailureBook
-from tenancy.runner.leases import bucket_of
+from tenancy.runner.leases import BUCKETS, bucket_of
 from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.ready import ReadyQueue
 from tenancy.runner.troubles import Troubles
+from tests.contract.counters_view import CountersView
+from tests.deadlines import wait_until
+from tests.tenancy.fleets import check, fleet
+from tests.tenancy.kennel import SYSTEM, DogCounters, School
 
 
 def troubles(tenants: Tenancy) -> Troubles:
@@ -30,3 +40,105 @@ def test_follower_that_has_stopped_elsewhere_has_no_attempts_left(tenants: Tenan
     assert (failure.attempts, failure.is_quarantined) == (3, True)
     second.met(ZeroDivisionError(), course, 2, ["Shop"])  # of another event
     assert [each.attempts for each in FailureBook(tenants.registry).all().values()] == [1]
+
+
+def test_row_that_somebody_holds_keeps_a_failure_and_nothing_else_waiting(postgres_url: str) -> None:
+    settings = {"sqlalchemy_lock_timeout": 0}  # who waits, does so for ever
+    with fleet(postgres_url, ["acme", "globex"], **settings) as tenants, tenants.runner(max_attempts=2) as runner:
+        acme, rows = tenants["acme"], tenants.registry.rows
+        known, book = runner._troubles, FailureBook(tenants.registry)  # noqa: SLF001 (what is not written is known)
+        engine = sa.create_engine(tenants.settings.url)
+        with engine.connect() as connection:
+            connection.execute(sa.select(rows.tenants).where(rows.tenants.c.id == acme.id).with_for_update())
+            acme.get(School).register("Fido", "poison")
+            key = (acme.id, "Diaries")
+            wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it has stopped")
+            dog_id = tenants["globex"].get(School).register("Rex", "sit")
+            runner.wait("globex")
+            check(tenants, "globex", {dog_id: ["Rex", "sit"]})
+            known.refresh()  # as the keeper does, while nobody else may use the registry
+            assert book.all() == {}
+        engine.dispose()
+        wait_until(lambda: list(book.all()) == [key], "it is written down")
+
+
+@pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
+def test_tables_that_are_missing_are_waited_for(
+    database: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a projection is new, and the runner with its code is started before its tables are made."""
+    monkeypatch.setattr("tenancy.runner.troubles._MAX_DELAY", 0.2)
+    env = {"SQLALCHEMY_URL": request.getfixturevalue(database)}
+    with Tenancy(system=SYSTEM, env=env) as before:
+        before.create("acme").get(School).register("Fido", "sit")
+    with Tenancy(system=SYSTEM, env=env) as tenants:
+        tenants.project(School, DogCounters, CountersView)
+        with tenants.runner(max_attempts=2) as runner:
+            key = (tenants["acme"].id, "DogCounters")
+            known = runner._troubles  # noqa: SLF001 (nothing else counts so soon)
+            wait_until(lambda: (failure := known.get(key)) is not None and failure.attempts > 2, "it is tried again")
+            (shown,) = (each for each in tenants.followers.status() if each.follower == "DogCounters")
+            assert shown.state == "retrying"
+            assert shown.failure is not None
+            assert shown.failure.error.endswith("ProgrammingError")
+            with pytest.raises(TenancyError, match="fails before it has a notification: 1 is not what stops it"):
+                tenants.followers.skip("acme", "DogCounters", 1)
+            tenants.init()
+            assert {each.level for each in doctor.repair(tenants)} == {"ok"}
+            runner.wait("acme")
+            assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 1
+            wait_until(lambda: known.get(key) is None, "that is over")
+    assert "is delayed before it has a notification" in caplog.text
+    assert "None" not in caplog.text
+
+
+def test_what_is_tried_for_ever_is_tried_now_and_then(tenants: Tenancy) -> None:
+    course = Course(tenants.create("acme"), Pipe("Shop", "F"), TableName(None, "events"), TableName(None, "tracking"))
+    known = troubles(tenants)
+    for _ in range(3):
+        known.met(ZeroDivisionError(), course, None, ["Shop"])
+    many = replace(known._known[course.key], attempts=5000)  # noqa: SLF001 (it would take a day)
+    known._known[course.key] = many  # noqa: SLF001 (as above)
+    known.met(ZeroDivisionError(), course, None, ["Shop"])
+    failure = known.get(course.key)
+    assert failure is not None
+    assert (failure.attempts, failure.is_quarantined) == (5001, False)
+
+
+def test_worker_writes_down_what_it_has_met_alone(tenants: Tenancy) -> None:
+    """What others could not write down may have to wait for longer."""
+    first, second = (
+        Course(tenants.create(slug), Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking"))
+        for slug in ("acme", "globex")
+    )
+    known, book = troubles(tenants), FailureBook(tenants.registry)
+    known.met(ZeroDivisionError(), first, 1, ["Shop"])
+    known._unwritten.add(first.key)  # noqa: SLF001 (as if it could not be written)
+    book.clear(first.key)
+    known.met(ZeroDivisionError(), second, 1, ["Shop"])
+    assert list(book.all()) == [second.key]
+    known.refresh()
+    assert book.all().keys() == {first.key, second.key}
+
+
+def test_failure_of_a_turn_that_is_being_taken_while_its_tenant_is_let_go(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the tenant comes back after it was told elsewhere to try again, it may have turns."""
+    with fleet(sqlite_url, ["acme"]) as tenants:
+        runner = tenants.runner(max_attempts=1)
+        keeper, courses, ready = runner._keeper, runner._courses, runner._ready  # noqa: SLF001 (without the threads)
+        keeper.start()
+        course = next(course for course in courses.all() if course.pipe.follower == "Diaries")
+
+        def fail(*_: object) -> None:
+            runner._troubles.met(ZeroDivisionError(), course, 1, ["School"])  # noqa: SLF001 (as a worker does)
+
+        monkeypatch.setattr(keeper._applications, "forget", fail)  # noqa: SLF001 (in the middle of letting it go)
+        keeper._follow(courses.hold(()))  # noqa: SLF001 (as when another process gets the leases)
+        assert [failure.follower for failure in tenants.followers.retry("acme")] == ["Diaries"]
+        keeper._follow(courses.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
+        before = len(ready)
+        ready.add(course.key, ["School"])
+        assert len(ready) == before + 1
+        runner.stop()

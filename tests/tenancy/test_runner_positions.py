@@ -1,0 +1,111 @@
+"""What can be known of positions where a tenant is not worked for: they are recorded, whatever recorded none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+from eventsourcing.dispatch import singledispatchmethod
+from eventsourcing.projection import Projection
+from eventsourcing.system import ProcessApplication, System
+from eventsourcing.utils import get_topic
+
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
+from tenancy import Tenancy
+from tenancy.runner.following import Following, _FollowingOfFollower, _FollowingOfProjection
+from tests.contract.counters_view import CountersView
+from tests.deadlines import wait_until
+from tests.tenancy.kennel import Dog, DogCounters, School
+
+
+class Tricksters(ProcessApplication[UUID]):
+    """Cares for tricks alone, and does not read anything else."""
+
+    follow_topics: ClassVar = [get_topic(Dog.TrickAdded)]
+
+    def policy(self, domain_event: Any, processing_event: Any) -> None:
+        """Make nothing of it."""
+
+
+class Tricks(Projection[SQLAlchemyTrackingRecorder]):
+    """Makes something of tricks alone, and records nothing for other events, as the library's users write them."""
+
+    processed: ClassVar[list[int]] = []
+
+    @singledispatchmethod
+    def process_event(self, domain_event: Any, tracking: Any) -> None:
+        self.processed.append(tracking.notification_id)
+
+    @process_event.register(Dog.TrickAdded)
+    def _(self, domain_event: Any, tracking: Any) -> None:
+        self.processed.append(tracking.notification_id)
+        self.view.insert_tracking(tracking)
+
+
+@pytest.fixture(params=["postgres_url", "sqlite_url"])
+def fleets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Tenancy, Tenancy]]:
+    """Two objects for the same fleet, as in two processes."""
+    monkeypatch.setattr("tenancy.runner.keeper._SWEEP", 0.1)
+    monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
+    Tricks.processed.clear()
+    env = {"SQLALCHEMY_URL": request.getfixturevalue(request.param)}
+    system = System(pipes=[[School, Tricksters]])
+    with Tenancy(system=system, env=env) as ours, Tenancy(system=system, env=env) as others:
+        for tenants in (ours, others):
+            tenants.project(School, DogCounters, CountersView)
+            tenants.project(School, Tricks, SQLAlchemyTrackingRecorder)
+        ours.create("acme")
+        yield ours, others
+
+
+def test_what_was_passed_over_is_not_behind_from_outside(fleets: tuple[Tenancy, Tenancy]) -> None:
+    tenants, others = fleets
+    with tenants.runner() as runner:
+        for number in range(5):
+            tenants["acme"].get(School).register(f"Dog {number}")
+        runner.wait("acme")
+        wait_until(
+            lambda: (
+                {(each.state, each.lag, each.position) for each in others.followers.status()} == {("current", 0, 5)}
+            ),
+            "the positions are recorded",
+        )
+        others.runner().wait("acme")  # not started: it works for nobody
+    assert Tricks.processed == [1, 2, 3, 4, 5]
+    with others.runner() as runner:
+        tenants["acme"].get(School).register("Rex", "sit")
+        runner.wait("acme")
+    assert Tricks.processed == [1, 2, 3, 4, 5, 6, 7]  # none again
+
+
+def test_positions_that_are_recorded_with_the_events_are_not_recorded_again(
+    fleets: tuple[Tenancy, Tenancy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants, _ = fleets
+    monkeypatch.setattr("tenancy.runner.turns._SECONDS", 60.0)  # no turn ends between two events
+    recorded: list[tuple[str, int]] = []
+
+    def count(cls: type[Following], name: str) -> None:
+        record = cls.record
+
+        def counted(self: Any, position: int) -> None:
+            recorded.append((name, position))
+            record(self, position)
+
+        monkeypatch.setattr(cls, "record", counted)
+
+    count(_FollowingOfFollower, "Tricksters")
+    count(_FollowingOfProjection, "Tricks")
+    with tenants.runner() as runner:
+        school = tenants["acme"].get(School)
+        school.register("Fido", "sit", "beg")
+        runner.wait("acme")
+        courses = runner._courses.all()  # noqa: SLF001 (nothing else tells that they were looked at)
+        wait_until(lambda: {course.recorded for course in courses} == {3}, "it is known that they are recorded")
+        assert recorded == []
+        school.register("Rex")
+        runner.wait("acme")
+        wait_until(lambda: {course.recorded for course in courses} == {4}, "the others are recorded")
+        assert sorted(recorded) == [("Tricks", 4), ("Tricksters", 4)]
