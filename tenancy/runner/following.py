@@ -42,6 +42,8 @@ class Following(ABC):
     def __init__(self, leader: Application[Any], topics: Sequence[str]) -> None:
         self.leader = leader
         self.topics = topics
+        self.records_all = False
+        """Whether processing a notification records its position, whatever comes of it."""
 
     def last_id(self) -> int:
         """Return the leader's last notification id, 0 for none."""
@@ -74,6 +76,7 @@ class Following(ABC):
 class _FollowingOfFollower(Following):
     def __init__(self, leader: Application[Any], follower: Follower[Any]) -> None:
         super().__init__(leader, follower.topics)
+        self.records_all = type(follower).process_event is Follower.process_event
         self._name = leader.name
         self._follower = follower
         with _introducing:

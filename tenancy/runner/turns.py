@@ -187,6 +187,8 @@ class _Turn:
             self.course.position = recorded
             return False
         self.notification_id = None
+        if following.records_all:
+            self.course.recorded = notification.id
         self.course.position = notification.id
         self.course.processed += 1
         self.processed += 1

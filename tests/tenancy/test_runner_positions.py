@@ -103,6 +103,8 @@ def test_positions_that_are_recorded_with_the_events_are_not_recorded_again(
         school.register("Fido", "sit", "beg")
         runner.wait("acme")
         courses = runner._courses.all()  # noqa: SLF001 (nothing else tells that they were looked at)
+        # Of a process application that is known without looking.
+        assert [course.recorded for course in courses if course.pipe.follower == "Tricksters"] == [3]
         wait_until(lambda: {course.recorded for course in courses} == {3}, "it is known that they are recorded")
         assert recorded == []
         school.register("Rex")
