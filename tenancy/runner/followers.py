@@ -10,7 +10,7 @@ from uuid import UUID
 
 from eventsourcing.persistence import IntegrityError, Tracking
 
-from eventsourcing_sqlalchemy.positions import LastIDs, read_positions
+from eventsourcing_sqlalchemy.positions import LastIDs, read_last_ids, read_positions
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy.errors import TenancyError
 from tenancy.lifecycle import known_slug, not_found, one_tenant
@@ -102,6 +102,13 @@ class Followers:
         ]
         last_ids = LastIDs(self._places.datastore).read(list({events for _, _, events, _ in rows}))
         positions = read_positions(self._places.datastore, list({tracking for *_, tracking in rows}))
+        # After a rollback, or a crash of the server, the quick answer is ahead of what there is.
+        seemingly_behind = {
+            events
+            for _, pipe, events, tracking in rows
+            if last_ids.get(events, 0) > positions.get(tracking, {}).get(pipe.leader, 0)
+        }
+        last_ids |= read_last_ids(self._places.datastore, list(seemingly_behind))
         return [
             _status(
                 tenant,

@@ -149,6 +149,7 @@ def test_events_of_a_transaction_that_is_rolled_back_are_not_waited_for(tenants:
             session.rollback()
         # The counter stays ahead for ever, on PostgreSQL, and that is noticed.
         wait_until(lambda: {each.lag for each in runner.status()} == {0}, "it is known that nothing is there")
+        assert {each.lag for each in tenants.followers.status()} == {0}  # as who does not work for the tenant sees it
 
 
 def test_failure_stops_that_follower_of_that_tenant_alone(
