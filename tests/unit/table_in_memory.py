@@ -162,10 +162,16 @@ class Busy:
 
     def queue(self, batch: Batch, around: Callable[[], object] = lambda: None) -> Call:
         """Let another one append, and wait until he queues."""
+        queue = self._group._queue  # noqa: SLF001 (nobody else needs to know)
+        before = list(queue)
         call = Call(self._group, self._table, batch, around)
         self.calls.append(call)
-        # Not by the length of the queue: who was interrupted may leave it at the same time.
-        wait_until(lambda: is_queued(self._group, batch) or not call.thread.is_alive(), "the call queues")
+
+        def queues() -> bool:
+            # Not by the length of the queue: who was interrupted may leave it at the same time.
+            return any(entry not in before for entry in list(queue)) or not call.thread.is_alive()
+
+        wait_until(queues, "the call queues")
         return call
 
     def __exit__(self, *exc_info: object) -> None:
@@ -176,7 +182,7 @@ class Busy:
 
 def is_queued(group: GroupCommit, batch: Batch) -> bool:
     """Tell whether a batch is kept by a group."""
-    return any(entry.batch is batch for entry in list(group._queue))  # noqa: SLF001 (nobody else needs to know)
+    return any(entry.batch is batch for entry in list(group._queue))  # noqa: SLF001 (as above)
 
 
 def assert_at_rest(group: GroupCommit) -> None:
