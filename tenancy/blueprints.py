@@ -4,10 +4,13 @@ constructed, and whom it follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import sqlalchemy as sa
 from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
 from eventsourcing.projection import EventSourcedProjection, Projection
 from eventsourcing.utils import Environment, get_topic, resolve_topic, strtobool
@@ -77,16 +80,45 @@ class Blueprint:
         """Return what :func:`to_json` was made of."""
         return cls(**{**kept, "tables": tuple(kept["tables"]), "follows": tuple(kept.get("follows", ()))})
 
-    def construct(self, environment: Mapping[str, str]) -> None:
-        """Construct what it is of once, for the tables that this makes."""
-        if self.view:
-            factory: InfrastructureFactory[Any] = InfrastructureFactory.construct(
-                Environment(self.application, {**environment})
-            )
-            factory.tracking_recorder(resolve_topic(self.view))
-            factory.close()
-        else:
-            resolve_topic(self.topic)(env=environment).close()
+    def construct(self, environment: Mapping[str, str], look: Callable[[TableName], None]) -> None:
+        """Construct what it is of once, for the tables that this makes.
+
+        ``look`` is called before SQLAlchemy makes one, and before it finds one of a MetaData there; it may raise.
+        """
+        looking = _look.set(look)
+        try:
+            if self.view:
+                with closing(
+                    InfrastructureFactory.construct(Environment(self.application, {**environment}))
+                ) as factory:
+                    factory.tracking_recorder(resolve_topic(self.view))
+            else:
+                resolve_topic(self.topic)(env=environment).close()
+        finally:
+            _look.reset(looking)
+
+
+# What looks at the tables that are made in this context.
+_look: ContextVar[Callable[[TableName], None] | None] = ContextVar("_look", default=None)
+
+
+def _before_create(target: sa.MetaData | sa.Table, connection: sa.Connection, **options: Any) -> None:
+    look = _look.get()
+    if look is None:
+        return
+    if isinstance(target, sa.Table):
+        tables: Iterable[sa.Table] = (target,)
+    else:
+        # Those that are there too: the event itself tells of the others only.
+        wanted = options["_ddl_runner"].tables
+        tables = target.tables.values() if wanted is None else wanted
+    for table in tables:
+        look(TableName(connection.schema_for_object(table), table.name))
+
+
+# For the whole process and for ever: an engine's listeners cannot be changed while other threads use it.
+sa.event.listen(sa.MetaData, "before_create", _before_create)
+sa.event.listen(sa.Table, "before_create", _before_create)
 
 
 def blueprint_of_projection(
