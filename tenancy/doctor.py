@@ -285,8 +285,9 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
     """
     try:
         recorded = {each["application"] for each in tenants.registry.facts().get("applications", [])}
-        new = tenants.applications.keys() - recorded
-        if new and recorded <= tenants.applications.keys():
+        code = {each.application for each in tenants.blueprints()}
+        new = code - recorded
+        if new and recorded <= code:
             tenants.init()
             yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
         every = tenants.list()
