@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import sqlalchemy as sa
 from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
 from eventsourcing.projection import EventSourcedProjection, Projection
-from eventsourcing.utils import Environment, get_topic, resolve_topic, strtobool
+from eventsourcing.utils import Environment, TopicError, get_topic, resolve_topic, strtobool
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
-from tenancy.errors import TenancyError
+from tenancy.errors import NotRegistered, TenancyError
 from tenancy.isolation import prefix_of, schema_of
 from tenancy.tenant import Placement
 
@@ -80,20 +80,34 @@ class Blueprint:
         """Return what :func:`to_json` was made of."""
         return cls(**{**kept, "tables": tuple(kept["tables"]), "follows": tuple(kept.get("follows", ()))})
 
+    def check_code(self) -> None:
+        """Raise NotRegistered where the code cannot be imported that its tables need; most need none."""
+        if self.makes_more:
+            self._code()
+
+    def _code(self) -> Any:
+        try:
+            return resolve_topic(self.view or self.topic)
+        except TopicError as error:
+            msg = f"All tables of {self.application!r} can only be made by its code: {error}."
+            raise NotRegistered(msg, remedy="Give it: --app module:name, in the directory that it is in.") from error
+
     def construct(self, environment: Mapping[str, str], look: Callable[[TableName], None]) -> None:
         """Construct what it is of once, for the tables that this makes.
 
         ``look`` is called before SQLAlchemy makes one, and before it finds one of a MetaData there; it may raise.
+        Raises NotRegistered where the code cannot be imported.
         """
+        code = self._code()
         looking = _look.set(look)
         try:
             if self.view:
                 with closing(
                     InfrastructureFactory.construct(Environment(self.application, {**environment}))
                 ) as factory:
-                    factory.tracking_recorder(resolve_topic(self.view))
+                    factory.tracking_recorder(code)
             else:
-                resolve_topic(self.topic)(env=environment).close()
+                code(env=environment).close()
         finally:
             _look.reset(looking)
 

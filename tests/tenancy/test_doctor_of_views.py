@@ -11,6 +11,8 @@ from eventsourcing.application import Application
 
 from tenancy import Tenancy
 from tenancy.doctor import Finding, examine, repair
+from tenancy.errors import NotRegistered
+from tests.acceptance.commands import Command
 from tests.contract.counters_view import CountersView
 from tests.tenancy.kennel import DogCounters, School
 from tests.tenancy.shop import Shop
@@ -78,3 +80,30 @@ def test_a_new_application_is_recorded_beside_a_projection(url: str) -> None:
         assert list(repair(shrunk)) == []
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
         assert {each.application for each in operator.blueprints()} == {"School", "DogCounters", "Shop"}
+
+
+# -- code that is not there, or fails --
+
+
+def lose_code(tenants: Tenancy) -> None:
+    """Record of the view that its code is where this process finds none."""
+    kept = [{**each.to_json(), "view": each.view and "nowhere:CountersView"} for each in tenants.blueprints()]
+    tenants.registry.init({"applications": kept})
+
+
+def test_without_the_code_of_a_view_no_tenant_is_begun(url: str) -> None:
+    with fleet(url) as tenants:
+        tenants.create("there")
+        lose_code(tenants)
+    with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
+        assert operator.create("there", exist_ok=True).status == "active"
+        for create in (operator.create, lambda slug: list(operator.create_many([slug, "globex"]))):
+            with pytest.raises(NotRegistered) as caught:
+                create("acme")
+            assert "DogCounters" in caught.value.message
+            assert "nowhere:CountersView" in caught.value.message
+            assert "--app" in caught.value.remedy
+        assert operator.slugs() == ["there"]
+    outcome = Command(url, app=None)("create", "acme", "globex")
+    assert outcome.code != 0
+    assert "--app" in outcome.err
