@@ -12,10 +12,13 @@ from eventsourcing.application import Application
 from tenancy import Tenancy
 from tenancy.doctor import Finding, examine, repair
 from tenancy.errors import NotRegistered
+from tenancy.tenant import TenantStatus
 from tests.acceptance.commands import Command
 from tests.contract.counters_view import CountersView
 from tests.tenancy.kennel import DogCounters, School
 from tests.tenancy.shop import Shop
+from tests.tenancy.test_doctor import age
+from tests.tenancy.views import MadeByMetadata
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -82,6 +85,37 @@ def test_a_new_application_is_recorded_beside_a_projection(url: str) -> None:
         assert {each.application for each in operator.blueprints()} == {"School", "DogCounters", "Shop"}
 
 
+# -- tables of views --
+
+
+def test_a_lost_table_of_a_view_is_made_again_and_what_cannot_be_judged_is_said(url: str) -> None:
+    with fleet(url) as tenants:
+        list(tenants.create_many(["acme", "globex"]))
+        assert list(repair(tenants)) == []
+        drop(tenants, counters(tenants, "acme"))
+        findings = examine(tenants)
+        (unjudged,) = [finding for finding in findings if "DogCounters" in finding.what and finding.name == "tables"]
+        assert (unjudged.level, unjudged.tenant) == ("ok", None)
+        assert "doctor --repair" in unjudged.remedy
+        assert [(each.level, each.tenant) for each in repair(tenants)] == [("ok", "acme")]
+        assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 0
+        assert list(repair(tenants)) == []
+
+
+def test_of_a_fleet_whose_tables_are_all_known_nothing_is_said(url: str) -> None:
+    with fleet(url, view=None) as tenants:
+        tenants.create("acme")
+        assert len([finding for finding in examine(tenants) if finding.name == "tables"]) == 1
+
+
+def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> None:
+    with fleet(url) as tenants:
+        list(tenants.create_many(["acme", "globex"]))
+        tenants.suspend("acme")
+        drop(tenants, counters(tenants, "acme"))
+        assert [each.tenant for each in repair(tenants)] == ["acme"]
+
+
 # -- code that is not there, or fails --
 
 
@@ -107,3 +141,58 @@ def test_without_the_code_of_a_view_no_tenant_is_begun(url: str) -> None:
     outcome = Command(url, app=None)("create", "acme", "globex")
     assert outcome.code != 0
     assert "--app" in outcome.err
+
+
+def test_without_the_code_of_a_view_everything_else_is_repaired(url: str) -> None:
+    with fleet(url) as tenants:
+        list(tenants.create_many(["acme", "begun", "doomed"]))
+        lose_code(tenants)
+    age(url, "begun", TenantStatus.PROVISIONING)
+    age(url, "doomed", TenantStatus.PURGING)
+    with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
+        repairs = list(repair(operator))
+        assert [(each.level, each.tenant) for each in repairs] == [
+            ("failure", None), ("failure", "begun"), ("ok", "doomed"),
+        ]  # fmt: skip
+        assert all("--app" in str(each) for each in repairs if each.level == "failure")
+        assert [tenant.slug for tenant in operator] == ["acme", "begun"]
+    report = Command(url, app=None)("doctor", "--repair", "--json")
+    assert report.code == 1
+    assert [each["tenant"] for each in report.json["repairs"]] == [None, "begun"]
+    with fleet(url) as tenants:
+        tenants.init()
+        list(repair(tenants))
+        assert faults(examine(tenants)) == []
+
+
+def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fleet(url) as tenants:
+        list(tenants.create_many(["acme", "globex"]))
+        lost = [counters(tenants, slug) for slug in ("acme", "globex")]
+        for table in lost:
+            drop(tenants, table)
+        make = CountersView.create_table
+
+        def fail_for_acme(view: CountersView) -> None:
+            if "acme" in str(view.tables):
+                msg = "the moon is full\nand more"
+                raise ValueError(msg)
+            make(view)
+
+        monkeypatch.setattr(CountersView, "create_table", fail_for_acme)
+        acme, globex = repair(tenants)
+        assert (acme.level, acme.tenant) == ("failure", "acme")
+        assert acme.what == "'acme': ValueError: the moon is full."
+        assert (globex.level, globex.tenant) == ("ok", "globex")
+
+
+def test_a_view_that_strays_is_a_failure_of_each_tenant(url: str) -> None:
+    with fleet(url, view=None) as tenants:
+        list(tenants.create_many(["acme", "globex"]))
+    with fleet(url, view=MadeByMetadata) as tenants:
+        recorded, *repairs = repair(tenants)
+        assert recorded.level == "ok"
+        assert [(each.level, each.tenant) for each in repairs] == [("failure", "acme"), ("failure", "globex")]
+        assert all("own_table" in each.what for each in repairs)
