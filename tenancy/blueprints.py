@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
-from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
+from eventsourcing.persistence import InfrastructureFactory, PersistenceError, TrackingRecorder
 from eventsourcing.projection import EventSourcedProjection, Projection
 from eventsourcing.utils import Environment, TopicError, get_topic, resolve_topic, strtobool
 
@@ -96,18 +96,24 @@ class Blueprint:
         """Construct what it is of once, for the tables that this makes.
 
         ``look`` is called before SQLAlchemy makes one, and before it finds one of a MetaData there; it may raise.
-        Raises NotRegistered where the code cannot be imported.
+        Raises NotRegistered where the code cannot be imported, and TenancyError where it fails.
         """
         code = self._code()
         looking = _look.set(look)
         try:
             if self.view:
-                with closing(
-                    InfrastructureFactory.construct(Environment(self.application, {**environment}))
-                ) as factory:
+                env = Environment(self.application, {**environment})
+                with closing(InfrastructureFactory.construct(env)) as factory:
                     factory.tracking_recorder(code)
             else:
                 code(env=environment).close()
+        except (TenancyError, PersistenceError, SettingsError):
+            raise
+        except Exception as error:
+            # Those of SQLAlchemy and of drivers go on with SQL and its parameters.
+            what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            msg = f"{self.application!r} could not be constructed, which makes its tables: {what}."
+            raise TenancyError(msg, remedy="Mend that. Then: tenancy doctor --repair") from error
         finally:
             _look.reset(looking)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from eventsourcing.persistence import PersistenceError
 
-from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
 from tenancy.registry import FORMAT
 from tenancy.tenant import TenantStatus
@@ -324,15 +323,8 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
         except RegistryUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 (the code of applications and views runs here)
-            done = replace(done, level="failure", what=f"{tenant.slug!r}: {_said(error)}")
+            done = replace(done, level="failure", what=f"{tenant.slug!r}: {error}")
         yield replace(done, tenant=tenant.slug)
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, (TenancyError, PersistenceError, SettingsError)):
-        return str(error)
-    # Errors of SQLAlchemy and of drivers go on with SQL and its parameters.
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}."
 
 
 def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:

@@ -129,7 +129,7 @@ class Places:
     def make_more(self, tenants: Sequence[Tenant], blueprints: Iterable[Blueprint]) -> None:
         """Construct those applications and views that make tables of their own, once, in the places of tenants.
 
-        Raises TenancyError for a table that would be outside of its tenant's place.
+        Raises TenancyError for a table that would be outside of its tenant's place, and where their code fails.
         """
         makers = [blueprint for blueprint in blueprints if blueprint.makes_more]
         for tenant in tenants if makers else ():

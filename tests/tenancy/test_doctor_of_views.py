@@ -11,7 +11,7 @@ from eventsourcing.application import Application
 
 from tenancy import Tenancy
 from tenancy.doctor import Finding, examine, repair
-from tenancy.errors import NotRegistered
+from tenancy.errors import NotRegistered, TenancyError
 from tenancy.tenant import TenantStatus
 from tests.acceptance.commands import Command
 from tests.contract.counters_view import CountersView
@@ -184,8 +184,12 @@ def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
         monkeypatch.setattr(CountersView, "create_table", fail_for_acme)
         acme, globex = repair(tenants)
         assert (acme.level, acme.tenant) == ("failure", "acme")
-        assert acme.what == "'acme': ValueError: the moon is full."
+        assert "'DogCounters' could not be constructed" in acme.what
+        assert "ValueError: the moon is full. Mend that. Then: tenancy doctor --repair" in acme.what
         assert (globex.level, globex.tenant) == ("ok", "globex")
+        with pytest.raises(TenancyError, match=r"the moon is full.*doctor --repair") as caught:
+            tenants.create("acme-2")
+        assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_a_view_that_strays_is_a_failure_of_each_tenant(url: str) -> None:
