@@ -14,7 +14,7 @@ from eventsourcing.persistence import ProgrammingError
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 
-__all__ = ["TableName", "check_identifier", "environment_name", "expand_template", "quote"]
+__all__ = ["TableName", "check_identifier", "environment_name", "expand_template", "quote", "shorten_identifier"]
 
 # What is made beside a table of events and carries its name; the longest decides how long the name of the table may be.
 EVENTS_INDEX_SUFFIX = "_aggregate_idx"
@@ -71,6 +71,15 @@ def check_identifier(kind: str, identifier: str, limit: int | None, *, suffix: s
             "Choose a shorter name."
         )
         raise ProgrammingError(msg)
+
+
+def shorten_identifier(identifier: str, limit: int | None) -> str:
+    """Return the identifier, or when it has more than ``limit`` bytes, its beginning and a hash of the whole."""
+    whole = identifier.encode()
+    if limit is None or len(whole) <= limit:
+        return identifier
+    ending = f"_{blake2b(whole, digest_size=4).hexdigest()}"
+    return whole[: limit - len(ending)].decode(errors="ignore") + ending
 
 
 def expand_template(template: str, application: str, variable: str) -> str:

@@ -4,20 +4,23 @@ constructed, and whom it follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
+import sqlalchemy as sa
+from eventsourcing.persistence import InfrastructureFactory, PersistenceError, TrackingRecorder
 from eventsourcing.projection import EventSourcedProjection, Projection
-from eventsourcing.utils import Environment, get_topic, resolve_topic, strtobool
+from eventsourcing.utils import Environment, TopicError, get_topic, resolve_topic, strtobool
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
-from tenancy.errors import TenancyError
+from tenancy.errors import NotRegistered, TenancyError
 from tenancy.isolation import prefix_of, schema_of
 from tenancy.tenant import Placement
 
@@ -77,16 +80,65 @@ class Blueprint:
         """Return what :func:`to_json` was made of."""
         return cls(**{**kept, "tables": tuple(kept["tables"]), "follows": tuple(kept.get("follows", ()))})
 
-    def construct(self, environment: Mapping[str, str]) -> None:
-        """Construct what it is of once, for the tables that this makes."""
-        if self.view:
-            factory: InfrastructureFactory[Any] = InfrastructureFactory.construct(
-                Environment(self.application, {**environment})
-            )
-            factory.tracking_recorder(resolve_topic(self.view))
-            factory.close()
-        else:
-            resolve_topic(self.topic)(env=environment).close()
+    def check_code(self) -> None:
+        """Raise NotRegistered where the code cannot be imported that its tables need; most need none."""
+        if self.makes_more:
+            self._code()
+
+    def _code(self) -> Any:
+        try:
+            return resolve_topic(self.view or self.topic)
+        except TopicError as error:
+            msg = f"All tables of {self.application!r} can only be made by its code: {error}."
+            raise NotRegistered(msg, remedy="Give it: --app module:name, in the directory that it is in.") from error
+
+    def construct(self, environment: Mapping[str, str], look: Callable[[TableName], None]) -> None:
+        """Construct what it is of once, for the tables that this makes.
+
+        ``look`` is called before SQLAlchemy makes one, and before it finds one of a MetaData there; it may raise.
+        Raises NotRegistered where the code cannot be imported, and TenancyError where it fails.
+        """
+        code = self._code()
+        looking = _look.set(look)
+        try:
+            if self.view:
+                env = Environment(self.application, {**environment})
+                with closing(InfrastructureFactory.construct(env)) as factory:
+                    factory.tracking_recorder(code)
+            else:
+                code(env=environment).close()
+        except (TenancyError, PersistenceError, SettingsError):
+            raise
+        except Exception as error:
+            # Those of SQLAlchemy and of drivers go on with SQL and its parameters.
+            what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            msg = f"{self.application!r} could not be constructed, which makes its tables: {what}."
+            raise TenancyError(msg, remedy="Mend that. Then: tenancy doctor --repair") from error
+        finally:
+            _look.reset(looking)
+
+
+# What looks at the tables that are made in this context.
+_look: ContextVar[Callable[[TableName], None] | None] = ContextVar("_look", default=None)
+
+
+def _before_create(target: sa.MetaData | sa.Table, connection: sa.Connection, **options: Any) -> None:
+    look = _look.get()
+    if look is None:
+        return
+    if isinstance(target, sa.Table):
+        tables: Iterable[sa.Table] = (target,)
+    else:
+        # Those that are there too: the event itself tells of the others only.
+        wanted = options["_ddl_runner"].tables
+        tables = target.tables.values() if wanted is None else wanted
+    for table in tables:
+        look(TableName(connection.schema_for_object(table), table.name))
+
+
+# For the whole process and for ever: an engine's listeners cannot be changed while other threads use it.
+sa.event.listen(sa.MetaData, "before_create", _before_create)
+sa.event.listen(sa.Table, "before_create", _before_create)
 
 
 def blueprint_of_projection(

@@ -7,14 +7,14 @@ them. What it leaves has the status ``provisioning``; the same request, or ``ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from eventsourcing.persistence import IntegrityError
 
-from tenancy.errors import RegistryMissing, TenancyError, TenantExists, TenantPurged
+from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
 from tenancy.isolation import place
 from tenancy.registry import NewTenant, Registry
 from tenancy.slugs import normalize
@@ -121,6 +121,7 @@ class Creation:
             yield batch
 
     def _new(self, slug: str, order: Order) -> NewTenant:
+        self._check_code(slug)
         tenant_id = uuid4()
         names = [blueprint.application for blueprint in self._blueprints()]
         placement = place(self._settings, slug, tenant_id, names, self._places.identifier_limit)
@@ -132,6 +133,17 @@ class Creation:
             metadata=order.metadata,
             request_id=order.request_id,
         )
+
+    def _check_code(self, slug: str) -> None:
+        """Raise NotRegistered for a new tenant that this process could only begin, before its row is written."""
+        try:
+            for blueprint in self._blueprints():
+                blueprint.check_code()
+        except NotRegistered:
+            with suppress(RegistryMissing):
+                if self._registry.find(slug) is not None:
+                    return  # what is there may need nothing
+            raise
 
     def _add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
         try:

@@ -6,7 +6,8 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing.persistence import OperationalError, ProgrammingError
@@ -21,7 +22,7 @@ from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
 from tenancy.errors import TenancyError
-from tenancy.isolation import looks_placed, variables
+from tenancy.isolation import looks_placed, schema_of, variables
 from tenancy.tenant import Placement, Tenant
 
 if TYPE_CHECKING:
@@ -126,7 +127,10 @@ class Places:
         executor.run_script([statement for spec in specs for statement in spec.ddl(type(dialect))])
 
     def make_more(self, tenants: Sequence[Tenant], blueprints: Iterable[Blueprint]) -> None:
-        """Construct those applications and views that make tables of their own, once, in the places of tenants."""
+        """Construct those applications and views that make tables of their own, once, in the places of tenants.
+
+        Raises TenancyError for a table that would be outside of its tenant's place, and where their code fails.
+        """
         makers = [blueprint for blueprint in blueprints if blueprint.makes_more]
         for tenant in tenants if makers else ():
             environment = variables(self._settings, tenant.placement, tenant.id, makers)
@@ -135,8 +139,49 @@ class Places:
                     environment[key] = "eventsourcing_sqlalchemy"
                 elif key.endswith("CREATE_TABLE"):
                     environment[key] = "yes"
+            before = self._around(tenant.placement, makers)
             for blueprint in makers:
-                blueprint.construct(environment)
+                blueprint.construct(environment, partial(self._check_place, tenant, "is made by", [blueprint]))
+            # What SQLAlchemy has not made, a statement of theirs may have.
+            for name in self._around(tenant.placement, makers) - before:
+                if not self._looks_placed(name):
+                    self._check_place(tenant, "appeared with", makers, name)
+
+    def _around(self, placement: Placement, blueprints: Iterable[Blueprint]) -> set[TableName]:
+        """Return what there is in the schemas where a tenant's tables, and those that name no schema, are beside those
+        of others.
+        """
+        schemas = {self.datastore.default_schema()}
+        if not placement.owns_schema:
+            schemas |= {schema_of(placement, blueprint.application) for blueprint in blueprints} - {None}
+        look = self.datastore.dialect.relations
+        return {
+            TableName(schema, name)
+            for schema in schemas
+            for _, name in self.datastore.run(partial(look, schema=schema, prefix=""))
+        }
+
+    def _check_place(self, tenant: Tenant, why: str, makers: Sequence[Blueprint], name: TableName) -> None:
+        """Raise TenancyError for a table, of one of these, that is not in the place of the tenant."""
+        name = replace(name, schema=name.schema or self.datastore.default_schema())
+        if self.covers(replace(tenant, adopted=False), name, ()):
+            return
+        whose = " or ".join(f"the {'view' if maker.view else 'recorder'} of {maker.application!r}" for maker in makers)
+        what = "A table of another tenant" if self._looks_placed(name) else f"The table {name}"
+        msg = f"{what} {why} {whose}. It is outside of the tenant's place: tenants would share it."
+        remedy = (
+            "Make it as docs/following.md does, with own_table() of a view, or in the schema of the recorder with a "
+            "name that begins with that of its table; drop this one if it is in nobody's use. "
+            "Then: tenancy doctor --repair"
+        )
+        raise TenancyError(msg, remedy=remedy)  # about the code, and so about no tenant
+
+    def _looks_placed(self, name: TableName) -> bool:
+        """Return whether a table is, by the templates for new tenants, in the place of some tenant."""
+        settings = self._settings
+        template = f"{settings.schema or self.datastore.default_schema() or ''}\0{settings.table_prefix}"
+        pattern = looks_placed(template).pattern.replace(re.escape("{application}"), ".+")
+        return re.fullmatch(f"{pattern}.*", f"{name.schema or ''}\0{name.name}", re.DOTALL) is not None
 
     def check(self, placement: Placement) -> None:
         """Raise TenancyError for a placement that no tenant can have in this database."""

@@ -12,6 +12,7 @@ from eventsourcing_sqlalchemy import statements
 from eventsourcing_sqlalchemy.dialects.values import check_argument
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
+from eventsourcing_sqlalchemy.naming import shorten_identifier
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
     """Records one position for each followed application; it only moves forward.
 
     To keep a view in the same transaction, subclass it, open ``self.transaction()`` and call
-    ``self._insert_tracking(session, tracking)`` in it.
+    ``self._insert_tracking(session, tracking)`` in it. The view's tables are what :func:`own_table` returns.
     """
 
     def __init__(
@@ -46,6 +47,19 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
 
     def _table_specs(self, schema: str | None) -> list[TableSpec]:
         return [*super()._table_specs(schema), self._spec("tracking", schema, self.tracking_table_name)]
+
+    def own_table(self, suffix: str, *items: sa.schema.SchemaItem) -> sa.Table:
+        """Return a table for a view, of these columns, indexes and constraints; ``create_table`` has to make it.
+
+        It is where the positions are, and its name begins with that of their table: so it is of this application alone.
+        A name that is too long for the database ends with a hash instead.
+        """
+        name = shorten_identifier(f"{self.tracking_table_name}_{suffix}", self.datastore.dialect.identifier_limit)
+        return sa.Table(name, self._own_tables, *items)
+
+    @cached_property
+    def _own_tables(self) -> sa.MetaData:
+        return sa.MetaData(schema=self.schema_name)
 
     @cached_property
     def tracking_table(self) -> sa.Table:

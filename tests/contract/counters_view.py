@@ -14,9 +14,8 @@ class CountersView(SQLAlchemyTrackingRecorder, EventCountersView):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.counters = sa.Table(
-            f"{self.tracking_table_name}_counters",
-            sa.MetaData(schema=self.schema_name),
+        self.counters = self.own_table(
+            "counters",
             sa.Column("name", sa.Text, primary_key=True),
             sa.Column("value", sa.Integer, nullable=False),
         )

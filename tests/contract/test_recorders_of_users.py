@@ -271,6 +271,21 @@ def test_view_is_told_by_class_too(factory: SQLAlchemyFactory) -> None:
     assert view.max_tracking_id("upstream") == 1
 
 
+def test_a_table_of_a_view_is_in_the_place_of_its_application(database_url: str) -> None:
+    for application in ("one", "x" * 40):
+        env = Environment(application, {"SQLALCHEMY_URL": database_url, "SQLALCHEMY_TABLE_PREFIX": "acme_"})
+        factory = SQLAlchemyFactory(env)
+        view = factory.tracking_recorder(SQLAlchemyTrackingRecorder)
+        tables = [view.own_table(f"{'counts' * 3}{number}", sa.Column("n", sa.Integer)) for number in range(2)]
+        limit = factory.datastore.dialect.identifier_limit or 1000
+        begin = f"acme_{application}_tracking_"[: limit - 9]
+        assert all(table.name.startswith(begin) and len(table.name) <= limit for table in tables)
+        assert tables[0].name != tables[1].name
+        for _ in range(2):
+            tables[0].metadata.create_all(factory.datastore.engine)
+        factory.close()
+
+
 # -- classes of records --
 
 

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.errors import SettingsError
-from eventsourcing_sqlalchemy.naming import TableName, check_identifier, environment_name, expand_template, quote
+from eventsourcing_sqlalchemy.naming import (
+    TableName,
+    check_identifier,
+    environment_name,
+    expand_template,
+    quote,
+    shorten_identifier,
+)
 from eventsourcing_sqlalchemy.tables import TableSpec
 
 # Letters that names are made of, and those that take names apart.
@@ -50,6 +57,14 @@ def test_different_tables_have_different_names_and_keys(one: TableName, other: T
 def test_tables_that_look_alike_are_told_apart(one: TableName, other: TableName) -> None:
     assert str(one) != str(other)
     assert one.key != other.key
+
+
+@given(identifiers, identifiers, st.integers(min_value=12, max_value=30))
+def test_a_shortened_name_fits_and_is_nobody_elses(one: str, other: str, limit: int) -> None:
+    long = [shorten_identifier(f"prefix_{name * 9}", limit) for name in (one, other)]
+    assert all(len(name.encode()) <= limit for name in long)
+    assert (long[0] == long[1]) == (one == other)
+    assert shorten_identifier(one * 9, None) == one * 9
 
 
 def test_key_is_the_same_in_every_process_and_fits_a_lock() -> None:
