@@ -14,6 +14,7 @@ from eventsourcing.persistence import PersistenceError
 
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
 from tenancy.registry import FORMAT
+from tenancy.registry.remedies import remedy_of
 from tenancy.tenant import TenantStatus
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ def _databases(tenants: Tenancy) -> Iterator[Finding]:
         try:
             version = datastore.run(datastore.dialect.server_version)
         except PersistenceError as error:
-            remedy = "Start the server, or set SQLALCHEMY_URL right. Is the network open, the password good?"
+            remedy = remedy_of(error) or (
+                "Start the server, or set SQLALCHEMY_URL right. Is the network open, the password good?"
+            )
             yield Finding(name="database", level="failure", what=f"It does not answer: {error}.", remedy=remedy)
             return
         of = "tenants and registry" if is_one else what

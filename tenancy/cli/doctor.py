@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenancy.cli.failures import FAILED, UNREACHABLE
+from tenancy.cli.failures import FAILED, UNREACHABLE, masked
 from tenancy.cli.fleet import the_fleet
 from tenancy.cli.options import Actor, Json
 from tenancy.cli.output import note, printable, show_json, show_table
+
+if TYPE_CHECKING:
+    from tenancy.doctor import Finding
 
 __all__ = ["doctor"]
 
@@ -35,16 +38,21 @@ def doctor(
             for each in examination.repair(tenants, actor=actor):
                 repairs.append(each)
                 if not json:
-                    note(f"{'repaired' if each.level == 'ok' else 'not repaired'}: {printable(each.what)}")
+                    note(f"{'repaired' if each.level == 'ok' else 'not repaired'}: {printable(masked(each.what))}")
             findings = examination.examine(tenants)
     if json:
-        show_json({"findings": [asdict(each) for each in findings], "repairs": [asdict(each) for each in repairs]})
+        show_json({"findings": [_record(each) for each in findings], "repairs": [_record(each) for each in repairs]})
     else:
         show_table(
             ("", "about", "finding"),
-            [(each.level, each.name, f"{each.what} {each.remedy}".rstrip()) for each in findings],
+            [(each.level, each.name, masked(f"{each.what} {each.remedy}".rstrip())) for each in findings],
         )
     if examination.is_unreachable(findings):
         raise typer.Exit(UNREACHABLE)
     if any(each.level == "failure" for each in findings):
         raise typer.Exit(FAILED)
+
+
+def _record(finding: Finding) -> dict[str, Any]:
+    # An error of a user's code may have the URL of the database.
+    return {key: masked(value) if isinstance(value, str) else value for key, value in asdict(finding).items()}
