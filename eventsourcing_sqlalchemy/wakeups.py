@@ -202,9 +202,12 @@ class Wakeups:
 
     def sweep(self) -> None:
         """Let those leave that were collected without being closed."""
-        with suppress(IndexError):  # somebody else may sweep at the same time
-            while True:
-                self.leave(self.abandoned.popleft())
+        while True:
+            try:
+                waiter = self.abandoned.popleft()
+            except IndexError:  # none, or somebody else sweeps at the same time
+                return
+            self.leave(waiter)
 
     def wake(self, keys: Iterable[int]) -> None:
         """Wake the subscriptions of this process."""
