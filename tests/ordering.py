@@ -9,7 +9,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
-from eventsourcing.persistence import Tracking
+from eventsourcing.persistence import Notification, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.applications import Applications, stored_events
@@ -19,11 +19,15 @@ LOCK = "pg_advisory_xact_lock"
 
 
 class PollingReader:
-    """Reads, in a thread, what has an id above the last one that it read, again and again; `ids` is what it found."""
+    """Reads, in a thread, what has an id above the last one that it read, again and again; `ids` is what it found.
 
-    def __init__(self, recorder: SQLAlchemyProcessRecorder) -> None:
+    After an error that it `survives` it reads again.
+    """
+
+    def __init__(self, recorder: SQLAlchemyProcessRecorder, survives: tuple[type[Exception], ...] = ()) -> None:
         self.ids: list[int] = []
         self._recorder = recorder
+        self._survives = survives
         self._position = recorder.max_notification_id() or 0
         self._stopping = threading.Event()
         self._error: Exception | None = None
@@ -45,11 +49,18 @@ class PollingReader:
             while not is_last:
                 # Set before the last read, so that it finds all that was written.
                 is_last = self._stopping.is_set()
-                while found := self._recorder.select_notifications(self._position, 1000, inclusive_of_start=False):
+                while found := self._page():
                     self.ids += [notification.id for notification in found]
                     self._position = self.ids[-1]
         except Exception as error:  # noqa: BLE001 (raised where the reader is used)
             self._error = error
+
+    def _page(self) -> Sequence[Notification]:
+        while True:
+            try:
+                return self._recorder.select_notifications(self._position, 1000, inclusive_of_start=False)
+            except self._survives:
+                pass
 
 
 def assert_in_order(calls: Iterable[list[int]], read: Sequence[int]) -> None:
