@@ -55,7 +55,7 @@ class LastIDs:
                 else:
                     last[table] = value
         others = [table for table in tables if table not in self._counters]
-        return last | _in_chunks(self._datastore, others, _read_last_ids)
+        return last | read_last_ids(self._datastore, others)
 
     def _count(self, counters: Sequence[Any]) -> dict[Any, int]:
         read = partial(self._datastore.dialect.counters.read, counters=counters)
