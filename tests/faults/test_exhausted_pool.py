@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from tenancy.demo.server import Postgres
 from tests.administrator import Database
 from tests.applications import Applications, stored_events, topics
 from tests.deadlines import wait_until
@@ -77,3 +78,56 @@ def test_nested_transactions_of_many_applications_end_in_an_error_that_rolls_bac
         for recorder in recorders:
             with recorder.transaction():
                 recorder.insert_events(stored_events())
+
+
+# -- transactions inside one another --
+
+
+def open_inside_one_another(
+    recorders: list[SQLAlchemyProcessRecorder], opened: list[SQLAlchemyProcessRecorder]
+) -> None:
+    with ExitStack() as transactions:
+        for recorder in recorders:
+            transactions.enter_context(recorder.transaction())
+            recorder.insert_tracking(Tracking("upstream", 1))
+            opened.append(recorder)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_nested_transactions_on_a_small_pool_end_in_an_error_that_names_the_pool(
+    postgres_server: Postgres, postgres_database: str, driver: str
+) -> None:
+    url = postgres_server.url(postgres_database, driver)
+    with Applications(url, pool_size=1, max_overflow=1, pool_timeout=0.2) as apps:
+        recorders = [apps.recorder(f"App{number}") for number in range(6)]
+        for _ in range(2):
+            opened: list[SQLAlchemyProcessRecorder] = []
+            with pytest.raises(OperationalError) as caught:
+                open_inside_one_another(recorders, opened)
+            assert opened == recorders[:2]
+            message = str(caught.value)
+            for part in ("SQLALCHEMY_POOL_SIZE=1", "SQLALCHEMY_MAX_OVERFLOW=1", "0.2 s", "all 2", "inside another"):
+                assert part in message
+            # Everything was rolled back, and the pool serves again.
+            assert [recorder.max_tracking_id("upstream") for recorder in recorders] == [None] * 6
+        # A call of another application inside a transaction needs a connection too.
+        with recorders[0].transaction(), recorders[1].transaction():
+            with pytest.raises(OperationalError, match="SQLALCHEMY_POOL_SIZE=1"):
+                recorders[2].insert_events(stored_events())
+            recorders[1].insert_events(stored_events())
+        assert [len(topics(recorder)) for recorder in recorders] == [0, 1, 0, 0, 0, 0]
+
+
+def test_nested_transactions_on_sqlite_end_in_an_error(sqlite_url: str) -> None:
+    with Applications(sqlite_url, pool_size=1, max_overflow=1, pool_timeout=0.2, lock_timeout=0.2) as apps:
+        recorders = [apps.recorder(f"App{number}") for number in range(4)]
+        with recorders[0].transaction(), pytest.raises(OperationalError, match="writing to the SQLite database"):
+            recorders[1].transaction().__enter__()
+        with (
+            recorders[0].transaction(commit=False),
+            recorders[1].transaction(commit=False),
+            pytest.raises(OperationalError, match="SQLALCHEMY_POOL_SIZE=1"),
+        ):
+            recorders[2].transaction(commit=False).__enter__()
+        for recorder in recorders:
+            recorder.insert_events(stored_events())

@@ -1,10 +1,10 @@
-"""What one user of the pool leaves on a connection never reaches the next one; a pool that has run out says so."""
+"""What one user of the pool leaves on a connection never reaches the next one."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,14 +14,13 @@ import psycopg
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from eventsourcing.persistence import OperationalError, PersistenceError, Tracking
+from eventsourcing.persistence import PersistenceError, Tracking
 from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 from psycopg2.extras import RealDictCursor
 
 from eventsourcing_sqlalchemy.dialects.postgresql import PostgreSQLDialect
 from eventsourcing_sqlalchemy.dialects.sqlite import SQLiteDialect
-from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.demo.server import Postgres
 from tests.applications import Applications, stored_events, topics
@@ -356,93 +355,3 @@ def test_attribute_of_the_sqlite_driver_does_not_reach_the_next_user(
     proxy = bench.recorder.datastore.engine.raw_connection()
     assert proxy.driver_connection is connection
     proxy.close()
-
-
-# -- a pool that has run out --
-
-
-def open_inside_one_another(
-    recorders: list[SQLAlchemyProcessRecorder], opened: list[SQLAlchemyProcessRecorder]
-) -> None:
-    with ExitStack() as transactions:
-        for recorder in recorders:
-            transactions.enter_context(recorder.transaction())
-            recorder.insert_tracking(Tracking("upstream", 1))
-            opened.append(recorder)
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_nested_transactions_on_a_small_pool_end_in_an_error_that_names_the_pool(
-    postgres_server: Postgres, postgres_database: str, driver: str
-) -> None:
-    url = postgres_server.url(postgres_database, driver)
-    with Applications(url, pool_size=1, max_overflow=1, pool_timeout=0.2) as apps:
-        recorders = [apps.recorder(f"App{number}") for number in range(6)]
-        for _ in range(2):
-            opened: list[SQLAlchemyProcessRecorder] = []
-            with pytest.raises(OperationalError) as caught:
-                open_inside_one_another(recorders, opened)
-            assert opened == recorders[:2]
-            message = str(caught.value)
-            for part in ("SQLALCHEMY_POOL_SIZE=1", "SQLALCHEMY_MAX_OVERFLOW=1", "0.2 s", "all 2", "inside another"):
-                assert part in message
-            # Everything was rolled back, and the pool serves again.
-            assert [recorder.max_tracking_id("upstream") for recorder in recorders] == [None] * 6
-        # A call of another application inside a transaction needs a connection too.
-        with recorders[0].transaction(), recorders[1].transaction():
-            with pytest.raises(OperationalError, match="SQLALCHEMY_POOL_SIZE=1"):
-                recorders[2].insert_events(stored_events())
-            recorders[1].insert_events(stored_events())
-        assert [len(topics(recorder)) for recorder in recorders] == [0, 1, 0, 0, 0, 0]
-
-
-def test_nested_transactions_on_sqlite_end_in_an_error(sqlite_url: str) -> None:
-    with Applications(sqlite_url, pool_size=1, max_overflow=1, pool_timeout=0.2, lock_timeout=0.2) as apps:
-        recorders = [apps.recorder(f"App{number}") for number in range(4)]
-        with recorders[0].transaction(), pytest.raises(OperationalError, match="writing to the SQLite database"):
-            recorders[1].transaction().__enter__()
-        with (
-            recorders[0].transaction(commit=False),
-            recorders[1].transaction(commit=False),
-            pytest.raises(OperationalError, match="SQLALCHEMY_POOL_SIZE=1"),
-        ):
-            recorders[2].transaction(commit=False).__enter__()
-        for recorder in recorders:
-            recorder.insert_events(stored_events())
-
-
-# -- settings --
-
-
-@pytest.mark.parametrize(
-    ("setting", "values"),
-    [
-        ("pool_size", (3, 4)),
-        ("max_overflow", (0, 1)),
-        ("pool_timeout", (1.0, 2.0)),
-        ("lock_timeout", (1.0, 2.0)),
-        ("pool_pre_ping", (True, False)),
-        ("sqlite_synchronous", ("FULL", "NORMAL")),
-    ],
-)
-def test_settings_that_contradict_name_both_applications(
-    sqlite_url: str, setting: str, values: tuple[Any, Any]
-) -> None:
-    with Applications(sqlite_url) as apps:
-        first = apps.recorder("First", **{setting: values[0]})
-        apps.recorder("Same", **{setting: values[0]})
-        apps.recorder("Indifferent")
-        with pytest.raises(SettingsError) as caught:
-            apps.recorder("Second", **{setting: values[1]})
-        variable = f"SQLALCHEMY_{setting.upper()}"
-        for part in ("'First'", "'Second'", f"{variable}={values[0]}", f"{variable}={values[1]}"):
-            assert part in str(caught.value)
-        assert caught.value.variable == variable
-        first.insert_events(stored_events())
-
-
-def test_setting_that_contradicts_a_default_names_the_engine(sqlite_url: str) -> None:
-    with Applications(sqlite_url) as apps:
-        apps.recorder("First")
-        with pytest.raises(SettingsError, match=r"'Second'.*POOL_SIZE=7.*the engine was made with.*POOL_SIZE=5"):
-            apps.recorder("Second", pool_size=7)
