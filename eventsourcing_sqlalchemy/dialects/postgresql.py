@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from uuid import UUID
 
@@ -346,5 +347,6 @@ def _as_it_is(value: UUID | str) -> UUID:
     return value if isinstance(value, UUID) else UUID(str(value))
 
 
+@lru_cache(maxsize=1024)  # events of one aggregate are often near each other in a log
 def _as_uuid(value: str) -> UUID:
     return uuid_of_int(int(value.replace("-", ""), 16))

@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -294,5 +295,6 @@ def _uuid_as_bytes(originator_id: UUID | str) -> bytes:
     return check_uuid(originator_id).bytes
 
 
+@lru_cache(maxsize=1024)  # events of one aggregate are often near each other in a log
 def _as_uuid(value: bytes) -> UUID:
     return uuid_of_int(int.from_bytes(value, "big"))

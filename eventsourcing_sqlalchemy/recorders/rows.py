@@ -26,7 +26,7 @@ def to_stored_events(originator_id: UUID | str, rows: Iterable[Sequence[Any]]) -
         attributes["originator_id"] = originator_id
         attributes["originator_version"] = version
         attributes["topic"] = topic
-        attributes["state"] = bytes(state)
+        attributes["state"] = state if type(state) is bytes else bytes(state)
         events.append(event)
     return events
 
@@ -39,10 +39,12 @@ def to_notifications(
     for number, originator_id, version, topic, state in rows:
         notification = _new(Notification)
         attributes = notification.__dict__
-        attributes["originator_id"] = read_originator_id(originator_id)
+        attributes["originator_id"] = (
+            originator_id if type(originator_id) is UUID else read_originator_id(originator_id)
+        )
         attributes["originator_version"] = version
         attributes["topic"] = topic
-        attributes["state"] = bytes(state)
+        attributes["state"] = state if type(state) is bytes else bytes(state)
         attributes["id"] = number
         found.append(notification)
     return found
