@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BINARY_ARRAYS, BinaryArray, recoded
 from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatements, preparing_cursor
+from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor
 
 __all__ = ["Driver", "driver_for"]
 
@@ -64,6 +65,10 @@ class Driver:
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
         """Run a statement on a cursor of :func:`cursor` without preparing it."""
         cursor.execute(statement, parameters)
+
+    def rows(self, cursor: Any) -> Sequence[Sequence[Any]]:
+        """Return the rows of the statement that a cursor has run, or an empty sequence when it returns none."""
+        return cursor.fetchall() if cursor.description else ()
 
     def encoding(self, connection: Any) -> str | None:
         """Return the encoding that the driver itself uses, or None when it follows the server."""
@@ -138,9 +143,16 @@ class Psycopg(Driver):
     takes_binary_arrays = True
     reads_uuids = True
 
+    def __init__(self) -> None:
+        self._statements: WeakKeyDictionary[Any, PreparedStatements] = WeakKeyDictionary()
+
     def connected(self, connection: Any, connect_timeout: float) -> None:
+        from psycopg import Connection  # noqa: PLC0415 (the driver is an extra)
+
         for cls, dumper in _binary_dumpers():
             connection.adapters.register_dumper(cls, dumper)
+        if type(connection) is Connection:
+            self._statements[connection] = PreparedStatements(is_on=False)
 
     def fileno(self, connection: Any) -> int | None:
         return int(connection.fileno())
@@ -152,17 +164,24 @@ class Psycopg(Driver):
         return int(connection.info.backend_pid)
 
     def prepare(self, connection: Any, mode: Literal["on", "off"]) -> None:
-        # None: never. Else a statement is prepared when it is run for the sixth time, as is the driver's default.
+        # What a user runs, the driver prepares itself; None: never. Else it does so when a statement is run for the
+        # sixth time, as is its default.
         connection.prepare_threshold = 5 if mode == "on" else None
+        if connection in self._statements:
+            self._statements[connection] = PreparedStatements(is_on=mode == "on")
 
     def cursor(self, connection: Any) -> Any:
-        return connection.cursor(binary=True)
+        return PsycopgCursor(connection, self._statements.get(connection))
 
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
-        cursor.execute(statement, parameters or None, prepare=False)
+        cursor.execute_once(statement, parameters)
+
+    def rows(self, cursor: Any) -> Sequence[Sequence[Any]]:
+        found: Sequence[Sequence[Any]] = cursor.rows()
+        return found
 
     def reset(self, connection: Any, encoding: str | None) -> None:
-        from psycopg.rows import tuple_row  # noqa: PLC0415 (the driver is an extra)
+        from psycopg.rows import tuple_row  # noqa: PLC0415 (as above)
 
         connection.row_factory = tuple_row
         connection.read_only = connection.deferrable = None

@@ -18,7 +18,6 @@ from tests.integration.test_prepared_statements import (
     ENOUGH,
     administer,
     apps,
-    both,
     driver,
     prepared,
     recorder,
@@ -30,7 +29,6 @@ from tests.pgbouncer import PgBouncer
 __all__ = ["apps", "driver", "recorder"]  # the fixtures
 
 
-@both
 @pytest.mark.parametrize("statement", ["DISCARD ALL", "DEALLOCATE ALL"])
 def test_call_succeeds_after_a_user_has_dropped_what_was_prepared(
     recorder: SQLAlchemyProcessRecorder, statement: str
@@ -84,31 +82,6 @@ def test_call_succeeds_after_a_table_was_altered(
         use(recorder)
 
 
-@pytest.mark.parametrize("driver", ["psycopg"], indirect=True)
-@pytest.mark.parametrize("change", CHANGES)
-def test_call_of_psycopg_succeeds_after_a_table_was_altered_on_its_connection(
-    recorder: SQLAlchemyProcessRecorder, database: Database, change: str
-) -> None:
-    """The driver prepares by itself, and sees what its own connection does."""
-    written = use(recorder)
-    alter(recorder, database, "the same connection", change)
-    for events in written:
-        assert recorder.select_events(events[0].originator_id) == events
-
-
-@pytest.mark.parametrize("driver", ["psycopg"], indirect=True)
-@pytest.mark.parametrize("change", ["ALTER topic TYPE varchar", "ALTER id TYPE int", "ADD COLUMN more text"])
-def test_read_of_psycopg_succeeds_after_another_has_altered_a_table(
-    recorder: SQLAlchemyProcessRecorder, database: Database, change: str
-) -> None:
-    """The driver keeps a prepared statement that fails: its connection is replaced."""
-    written = use(recorder)
-    alter(recorder, database, "another connection", change)
-    for events in written:
-        assert recorder.select_events(events[0].originator_id) == events
-
-
-@both
 def test_tables_that_are_dropped_and_made_again_are_read_and_written(
     recorder: SQLAlchemyProcessRecorder, database: Database
 ) -> None:
@@ -202,10 +175,10 @@ def connect_anew(recorder: SQLAlchemyProcessRecorder) -> None:
 
 
 def test_prepared_by_wish_behind_a_pooler_in_transaction_mode_events_stay_where_they_belong(
-    pgbouncer: PgBouncer, postgres_database: str
+    pgbouncer: PgBouncer, postgres_database: str, driver: str
 ) -> None:
     """Each transaction may meet another server process, where a name can be another client's."""
-    with Applications(pgbouncer.url(postgres_database), pool_size=3, prepare_statements="on") as apps:
+    with Applications(pgbouncer.url(postgres_database, driver), pool_size=3, prepare_statements="on") as apps:
         recorders = [apps.recorder("Shop", f"place {number}") for number in range(6)]
 
         def write(recorder: SQLAlchemyProcessRecorder) -> None:
@@ -214,7 +187,7 @@ def test_prepared_by_wish_behind_a_pooler_in_transaction_mode_events_stay_where_
                     recorder.insert_events(stored_events(topic=str(recorder.schema_name)))
 
         run_together([partial(write, recorder) for recorder in recorders])
-    with Applications(pgbouncer.url(postgres_database), prepare_statements="off") as apps:
+    with Applications(pgbouncer.url(postgres_database, driver), prepare_statements="off") as apps:
         for recorder in recorders:
             found = topics(apps.recorder("Shop", recorder.schema_name))
             assert found == [recorder.schema_name] * 20

@@ -14,6 +14,12 @@ RUNS_BEFORE, MAX_STATEMENTS = 5, 100
 STATEMENT = 'SELECT id FROM "t" WHERE a = %s AND b = %s'
 
 
+def sql(statements: PreparedStatements, statement: str) -> tuple[str, str]:
+    """Return what prepares a statement, if it is to be prepared now, and what runs it."""
+    prepare, prepared = statements.find(statement)
+    return prepare, statement if prepared is None else prepared.execute
+
+
 def plain(*texts: str) -> list[tuple[str, str]]:
     """Return what runs statements that are not prepared."""
     return [("", text) for text in texts]
@@ -21,13 +27,13 @@ def plain(*texts: str) -> list[tuple[str, str]]:
 
 def sixth(statements: PreparedStatements, statement: str) -> tuple[str, str]:
     """Return what prepares a statement, and runs it for the sixth time."""
-    assert [statements.sql(statement) for _ in range(RUNS_BEFORE)] == plain(statement) * RUNS_BEFORE
-    return statements.sql(statement)
+    assert [sql(statements, statement) for _ in range(RUNS_BEFORE)] == plain(statement) * RUNS_BEFORE
+    return sql(statements, statement)
 
 
-def parsed(sql: tuple[str, str]) -> tuple[list[str], str, str, str]:
+def parsed(found_sql: tuple[str, str]) -> tuple[list[str], str, str, str]:
     """Return the names that are deallocated, the prepared name, its body and the arguments of its execution."""
-    prepare, run = sql
+    prepare, run = found_sql
     found = re.fullmatch(r"((?:DEALLOCATE \w+; )*)PREPARE (\w+) AS (.*)", prepare, re.DOTALL)
     assert found is not None, prepare
     assert run.startswith(f"EXECUTE {found[2]}("), run
@@ -38,15 +44,15 @@ def test_statement_is_prepared_when_it_is_run_for_the_sixth_time_and_then_execut
     statements = PreparedStatements()
     forgotten, name, body, arguments = parsed(sixth(statements, STATEMENT))
     assert (forgotten, body, arguments) == ([], 'SELECT id FROM "t" WHERE a = $1 AND b = $2', "(%s, %s)")
-    assert [statements.sql(STATEMENT) for _ in range(3)] == plain(f"EXECUTE {name}(%s, %s)") * 3
+    assert [sql(statements, STATEMENT) for _ in range(3)] == plain(f"EXECUTE {name}(%s, %s)") * 3
 
 
 def test_statements_are_counted_each_for_itself() -> None:
     statements = PreparedStatements()
     others = [f"{STATEMENT} LIMIT {number}" for number in range(MAX_STATEMENTS - 1)]
     for _ in range(RUNS_BEFORE):
-        assert [statements.sql(one) for one in (STATEMENT, *others)] == plain(STATEMENT, *others)
-    names = [parsed(statements.sql(one))[1] for one in (STATEMENT, *others)]
+        assert [sql(statements, one) for one in (STATEMENT, *others)] == plain(STATEMENT, *others)
+    names = [parsed(sql(statements, one))[1] for one in (STATEMENT, *others)]
     assert len(set(names)) == MAX_STATEMENTS
 
 
@@ -55,12 +61,17 @@ def test_names_are_identifiers_that_need_no_quotes_and_fit() -> None:
     assert re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name)
 
 
+def test_nothing_is_prepared_where_it_is_off() -> None:
+    statements = PreparedStatements(is_on=False)
+    assert [sql(statements, STATEMENT) for _ in range(2 * RUNS_BEFORE)] == plain(STATEMENT) * 2 * RUNS_BEFORE
+
+
 def test_counts_of_statements_that_come_once_are_forgotten() -> None:
     statements = PreparedStatements()
     for _ in range(RUNS_BEFORE):
-        statements.sql(STATEMENT)
+        sql(statements, STATEMENT)
     for number in range(MAX_STATEMENTS):
-        statements.sql(f"SELECT %s, {number}")
+        sql(statements, f"SELECT %s, {number}")
     # It begins to count from nothing.
     parsed(sixth(statements, STATEMENT))
 
@@ -69,12 +80,12 @@ def test_statement_that_was_used_longest_ago_gives_way_to_the_one_hundred_and_fi
     statements = PreparedStatements()
     texts = [f"SELECT %s, {number}" for number in range(MAX_STATEMENTS)]
     names = {text: parsed(sixth(statements, text))[1] for text in texts}
-    statements.sql(texts[0])
+    sql(statements, texts[0])
     forgotten, name, _, _ = parsed(sixth(statements, STATEMENT))
     assert forgotten == [names[texts[1]]]
     assert name not in names.values()
-    assert [statements.sql(texts[0])] == plain(f"EXECUTE {names[texts[0]]}(%s)")
-    assert [statements.sql(texts[1])] == plain(texts[1])
+    assert [sql(statements, texts[0])] == plain(f"EXECUTE {names[texts[0]]}(%s)")
+    assert [sql(statements, texts[1])] == plain(texts[1])
 
 
 def test_discarded_statement_is_counted_again() -> None:
