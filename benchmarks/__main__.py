@@ -40,7 +40,7 @@ class Form:
 
 
 FORMS: Final = {
-    "full": Form(5, Size(seconds=2.0, events=200_000, tenants=1000, applications=20, fleet=1000)),
+    "full": Form(5, Size(seconds=2.0, events=200_000, tenants=1000, applications=30, fleet=1000)),
     "quick": Form(3, Size(seconds=0.25, events=20_000, tenants=20, applications=10, fleet=200), minutes=4.0),
     "smoke": Form(1, Size(seconds=0.02, events=2_000, tenants=2, applications=3, fleet=5)),
 }

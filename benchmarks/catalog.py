@@ -42,6 +42,7 @@ LIMITS: Final = (
     Contestant(name="pgbench", title="pgbench, same statement", kind="limit", home="ours", driver="psycopg"),
     Contestant(name="copy", title="COPY", kind="limit", home="ours", driver="psycopg"),
     Contestant(name="inserts", title="unordered inserts", kind="limit", home="ours", driver="psycopg"),
+    Contestant(name="libpq", title="libpq, rows unread", kind="limit", home="ours", driver="psycopg"),
     Contestant(name="memory", title="no database", kind="limit", home="ours", driver="psycopg"),
     Contestant(name="sqlite3", title="raw sqlite3", kind="limit", home="ours"),
 )
@@ -95,7 +96,7 @@ class Scenario:
         return [*(() if self.only_ours else PEERS), *ours, *limit]
 
 
-def _reading(prefix: str, numbers: Sequence[int], limit: str | None = None) -> list[Scenario]:
+def _reading(prefix: str, numbers: Sequence[int], limit: str) -> list[Scenario]:
     aggregates = [
         Scenario(name=f"{prefix}R1:{n}", title=f"read an aggregate of {n} events", needs="log", limit=limit)
         for n in numbers
@@ -117,7 +118,7 @@ SCENARIOS: Final = (
     Scenario(name="W4:16", title="16 applications, a thread each", threads=16, limit="inserts"),
     Scenario(name="P1", title="append an event with its tracking position"),
     Scenario(name="W5", title="whole application: register, add, get", unit="cycles/s", limit="memory"),
-    *_reading("", (10, 100, 1000)),
+    *_reading("", (10, 100, 1000), "libpq"),
     Scenario(name="R3", title="from insert to receipt in another process", unit="ms"),
     Scenario(name="R3c", title="a subscription catches up", needs="log"),
     Scenario(name="T1", title="make the 3 tables of each of many applications", unit="ms", keeps_databases=True),

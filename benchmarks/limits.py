@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Final
 
-from eventsourcing.persistence import Notification, StoredEvent
-
-from benchmarks import reading, starting, writing
-from benchmarks.events import TOPIC, aggregates, originators, state_of, stored_events
+from benchmarks import limits_reading, limits_sqlite, starting, writing
+from benchmarks.events import TOPIC, aggregates, originators, state_of
 from benchmarks.measurement import MAX_RATE, WARM_UP, Measurement, measure_calls, measure_threads, require
-from benchmarks.preparation import events_of_log, schema_of
+from benchmarks.preparation import schema_of
 
 if TYPE_CHECKING:
+    from eventsourcing.persistence import StoredEvent
+
     from benchmarks.catalog import Scenario, Size
     from benchmarks.places import Place
 
@@ -39,10 +37,9 @@ _LOCK: Final = 4711
 _STATEMENT: Final = (
     "WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), "
     f"l AS MATERIALIZED (SELECT pg_advisory_xact_lock({_LOCK}) FROM c) "
-    f"INSERT INTO public.limit_events ({_COLUMNS}) SELECT u.i, u.v, u.t, u.s FROM l, "
-    "unnest({arrays}) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id"
+    f"INSERT INTO public.limit_events ({_COLUMNS}) SELECT {{values}} FROM l RETURNING id"
 )
-"""The form in which a recorder writes; `arrays` are four."""
+"""The form in which a recorder writes one event; `values` are four."""
 
 
 def _table(schema: str = "public") -> str:
@@ -80,12 +77,12 @@ def same_statement(scenario: Scenario, place: Place, size: Size) -> Measurement:
 def _pgbench(program: str, place: Place, size: Size) -> Measurement:
     state = state_of(next(originators("pgbench")).int, 1)
     count = max(20, int(size.seconds * _PGBENCH_RATE))
-    arrays = "ARRAY[gen_random_uuid()], ARRAY[1]::bigint[], ARRAY[:topic]::text[], ARRAY[decode(:state, 'hex')]"
+    values = "gen_random_uuid(), 1::bigint, :topic::text, decode(:state, 'hex')"
     parameters = place.connection_parameters()
     directory = Path(tempfile.mkdtemp(prefix="benchmarks-pgbench-"))
     try:
         script = directory / "statement.sql"
-        script.write_text(f"{_STATEMENT.format(arrays=arrays)};\n")
+        script.write_text(f"{_STATEMENT.format(values=values)};\n")
         command = [program, "--no-vacuum", "--protocol=prepared", f"--transactions={count}", f"--file={script}"]
         command += [f"--define=topic={TOPIC}", f"--define=state={state.hex()}"]
         command += ["--log", f"--log-prefix={directory / 'log'}", parameters["dbname"]]
@@ -107,13 +104,14 @@ def _pgbench(program: str, place: Place, size: Size) -> Measurement:
 def _raw_loop(place: Place, size: Size) -> Measurement:
     connection = place.connect()
     cursor = connection.cursor()
-    statement = _STATEMENT.format(arrays="%b::uuid[], %b::bigint[], %b::text[], %b::bytea[]")
+    statement = _STATEMENT.format(values="%b::uuid, %b::bigint, %b::text, %b::bytea")
     new = aggregates(1)
     written = 0
 
     def call(batch: list[StoredEvent]) -> Sequence[tuple[int]]:
-        columns = list(zip(*((e.originator_id, e.originator_version, e.topic, e.state) for e in batch), strict=True))
-        rows: Sequence[tuple[int]] = cursor.execute(statement, [list(c) for c in columns], prepare=True).fetchall()
+        (event,) = batch
+        row = (event.originator_id, event.originator_version, event.topic, event.state)
+        rows: Sequence[tuple[int]] = cursor.execute(statement, row, prepare=True).fetchall()
         return rows
 
     def check(_: list[StoredEvent], rows: Sequence[tuple[int]]) -> int:
@@ -198,93 +196,6 @@ def unordered_inserts(scenario: Scenario, place: Place, size: Size) -> Measureme
     return result
 
 
-# -- SQLite --
-
-
-def make_sqlite_log(place: Place, size: Size) -> None:
-    """Write the log that is read, as :mod:`benchmarks.preparation` does for the others."""
-    connection = _sqlite(place)
-    connection.execute("BEGIN IMMEDIATE")
-    for event in events_of_log(size.events):
-        _insert_sqlite(connection, event)
-    connection.execute("COMMIT")
-    connection.close()
-
-
-def _sqlite(place: Place) -> sqlite3.Connection:
-    connection: sqlite3.Connection = place.connect()
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS limit_events (id INTEGER PRIMARY KEY, originator_id BLOB NOT NULL, "
-        "originator_version BIGINT NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL, "
-        "UNIQUE (originator_id, originator_version))"
-    )
-    return connection
-
-
-def _insert_sqlite(connection: sqlite3.Connection, event: StoredEvent) -> int | None:
-    originator_id: Any = event.originator_id
-    row = (originator_id.bytes, event.originator_version, event.topic, event.state)
-    return connection.execute(f"INSERT INTO limit_events ({_COLUMNS}) VALUES (?, ?, ?, ?)", row).lastrowid
-
-
-def sqlite_inserts(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """W1 on SQLite: one INSERT after another, each committed by itself."""
-    connection = _sqlite(place)
-    new = originators()
-    written = 0
-
-    def check(_: StoredEvent, row_id: int | None) -> int:
-        nonlocal written
-        written += 1
-        require(row_id == written, f"Row {written} got the id {row_id}.")
-        return 1
-
-    result = measure_calls(
-        size.seconds,
-        lambda: stored_events(next(new), (1,))[0],
-        lambda event: _insert_sqlite(connection, event),
-        check,
-    )
-    rows = connection.execute("SELECT originator_id, state FROM limit_events").fetchall()
-    require(len(rows) == written, f"{written} rows were written, and {len(rows)} are there.")
-    require(all(row[1] == state_of(int.from_bytes(row[0], "big"), 1) for row in rows), "A row is not what was written.")
-    connection.close()
-    return result
-
-
-def sqlite_aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R1 on SQLite: one SELECT, and the library's objects."""
-    connection = _sqlite(place)
-    statement = (
-        "SELECT originator_version, topic, state FROM limit_events WHERE originator_id = ? ORDER BY originator_version"
-    )
-
-    def select(originator_id: UUID) -> list[StoredEvent]:
-        rows = connection.execute(statement, (originator_id.bytes,)).fetchall()
-        return [StoredEvent(originator_id, *row) for row in rows]
-
-    result = reading.measure_aggregates(scenario.number, size, select)
-    connection.close()
-    return result
-
-
-def sqlite_pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R2 on SQLite: one SELECT, and the library's objects."""
-    connection = _sqlite(place)
-    statement = f"SELECT id, {_COLUMNS} FROM limit_events WHERE id >= ? ORDER BY id LIMIT ?"
-
-    def select(start: int) -> list[Notification]:
-        rows = connection.execute(statement, (start, scenario.number)).fetchall()
-        return [
-            Notification(UUID(bytes=originator_id), version, topic, state, number)
-            for number, originator_id, version, topic, state in rows
-        ]
-
-    result = reading.measure_pages(scenario.number, size, select)
-    connection.close()
-    return result
-
-
 LIMITS: Final[dict[tuple[str, str], Callable[[Scenario, Place, Size], Measurement]]] = {
     ("pgbench", "W1"): same_statement,
     ("copy", "W2"): copy,
@@ -292,7 +203,9 @@ LIMITS: Final[dict[tuple[str, str], Callable[[Scenario, Place, Size], Measuremen
     ("inserts", "W4"): unordered_inserts,
     ("memory", "W5"): writing.application,
     ("memory", "M1"): starting.construct,
-    ("sqlite3", "W1"): sqlite_inserts,
-    ("sqlite3", "R1"): sqlite_aggregates,
-    ("sqlite3", "R2"): sqlite_pages,
+    ("libpq", "R1"): limits_reading.aggregates,
+    ("libpq", "R2"): limits_reading.pages,
+    ("sqlite3", "W1"): limits_sqlite.inserts,
+    ("sqlite3", "R1"): limits_sqlite.aggregates,
+    ("sqlite3", "R2"): limits_sqlite.pages,
 }

@@ -13,7 +13,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import catalog, following, limits, preparation, scenarios
+from benchmarks import catalog, following, limits, limits_sqlite, preparation, scenarios
 from benchmarks.catalog import CONTESTANTS, SCENARIOS, Contestant, Scenario, Size
 from benchmarks.measurement import WorkNotDoneError, require
 from benchmarks.places import URL_VARIABLE, Place
@@ -59,7 +59,7 @@ def prepare(contestant: Contestant, kind: catalog.Preparation, url: str, size: S
     place = Place(contestant, url)
     try:
         if contestant.name == "sqlite3":
-            limits.make_sqlite_log(place, size)
+            limits_sqlite.make_log(place, size)
             return {"prepared": size.events}
         return {"prepared": preparation.prepare(kind, place, size)}
     finally:

@@ -1,0 +1,104 @@
+"""What SQLite can do at all: the module of Python's library, without a recorder."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from eventsourcing.persistence import Notification, StoredEvent
+
+from benchmarks import reading
+from benchmarks.events import originators, state_of, stored_events
+from benchmarks.measurement import Measurement, measure_calls, require
+from benchmarks.preparation import events_of_log
+
+if TYPE_CHECKING:
+    from benchmarks.catalog import Scenario, Size
+    from benchmarks.places import Place
+
+_COLUMNS: Final = "originator_id, originator_version, topic, state"
+
+
+def make_log(place: Place, size: Size) -> None:
+    """Write the log that is read, as :mod:`benchmarks.preparation` does for the others."""
+    connection = _connect(place)
+    connection.execute("BEGIN IMMEDIATE")
+    for event in events_of_log(size.events):
+        _insert(connection, event)
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def _connect(place: Place) -> sqlite3.Connection:
+    connection: sqlite3.Connection = place.connect()
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS limit_events (id INTEGER PRIMARY KEY, originator_id BLOB NOT NULL, "
+        "originator_version BIGINT NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL, "
+        "UNIQUE (originator_id, originator_version))"
+    )
+    return connection
+
+
+def _insert(connection: sqlite3.Connection, event: StoredEvent) -> int | None:
+    originator_id: Any = event.originator_id
+    row = (originator_id.bytes, event.originator_version, event.topic, event.state)
+    return connection.execute(f"INSERT INTO limit_events ({_COLUMNS}) VALUES (?, ?, ?, ?)", row).lastrowid
+
+
+def inserts(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """W1 on SQLite: one INSERT after another, each committed by itself."""
+    connection = _connect(place)
+    new = originators()
+    written = 0
+
+    def check(_: StoredEvent, row_id: int | None) -> int:
+        nonlocal written
+        written += 1
+        require(row_id == written, f"Row {written} got the id {row_id}.")
+        return 1
+
+    result = measure_calls(
+        size.seconds,
+        lambda: stored_events(next(new), (1,))[0],
+        lambda event: _insert(connection, event),
+        check,
+    )
+    rows = connection.execute("SELECT originator_id, state FROM limit_events").fetchall()
+    require(len(rows) == written, f"{written} rows were written, and {len(rows)} are there.")
+    require(all(row[1] == state_of(int.from_bytes(row[0], "big"), 1) for row in rows), "A row is not what was written.")
+    connection.close()
+    return result
+
+
+def aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """R1 on SQLite: one SELECT, and the library's objects."""
+    connection = _connect(place)
+    statement = (
+        "SELECT originator_version, topic, state FROM limit_events WHERE originator_id = ? ORDER BY originator_version"
+    )
+
+    def select(originator_id: UUID) -> list[StoredEvent]:
+        rows = connection.execute(statement, (originator_id.bytes,)).fetchall()
+        return [StoredEvent(originator_id, *row) for row in rows]
+
+    result = reading.measure_aggregates(scenario.number, size, select, lambda _, events: events)
+    connection.close()
+    return result
+
+
+def pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
+    """R2 on SQLite: one SELECT, and the library's objects."""
+    connection = _connect(place)
+    statement = f"SELECT id, {_COLUMNS} FROM limit_events WHERE id >= ? ORDER BY id LIMIT ?"
+
+    def select(start: int) -> list[Notification]:
+        rows = connection.execute(statement, (start, scenario.number)).fetchall()
+        return [
+            Notification(UUID(bytes=originator_id), version, topic, state, number)
+            for number, originator_id, version, topic, state in rows
+        ]
+
+    result = reading.measure_pages(scenario.number, size, select, lambda notifications: notifications)
+    connection.close()
+    return result
