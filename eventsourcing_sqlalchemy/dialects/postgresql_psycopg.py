@@ -31,7 +31,7 @@ _AS_THEY_ARE: Final = frozenset({bytes, *BINARY_ARRAYS})
 
 
 class PsycopgCursor:
-    """Runs statements on a connection; ``statements`` None means that it is not ours, and is used by a cursor only."""
+    """Runs statements on a connection; without ``statements`` it is not ours, and they run on a cursor only."""
 
     __slots__ = ("_connection", "_cursor", "_result", "_statements")
 
@@ -43,9 +43,9 @@ class PsycopgCursor:
 
     def execute(self, query: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement; it is prepared when it is run for the sixth time."""
-        packed = self._packed(parameters)
-        if packed is None or self._statements is None:
-            self.execute_once(query, parameters)
+        packed = None if self._statements is None else self._packed(parameters)
+        if self._statements is None or packed is None:
+            self._run_on_cursor(query, parameters)
             return
         pgconn = self._connection.pgconn
         values, formats = packed
@@ -98,12 +98,14 @@ class PsycopgCursor:
         """Send something and return its last result; raises the driver's error."""
         psycopg, connection = _psycopg(), self._connection
         send(*arguments)
-        results = connection.wait(psycopg.execute(connection.pgconn))
+        results: list[PGresult] = connection.wait(psycopg.execute(connection.pgconn))
         for result in results:
             if result.status == _ERROR:
                 raise psycopg.error_from_result(result, encoding=connection.info.encoding)
-        last: PGresult = results[-1]
-        return last
+        if not results:
+            msg = "The server sent no result."
+            raise psycopg.InternalError(msg)
+        return results[-1]
 
     def rows(self) -> Sequence[Sequence[Any]]:
         """Return the rows of the statement that was run last, or an empty sequence when it returns none."""
@@ -119,12 +121,15 @@ class PsycopgCursor:
         rows: list[tuple[Any, ...]] = transformer.load_rows(0, result.ntuples, tuple)
         return rows
 
-    # -- by a cursor of the driver --
+    # -- on a cursor of the driver --
 
     def execute_once(self, query: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement without preparing it."""
+        self._run_on_cursor(query, parameters, prepare=False)
+
+    def _run_on_cursor(self, query: str, parameters: Sequence[Any], *, prepare: bool | None = None) -> None:
         self._result = None
-        self._driver_cursor().execute(query, parameters or None, prepare=False)
+        self._driver_cursor().execute(query, parameters or None, prepare=prepare)
 
     def executemany(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each row of parameters."""
@@ -140,9 +145,15 @@ class PsycopgCursor:
 @cache
 def _psycopg() -> Any:
     """Return what is used of the driver, which only those need who use it."""
-    from psycopg import Error  # noqa: PLC0415 (as above)
+    from psycopg import Error, InternalError  # noqa: PLC0415 (as above)
     from psycopg.adapt import Transformer  # noqa: PLC0415 (as above)
     from psycopg.errors import error_from_result  # noqa: PLC0415 (as above)
     from psycopg.generators import execute  # noqa: PLC0415 (as above)
 
-    return SimpleNamespace(Error=Error, Transformer=Transformer, error_from_result=error_from_result, execute=execute)
+    return SimpleNamespace(
+        Error=Error,
+        InternalError=InternalError,
+        Transformer=Transformer,
+        error_from_result=error_from_result,
+        execute=execute,
+    )

@@ -214,6 +214,13 @@ def test_connection_of_another_class_is_used_by_its_cursors(
         ours(connection).execute("SELECT %s::int", (1,))
 
 
+def test_connection_of_the_users_is_prepared_by_the_driver(connection: psycopg.Connection[Any]) -> None:
+    for _ in range(ENOUGH):
+        assert of_ours(driver_for("psycopg").cursor(connection), "SELECT %s::int", (1,)) == [(1,)]
+    names = connection.execute("SELECT name FROM pg_prepared_statements WHERE statement LIKE '%$1%'").fetchall()
+    assert [name.startswith("_pg3") for (name,) in names] == [True]
+
+
 def test_lost_connection_is_an_operational_error(connection: psycopg.Connection[Any], database: Database) -> None:
     cursor = ours(connection)
     cursor.execute("SELECT 1")
