@@ -8,13 +8,12 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
-from xml.etree import ElementTree as ET
 
 import pytest
 from eventsourcing.persistence import ApplicationRecorder, Notification, StoredEvent
@@ -23,21 +22,21 @@ from sqlalchemy import make_url
 
 from benchmarks import report
 from benchmarks.__main__ import FORMS, main
-from benchmarks.catalog import CONTESTANTS, NATIVE, OURS, OURS_SQLITE, SCENARIOS, UPSTREAM, Contestant, Scenario
+from benchmarks.catalog import NATIVE, OURS_SQLITE, SCENARIOS, UPSTREAM, Contestant, Scenario
 from benchmarks.catalog import find_scenarios as find
-from benchmarks.chart import draw
 from benchmarks.databases import Databases
 from benchmarks.environments import find_python
 from benchmarks.events import Ledger, aggregates
-from benchmarks.measurement import WorkNotDoneError, measure_threads, quantile
+from benchmarks.measurement import WorkNotDoneError, measure_threads
 from benchmarks.one_run import prepare, run
-from benchmarks.results import Results, Runs
+from benchmarks.results import Results
 from benchmarks.rounds import Plan, Rounds
 from benchmarks.runners.__main__ import main as measure_runners
 from benchmarks.runners.system import LIBRARY
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.demo.server import Postgres
 from tests.databases import fresh_database
+from tests.unit.test_benchmark_reports import chart_texts
 
 ROOT = Path(__file__).parents[2]
 SMOKE = FORMS["smoke"]
@@ -130,6 +129,20 @@ def test_what_cannot_be_run_is_said_before_anything_is_made(
         main(arguments)
 
     assert message in capsys.readouterr().err
+
+
+def test_rounds_are_fewer_when_the_time_is_over_but_never_none() -> None:
+    scenario = find(["sqlite:W1"])[0]
+    plan = Plan(scenarios=[scenario], rounds=3, size=SIZE, pythons={"ours": Path(sys.executable)}, until=0.0)
+    results = Results("test")
+
+    with Databases(None) as databases, Rounds(plan, databases, doing=lambda _: None) as rounds:
+        assert len(list(rounds.run(scenario, results))) == plan.total
+
+    assert {name: len(runs.runs) for name, runs in results.found[scenario.name].items()} == {
+        "ours-sqlite": 1,
+        "sqlite3": 1,
+    }
 
 
 # -- each scenario, by each contestant that this interpreter can be --
@@ -301,107 +314,3 @@ def test_a_thread_that_fails_fails_the_measurement() -> None:
 
     with pytest.raises(KeyError, match="goes_on"):
         measure_threads(0.01, [works, fails])
-
-
-# -- what is made of the numbers --
-
-
-@pytest.mark.parametrize(
-    ("count", "p50", "p99"), [(1, 1, 1), (2, 1, 2), (100, 50, 99), (101, 51, 100), (1000, 500, 990)]
-)
-def test_a_quantile_is_one_of_the_latencies(count: int, p50: float, p99: float) -> None:
-    latencies = [milliseconds / 1000 for milliseconds in range(count, 0, -1)]
-
-    assert quantile(latencies, 0.5) == pytest.approx(p50)
-    assert quantile(latencies, 0.99) == pytest.approx(p99)
-
-
-def results_of(values: Mapping[str, Mapping[str, Sequence[float]]]) -> Results:
-    results = Results("test")
-    for scenario, of_scenario in values.items():
-        results.found[scenario] = {
-            name: Runs(
-                [
-                    {
-                        "value": value,
-                        "work": 1,
-                        "seconds": 1,
-                        "calls": 1,
-                        "p50_ms": 1.0,
-                        "p99_ms": 2.0,
-                        "extra": {},
-                        "note": "",
-                        "versions": {},
-                    }
-                    for value in of_contestant
-                ]
-            )
-            for name, of_contestant in of_scenario.items()
-        }
-    return results
-
-
-def chart_texts(svg: str) -> list[str]:
-    root = ET.fromstring(svg)  # noqa: S314 (our own)
-    return ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
-
-
-def test_a_ratio_is_taken_round_by_round_and_more_is_faster_whatever_the_unit() -> None:
-    # Of the medians, it would be 20 / 10; of each round, 1, 2 and 4.
-    results = results_of(
-        {
-            "W1": {"upstream": [20, 10, 5], "ours-psycopg": [20, 20, 20]},
-            "R3": {"upstream": [20, 20, 20], "ours-psycopg": [5, 5, 10]},
-        }
-    )
-    psycopg = CONTESTANTS["ours-psycopg"]
-
-    rate = results.ratio(find(["W1"])[0], psycopg, UPSTREAM)
-    time = results.ratio(find(["R3"])[0], psycopg, UPSTREAM)
-
-    assert rate is not None
-    assert (rate.median, rate.low, rate.high) == (2, 1, 4)
-    assert time is not None
-    assert (time.median, time.low, time.high) == (4, 2, 4)
-    assert results.ratio(find(["W1"])[0], psycopg, NATIVE) is None
-
-
-def test_the_fleet_is_compared_with_its_own_threads_on_few_applications() -> None:
-    results = results_of({"W4:16": {OURS[0].name: [100, 200, 300]}, "fleet": {OURS[0].name: [100, 150, 160]}})
-
-    table = report.markdown(results, "x")
-
-    assert "**0.75** (0.5 \N{EN DASH} 0.8)" in table
-    assert "its own W4:16" in table
-
-
-def test_the_chart_shows_everybody_in_every_scenario_and_is_well_formed() -> None:
-    everybody = {s.name: {c.name: [1.0, 2.0, 4.0] for c in s.contestants()} for s in SCENARIOS}
-
-    texts = chart_texts(draw(results_of(everybody), "<&>"))
-
-    assert texts[0] == f"Times as fast as {UPSTREAM.title}"
-    assert texts[1] == "<&>"
-    for scenario in SCENARIOS:
-        shown = f"{scenario.name.removeprefix('sqlite:')}{scenario.title}"
-        assert (shown in texts) is not scenario.only_ours
-
-
-def test_a_name_stands_for_all_that_begin_with_it() -> None:
-    assert [s.name for s in find(["W2", "W1"])] == ["W1", "W2:10", "W2:100", "W2:1000"]
-    assert [s.name for s in find(["R3"])] == ["R3"]
-    assert {s.database for s in find(["sqlite"])} == {"sqlite"}
-
-
-def test_rounds_are_fewer_when_the_time_is_over_but_never_none() -> None:
-    scenario = find(["sqlite:W1"])[0]
-    plan = Plan(scenarios=[scenario], rounds=3, size=SIZE, pythons={"ours": Path(sys.executable)}, until=0.0)
-    results = Results("test")
-
-    with Databases(None) as databases, Rounds(plan, databases, doing=lambda _: None) as rounds:
-        assert len(list(rounds.run(scenario, results))) == plan.total
-
-    assert {name: len(runs.runs) for name, runs in results.found[scenario.name].items()} == {
-        "ours-sqlite": 1,
-        "sqlite3": 1,
-    }

@@ -1,10 +1,10 @@
-"""Recorders that users subclass, share and query: hooks, views, classes of records, one datastore for many."""
+"""Recorders that users share and query: views, classes of records, one datastore for many."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -30,7 +30,7 @@ from eventsourcing_sqlalchemy.recorders import (
 from tests.applications import stored_events
 from tests.contract.counters_view import CountersView
 from tests.contract.places import PREFIX, SCHEMA
-from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices, own_engine
+from tests.contract.training_school import Invoice, TrainingSchool, invoices, own_engine
 
 
 @pytest.fixture
@@ -66,161 +66,6 @@ def datastore(database_url: str) -> Iterator[SQLAlchemyDatastore]:
     datastore = SQLAlchemyDatastore(url=database_url)
     yield datastore
     datastore.close()
-
-
-# -- hooks --
-
-
-class Hooks:
-    """What the hooks below were called with."""
-
-    calls: ClassVar[list[str]] = []
-    error: ClassVar[type[Exception] | None] = None
-
-    @classmethod
-    def called(cls, session: Session, hook: str, number: int) -> None:
-        """Remember the call, write an invoice with it, and fail when that is wanted."""
-        cls.calls.append(hook)
-        session.add(Invoice(number=number))
-        if cls.error is not None:
-            raise cls.error
-
-
-@pytest.fixture(autouse=True)
-def no_calls() -> None:
-    """Forget the calls of other tests."""
-    Hooks.calls.clear()
-    Hooks.error = None
-
-
-class WithEventsHook(SQLAlchemyApplicationRecorder):
-    """Takes part before events are written."""
-
-    def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
-        Hooks.called(session, "_insert_events", 1)
-        super()._insert_events(session, stored_events, **kwargs)
-
-
-class WithStoredEventsHook(SQLAlchemyApplicationRecorder):
-    """Takes part while events are written."""
-
-    def _insert_stored_events(self, session: Session, stored_events: Any, **kwargs: Any) -> list[int]:
-        ids = super()._insert_stored_events(session, stored_events, **kwargs)
-        Hooks.called(session, f"_insert_stored_events {ids}", 2)
-        return ids
-
-
-class WithSnapshotsHook(SQLAlchemyAggregateRecorder):
-    """Takes part before events, or snapshots, are written that have no order."""
-
-    def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
-        super()._insert_events(session, stored_events, **kwargs)
-        Hooks.called(session, "_insert_events", 3)
-
-
-class WithTrackingHook(SQLAlchemyTrackingRecorder):
-    """Takes part when a position is written."""
-
-    def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
-        super()._insert_tracking(session, tracking)
-        Hooks.called(session, f"_insert_tracking {tracking.notification_id}", 4)
-
-
-class WithProcessHooks(SQLAlchemyProcessRecorder):
-    """Takes part in everything."""
-
-    def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
-        super()._insert_events(session, stored_events, **kwargs)
-        Hooks.called(session, f"_insert_events {sorted(kwargs)}", 5)
-
-    def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
-        super()._insert_tracking(session, tracking)
-        Hooks.called(session, f"_insert_tracking {tracking.notification_id}", 6)
-
-
-@pytest.mark.parametrize(
-    ("recorder_class", "calls", "numbers"),
-    [(WithEventsHook, ["_insert_events"], [1]), (WithStoredEventsHook, ["_insert_stored_events [1, 2]"], [2])],
-)
-def test_hook_takes_part_in_recording_events(
-    recorder_class: type[SQLAlchemyApplicationRecorder],
-    calls: list[str],
-    numbers: list[int],
-    variables: dict[str, str],
-    engine: sa.Engine,
-) -> None:
-    variables["APPLICATION_RECORDER_TOPIC"] = get_topic(recorder_class)
-    with TrainingSchool(env=variables) as school:
-        dog = Dog("Fido")
-        dog.add_trick("roll over")
-        assert [recording.notification.id for recording in school.save(dog)] == [1, 2]
-        assert calls == Hooks.calls
-        assert invoices(engine) == numbers
-        Hooks.error = ZeroDivisionError
-        with pytest.raises(ZeroDivisionError):
-            school.register("Rex")
-        assert school.names() == ["Fido"]
-        assert invoices(engine) == numbers
-
-
-def test_hook_takes_part_in_the_users_transaction(variables: dict[str, str], engine: sa.Engine) -> None:
-    variables["APPLICATION_RECORDER_TOPIC"] = get_topic(WithEventsHook)
-    with TrainingSchool(env=variables) as school:
-        with school.recorder.transaction() as session:
-            school.register("Fido")
-            assert Hooks.calls == ["_insert_events"]
-            session.rollback()
-        with Session(engine) as session:
-            school.save(Dog("Rex"), session=session)
-            session.rollback()
-        assert school.names() == []
-        assert invoices(engine) == []
-        assert Hooks.calls == ["_insert_events"] * 2
-
-
-def test_hook_takes_part_in_recording_snapshots(variables: dict[str, str], engine: sa.Engine) -> None:
-    factory = SQLAlchemyFactory({**variables, "AGGREGATE_RECORDER_TOPIC": get_topic(WithSnapshotsHook)})
-    try:
-        recorder = factory.aggregate_recorder("snapshots")
-        assert recorder.insert_events(stored_events()) is None
-        assert Hooks.calls == ["_insert_events"]
-        assert invoices(engine) == [3]
-    finally:
-        factory.close()
-
-
-def test_hook_takes_part_in_recording_a_position(variables: dict[str, str], engine: sa.Engine) -> None:
-    factory = SQLAlchemyFactory({**variables, "TRACKING_RECORDER_TOPIC": get_topic(WithTrackingHook)})
-    try:
-        recorder: SQLAlchemyTrackingRecorder = factory.tracking_recorder()
-        recorder.insert_tracking(Tracking("upstream", 7))
-        assert Hooks.calls == ["_insert_tracking 7"]
-        assert invoices(engine) == [4]
-        with pytest.raises(IntegrityError):
-            recorder.insert_tracking(Tracking("upstream", 7))
-        Hooks.error = ZeroDivisionError
-        with pytest.raises(ZeroDivisionError):
-            recorder.insert_tracking(Tracking("upstream", 8))
-        assert recorder.max_tracking_id("upstream") == 7
-        assert invoices(engine) == [4]
-    finally:
-        factory.close()
-
-
-def test_hooks_take_part_in_processing(variables: dict[str, str], engine: sa.Engine) -> None:
-    factory = SQLAlchemyFactory({**variables, "PROCESS_RECORDER_TOPIC": get_topic(WithProcessHooks)})
-    try:
-        recorder = factory.process_recorder()
-        assert recorder.insert_events(stored_events(), tracking=Tracking("upstream", 7)) == [1]
-        assert Hooks.calls == ["_insert_tracking 7", "_insert_events ['tracking']"]
-        assert invoices(engine) == [5, 6]
-        Hooks.error = ZeroDivisionError
-        with pytest.raises(ZeroDivisionError):
-            recorder.insert_events(stored_events(), tracking=Tracking("upstream", 8))
-        assert recorder.max_tracking_id("upstream") == 7
-        assert recorder.max_notification_id() == 1
-    finally:
-        factory.close()
 
 
 # -- views --

@@ -1,0 +1,63 @@
+"""The variables of a tenant, for programs that know nothing of tenants."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+
+import pytest
+
+from tenancy import Tenancy
+from tests.acceptance.commands import Command
+from tests.acceptance.kennel import Kennel
+from tests.acceptance.test_cli_verbs import quick, tenancy
+
+__all__ = ["quick", "tenancy"]  # the fixtures
+
+
+def _by_shell(script: str, url: str) -> dict[str, str]:
+    """Return the variables that a shell has after a script."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{script}\nenv -0"], env={"SQLALCHEMY_URL": url}, capture_output=True, check=True
+    )
+    return dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
+
+
+@pytest.mark.parametrize("secrets", [[], ["--show-secrets"]])
+@pytest.mark.parametrize("form", ["sh", "dotenv", "json"])
+def test_variables_are_those_of_the_tenant_in_every_format(tenancy: Command, form: str, secrets: list[str]) -> None:
+    tenancy.ok("create", 'it\'s $HOME `x` "q" \\ é')
+    slug = 'it\'s $home `x` "q" \\ é'
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": tenancy.url}) as tenants:
+        expected = tenants.env(slug)
+    text = tenancy.ok("env", slug, "--format", form, *secrets).out
+    if form == "json":
+        found = {key: tenancy.url if value == "${SQLALCHEMY_URL}" else value for key, value in json.loads(text).items()}
+    else:
+        found = _by_shell(f"set -a\n{text}", tenancy.url)
+    urls = {key for key, value in expected.items() if value == expected["SQLALCHEMY_URL"]}
+    assert {key: found[key] for key in expected if key not in urls} == {
+        key: value for key, value in expected.items() if key not in urls
+    }
+    for key in urls:
+        assert found[key] == (expected[key] if secrets else tenancy.url)
+
+
+def test_a_reference_fails_where_the_variable_is_not_set(quick: Command) -> None:
+    quick.ok("create", "acme")
+    script = quick.ok("env", "acme").out
+    done = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "SQLALCHEMY_URL" in done.stderr
+
+
+def test_hostile_values_are_quoted(monkeypatch: pytest.MonkeyPatch, quick: Command) -> None:
+    quick.ok("create", "acme")
+    hostile = "a'b\"c\\d $(touch /tmp/x) `id` ;|& é"
+    monkeypatch.setattr(Tenancy, "env", lambda *_: {"A": hostile, "B": "line 1\nline 2"})
+    text = quick.ok("env", "acme").out
+    assert _by_shell(text, "")["A"] == hostile
+    assert _by_shell(text, "")["B"] == "line 1\nline 2"
+    words = shlex.split(quick.ok("env", "acme", "--format", "dotenv").out)
+    assert words[0] == f"A={hostile}"
