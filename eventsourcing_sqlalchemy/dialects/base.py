@@ -39,7 +39,8 @@ class Executor(Protocol):
     def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
         """Run a statement and return all its rows, or an empty sequence when it returns none.
 
-        Without ``prepare``, the server plans it each time, for the parameters that it has then.
+        A parameter has no type of its own: write a cast where nothing else in the statement tells the type. Without
+        ``prepare``, the server plans it each time, for the parameters that it has then.
         """
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:

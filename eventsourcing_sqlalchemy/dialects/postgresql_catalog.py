@@ -58,16 +58,16 @@ def _shapes(rows: Sequence[Sequence[str]]) -> dict[TableName, TableShape]:
 def schemas(executor: Executor, prefix: str) -> list[str]:
     """Return the names of the schemas that begin with a prefix."""
     statement = "SELECT nspname FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname::text, %s)"
-    return [name for (name,) in executor.fetch(statement, (prefix,))]
+    return [name for (name,) in executor.fetch(statement, (prefix,), prepare=False)]
 
 
 def relations(executor: Executor, schema: str, prefix: str) -> list[tuple[RelationKind, str]]:
     """Return the tables, views and sequences of their own in a schema that begin with a prefix."""
     # By indexes: of what depends on a schema, or of names. A look at all relations of a large fleet takes long.
     if prefix:
-        found = executor.fetch(_BY_NAME, (schema, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)))
+        found = executor.fetch(_BY_NAME, (schema, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)), prepare=False)
     else:
-        found = executor.fetch(_BY_SCHEMA, (schema,))
+        found = executor.fetch(_BY_SCHEMA, (schema,), prepare=False)
     return [(_KINDS[kind], name) for kind, name in found]
 
 

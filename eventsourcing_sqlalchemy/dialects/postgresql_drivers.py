@@ -6,12 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from weakref import WeakKeyDictionary
+
+from eventsourcing.persistence import ProgrammingError
 
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BINARY_ARRAYS, BinaryArray, recoded
 from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatements, preparing_cursor
-from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor
 
 __all__ = ["Driver", "driver_for"]
 
@@ -171,7 +175,7 @@ class Psycopg(Driver):
             self._statements[connection] = PreparedStatements(is_on=mode == "on")
 
     def cursor(self, connection: Any) -> Any:
-        return PsycopgCursor(connection, self._statements.get(connection))
+        return _psycopg_cursor()(connection, self._statements.get(connection))
 
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
         cursor.execute_once(statement, parameters)
@@ -183,6 +187,9 @@ class Psycopg(Driver):
     def reset(self, connection: Any, encoding: str | None) -> None:
         from psycopg.rows import tuple_row  # noqa: PLC0415 (as above)
 
+        if connection.pgconn.pipeline_status:
+            msg = "The connection was left in pipeline mode."
+            raise ProgrammingError(msg)
         connection.row_factory = tuple_row
         connection.read_only = connection.deferrable = None
 
@@ -215,6 +222,13 @@ class Pg8000(Driver):
     def backend_pid(self, connection: Any) -> int | None:
         # Process id and secret key; a pooler that tells nothing is one too.
         return int.from_bytes((connection._backend_key_data or b"")[:4], "big")  # noqa: SLF001 (as above)
+
+
+@cache
+def _psycopg_cursor() -> type[PsycopgCursor]:
+    from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor  # noqa: PLC0415 (as above)
+
+    return PsycopgCursor
 
 
 @cache

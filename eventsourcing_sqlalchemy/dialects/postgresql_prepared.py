@@ -18,19 +18,22 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class, whatever its name)
 
-__all__ = ["TRY_PLAIN", "PreparedStatements", "numbered", "preparing_cursor"]
+__all__ = ["MISSING", "TRY_PLAIN", "TRY_TYPED", "PreparedStatements", "numbered", "preparing_cursor"]
 
 _RUN_BEFORE: Final = 5
 _MAX_STATEMENTS: Final = 100
 _MAX_LENGTH: Final = 2000
+_PLACEHOLDER: Final = re.compile("%%|%s")
 
-_MISSING: Final = "26000"  # for example after DISCARD ALL
+MISSING: Final = "26000"  # for example after DISCARD ALL
 _EXISTS: Final = "42P05"  # left by somebody else, through a pooler
 _OUTDATED: Final = "0A000"  # the type of a column was changed
 _NO_OPERATOR: Final = "42883"  # the type of a column was changed: the parameter has the one that it had
 _OUT_OF_RANGE: Final = "22003"  # of the type that the parameter was given, where a literal may have a wider one
-TRY_PLAIN: Final = frozenset({_MISSING, _EXISTS, _OUTDATED, _NO_OPERATOR, _OUT_OF_RANGE})
-"""The errors (SQLSTATE) that a statement may be spared when it is run by itself, with the values in their own types."""
+TRY_TYPED: Final = frozenset({_NO_OPERATOR, _OUT_OF_RANGE})
+"""The errors (SQLSTATE) that a statement may be spared when its parameters are given their own types."""
+TRY_PLAIN: Final = TRY_TYPED | {MISSING, _EXISTS, _OUTDATED}
+"""Those that a prepared statement may be spared when it is run by itself."""
 
 
 class Prepared(NamedTuple):
@@ -39,15 +42,6 @@ class Prepared(NamedTuple):
     name: str
     execute: str
     """What runs it in SQL, with its placeholders."""
-
-
-class Numbered(NamedTuple):
-    """A statement as the server takes it."""
-
-    body: str
-    """The statement with $1, $2 and so on in the place of each placeholder."""
-    arguments: str
-    """As many placeholders, in parentheses."""
 
 
 class PreparedStatements:
@@ -82,13 +76,14 @@ class PreparedStatements:
         return self._prepare(statement)
 
     def _prepare(self, statement: str) -> tuple[str, Prepared]:
-        body, arguments = numbered(statement)
+        body = numbered(statement)
+        arguments = ", ".join(["%s"] * _PLACEHOLDER.findall(statement).count("%s"))
         # The name says what it does: one that somebody else left on a server process, through a pooler, is the same.
         name = f"eventsourcing_{blake2b(body.encode(), digest_size=16).hexdigest()}"
         forget = ""
         if len(self._prepared) == _MAX_STATEMENTS:
             forget = f"DEALLOCATE {self._prepared.popitem(last=False)[1].name}; "
-        prepared = self._prepared[statement] = Prepared(name, f"EXECUTE {name}{arguments}")
+        prepared = self._prepared[statement] = Prepared(name, f"EXECUTE {name}({arguments})")
         return f"{forget}PREPARE {name} AS {body}", prepared
 
     def discard(self, statement: str) -> str:
@@ -97,12 +92,16 @@ class PreparedStatements:
         return "" if prepared is None else prepared.name
 
 
+def numbered(statement: str) -> str:
+    """Return a statement with $1, $2 and so on in the place of each %s, and a percent sign for each %%."""
+    # Long ones are those of large batches, which seldom come twice.
+    return _numbered(statement) if len(statement) <= _MAX_LENGTH else _numbered.__wrapped__(statement)
+
+
 @lru_cache(maxsize=4096)
-def numbered(statement: str) -> Numbered:
-    """Return a statement with %s as placeholders, and %% for a percent sign, as the server takes it."""
+def _numbered(statement: str) -> str:
     numbers = count(1)
-    body = re.sub("%%|%s", lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", statement)
-    return Numbered(body, f"({', '.join(['%s'] * (next(numbers) - 1))})")
+    return _PLACEHOLDER.sub(lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", statement)
 
 
 @cache

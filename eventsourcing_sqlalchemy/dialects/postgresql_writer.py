@@ -171,7 +171,7 @@ class PostgreSQLEventWriter(EventWriter):
             parameters: list[Any] = []
             for event in chunk:
                 pieces = _pieces(event.state)
-                state = "%s" if len(pieces) == 1 else " || ".join(["%s::bytea"] * len(pieces))
+                state = " || ".join(["%s::bytea"] * len(pieces))
                 values.append(f"({self._cast}, %s, %s, {state})")
                 parameters += (
                     self._bind_originator_id(event.originator_id),

@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor
 from tests.administrator import Database
+from tests.applications import Applications, stored_events, topics
 
 ENOUGH = 7
 """Times after which a statement has been prepared."""
@@ -219,6 +220,69 @@ def test_connection_of_the_users_is_prepared_by_the_driver(connection: psycopg.C
         assert of_ours(driver_for("psycopg").cursor(connection), "SELECT %s::int", (1,)) == [(1,)]
     names = connection.execute("SELECT name FROM pg_prepared_statements WHERE statement LIKE '%$1%'").fetchall()
     assert [name.startswith("_pg3") for (name,) in names] == [True]
+
+
+def test_cursors_that_somebody_has_replaced_run_every_statement(connection: psycopg.Connection[Any]) -> None:
+    """As tools do that trace statements."""
+    seen: list[object] = []
+
+    class Tracing(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *arguments: Any, **options: Any) -> Tracing:
+            seen.append(query)
+            return super().execute(query, *arguments, **options)
+
+    cursor = ours(connection)
+    connection.cursor_factory = Tracing
+    for _ in range(ENOUGH):
+        assert of_ours(cursor, "SELECT %s::int", (1,)) == [(1,)]
+    assert seen == ["SELECT %s::int"] * ENOUGH
+
+
+class Text(str):
+    __slots__ = ()
+
+
+def test_cursor_prepares_nothing_on_a_connection_of_ours(connection: psycopg.Connection[Any]) -> None:
+    """Its names are the same for every client: behind a pooler one can be another application's INSERT."""
+    cursor = ours(connection)
+    for _ in range(ENOUGH):
+        assert of_ours(cursor, "SELECT %s::text", (Text("x"),)) == [("x",)]
+    assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchall() == [(0,)]
+
+
+def test_without_parts_of_the_driver_everything_runs_on_its_cursors(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventsourcing_sqlalchemy.dialects.postgresql_psycopg.results_of", None)
+    cursor = ours(connection)
+    for _ in range(ENOUGH):
+        assert of_ours(cursor, "SELECT %s::text", ("é",)) == [("é",)]
+    without_cursors(connection, monkeypatch)
+    with pytest.raises(pytest.fail.Exception):
+        cursor.execute("SELECT 1")
+
+
+def test_error_leaves_no_rows_of_the_statement_before(connection: psycopg.Connection[Any]) -> None:
+    cursor = ours(connection)
+    assert of_ours(cursor, "SELECT %s::int", (1,)) == [(1,)]
+    for statement in ("SELECT 1 / %s::int", "SELECT 1 / %s"):
+        with pytest.raises(psycopg.Error):
+            cursor.execute(statement, (0,))
+        assert cursor.rows() == ()
+
+
+def test_pipeline_that_a_user_has_left_open_blocks_nobody(database: Database, place: str) -> None:
+    with Applications(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
+        recorder = apps.recorder("Shop", place)
+        recorder.insert_events(stored_events())
+        with recorder.datastore.engine.connect() as connection:
+            driver_connection = connection.connection.driver_connection
+            assert isinstance(driver_connection, psycopg.Connection)
+            pipeline = driver_connection.pipeline()
+            pipeline.__enter__()
+        assert len(topics(recorder)) == 1
+        recorder.insert_events(stored_events())
+        assert len(topics(recorder)) == 2
 
 
 def test_lost_connection_is_an_operational_error(connection: psycopg.Connection[Any], database: Database) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatements
+from eventsourcing_sqlalchemy.dialects import postgresql_prepared
+from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatements, numbered
 
 RUNS_BEFORE, MAX_STATEMENTS = 5, 100
 STATEMENT = 'SELECT id FROM "t" WHERE a = %s AND b = %s'
@@ -132,3 +133,9 @@ def test_prepared_statement_is_what_the_driver_would_have_sent(pieces: list[str]
     _, _, body, arguments = parsed((prepare, run % parameters))
     assert body == statement % parameters
     assert arguments == f"({', '.join(parameters)})"
+
+
+def test_texts_of_large_batches_are_not_kept() -> None:
+    before = postgresql_prepared._numbered.cache_info().currsize  # noqa: SLF001 (nothing else shows it)
+    assert numbered("VALUES " + ", ".join(["(%s)"] * 1000)).endswith("($1000)")
+    assert postgresql_prepared._numbered.cache_info().currsize == before  # noqa: SLF001 (as above)
