@@ -181,7 +181,7 @@ class Psycopg(Driver):
         cursor.execute_once(statement, parameters)
 
     def rows(self, cursor: Any) -> Sequence[Sequence[Any]]:
-        found: Sequence[Sequence[Any]] = cursor.rows()
+        found: Sequence[Sequence[Any]] = cursor.rows
         return found
 
     def reset(self, connection: Any, encoding: str | None) -> None:

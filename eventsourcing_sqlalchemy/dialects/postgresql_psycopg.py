@@ -8,14 +8,14 @@ driver, see :meth:`PsycopgCursor.execute`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
 from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus, Format, TransactionStatus
-from psycopg.pq.abc import PGresult
+from psycopg.rows import tuple_row
 
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BINARY_ARRAYS
 from eventsourcing_sqlalchemy.dialects.postgresql_prepared import (
@@ -28,25 +28,30 @@ from eventsourcing_sqlalchemy.dialects.postgresql_prepared import (
 
 try:
     from psycopg.errors import error_from_result
-    from psycopg.generators import execute as results_of
+    from psycopg.generators import fetch, send
 except ImportError:  # they are elsewhere in a later version: everything runs on cursors
-    results_of = None
+    fetch = None
 
 __all__ = ["PsycopgCursor"]
 
 _AS_THEY_ARE: Final = frozenset({bytes, *BINARY_ARRAYS})
-_FINE: Final = frozenset({ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY})
+# Rows are made while the server sends more, so many at a time. Older versions of libpq wait for all of them.
+_CHUNK: Final = 100
+_HAS_CHUNKS: Final = psycopg.capabilities.has_stream_chunked()
+_ROWS: Final = frozenset({ExecStatus.TUPLES_OK, ExecStatus.TUPLES_CHUNK})
+_NO_ROWS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY})
 
 
 class PsycopgCursor:
     """Runs statements on a connection that nobody else uses; without ``statements`` it is not ours."""
 
-    __slots__ = ("_connection", "_result", "_statements")
+    __slots__ = ("_connection", "_statements", "rows")
 
     def __init__(self, connection: psycopg.Connection[Any], statements: PreparedStatements | None) -> None:
         self._connection = connection
         self._statements = statements
-        self._result: PGresult | None = None
+        self.rows: Sequence[Sequence[Any]] = ()
+        """The rows of the statement that was run last; empty when it returned none."""
 
     def execute(self, query: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement; one with parameters is prepared when it is run for the sixth time outside of a transaction.
@@ -60,7 +65,7 @@ class PsycopgCursor:
             # The driver prepares by names that another client may have given to another statement, through a pooler.
             self._run_on_cursor(query, parameters, prepare=None if self._statements is None else False)
             return
-        self._result = None
+        self.rows = ()
         pgconn = self._connection.pgconn
         values, formats = packed
         # In a transaction, a statement that the server has forgotten would end it.
@@ -71,10 +76,10 @@ class PsycopgCursor:
                 self._run(pgconn.send_query, prepare.encode())
             if prepared is not None:
                 name = prepared.name.encode()
-                self._result = self._run(pgconn.send_query_prepared, name, values, formats, Format.BINARY)
+                self.rows = self._run(pgconn.send_query_prepared, name, values, formats, Format.BINARY)
             else:
                 body = numbered(query) if values else query
-                self._result = self._run(pgconn.send_query_params, body.encode(), values, None, formats, Format.BINARY)
+                self.rows = self._run(pgconn.send_query_params, body.encode(), values, None, formats, Format.BINARY)
         except psycopg.Error as error:
             if not is_idle or error.sqlstate not in (TRY_TYPED if prepared is None else TRY_PLAIN):
                 raise
@@ -91,28 +96,22 @@ class PsycopgCursor:
 
     def executemany(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement without results once for each row of parameters."""
-        self._result = None
+        self.rows = ()
         self._connection.cursor().executemany(query, rows)
 
-    def rows(self) -> Sequence[Sequence[Any]]:
-        """Return the rows of the statement that was run last, or an empty sequence when it returns none."""
-        result = self._result
-        if result is None or result.status != ExecStatus.TUPLES_OK:
-            return ()
-        transformer = Transformer(self._connection)
-        transformer.set_pgresult(result)
-        return transformer.load_rows(0, result.ntuples, tuple)
-
     def _run_on_cursor(self, query: str, parameters: Sequence[Any], *, prepare: bool | None) -> None:
-        self._result = None
-        cursor = self._connection.cursor(binary=True)
-        self._result = cursor.execute(query, parameters or None, prepare=prepare).pgresult
+        self.rows = ()
+        cursor = self._connection.cursor(binary=True, row_factory=tuple_row)
+        cursor.execute(query, parameters or None, prepare=prepare)
+        # Its attribute `description` would make an object for each column.
+        if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK:
+            self.rows = cursor.fetchall()
 
     def _packed(self, parameters: Sequence[Any]) -> tuple[list[bytes | None], list[int]] | None:
         """Return values and formats of parameters, whose types the server infers; None when a cursor is needed."""
         connection = self._connection
         if (
-            results_of is None
+            fetch is None
             or not connection.autocommit
             or connection.cursor_factory is not psycopg.Cursor
             or connection.pgconn.parameter_status(b"client_encoding") != b"UTF8"
@@ -137,15 +136,41 @@ class PsycopgCursor:
                 return None
         return values, formats
 
-    def _run(self, send: Callable[..., None], *arguments: Any) -> PGresult:
-        """Send something and return its last result; raises the driver's error."""
-        connection = self._connection
-        send(*arguments)
-        results: list[PGresult] = connection.wait(results_of(connection.pgconn))
-        for result in results:
-            if result.status == ExecStatus.FATAL_ERROR:
-                raise error_from_result(result, encoding=connection.info.encoding)
-        if not results or results[-1].status not in _FINE:
-            msg = "The server's answer is not one to a statement of ours."
-            raise psycopg.InternalError(msg)
-        return results[-1]
+    def _run(self, start: Callable[..., None], *arguments: Any) -> list[tuple[Any, ...]]:
+        """Send something and return the rows that come; raises the driver's error."""
+        start(*arguments)
+        if _HAS_CHUNKS:
+            self._connection.pgconn.set_chunked_rows_mode(_CHUNK)
+        rows: list[tuple[Any, ...]] = self._connection.wait(self._receive())
+        return rows
+
+    def _receive(self) -> Generator[Any, Any, list[tuple[Any, ...]]]:
+        pgconn = self._connection.pgconn
+        rows: list[tuple[Any, ...]] = []
+        transformer: Any = None
+        failure: psycopg.Error | None = None
+        yield from send(pgconn)
+        while True:
+            try:
+                result = yield from fetch(pgconn)
+            except psycopg.DatabaseError:
+                if failure is None:
+                    raise
+                break  # it is why the connection has ended
+            if result is None:
+                break
+            if result.status in _ROWS:
+                if transformer is None:
+                    transformer = Transformer(self._connection)
+                    transformer.set_pgresult(result)
+                else:
+                    transformer.set_pgresult(result, set_loaders=False)
+                rows += transformer.load_rows(0, result.ntuples, tuple)
+            elif result.status == ExecStatus.FATAL_ERROR:
+                failure = error_from_result(result, encoding=self._connection.info.encoding)
+            elif result.status not in _NO_ROWS:
+                msg = "The server's answer is not one to a statement of ours."
+                raise psycopg.InternalError(msg)
+        if failure is not None:
+            raise failure
+        return rows

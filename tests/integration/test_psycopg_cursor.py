@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql_drivers import driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor
 from tests.administrator import Database
 from tests.applications import Applications, stored_events, topics
+from tests.deadlines import wait_until
 
 ENOUGH = 7
 """Times after which a statement has been prepared."""
@@ -70,7 +72,7 @@ def of_driver(connection: psycopg.Connection[Any], statement: str, parameters: S
 def of_ours(cursor: PsycopgCursor, statement: str, parameters: Sequence[Any]) -> Any:
     def run() -> Any:
         cursor.execute(statement, parameters)
-        return cursor.rows()
+        return list(cursor.rows)
 
     return outcome(run)
 
@@ -132,6 +134,7 @@ STATEMENTS: list[tuple[str, Sequence[Any]]] = [
     ("SELECT FROM pg_class LIMIT 1", ()),
     ("SELECT nothing FROM nowhere WHERE a = %s", (1,)),
     ("SELECT 1 / %s::int", (0,)),
+    ("SELECT 1 / (2500 - g) FROM generate_series(1, 3000) g WHERE g > %s", (0,)),
     ("SELEKT %s", (1,)),
     ("SELECT %s", ()),
     ("SELECT 1; SELECT 2", ()),
@@ -150,18 +153,18 @@ def test_statement_gives_what_it_gives_by_the_driver(
     for _ in range(ENOUGH):
         found, expected = of_ours(cursor, statement, parameters), of_driver(other, statement, parameters)
         if isinstance(expected, tuple) and expected[1] is None:  # what the driver says when there are no rows to fetch
-            expected = ()
+            expected = []
         assert found == expected
 
 
 def test_statement_without_rows_returns_none(connection: psycopg.Connection[Any]) -> None:
     cursor = ours(connection)
     for statement in ("CREATE TEMP TABLE t (n int)", "BEGIN", "INSERT INTO t VALUES (1)", "COMMIT"):
-        assert of_ours(cursor, statement, ()) == ()
+        assert of_ours(cursor, statement, ()) == []
     for number in range(ENOUGH):
-        assert of_ours(cursor, "INSERT INTO t VALUES (%s)", (number,)) == ()
+        assert of_ours(cursor, "INSERT INTO t VALUES (%s)", (number,)) == []
     cursor.executemany("INSERT INTO t VALUES (%s)", [(1,), (2,)])
-    assert cursor.rows() == ()
+    assert cursor.rows == ()
     assert of_ours(cursor, "SELECT count(*) FROM t WHERE n >= %s", (0,)) == [(ENOUGH + 3,)]
 
 
@@ -253,7 +256,7 @@ def test_cursor_prepares_nothing_on_a_connection_of_ours(connection: psycopg.Con
 def test_without_parts_of_the_driver_everything_runs_on_its_cursors(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventsourcing_sqlalchemy.dialects.postgresql_psycopg.results_of", None)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.dialects.postgresql_psycopg.fetch", None)
     cursor = ours(connection)
     for _ in range(ENOUGH):
         assert of_ours(cursor, "SELECT %s::text", ("é",)) == [("é",)]
@@ -268,7 +271,7 @@ def test_error_leaves_no_rows_of_the_statement_before(connection: psycopg.Connec
     for statement in ("SELECT 1 / %s::int", "SELECT 1 / %s"):
         with pytest.raises(psycopg.Error):
             cursor.execute(statement, (0,))
-        assert cursor.rows() == ()
+        assert cursor.rows == ()
 
 
 def test_pipeline_that_a_user_has_left_open_blocks_nobody(database: Database, place: str) -> None:
@@ -295,6 +298,20 @@ def test_lost_connection_is_an_operational_error(connection: psycopg.Connection[
     with pytest.raises(psycopg.OperationalError):
         cursor.execute("SELECT %s::int", (1,))
     assert connection.closed
+
+
+def test_connection_that_is_ended_says_why(connection: psycopg.Connection[Any], database: Database) -> None:
+    cursor = ours(connection)
+    with ThreadPoolExecutor(1) as threads:
+        # In the middle of many rows.
+        running = threads.submit(cursor.execute, "SELECT pg_sleep(g / 1000) FROM generate_series(1, 9999) g", ())
+        with database.engine.connect() as administrator:
+            statement = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
+            pid = connection.info.backend_pid
+            wait_until(lambda: administrator.exec_driver_sql(statement, (pid,)).scalar() == "PgSleep", "it sleeps")
+            administrator.exec_driver_sql("SELECT pg_terminate_backend(%s)", (pid,))
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            running.result(10)
 
 
 def test_statements_of_a_connection_are_forgotten_with_it(connect: Callable[..., psycopg.Connection[Any]]) -> None:
