@@ -114,7 +114,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("type_", "value"), VALUES, ids=repr)
+@pytest.mark.parametrize(("type_", "value"), VALUES)
 def test_value_means_what_it_means_to_the_driver(
     connection: psycopg.Connection[Any], connect: Callable[..., psycopg.Connection[Any]], type_: str, value: object
 ) -> None:
