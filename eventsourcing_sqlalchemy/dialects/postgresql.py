@@ -149,21 +149,21 @@ class PostgreSQLDialect(Dialect):
         return not self._driver.is_idle(connection)
 
     def remember(self, connection: Any, *, is_prepared: bool) -> _AsNew:
-        encoding = self._driver.encoding(connection)
+        of_driver = self._driver.remember(connection)
         if not is_prepared:
-            return _AsNew(encoding)
+            return _AsNew(of_driver)
         cursor = connection.cursor()
         cursor.execute("SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session'")
         settings = cursor.fetchall()
         cursor.execute("SELECT current_setting('role')")
         role = cursor.fetchone()[0]
         cursor.close()
-        return _AsNew(encoding, tuple((name, value) for name, value in settings), role)
+        return _AsNew(of_driver, tuple((name, value) for name, value in settings), role)
 
     def reset(self, connection: Any, as_new: _AsNew) -> None:
         if self.in_transaction(connection):
             self.rollback(connection)
-        self._driver.reset(connection, as_new.encoding)
+        self._driver.reset(connection, as_new.of_driver)
         connection.autocommit = True
         self._driver.run_script(connection, _RESET_SESSION)
         cursor = connection.cursor()
@@ -318,7 +318,7 @@ class PostgreSQLDialect(Dialect):
 class _AsNew(NamedTuple):
     """A connection as the driver, a creator and listeners have prepared it."""
 
-    encoding: str | None
+    of_driver: Any
     settings: tuple[tuple[str, str], ...] = ()
     role: str = "none"
 

@@ -74,12 +74,14 @@ class Driver:
         """Return the rows of the statement that a cursor has run, or an empty sequence when it returns none."""
         return cursor.fetchall() if cursor.description else ()
 
-    def encoding(self, connection: Any) -> str | None:
-        """Return the encoding that the driver itself uses, or None when it follows the server."""
+    def remember(self, connection: Any) -> Any:
+        """Return what :func:`reset` sets on a connection object again, or None when there is nothing."""
         return None
 
-    def reset(self, connection: Any, encoding: str | None) -> None:
-        """Undo what a user may have set on the connection object itself; the connection is idle."""
+    def reset(self, connection: Any, as_new: Any) -> None:
+        """Undo what a user may have set on the connection object itself; the connection is idle. Raises an exception
+        when that is not possible.
+        """
 
     def run_script(self, connection: Any, script: str) -> None:
         """Run several statements, without results and never prepared."""
@@ -124,13 +126,13 @@ class Psycopg2(Driver):
     def backend_pid(self, connection: Any) -> int | None:
         return int(connection.info.backend_pid)
 
-    def encoding(self, connection: Any) -> str | None:
-        return str(connection.encoding)
+    def remember(self, connection: Any) -> tuple[Any, Any]:
+        return connection.encoding, connection.cursor_factory
 
-    def reset(self, connection: Any, encoding: str | None) -> None:
+    def reset(self, connection: Any, as_new: tuple[Any, Any]) -> None:
+        encoding, connection.cursor_factory = as_new
         if connection.encoding != encoding:
             connection.set_client_encoding(encoding)
-        connection.cursor_factory = None
         if connection.readonly is not None or connection.deferrable is not None:
             connection.set_session(readonly="DEFAULT", deferrable="DEFAULT")
 
@@ -175,6 +177,7 @@ class Psycopg(Driver):
             self._statements[connection] = PreparedStatements(is_on=mode == "on")
 
     def cursor(self, connection: Any) -> Any:
+        _check_pipeline(connection)
         return _psycopg_cursor()(connection, self._statements.get(connection))
 
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
@@ -184,13 +187,12 @@ class Psycopg(Driver):
         found: Sequence[Sequence[Any]] = cursor.rows
         return found
 
-    def reset(self, connection: Any, encoding: str | None) -> None:
-        from psycopg.rows import tuple_row  # noqa: PLC0415 (as above)
+    def remember(self, connection: Any) -> tuple[Any, Any, Any]:
+        return connection.cursor_factory, connection.row_factory, connection.prepare_threshold
 
-        if connection.pgconn.pipeline_status:
-            msg = "The connection was left in pipeline mode."
-            raise ProgrammingError(msg)
-        connection.row_factory = tuple_row
+    def reset(self, connection: Any, as_new: tuple[Any, Any, Any]) -> None:
+        _check_pipeline(connection)
+        connection.cursor_factory, connection.row_factory, connection.prepare_threshold = as_new
         connection.read_only = connection.deferrable = None
 
     def run_script(self, connection: Any, script: str) -> None:
@@ -222,6 +224,12 @@ class Pg8000(Driver):
     def backend_pid(self, connection: Any) -> int | None:
         # Process id and secret key; a pooler that tells nothing is one too.
         return int.from_bytes((connection._backend_key_data or b"")[:4], "big")  # noqa: SLF001 (as above)
+
+
+def _check_pipeline(connection: Any) -> None:
+    if connection.pgconn.pipeline_status:
+        msg = "The connection was left in pipeline mode: its answers would come too late."
+        raise ProgrammingError(msg)
 
 
 @cache

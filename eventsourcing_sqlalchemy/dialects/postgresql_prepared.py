@@ -125,7 +125,7 @@ def preparing_cursor() -> type[Cursor]:
             except Error as error:
                 if prepared is None or error.pgcode not in TRY_PLAIN:
                     raise
-                # Nothing has been run.
+                # Nothing has been committed.
                 name = self.statements.discard(query)
                 with suppress(Error):  # it may not be there
                     super().execute(f"DEALLOCATE {name}")

@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus, Format, TransactionStatus
-from psycopg.rows import tuple_row
+from psycopg.pq.abc import PGresult
 
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BINARY_ARRAYS
 from eventsourcing_sqlalchemy.dialects.postgresql_prepared import (
@@ -36,7 +36,7 @@ __all__ = ["PsycopgCursor"]
 
 _AS_THEY_ARE: Final = frozenset({bytes, *BINARY_ARRAYS})
 # Rows are made while the server sends more, so many at a time. Older versions of libpq wait for all of them.
-_CHUNK: Final = 100
+_CHUNK: Final = 200
 _HAS_CHUNKS: Final = psycopg.capabilities.has_stream_chunked()
 _ROWS: Final = frozenset({ExecStatus.TUPLES_OK, ExecStatus.TUPLES_CHUNK})
 _NO_ROWS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY})
@@ -54,7 +54,8 @@ class PsycopgCursor:
         """The rows of the statement that was run last; empty when it returned none."""
 
     def execute(self, query: str, parameters: Sequence[Any] = ()) -> None:
-        """Run a statement; one with parameters is prepared when it is run for the sixth time outside of a transaction.
+        """Run a statement; a short one with parameters is prepared when it is run for the sixth time outside of a
+        transaction, where that is on.
 
         On a cursor of the driver where the connection is not ours, has no autocommit, another encoding than UTF-8 or a
         class of cursors that somebody has set; where a parameter is neither a str without NUL nor an int nor bytes; and
@@ -83,7 +84,7 @@ class PsycopgCursor:
         except psycopg.Error as error:
             if not is_idle or error.sqlstate not in (TRY_TYPED if prepared is None else TRY_PLAIN):
                 raise
-            # Nothing has been run.
+            # Nothing has been committed.
             discarded = self._statements.discard(query)
             if discarded and error.sqlstate != MISSING:
                 with suppress(psycopg.Error):  # it may not be there
@@ -95,17 +96,22 @@ class PsycopgCursor:
         self._run_on_cursor(query, parameters, prepare=False)
 
     def executemany(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement without results once for each row of parameters."""
-        self.rows = ()
-        self._connection.cursor().executemany(query, rows)
+        """Run a statement once for each row of parameters."""
+        for row in rows:
+            self.execute(query, row)
 
     def _run_on_cursor(self, query: str, parameters: Sequence[Any], *, prepare: bool | None) -> None:
         self.rows = ()
-        cursor = self._connection.cursor(binary=True, row_factory=tuple_row)
+        cursor = self._connection.cursor(binary=True)
         cursor.execute(query, parameters or None, prepare=prepare)
-        # Its attribute `description` would make an object for each column.
+        # Not by the cursor: it may be of a class that returns something else.
         if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK:
-            self.rows = cursor.fetchall()
+            self.rows = self._load(cursor.pgresult)
+
+    def _load(self, result: PGresult) -> list[tuple[Any, ...]]:
+        transformer = Transformer(self._connection)
+        transformer.set_pgresult(result)
+        return transformer.load_rows(0, result.ntuples, tuple)
 
     def _packed(self, parameters: Sequence[Any]) -> tuple[list[bytes | None], list[int]] | None:
         """Return values and formats of parameters, whose types the server infers; None when a cursor is needed."""
@@ -140,15 +146,16 @@ class PsycopgCursor:
         """Send something and return the rows that come; raises the driver's error."""
         start(*arguments)
         if _HAS_CHUNKS:
-            self._connection.pgconn.set_chunked_rows_mode(_CHUNK)
+            with suppress(psycopg.Error):  # it has been sent, and all rows at once serve as well
+                self._connection.pgconn.set_chunked_rows_mode(_CHUNK)
         rows: list[tuple[Any, ...]] = self._connection.wait(self._receive())
         return rows
 
     def _receive(self) -> Generator[Any, Any, list[tuple[Any, ...]]]:
         pgconn = self._connection.pgconn
         rows: list[tuple[Any, ...]] = []
-        transformer: Any = None
         failure: psycopg.Error | None = None
+        is_answered = False
         yield from send(pgconn)
         while True:
             try:
@@ -160,17 +167,20 @@ class PsycopgCursor:
             if result is None:
                 break
             if result.status in _ROWS:
-                if transformer is None:
-                    transformer = Transformer(self._connection)
-                    transformer.set_pgresult(result)
-                else:
-                    transformer.set_pgresult(result, set_loaders=False)
-                rows += transformer.load_rows(0, result.ntuples, tuple)
+                rows += self._load(result)
             elif result.status == ExecStatus.FATAL_ERROR:
-                failure = error_from_result(result, encoding=self._connection.info.encoding)
+                failure = failure or error_from_result(result, encoding=self._connection.info.encoding)
             elif result.status not in _NO_ROWS:
-                msg = "The server's answer is not one to a statement of ours."
-                raise psycopg.InternalError(msg)
+                # Of COPY, for example. The pool closes a connection that is in the middle of a conversation.
+                is_answered = False
+                break
+            is_answered = True
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure, rows  # or they would keep each other until the garbage is collected
+        if not is_answered:
+            msg = "The server's answer is not one to a statement of ours."
+            raise psycopg.InternalError(msg)
         return rows

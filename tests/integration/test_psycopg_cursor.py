@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,10 +12,15 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+import sqlalchemy as sa
+from eventsourcing.persistence import InternalError, ProgrammingError
+from psycopg.rows import dict_row
 from sqlalchemy import make_url
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tests.administrator import Database
 from tests.applications import Applications, stored_events, topics
 from tests.deadlines import wait_until
@@ -164,7 +170,6 @@ def test_statement_without_rows_returns_none(connection: psycopg.Connection[Any]
     for number in range(ENOUGH):
         assert of_ours(cursor, "INSERT INTO t VALUES (%s)", (number,)) == []
     cursor.executemany("INSERT INTO t VALUES (%s)", [(1,), (2,)])
-    assert cursor.rows == ()
     assert of_ours(cursor, "SELECT count(*) FROM t WHERE n >= %s", (0,)) == [(ENOUGH + 3,)]
 
 
@@ -239,6 +244,57 @@ def test_cursors_that_somebody_has_replaced_run_every_statement(connection: psyc
     for _ in range(ENOUGH):
         assert of_ours(cursor, "SELECT %s::int", (1,)) == [(1,)]
     assert seen == ["SELECT %s::int"] * ENOUGH
+
+
+def test_cursors_with_rows_of_their_own_do_not_change_ours(connection: psycopg.Connection[Any]) -> None:
+    class Dicts(psycopg.Cursor[Any]):
+        def __init__(self, connection: Any, *, row_factory: Any = None) -> None:
+            super().__init__(connection, row_factory=dict_row)
+
+    cursor = ours(connection)
+    connection.cursor_factory = Dicts
+    assert of_ours(cursor, "SELECT %s::int AS one", (1,)) == [(1,)]
+
+
+def test_setting_of_a_session_does_not_reach_the_next_user(database: Database, place: str) -> None:
+    with Applications(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
+        engine = apps.recorder("Shop", place).datastore.engine
+
+        def settings() -> tuple[object, ...]:
+            with engine.connect() as connection:
+                found: Any = connection.connection.driver_connection
+                before = found.cursor_factory, found.row_factory, found.prepare_threshold
+                found.cursor_factory, found.row_factory, found.prepare_threshold = psycopg.RawCursor, dict_row, 1
+            return before
+
+        assert settings() == settings()
+
+
+def test_answer_that_is_no_result_ends_the_connection(database: Database, place: str) -> None:
+    with Applications(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
+        recorder = apps.recorder("Shop", place)
+        with pytest.raises(InternalError, match="not one to a statement of ours"):
+            recorder.datastore.run(lambda executor: executor.fetch("COPY (SELECT 1) TO STDOUT"))
+        recorder.insert_events(stored_events())
+        assert len(topics(recorder)) == 1
+
+
+def test_engine_of_the_users_in_pipeline_mode_is_refused(database: Database, place: str) -> None:
+    """Its answers come when the pipeline ends: an append would look failed, and a log empty."""
+    engine = sa.create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, pool_reset_on_return=None)
+    datastore = SQLAlchemyDatastore(engine=engine)
+    recorder = SQLAlchemyApplicationRecorder(datastore, events_table_name="shop_events", schema_name=place)
+    recorder.create_table()
+    with closing(engine.raw_connection()) as proxy:
+        driver_connection: Any = proxy.driver_connection
+        pipeline = driver_connection.pipeline()
+        pipeline.__enter__()
+    with pytest.raises(ProgrammingError, match="pipeline mode"):
+        recorder.insert_events(stored_events())
+    pipeline.__exit__(None, None, None)
+    assert recorder.max_notification_id() is None
+    datastore.close()
+    engine.dispose()
 
 
 class Text(str):

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import PersistenceError, Tracking
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, RawCursor
 from psycopg.rows import dict_row
 from psycopg2.extras import RealDictCursor
 
@@ -227,6 +227,7 @@ DRIVER_LEFTOVERS: dict[str, tuple[str, Callable[[Any], object]]] = {
         lambda connection: set_attributes(connection, autocommit=False, isolation_level=IsolationLevel.SERIALIZABLE),
     ),
     "psycopg rows": ("psycopg", lambda connection: set_attributes(connection, row_factory=dict_row)),
+    "psycopg cursors": ("psycopg", lambda connection: set_attributes(connection, cursor_factory=RawCursor)),
     "pg8000 transaction": ("pg8000", lambda connection: set_attributes(connection, autocommit=False)),
 }
 
