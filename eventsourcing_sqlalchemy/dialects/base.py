@@ -37,10 +37,9 @@ class Executor(Protocol):
     """Runs SQL, either on a cursor of our own or on the connection of a session that the user opened."""
 
     def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
-        """Run a statement and return all its rows, or an empty sequence when it returns none.
+        """Run a statement and return all its rows, if it has any; cast a parameter whose type nothing else tells.
 
-        A parameter has no type of its own: write a cast where nothing else in the statement tells the type. Without
-        ``prepare``, the server plans it each time, for the parameters that it has then.
+        Without ``prepare``, the server plans it each time, for the parameters that it has then.
         """
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:

@@ -26,7 +26,7 @@ from eventsourcing_sqlalchemy.dialects.base import (
     TableShape,
 )
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BinaryArrays, TextArrays
-from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, driver_for
+from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, DriverListener, driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, milliseconds, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -312,7 +312,7 @@ class PostgreSQLDialect(Dialect):
         if not self._driver.can_listen or self.is_behind_pooler(connection):
             return None
         self._driver.run_script(connection, f"LISTEN {quote(channel)}")
-        return _Listener(connection, self._driver)
+        return DriverListener(connection, self._driver)
 
 
 class _AsNew(NamedTuple):
@@ -321,24 +321,6 @@ class _AsNew(NamedTuple):
     of_driver: Any
     settings: tuple[tuple[str, str], ...] = ()
     role: str = "none"
-
-
-class _Listener:
-    def __init__(self, connection: Any, driver: Driver) -> None:
-        self._connection = connection
-        self._driver = driver
-
-    def fileno(self) -> int:
-        return int(self._connection.fileno())
-
-    def receive(self) -> list[str]:
-        payloads = self._driver.notifications(self._connection)
-        if not payloads:
-            # A server that died makes the socket readable and is reported by nothing else at first.
-            with self._connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-            payloads = self._driver.notifications(self._connection)
-        return payloads
 
 
 def _uuid_as_text(originator_id: UUID | str) -> str:

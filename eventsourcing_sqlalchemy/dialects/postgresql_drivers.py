@@ -17,7 +17,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatem
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor
 
-__all__ = ["Driver", "driver_for"]
+__all__ = ["Driver", "DriverListener", "driver_for"]
 
 
 class Driver:
@@ -224,6 +224,26 @@ class Pg8000(Driver):
     def backend_pid(self, connection: Any) -> int | None:
         # Process id and secret key; a pooler that tells nothing is one too.
         return int.from_bytes((connection._backend_key_data or b"")[:4], "big")  # noqa: SLF001 (as above)
+
+
+class DriverListener:
+    """A connection that listens, see :class:`Listener`."""
+
+    def __init__(self, connection: Any, driver: Driver) -> None:
+        self._connection = connection
+        self._driver = driver
+
+    def fileno(self) -> int:
+        return int(self._connection.fileno())
+
+    def receive(self) -> list[str]:
+        payloads = self._driver.notifications(self._connection)
+        if not payloads:
+            # A server that died makes the socket readable and is reported by nothing else at first.
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            payloads = self._driver.notifications(self._connection)
+        return payloads
 
 
 def _check_pipeline(connection: Any) -> None:

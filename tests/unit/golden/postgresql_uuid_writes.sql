@@ -8,8 +8,8 @@ WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS M
 BEGIN;
 SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
 WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c;
-INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s) RETURNING id;
-INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s) RETURNING id;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea) RETURNING id;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea) RETURNING id;
 COMMIT;
 
 -- snapshots: one
@@ -21,8 +21,8 @@ INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic,
 -- snapshots: large ones
 BEGIN;
 SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
-INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s);
-INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s);
+INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea);
+INSERT INTO "school"."dogs_snapshots" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea);
 COMMIT;
 
 -- odd: one
@@ -35,8 +35,8 @@ WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), l AS M
 BEGIN;
 SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
 WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) SELECT pg_advisory_xact_lock(8498478612357527471) FROM c;
-INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s) RETURNING id;
-INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s) RETURNING id;
+INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea) RETURNING id;
+INSERT INTO "Größe ""1"""."100 %% ""dogs""" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea) RETURNING id;
 COMMIT;
 
 -- events with tracking: one
@@ -50,8 +50,8 @@ BEGIN;
 SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
 WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1;
 WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c;
-INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s) RETURNING id;
-INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s) RETURNING id;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea) RETURNING id;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea) RETURNING id;
 COMMIT;
 
 -- no events with tracking
