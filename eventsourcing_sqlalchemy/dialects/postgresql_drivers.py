@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from eventsourcing.persistence import ProgrammingError
 
+from eventsourcing_sqlalchemy.dialects.base import Listener
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BINARY_ARRAYS, BinaryArray, recoded
 from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatements, preparing_cursor
 
@@ -226,7 +227,7 @@ class Pg8000(Driver):
         return int.from_bytes((connection._backend_key_data or b"")[:4], "big")  # noqa: SLF001 (as above)
 
 
-class DriverListener:
+class DriverListener(Listener):
     """A connection that listens, see :class:`Listener`."""
 
     def __init__(self, connection: Any, driver: Driver) -> None:
