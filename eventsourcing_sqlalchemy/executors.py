@@ -32,7 +32,7 @@ class CursorExecutor(Executor):
             self._cursor.execute(statement, parameters)
         else:
             self._cursor.execute(statement)
-        return self._dialect.rows(self._cursor)
+        return self._cursor.fetchall() if self._cursor.description else ()
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         self._cursor.executemany(statement, rows)

@@ -204,10 +204,6 @@ class Dialect(ABC):
         """Run a statement on a cursor without preparing it."""
         cursor.execute(statement, parameters)
 
-    def rows(self, cursor: Any) -> Sequence[Sequence[Any]]:
-        """Return the rows of the statement that a cursor has run, or an empty sequence when it returns none."""
-        return cursor.fetchall() if cursor.description else ()
-
     @abstractmethod
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         """Run several statements on a DBAPI connection in one transaction, and in one round trip if it can."""

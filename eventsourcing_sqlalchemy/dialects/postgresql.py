@@ -179,9 +179,6 @@ class PostgreSQLDialect(Dialect):
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
         self._driver.execute_once(cursor, statement, parameters)
 
-    def rows(self, cursor: Any) -> Sequence[Sequence[Any]]:
-        return self._driver.rows(cursor)
-
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         self._driver.run_script(connection, ";\n".join(statements))
 

@@ -71,10 +71,6 @@ class Driver:
         """Run a statement on a cursor of :func:`cursor` without preparing it."""
         cursor.execute(statement, parameters)
 
-    def rows(self, cursor: Any) -> Sequence[Sequence[Any]]:
-        """Return the rows of the statement that a cursor has run, or an empty sequence when it returns none."""
-        return cursor.fetchall() if cursor.description else ()
-
     def remember(self, connection: Any) -> Any:
         """Return what :func:`reset` sets on a connection object again, or None when there is nothing."""
         return None
@@ -183,10 +179,6 @@ class Psycopg(Driver):
 
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
         cursor.execute_once(statement, parameters)
-
-    def rows(self, cursor: Any) -> Sequence[Sequence[Any]]:
-        found: Sequence[Sequence[Any]] = cursor.rows
-        return found
 
     def remember(self, connection: Any) -> tuple[Any, Any, Any]:
         return connection.cursor_factory, connection.row_factory, connection.prepare_threshold

@@ -45,13 +45,21 @@ _NO_ROWS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY})
 class PsycopgCursor:
     """Runs statements on a connection that nobody else uses; without ``statements`` it is not ours."""
 
-    __slots__ = ("_connection", "_statements", "rows")
+    __slots__ = ("_connection", "_rows", "_statements")
 
     def __init__(self, connection: psycopg.Connection[Any], statements: PreparedStatements | None) -> None:
         self._connection = connection
         self._statements = statements
-        self.rows: Sequence[Sequence[Any]] = ()
-        """The rows of the statement that was run last; empty when it returned none."""
+        self._rows: list[tuple[Any, ...]] = []
+
+    @property
+    def description(self) -> bool:
+        """Whether there are rows; the driver makes an object for each column, which takes longer than a few rows."""
+        return bool(self._rows)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Return the rows of the statement that was run last."""
+        return self._rows
 
     def execute(self, query: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement; a short one with parameters is prepared when it is run for the sixth time outside of a
@@ -61,31 +69,35 @@ class PsycopgCursor:
         class of cursors that somebody has set; where a parameter is neither a str without NUL nor an int nor bytes; and
         where the server infers another type for a parameter than the driver gives it, and fails.
         """
-        packed = None if self._statements is None else self._packed(parameters)
-        if self._statements is None or packed is None:
-            # The driver prepares by names that another client may have given to another statement, through a pooler.
-            self._run_on_cursor(query, parameters, prepare=None if self._statements is None else False)
+        statements = self._statements
+        if statements is None:
+            self._run_on_cursor(query, parameters, prepare=None)
             return
-        self.rows = ()
+        packed = self._packed(parameters)
+        if packed is None:
+            # The driver prepares by names that another client may have given to another statement, through a pooler.
+            self._run_on_cursor(query, parameters, prepare=False)
+            return
+        self._rows = []
         pgconn = self._connection.pgconn
         values, formats = packed
         # In a transaction, a statement that the server has forgotten would end it.
         is_idle = pgconn.transaction_status == TransactionStatus.IDLE
-        prepare, prepared = self._statements.find(query) if is_idle and values else ("", None)
+        prepare, prepared = statements.find(query) if is_idle and values else ("", None)
         try:
             if prepare:
                 self._run(pgconn.send_query, prepare.encode())
             if prepared is not None:
                 name = prepared.name.encode()
-                self.rows = self._run(pgconn.send_query_prepared, name, values, formats, Format.BINARY)
+                self._rows = self._run(pgconn.send_query_prepared, name, values, formats, Format.BINARY)
             else:
                 body = numbered(query) if values else query
-                self.rows = self._run(pgconn.send_query_params, body.encode(), values, None, formats, Format.BINARY)
+                self._rows = self._run(pgconn.send_query_params, body.encode(), values, None, formats, Format.BINARY)
         except psycopg.Error as error:
             if not is_idle or error.sqlstate not in (TRY_TYPED if prepared is None else TRY_PLAIN):
                 raise
             # Nothing has been committed.
-            discarded = self._statements.discard(query)
+            discarded = statements.discard(query)
             if discarded and error.sqlstate != MISSING:
                 with suppress(psycopg.Error):  # it may not be there
                     self._run(pgconn.send_query, f"DEALLOCATE {discarded}".encode())
@@ -101,12 +113,12 @@ class PsycopgCursor:
             self.execute(query, row)
 
     def _run_on_cursor(self, query: str, parameters: Sequence[Any], *, prepare: bool | None) -> None:
-        self.rows = ()
+        self._rows = []
         cursor = self._connection.cursor(binary=True)
         cursor.execute(query, parameters or None, prepare=prepare)
         # Not by the cursor: it may be of a class that returns something else.
         if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK:
-            self.rows = self._load(cursor.pgresult)
+            self._rows = self._load(cursor.pgresult)
 
     def _load(self, result: PGresult) -> list[tuple[Any, ...]]:
         transformer = Transformer(self._connection)

@@ -78,7 +78,7 @@ def of_driver(connection: psycopg.Connection[Any], statement: str, parameters: S
 def of_ours(cursor: PsycopgCursor, statement: str, parameters: Sequence[Any]) -> Any:
     def run() -> Any:
         cursor.execute(statement, parameters)
-        return list(cursor.rows)
+        return cursor.fetchall()
 
     return outcome(run)
 
@@ -327,7 +327,7 @@ def test_error_leaves_no_rows_of_the_statement_before(connection: psycopg.Connec
     for statement in ("SELECT 1 / %s::int", "SELECT 1 / %s"):
         with pytest.raises(psycopg.Error):
             cursor.execute(statement, (0,))
-        assert cursor.rows == ()
+        assert cursor.fetchall() == []
 
 
 def test_pipeline_that_a_user_has_left_open_blocks_nobody(database: Database, place: str) -> None:
@@ -375,6 +375,8 @@ def test_statements_of_a_connection_are_forgotten_with_it(connect: Callable[...,
     connection = psycopg.Connection.connect(connect().info.dsn, autocommit=True)
     driver.connected(connection, 1.0)
     driver.cursor(connection).execute("SELECT %s::text", (str(uuid4()),))
+    statements = driver._statements  # type: ignore[attr-defined]  # noqa: SLF001 (nothing else shows it)
+    assert len(statements) == 1
     connection.close()
     del connection
-    assert len(driver._statements) == 0  # type: ignore[attr-defined]  # noqa: SLF001 (nothing else shows it)
+    assert len(statements) == 0
