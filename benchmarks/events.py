@@ -12,6 +12,8 @@ from eventsourcing.persistence import ApplicationRecorder, Notification, StoredE
 from benchmarks.measurement import require
 
 TOPIC: Final = "training.school.domain.model:Dog.Trained1"
+COLUMNS: Final = "originator_id, originator_version, topic, state"
+"""Those that every table of events has."""
 STATE_BYTES: Final = 200
 _PADDING: Final = random.Random("padding").randbytes(STATE_BYTES - 24)
 _PAGE: Final = 1000

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import limits_reading, limits_sqlite, starting, writing
-from benchmarks.events import TOPIC, aggregates, originators, state_of
+from benchmarks.events import COLUMNS, TOPIC, aggregates, originators, state_of
 from benchmarks.measurement import MAX_RATE, WARM_UP, Measurement, measure_calls, measure_threads, require
 from benchmarks.preparation import schema_of
 
@@ -32,12 +32,11 @@ PGBENCH_VARIABLE: Final = "BENCHMARK_PGBENCH"
 _PGBENCH_RATE: Final = 5000
 """Transactions that pgbench runs for each second that is asked for: it counts whole seconds itself."""
 
-_COLUMNS: Final = "originator_id, originator_version, topic, state"
 _LOCK: Final = 4711
 _STATEMENT: Final = (
     "WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), "
     f"l AS MATERIALIZED (SELECT pg_advisory_xact_lock({_LOCK}) FROM c) "
-    f"INSERT INTO public.limit_events ({_COLUMNS}) SELECT {{values}} FROM l RETURNING id"
+    f"INSERT INTO public.limit_events ({COLUMNS}) SELECT {{values}} FROM l RETURNING id"
 )
 """The form in which a recorder writes one event; `values` are four."""
 
@@ -135,7 +134,7 @@ def copy(scenario: Scenario, place: Place, size: Size) -> Measurement:
     written = 0
 
     def call(batch: list[StoredEvent]) -> None:
-        with cursor.copy(f"COPY {_table()} ({_COLUMNS}) FROM STDIN (FORMAT BINARY)") as rows:
+        with cursor.copy(f"COPY {_table()} ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as rows:
             rows.set_types(["uuid", "int8", "text", "bytea"])
             for event in batch:
                 rows.write_row((event.originator_id, event.originator_version, event.topic, event.state))
@@ -162,7 +161,7 @@ def unordered_inserts(scenario: Scenario, place: Place, size: Size) -> Measureme
     def body(thread: int) -> Callable[[Callable[[], bool]], list[float]]:
         new = aggregates(1)
         made = list(islice(new, made_beforehand))
-        statement = f"INSERT INTO {_table(schemas[thread])} ({_COLUMNS}) VALUES (%b, %b, %b, %b) RETURNING id"
+        statement = f"INSERT INTO {_table(schemas[thread])} ({COLUMNS}) VALUES (%b, %b, %b, %b) RETURNING id"
 
         def inserts(goes_on: Callable[[], bool]) -> list[float]:
             latencies: list[float] = []

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eventsourcing.persistence import Notification, StoredEvent
 
 from benchmarks import reading
-from benchmarks.events import originators, state_of, stored_events
+from benchmarks.events import COLUMNS, originators, state_of, stored_events
 from benchmarks.measurement import Measurement, measure_calls, require
 from benchmarks.preparation import events_of_log
 
 if TYPE_CHECKING:
     from benchmarks.catalog import Scenario, Size
     from benchmarks.places import Place
-
-_COLUMNS: Final = "originator_id, originator_version, topic, state"
 
 
 def make_log(place: Place, size: Size) -> None:
@@ -43,7 +41,7 @@ def _connect(place: Place) -> sqlite3.Connection:
 def _insert(connection: sqlite3.Connection, event: StoredEvent) -> int | None:
     originator_id: Any = event.originator_id
     row = (originator_id.bytes, event.originator_version, event.topic, event.state)
-    return connection.execute(f"INSERT INTO limit_events ({_COLUMNS}) VALUES (?, ?, ?, ?)", row).lastrowid
+    return connection.execute(f"INSERT INTO limit_events ({COLUMNS}) VALUES (?, ?, ?, ?)", row).lastrowid
 
 
 def inserts(scenario: Scenario, place: Place, size: Size) -> Measurement:
@@ -82,7 +80,7 @@ def aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
         rows = connection.execute(statement, (originator_id.bytes,)).fetchall()
         return [StoredEvent(originator_id, *row) for row in rows]
 
-    result = reading.measure_aggregates(scenario.number, size, select, lambda _, events: events)
+    result = reading.measure_aggregates(scenario.number, size, select)
     connection.close()
     return result
 
@@ -90,7 +88,7 @@ def aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
 def pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
     """R2 on SQLite: one SELECT, and the library's objects."""
     connection = _connect(place)
-    statement = f"SELECT id, {_COLUMNS} FROM limit_events WHERE id >= ? ORDER BY id LIMIT ?"
+    statement = f"SELECT id, {COLUMNS} FROM limit_events WHERE id >= ? ORDER BY id LIMIT ?"
 
     def select(start: int) -> list[Notification]:
         rows = connection.execute(statement, (start, scenario.number)).fetchall()
@@ -99,6 +97,6 @@ def pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
             for number, originator_id, version, topic, state in rows
         ]
 
-    result = reading.measure_pages(scenario.number, size, select, lambda notifications: notifications)
+    result = reading.measure_pages(scenario.number, size, select)
     connection.close()
     return result

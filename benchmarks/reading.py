@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from eventsourcing.persistence import StoredEvent
@@ -19,32 +19,23 @@ if TYPE_CHECKING:
     from benchmarks.catalog import Scenario, Size
     from benchmarks.places import Place
 
-_Found = TypeVar("_Found")
-
 
 def read_aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
     """R1: each call reads all events of one aggregate, at random."""
     factory = place.factory()
-    recorder = factory.application_recorder()
-    result = measure_aggregates(scenario.number, size, recorder.select_events, lambda _, events: events)
+    result = measure_aggregates(scenario.number, size, factory.application_recorder().select_events)
     factory.close()
     return result
 
 
-def measure_aggregates(
-    events_each: int,
-    size: Size,
-    select: Callable[[UUID], _Found],
-    events_of: Callable[[UUID, _Found], Sequence[StoredEvent]],
-) -> Measurement:
-    """Measure a function that finds all events of an aggregate; what makes them of what it returns is not measured."""
+def measure_aggregates(events_each: int, size: Size, select: Callable[[UUID], Sequence[StoredEvent]]) -> Measurement:
+    """Measure a function that returns all events of an aggregate."""
     ids = aggregates_to_read(events_each, size.events)
     choose = random.Random("R1").choice
     versions = list(range(1, events_each + 1))
     seen: set[UUID] = set()
 
-    def check(originator_id: UUID, found: _Found) -> int:
-        events = events_of(originator_id, found)
+    def check(originator_id: UUID, events: Sequence[StoredEvent]) -> int:
         require(len(events) == events_each, f"{len(events)} events instead of {events_each}.")
         if originator_id not in seen:
             seen.add(originator_id)
@@ -60,28 +51,18 @@ def read_pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
     """R2: read the log from its start, page by page, and again."""
     factory = place.factory()
     recorder = factory.application_recorder()
-    result = measure_pages(
-        scenario.number,
-        size,
-        lambda start: recorder.select_notifications(start, scenario.number),
-        lambda notifications: notifications,
-    )
+    result = measure_pages(scenario.number, size, lambda start: recorder.select_notifications(start, scenario.number))
     factory.close()
     return result
 
 
-def measure_pages(
-    page: int, size: Size, select: Callable[[int], _Found], notifications_of: Callable[[_Found], Sequence[Notification]]
-) -> Measurement:
-    """Measure a function that finds a page of notifications from an id on; what makes them of what it returns is not
-    measured.
-    """
+def measure_pages(page: int, size: Size, select: Callable[[int], Sequence[Notification]]) -> Measurement:
+    """Measure a function that returns a page of notifications from an id on."""
     start = 1
     checked = 0
 
-    def check(asked: int, found: _Found) -> int:
+    def check(asked: int, notifications: Sequence[Notification]) -> int:
         nonlocal start, checked
-        notifications = notifications_of(found)
         require(len(notifications) > 0 and notifications[0].id >= asked, f"A wrong page from {asked} on.")
         last = notifications[-1].id
         if len(notifications) < page:
