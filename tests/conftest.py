@@ -15,6 +15,7 @@ from typing import NoReturn
 import pytest
 
 from tenancy.demo.server import Postgres, PostgresServer, find_postgres
+from tests.activity import Activity
 from tests.databases import fresh_database
 from tests.pgbouncer import PgBouncer, find_pgbouncer
 
@@ -118,6 +119,13 @@ def postgres_database(postgres_server: Postgres) -> Iterator[str]:
     """The name of an empty database; `postgres_server.url(postgres_database, driver)` is its URL for any driver."""
     with fresh_database(postgres_server) as name:
         yield name
+
+
+@pytest.fixture
+def activity(postgres_server: Postgres, postgres_database: str) -> Iterator[Activity]:
+    """What the server says of the connections to `postgres_database`."""
+    with Activity(postgres_server, postgres_database) as activity:
+        yield activity
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from tenancy.demo.server import Postgres
-from tests.contract.places import Place
+from tests.applications import Applications
+from tests.contract.places import PREFIX, SCHEMA, Place
+from tests.contract.training_school import own_engine
 from tests.databases import fresh_database
 from tests.engine_count import engines_in_use, forget_abandoned
 
@@ -82,3 +84,29 @@ def no_engine_left() -> Iterator[None]:
 def database_url(request: pytest.FixtureRequest, place_url: Callable[[Place], str]) -> str:
     """The URL of an empty database, of each kind that many connections can share."""
     return place_url(Place(database=request.param))
+
+
+@pytest.fixture
+def apps(postgres_url: str) -> Iterator[Applications]:
+    """Applications on an empty database of PostgreSQL."""
+    with Applications(postgres_url) as applications:
+        yield applications
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine that belongs to the user."""
+    with own_engine(database_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def variables(database_url: str) -> dict[str, str]:
+    """The environment of an application in a place whose names hurt."""
+    schema = {"SQLALCHEMY_SCHEMA": SCHEMA.replace("{number}", "1")} if database_url.startswith("postgresql") else {}
+    return {
+        "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
+        "SQLALCHEMY_URL": database_url,
+        "SQLALCHEMY_TABLE_PREFIX": PREFIX,
+        **schema,
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -28,13 +28,6 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder, SQLAlc
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
 from tests.applications import Applications, stored_events, topics, twin
 from tests.deadlines import run_together
-
-
-@pytest.fixture
-def apps(postgres_url: str) -> Iterator[Applications]:
-    with Applications(postgres_url) as applications:
-        yield applications
-
 
 # -- 1 --
 

@@ -7,7 +7,7 @@ expects it to fail there; else the docstring says which variant was seen to fail
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -37,19 +37,6 @@ from tests.applications import Applications, stored_events, topics, twin
 from tests.deadlines import run_together, wait_until
 from tests.followers import Follower
 from tests.wiretap import Wiretap
-
-
-@pytest.fixture
-def apps(postgres_url: str) -> Iterator[Applications]:
-    with Applications(postgres_url) as applications:
-        yield applications
-
-
-@pytest.fixture
-def activity(postgres_server: Postgres, postgres_database: str) -> Iterator[Activity]:
-    with Activity(postgres_server, postgres_database) as activity:
-        yield activity
-
 
 # -- 8 --
 

@@ -1,14 +1,13 @@
 """The defects of the published package in where tables are and how they are made: 7, 11, 12, 14 and 15.
 
-Where that is cheap, a test also runs its check against a wrong variant, which behaves as the published package did, and
-expects it to fail there; else the docstring says which variant was seen to fail.
+Their wrong variants are like those of operation.
 """
 
 from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,13 +28,6 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.applications import Applications, stored_events, topics
 from tests.deadlines import run_together
 from tests.followers import Follower
-
-
-@pytest.fixture
-def apps(postgres_url: str) -> Iterator[Applications]:
-    with Applications(postgres_url) as applications:
-        yield applications
-
 
 # -- 7 --
 

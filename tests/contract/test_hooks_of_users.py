@@ -18,10 +18,7 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyTrackingRecorder,
 )
 from tests.applications import stored_events
-from tests.contract.test_recorders_of_users import engine, variables
 from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices
-
-__all__ = ["engine", "variables"]  # the fixtures
 
 
 class Hooks:

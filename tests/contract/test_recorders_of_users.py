@@ -29,27 +29,7 @@ from eventsourcing_sqlalchemy.recorders import (
 )
 from tests.applications import stored_events
 from tests.contract.counters_view import CountersView
-from tests.contract.places import PREFIX, SCHEMA
-from tests.contract.training_school import Invoice, TrainingSchool, invoices, own_engine
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    """An engine that belongs to the user."""
-    with own_engine(database_url) as engine:
-        yield engine
-
-
-@pytest.fixture
-def variables(database_url: str) -> dict[str, str]:
-    """The environment of an application in a place whose names hurt."""
-    schema = {"SQLALCHEMY_SCHEMA": SCHEMA.replace("{number}", "1")} if database_url.startswith("postgresql") else {}
-    return {
-        "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
-        "SQLALCHEMY_URL": database_url,
-        "SQLALCHEMY_TABLE_PREFIX": PREFIX,
-        **schema,
-    }
+from tests.contract.training_school import Invoice, TrainingSchool, invoices
 
 
 @pytest.fixture

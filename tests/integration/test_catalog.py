@@ -19,8 +19,8 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.administrator import Database
 from tests.applications import Applications, stored_events, topics
 from tests.deadlines import run_together
+from tests.forked import forks, in_child
 from tests.integration.test_bad_tables import SHAPES, make
-from tests.isolation.test_connections import forks, in_child
 from tests.wiretap import Wiretap
 
 each_driver = pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])

@@ -19,7 +19,7 @@ from eventsourcing_sqlalchemy.wakeups import Waiter
 from tests.applications import Applications, stored_events, topics
 from tests.deadlines import wait_until
 from tests.followers import Follower
-from tests.isolation.test_connections import forks, in_child
+from tests.forked import forks, in_child
 from tests.other_process import OtherProcess, insert
 
 WATCHER = "eventsourcing-watcher"

@@ -37,12 +37,6 @@ def url(request: pytest.FixtureRequest, postgres_server: Postgres, postgres_data
 
 
 @pytest.fixture
-def activity(postgres_server: Postgres, postgres_database: str) -> Iterator[Activity]:
-    with Activity(postgres_server, postgres_database) as activity:
-        yield activity
-
-
-@pytest.fixture
 def open_datastore(url: str) -> Iterator[Callable[..., SQLAlchemyDatastore]]:
     """Open datastores with engines of their own."""
     with ExitStack() as resources:

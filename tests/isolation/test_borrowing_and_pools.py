@@ -16,10 +16,10 @@ from eventsourcing_sqlalchemy.dialects.base import Executor
 from tests.activity import Activity
 from tests.applications import Applications, stored_events, topics
 from tests.deadlines import wait_until
-from tests.isolation.test_borrowing import activity, assert_usable, checked_out, datastore, open_datastore, pid, url
-from tests.isolation.test_connections import forks, in_child
+from tests.forked import forks, in_child
+from tests.isolation.test_borrowing import assert_usable, checked_out, datastore, open_datastore, pid, url
 
-__all__ = ["activity", "datastore", "open_datastore", "url"]  # the fixtures
+__all__ = ["datastore", "open_datastore", "url"]  # the fixtures
 
 Open = Callable[..., SQLAlchemyDatastore]
 

@@ -1,67 +1,167 @@
-"""Forks in the middle of something: a child never ends what its parent has begun."""
+"""Processes that are forked: child and parent share no connection, no transaction and no lock."""
 
 from __future__ import annotations
 
 import gc
-from contextlib import suppress
-from pathlib import Path
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
 
 import pytest
-from eventsourcing.persistence import InterfaceError
+import sqlalchemy as sa
+from eventsourcing.persistence import PersistenceError
 
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from eventsourcing_sqlalchemy.transactions import OpenTransaction
 from tenancy.demo.server import Postgres
+from tests.activity import Activity
 from tests.applications import Applications, stored_events, topics
-from tests.isolation.test_connections import forks, in_child
+from tests.deadlines import run_together, wait_until
+from tests.followers import Follower
+from tests.forked import forks, in_child, start_child
+
+
+def backend_pid(recorder: SQLAlchemyProcessRecorder) -> int:
+    """Return which server process the pool's connection has."""
+    return int(recorder.datastore.run(lambda executor: executor.fetch("SELECT pg_backend_pid()"))[0][0])
 
 
 @forks
-@pytest.mark.parametrize("parent_commits", [True, False])
-@pytest.mark.parametrize("database", ["psycopg2", "psycopg", "pg8000", "sqlite"])
-def test_child_that_leaves_the_block_does_not_end_the_transaction(
-    database: str, parent_commits: bool, request: pytest.FixtureRequest, tmp_path: Path
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_child_and_parent_share_no_connection(
+    postgres_server: Postgres, postgres_database: str, activity: Activity, driver: str
 ) -> None:
-    """The child wants the contrary of what the parent does."""
-    if database == "sqlite":
-        url = f"sqlite:///{tmp_path / 'test.db'}"
-    else:
-        server: Postgres = request.getfixturevalue("postgres_server")
-        url = server.url(request.getfixturevalue("postgres_database"), database)
-    with Applications(url) as apps:
+    with Applications(postgres_server.url(postgres_database, driver), pool_size=1, max_overflow=0) as apps:
         recorder = apps.recorder()
-        transaction = recorder.transaction()
+        recorder.insert_events(stored_events(topic="before"))
+        mine = backend_pid(recorder)
 
-        def leave() -> None:
-            nonlocal transaction
-            error = SystemExit() if parent_commits else None
-            transaction.__exit__(type(error) if error else None, error, None)
-            del transaction
+        def use_and_close() -> int:
+            pid = backend_pid(recorder)
+            for _ in range(20):
+                recorder.insert_events(stored_events(topic="child"))
+            with Follower(recorder) as follower:
+                recorder.insert_events(stored_events(topic="last"))
+                # Among those of the parent, perhaps.
+                wait_until(lambda: "last" in follower.topics, "the child follows")
+            recorder.datastore.close()
             gc.collect()
+            return pid
 
-        with suppress(ZeroDivisionError), transaction:
-            recorder.insert_events(stored_events(topic="before"))
-            in_child(leave)
-            recorder.insert_events(stored_events(topic="after"))
-            if not parent_commits:
-                raise ZeroDivisionError
-        assert topics(recorder) == (["before", "after"] if parent_commits else [])
+        child = start_child(use_and_close)
+        for _ in range(20):
+            recorder.insert_events(stored_events(topic="parent"))
+        assert child(20) != mine
+        assert backend_pid(recorder) == mine
+        found = topics(recorder)
+        assert (found.count("before"), found.count("child"), found.count("parent")) == (1, 20, 20)
+    activity.wait_until_none()
 
 
 @forks
-def test_child_of_a_parent_that_was_using_sqlite_is_refused(sqlite_url: str) -> None:
+def test_child_does_not_use_the_open_transaction_of_its_parent(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong variant: whoever has the context has the transaction."""
+    with Applications(postgres_url) as apps:
+        recorder = apps.recorder()
+
+        def write() -> bool:
+            has_session = recorder.datastore.current_session() is not None
+            if not has_session:
+                recorder.insert_events(stored_events(topic="child"))
+            return has_session
+
+        with pytest.raises(ZeroDivisionError), recorder.transaction() as session:  # noqa: PT012 (the block rolls back)
+            session.execute(sa.text("SELECT 1"))
+            assert in_child(write) is False
+            recorder.insert_events(stored_events(topic="parent"))
+            monkeypatch.setattr(OpenTransaction, "is_owned", lambda _: True)
+            assert in_child(write) is True
+            monkeypatch.undo()
+            raise ZeroDivisionError
+        assert topics(recorder) == ["child"]
+
+
+@forks
+def test_child_of_a_busy_parent_works(postgres_url: str, repeat: Callable[[int], range]) -> None:
+    """Threads of the parent hold locks and connections at the moment of the fork."""
+    with Applications(postgres_url, pool_size=2, max_overflow=0, lock_timeout=20) as apps:
+        recorder = apps.recorder()
+        stopping = threading.Event()
+        written = [0]
+
+        def write_on() -> None:
+            while not stopping.is_set():
+                recorder.insert_events(stored_events(topic="parent"))
+                written[0] += 1
+
+        def more_than(number: int) -> bool:
+            return written[0] > number
+
+        def in_children() -> None:
+            try:
+                for _ in repeat(10):
+                    wait_until(partial(more_than, written[0] + 2), "the threads write")
+                    in_child(lambda: recorder.insert_events(stored_events(topic="child")))
+            finally:
+                stopping.set()
+
+        run_together([write_on, write_on, in_children], 60)
+        assert topics(recorder).count("child") == len(repeat(10))
+        assert topics(recorder).count("parent") >= written[0]
+
+
+@forks
+def test_child_keeps_what_it_writes_to_sqlite_after_its_parent_has_closed(sqlite_url: str) -> None:
+    """SQLite remembers, per process, which files it has open. A child that inherits this takes no lock of its own.
+
+    Then the parent, which believes to be the last one, removes the log that the child writes to.
+    """
+    from_child, to_parent = os.pipe()
+    from_parent, to_child = os.pipe()
     with Applications(sqlite_url) as apps:
         recorder = apps.recorder()
+        recorder.insert_events(stored_events(topic="parent"))
 
-        def write() -> str:
+        def write_around_the_end_of_the_parent() -> None:
+            recorder.insert_events(stored_events(topic="child"))
+            os.write(to_parent, b"x")
+            os.read(from_parent, 1)
+            recorder.insert_events(stored_events(topic="child later"))
+
+        child = start_child(write_around_the_end_of_the_parent)
+        os.read(from_child, 1)
+    os.write(to_child, b"x")
+    child(20)
+    for descriptor in (from_child, to_parent, from_parent, to_child):
+        os.close(descriptor)
+    with Applications(sqlite_url) as apps:
+        assert topics(apps.recorder()) == ["parent", "child", "child later"]
+
+
+@forks
+def test_child_of_a_parent_that_was_writing_to_sqlite_works_or_refuses(sqlite_url: str) -> None:
+    """What SQLite remembers of a lock of the parent is never released in the child."""
+    from_parent, to_child = os.pipe()
+    with Applications(sqlite_url, lock_timeout=1) as apps:
+        recorder = apps.recorder()
+
+        def write_afterwards() -> str:
+            os.read(from_parent, 1)
             try:
                 recorder.insert_events(stored_events(topic="child"))
-            except InterfaceError as error:
+            except PersistenceError as error:
                 return str(error)
             return "written"
 
         with recorder.transaction():
             recorder.insert_events(stored_events(topic="parent"))
-            assert "in use when this process was forked" in in_child(write)
-        assert topics(recorder) == ["parent"]
-        # At rest again.
-        assert in_child(write) == "written"
-        assert topics(recorder) == ["parent", "child"]
+            child = start_child(write_afterwards)
+        os.write(to_child, b"x")
+        outcome = child(20)
+        os.close(from_parent)
+        os.close(to_child)
+        assert outcome == "written" or "fork" in outcome
+        assert topics(recorder) == ["parent", "child"][: 1 + (outcome == "written")]

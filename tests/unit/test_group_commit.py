@@ -18,7 +18,7 @@ from eventsourcing_sqlalchemy import group_commit
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.group_commit import GroupCommit
 from tests.deadlines import wait_until
-from tests.isolation.test_connections import forks, in_child
+from tests.forked import forks, in_child
 from tests.unit.table_in_memory import (
     REFUSED,
     Busy,
