@@ -133,12 +133,13 @@ class Places:
         """
         makers = [blueprint for blueprint in blueprints if blueprint.makes_more]
         for tenant in tenants if makers else ():
-            environment = variables(self._settings, tenant.placement, tenant.id, makers)
-            for key in environment:
-                if key.endswith("PERSISTENCE_MODULE"):
-                    environment[key] = "eventsourcing_sqlalchemy"
-                elif key.endswith("CREATE_TABLE"):
-                    environment[key] = "yes"
+            environment = {
+                **self._settings.environment,
+                **variables(self._settings, tenant.placement, tenant.id, makers),
+            }
+            for begin in ("", *(f"{maker.application.upper()}_" for maker in makers)):
+                environment[f"{begin}PERSISTENCE_MODULE"] = "eventsourcing_sqlalchemy"
+                environment[f"{begin}CREATE_TABLE"] = "yes"
             before = self._around(tenant.placement, makers)
             for blueprint in makers:
                 blueprint.construct(environment, partial(self._check_place, tenant, "is made by", [blueprint]))
