@@ -137,13 +137,16 @@ class Tenancy(Verbs):
 
     # -- making --
 
-    def init(self) -> None:
+    def init(self, *, accept_encodings: bool = False) -> None:
         """Make the registry where there is none, and record the applications and their tables. ``create`` does so too.
 
+        ``accept_encodings`` records the ciphers and compressors of this process in place of those of the fleet. They
+        have to read what is stored.
+
         Needs the right to create a schema, or tables where there are no schemas. Safe to call again, and from many
-        processes at once.
+        processes at once. Raises EncodingMismatch.
         """
-        self._creation.init()
+        self._creation.init(accept_encodings=accept_encodings)
 
     def create(
         self,
