@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import sqlalchemy as sa
 from eventsourcing.persistence import InfrastructureFactory, PersistenceError, TrackingRecorder
@@ -16,7 +16,7 @@ from eventsourcing.projection import EventSourcedProjection, Projection
 from eventsourcing.utils import Environment, TopicError, get_topic, resolve_topic, strtobool
 
 from eventsourcing_sqlalchemy.errors import SettingsError
-from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.naming import TableName, is_extended
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
@@ -62,9 +62,24 @@ class Blueprint:
 
     def specs(self, placement: Placement, default_schema: str | None) -> list[TableSpec]:
         """Return the tables of a tenant; ``default_schema`` is that of tables without one."""
+        return [
+            TableSpec(kind, self._table(kind, placement, default_schema), self.originator_id_type)
+            for kind in self.tables
+        ]
+
+    def _table(self, kind: TableKind, placement: Placement, default_schema: str | None) -> TableName:
         schema = schema_of(placement, self.application) or default_schema
-        begin = prefix_of(placement, self.application) + self.application.lower()
-        return [TableSpec(kind, TableName(schema, f"{begin}_{kind}"), self.originator_id_type) for kind in self.tables]
+        return TableName(schema, f"{prefix_of(placement, self.application)}{self.application.lower()}_{kind}")
+
+    def owns(self, placement: Placement, default_schema: str | None, name: TableName, limit: int | None) -> bool:
+        """Return whether a relation is by its name a table of the application, also of a kind that it had once, or one
+        that its recorder or view makes beside that; ``limit`` is the most bytes of a name in the database.
+        """
+        for kind in get_args(TableKind):
+            table = self._table(kind, placement, default_schema)
+            if name == table or (name.schema == table.schema and is_extended(name.name, f"{table.name}_", limit)):
+                return True
+        return False
 
     def to_json(self) -> dict[str, Any]:
         """Return what the registry keeps."""

@@ -276,9 +276,17 @@ class Creation:
         return self._serving(tenant, actor)
 
     def _is_of_another(self, placement: Placement) -> bool:
+        # In both directions: neither of them may be purged with the other one.
         blueprints = self._blueprints()
         wanted = [spec.name for spec in self._places.specs(placement, blueprints)]
-        return any(self._places.covers(other, name, blueprints) for other in self._registry.list() for name in wanted)
+        return any(
+            any(self._places.covers(other, name, blueprints) for name in wanted)
+            or any(
+                self._places.owns(placement, spec.name, blueprints)
+                for spec in self._places.specs(other.placement, blueprints)
+            )
+            for other in self._registry.list()
+        )
 
 
 def _is_being_made(tenant: Tenant) -> bool:
