@@ -6,18 +6,32 @@ a name is ever run as SQL.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Final
 
 from eventsourcing.persistence import ProgrammingError
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 
-__all__ = ["TableName", "check_identifier", "environment_name", "expand_template", "quote", "shorten_identifier"]
+__all__ = [
+    "TableName",
+    "check_identifier",
+    "environment_name",
+    "expand_template",
+    "is_extended",
+    "quote",
+    "shorten_identifier",
+]
 
 # What is made beside a table of events and carries its name; the longest decides how long the name of the table may be.
 EVENTS_INDEX_SUFFIX = "_aggregate_idx"
+
+# How a shortened identifier ends: with a hash.
+_ENDING: Final = re.compile("_[0-9a-f]{8}")
+_ENDING_BYTES: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +92,22 @@ def shorten_identifier(identifier: str, limit: int | None) -> str:
     whole = identifier.encode()
     if limit is None or len(whole) <= limit:
         return identifier
-    ending = f"_{blake2b(whole, digest_size=4).hexdigest()}"
-    return whole[: limit - len(ending)].decode(errors="ignore") + ending
+    return f"{_head(identifier, limit)}_{blake2b(whole, digest_size=4).hexdigest()}"
+
+
+def _head(identifier: str, limit: int) -> str:
+    return identifier.encode()[: limit - _ENDING_BYTES].decode(errors="ignore")
+
+
+def is_extended(identifier: str, beginning: str, limit: int | None) -> bool:
+    """Return whether the identifier is one that begins so, perhaps shortened to ``limit`` bytes."""
+    if identifier.startswith(beginning):
+        return True
+    if limit is None or len(beginning.encode()) <= limit - _ENDING_BYTES:
+        return False
+    # What it begins with was cut too.
+    head = _head(beginning, limit)
+    return identifier.startswith(head) and _ENDING.fullmatch(identifier[len(head) :]) is not None
 
 
 def expand_template(template: str, application: str, variable: str) -> str:

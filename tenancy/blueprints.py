@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import sqlalchemy as sa
 from eventsourcing.persistence import InfrastructureFactory, PersistenceError, TrackingRecorder
@@ -16,10 +16,11 @@ from eventsourcing.projection import EventSourcedProjection, Projection
 from eventsourcing.utils import Environment, TopicError, get_topic, resolve_topic, strtobool
 
 from eventsourcing_sqlalchemy.errors import SettingsError
-from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.naming import TableName, is_extended
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+from tenancy.encodings import Encoding
 from tenancy.errors import NotRegistered, TenancyError
 from tenancy.isolation import prefix_of, schema_of
 from tenancy.tenant import Placement
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.settings import OriginatorIDType
 
-__all__ = ["Blueprint", "blueprint_of", "blueprint_of_projection", "by_name"]
+__all__ = ["Blueprint", "blueprint_of", "blueprint_of_projection", "by_name", "encodings_of"]
 
 _TOPICS: Final = (
     "AGGREGATE_RECORDER_TOPIC",
@@ -56,12 +57,29 @@ class Blueprint:
     """The names of the applications whose events it processes."""
     view: str = ""
     """Where the class of its view is, if it is a projection and not an application."""
+    encoding: Encoding | None = field(default=None, compare=False)
+    """How this process stores its events; None for a projection, and without its class."""
 
     def specs(self, placement: Placement, default_schema: str | None) -> list[TableSpec]:
         """Return the tables of a tenant; ``default_schema`` is that of tables without one."""
+        return [
+            TableSpec(kind, self._table(kind, placement, default_schema), self.originator_id_type)
+            for kind in self.tables
+        ]
+
+    def _table(self, kind: TableKind, placement: Placement, default_schema: str | None) -> TableName:
         schema = schema_of(placement, self.application) or default_schema
-        begin = prefix_of(placement, self.application) + self.application.lower()
-        return [TableSpec(kind, TableName(schema, f"{begin}_{kind}"), self.originator_id_type) for kind in self.tables]
+        return TableName(schema, f"{prefix_of(placement, self.application)}{self.application.lower()}_{kind}")
+
+    def owns(self, placement: Placement, default_schema: str | None, name: TableName, limit: int | None) -> bool:
+        """Return whether a relation is by its name a table of the application, also of a kind that it had once, or one
+        that its recorder or view makes beside that; ``limit`` is the most bytes of a name in the database.
+        """
+        for kind in get_args(TableKind):
+            table = self._table(kind, placement, default_schema)
+            if name == table or (name.schema == table.schema and is_extended(name.name, f"{table.name}_", limit)):
+                return True
+        return False
 
     def to_json(self) -> dict[str, Any]:
         """Return what the registry keeps."""
@@ -171,6 +189,7 @@ def blueprint_of(cls: type[Application[Any]], environment: Mapping[str, str], fo
         originator_id_type=_originator_id_type(env),
         makes_more=any(_is_overridden(cls, hook) for hook in _HOOKS) or any(env.get(topic) for topic in _TOPICS),
         follows=tuple(follows),
+        encoding=Encoding.read(env),
     )
 
 
@@ -205,3 +224,8 @@ def by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Applica
             msg = f"Two applications have the name {cls.name!r}: {get_topic(other)} and {get_topic(cls)}."
             raise TenancyError(msg, remedy="Give one of them another name: their tables would be the same.")
     return by_name
+
+
+def encodings_of(blueprints: Iterable[Blueprint]) -> dict[str, Encoding]:
+    """Return how this process stores the events of those applications whose classes it has."""
+    return {each.application: each.encoding for each in blueprints if each.encoding is not None}

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from eventsourcing.persistence import IntegrityError
 
+from tenancy.blueprints import encodings_of
 from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
 from tenancy.isolation import place
 from tenancy.registry import NewTenant, Registry
@@ -62,13 +63,19 @@ class Creation:
         self._blueprints = blueprints
         self._changed = changed
 
-    def init(self) -> None:
+    def init(self, *, accept_encodings: bool = False) -> None:
         """Make the registry where there is none, and record the applications of the fleet."""
         try:
-            blueprints = [blueprint.to_json() for blueprint in self._blueprints()]
+            blueprints = self._blueprints()
         except RegistryMissing:  # without classes, nothing but the registry could tell
-            blueprints = []
-        self._registry.init({"applications": blueprints} if blueprints else {})
+            blueprints = ()
+        facts = {"applications": [blueprint.to_json() for blueprint in blueprints]} if blueprints else {}
+        self._registry.init(facts, encodings_of(blueprints), accept_encodings=accept_encodings)
+
+    def _record_encodings(self) -> None:
+        """Record how the events of new applications are stored; raises EncodingMismatch before anything is made."""
+        with suppress(RegistryMissing):  # made next, with them
+            self._registry.record_encodings(encodings_of(self._blueprints()))
 
     def create(self, order: Order, actor: str | None, *, exist_ok: bool) -> Tenant:
         """Make a tenant, or complete one that the same request, or with ``exist_ok`` anybody, has begun.
@@ -76,6 +83,7 @@ class Creation:
         Raises a TenantUnavailable for one that there is and that does not serve.
         """
         slug = normalize(order.slug, self._settings.slugs)
+        self._record_encodings()
         for _ in range(_ATTEMPTS):
             tenant = self._registered(self._new(slug, order), actor) or self._taken(
                 slug, order.request_id, exist_ok=exist_ok
@@ -91,6 +99,7 @@ class Creation:
 
         Raises TenantExists at the first slug that is taken, unless ``exist_ok``; those before it are made.
         """
+        self._record_encodings()
         for batch in self._batches(orders):
             slugs = [normalize(order.slug, self._settings.slugs) for order in batch]
             try:
@@ -230,6 +239,7 @@ class Creation:
         of another shape.
         """
         slug = normalize(order.slug, self._settings.slugs)
+        self._record_encodings()
         self._places.check(placement)
         blueprints = self._blueprints()
         missing = self._places.missing(placement, blueprints)
@@ -266,9 +276,17 @@ class Creation:
         return self._serving(tenant, actor)
 
     def _is_of_another(self, placement: Placement) -> bool:
+        # In both directions: neither of them may be purged with the other one.
         blueprints = self._blueprints()
         wanted = [spec.name for spec in self._places.specs(placement, blueprints)]
-        return any(self._places.covers(other, name, blueprints) for other in self._registry.list() for name in wanted)
+        return any(
+            any(self._places.covers(other, name, blueprints) for name in wanted)
+            or any(
+                self._places.owns(placement, spec.name, blueprints)
+                for spec in self._places.specs(other.placement, blueprints)
+            )
+            for other in self._registry.list()
+        )
 
 
 def _is_being_made(tenant: Tenant) -> bool:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import Lock, is_held
+from tenancy.encodings import PLAIN, Encoding, check_encoding
 from tenancy.errors import RegistryUnavailable, TenantPurged
-from tenancy.registry import Registry
+from tenancy.registry import FLEET_ID, Registry
 from tenancy.tenant import Tenant, TenantStatus, check_status
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Directory:
         self._by_id: OrderedDict[UUID, Tenant | None] = OrderedDict()
         self._by_slug: OrderedDict[str, UUID] = OrderedDict()
         self._nobodies: OrderedDict[str, None] = OrderedDict()
+        self._encodings: dict[str, Encoding] | None = None
         self._position: int | None = None
         # How often something that was known may have ceased to be true.
         self._changes = 0
@@ -131,6 +133,19 @@ class Directory:
                     self._by_slug[tenant.slug] = tenant_id
                     _shorten(self._by_slug)
 
+    def check_encoding(self, application: str, used: Encoding) -> None:
+        """Raise EncodingMismatch when the fleet stores an application's events with another cipher or compressor."""
+        encodings = self._encodings
+        # Also before it is refused: it may have been recorded just now.
+        if encodings is None or encodings.get(application, PLAIN) != used:
+            self.refresh()
+            changes = self._changes
+            encodings = self.registry.encodings()
+            with self._lock:
+                if changes == self._changes:
+                    self._encodings = encodings
+        check_encoding(application, used, encodings.get(application, PLAIN))
+
     def forget(self, tenant_id: UUID) -> None:
         """Ask for a tenant anew at the next call: this process has changed it."""
         self._forget([tenant_id])
@@ -140,6 +155,8 @@ class Directory:
             self._changes += 1
             for tenant_id in tenant_ids:
                 self._by_id.pop(tenant_id, None)
+                if tenant_id == FLEET_ID:
+                    self._encodings = None
             self._nobodies.clear()
 
     # -- what has changed --
@@ -206,7 +223,7 @@ class Directory:
         self._position = position
         if changed:
             for watcher in self._watchers:
-                watcher(changed)
+                watcher(changed - {FLEET_ID})
 
     @contextmanager
     def alone(self) -> Iterator[None]:

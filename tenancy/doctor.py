@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from eventsourcing.persistence import PersistenceError
 
-from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
+from tenancy.blueprints import encodings_of
+from tenancy.encodings import PLAIN, check_encoding
+from tenancy.errors import EncodingMismatch, RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
 from tenancy.registry import FORMAT
 from tenancy.registry.remedies import remedy_of
 from tenancy.tenant import TenantStatus
@@ -205,7 +207,9 @@ def _applications(tenants: Tenancy) -> Iterator[Finding]:
         yield Finding(name="applications", level="ok", what=f"Recorded are {', '.join(recorded)}.")
         return
     code = {each.application: each.to_json() for each in tenants.blueprints()}
-    is_same = True
+    mismatches = list(_mismatches(tenants, recorded))
+    yield from mismatches
+    is_same = not mismatches
     for name in sorted({*code, *recorded}):
         if code.get(name) == recorded.get(name):
             continue
@@ -220,6 +224,16 @@ def _applications(tenants: Tenancy) -> Iterator[Finding]:
         yield Finding(name="applications", level=level, what=f"{name} {what}.", remedy=remedy)
     if is_same:
         yield Finding(name="applications", level="ok", what=f"Those of the code are recorded: {', '.join(code)}.")
+
+
+def _mismatches(tenants: Tenancy, recorded: Container[str]) -> Iterator[Finding]:
+    encodings = tenants.registry.encodings()
+    for application, encoding in encodings_of(tenants.blueprints()).items():
+        if application in recorded:
+            try:
+                check_encoding(application, encoding, encodings.get(application, PLAIN))
+            except EncodingMismatch as error:
+                yield _failure("applications", error)
 
 
 def _steps(every: Sequence[Tenant]) -> Iterator[Finding]:
@@ -298,7 +312,7 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
             tenants.init()
             yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
         every = tenants.list()
-    except RegistryMissing as error:
+    except (RegistryMissing, EncodingMismatch) as error:
         yield _failure("registry", error)
         return
     blueprints = tenants.blueprints()

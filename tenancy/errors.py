@@ -15,6 +15,7 @@
     ├── RegistryMissing         the registry has not been made in this database
     ├── RegistryUnavailable     the registry cannot be reached
     ├── NotRegistered           the application is none of the fleet's
+    ├── EncodingMismatch        this process has another cipher or compressor than the fleet
     ├── NotCaughtUp             a follower has not processed what it should have by now
     └── PartlyDone              some of several tenants failed
 
@@ -30,6 +31,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 __all__ = [
+    "EncodingMismatch",
     "InvalidSlug",
     "NoCurrentTenant",
     "NotCaughtUp",
@@ -144,6 +146,12 @@ class NotRegistered(TenancyError, LookupError):  # noqa: N818 (as above)
     """The application is none of those that the tenants have."""
 
     code = "not_registered"
+
+
+class EncodingMismatch(TenancyError):  # noqa: N818 (as above)
+    """This process has another cipher or compressor than the events of the fleet's tenants are stored with."""
+
+    code = "encoding_mismatch"
 
 
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)

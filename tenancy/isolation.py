@@ -97,11 +97,12 @@ def prefix_of(placement: Placement, application: str) -> str:
 def variables(
     settings: TenancySettings, placement: Placement, tenant_id: UUID, blueprints: Iterable[Blueprint]
 ) -> dict[str, str]:
-    """Return the variables that put applications into a placement, whatever else the process's variables say.
+    """Return the variables that put applications into a placement, whatever else the process's variables say, and those
+    that the code passed for all tenants.
 
-    Each is there with the name of every application before it: a variable for all loses to one for an application that
-    the process may have. Tables are not made: a process that is left over from a purged tenant fails instead of
-    bringing them back.
+    Those of the placement take precedence. Each is there with the name of every application before it: a variable for
+    all loses to one for an application that the process may have. Tables are not made: a process that is left over
+    from a purged tenant fails instead of bringing them back.
     """
     common = {
         "PERSISTENCE_MODULE": PERSISTENCE_MODULE,
@@ -114,6 +115,7 @@ def variables(
     }
     # Braces were expanded here, or are none: in the persistence module they would be errors.
     result = {
+        **settings.given,
         **common,
         "SQLALCHEMY_SCHEMA": placement.schema or "",
         "SQLALCHEMY_TABLE_PREFIX": placement.table_prefix,

@@ -10,15 +10,16 @@ from __future__ import annotations
 import weakref
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from eventsourcing.persistence import PersistenceError, ProgrammingError
+from eventsourcing.persistence import Mapper, PersistenceError, ProgrammingError
 
 from eventsourcing_sqlalchemy import factory as persistence
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy.directory import Directory, share
+from tenancy.encodings import Encoding
 from tenancy.errors import RegistryUnavailable
 from tenancy.settings import TenancySettings
 
@@ -26,8 +27,12 @@ __all__ = ["TenantDatastore", "TenantFactory"]
 
 
 class TenantDatastore(SQLAlchemyDatastore):
-    """A datastore of one tenant: refuses to be used when the tenant does not serve."""
+    """A datastore of one tenant: refuses to be used when the tenant does not serve, and when this process would store
+    its events in another way than the fleet does.
+    """
 
+    encoding: tuple[str, Encoding] | None = None
+    """The application and how it stores events here; None for a view, which stores none."""
     _directory: Directory | None = None
     _tenant_id: UUID
 
@@ -39,9 +44,11 @@ class TenantDatastore(SQLAlchemyDatastore):
         self._giving_back.atexit = False
 
     def admit(self, *, writes: bool) -> None:
-        """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written."""
+        """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; and EncodingMismatch."""
         if self._directory is not None:
             self._directory.admit(self._tenant_id, writes=writes)
+            if self.encoding is not None:
+                self._directory.check_encoding(*self.encoding)
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
         translated = super().error(error, subject)
@@ -64,6 +71,7 @@ class TenantFactory(persistence.SQLAlchemyFactory):
     """Constructs the recorders of one application of one tenant."""
 
     datastore_class = TenantDatastore
+    datastore: TenantDatastore
 
     def _construct_datastore(self) -> SQLAlchemyDatastore:
         tenant_id = self._tenant_id()
@@ -72,6 +80,11 @@ class TenantFactory(persistence.SQLAlchemyFactory):
         assert isinstance(datastore, TenantDatastore)
         datastore.guard(share(settings), tenant_id)
         return datastore
+
+    def mapper(self, *args: Any, **kwargs: Any) -> Mapper[Any]:
+        """Construct a mapper, whose cipher and compressor have to be those of the fleet."""
+        self.datastore.encoding = (self.env.name, Encoding.read(self.env))
+        return super().mapper(*args, **kwargs)
 
     def _tenant_id(self) -> UUID:
         value = self.env.get(_OF_TENANT, "")

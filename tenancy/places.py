@@ -22,7 +22,7 @@ from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
 from tenancy.errors import TenancyError
-from tenancy.isolation import looks_placed, schema_of, variables
+from tenancy.isolation import looks_placed, prefix_of, schema_of, variables
 from tenancy.tenant import Placement, Tenant
 
 if TYPE_CHECKING:
@@ -133,12 +133,13 @@ class Places:
         """
         makers = [blueprint for blueprint in blueprints if blueprint.makes_more]
         for tenant in tenants if makers else ():
-            environment = variables(self._settings, tenant.placement, tenant.id, makers)
-            for key in environment:
-                if key.endswith("PERSISTENCE_MODULE"):
-                    environment[key] = "eventsourcing_sqlalchemy"
-                elif key.endswith("CREATE_TABLE"):
-                    environment[key] = "yes"
+            environment = {
+                **self._settings.environment,
+                **variables(self._settings, tenant.placement, tenant.id, makers),
+            }
+            for begin in ("", *(f"{maker.application.upper()}_" for maker in makers)):
+                environment[f"{begin}PERSISTENCE_MODULE"] = "eventsourcing_sqlalchemy"
+                environment[f"{begin}CREATE_TABLE"] = "yes"
             before = self._around(tenant.placement, makers)
             for blueprint in makers:
                 blueprint.construct(environment, partial(self._check_place, tenant, "is made by", [blueprint]))
@@ -238,13 +239,57 @@ class Places:
 
     def contents(self, tenant: Tenant, blueprints: Sequence[Blueprint]) -> Contents:
         """Return what there is of a tenant: everything in its schemas, everything with its prefix. Of an adopted one,
-        whose schema others may use too, only the tables of its applications.
+        whose schema others may use too, only what its applications and views own.
         """
         if tenant.adopted:
-            names = [spec.name for spec in self.specs(tenant.placement, blueprints)]
-            there = self.datastore.run(lambda executor: self.datastore.dialect.describe(executor, names))
-            return Contents(relations=tuple(("table", name) for name in names if name in there))
+            found = self._in_adopted(tenant.placement, blueprints)
+            return Contents(relations=tuple(each for each in found if self.owns(tenant.placement, each[1], blueprints)))
         return self.datastore.run(lambda executor: self._contents(executor, tenant.placement))
+
+    def others(self, tenant: Tenant, blueprints: Sequence[Blueprint], tenants: Iterable[Tenant]) -> tuple[str, ...]:
+        """Return the names of what is in the place of an adopted tenant and neither its own nor of the fleet: of the
+        registry, or of one of ``tenants``. Where everything in a place is the tenant's, that is nothing.
+        """
+        if not tenant.adopted:
+            return ()
+        fleet = [each for each in tenants if each.id != tenant.id]
+        left = [
+            str(name)
+            for _, name in self._in_adopted(tenant.placement, blueprints)
+            if not self.owns(tenant.placement, name, blueprints)
+            and not self._is_of_registry(name)
+            and not any(self.covers(each, name, blueprints) for each in fleet)
+        ]
+        schemas = {schema_of(tenant.placement, blueprint.application) for blueprint in blueprints} - {None}
+        there = self.datastore.run(lambda executor: self.datastore.dialect.schemas(executor, ""))
+        return (*(f"schema {quote(name)}" for name in there if name in schemas), *left)
+
+    def _in_adopted(
+        self, placement: Placement, blueprints: Iterable[Blueprint]
+    ) -> list[tuple[RelationKind, TableName]]:
+        """Return what is in the schemas of an adopted tenant's applications, with their prefixes."""
+        places = {
+            (schema_of(placement, name) or self.datastore.default_schema(), prefix_of(placement, name))
+            for name in (blueprint.application for blueprint in blueprints)
+        }
+        look = self.datastore.dialect.relations
+        found = {
+            (kind, TableName(schema, name))
+            for schema, prefix in places
+            for kind, name in self.datastore.run(partial(look, schema=schema, prefix=prefix))
+        }
+        return sorted(found, key=lambda each: str(each[1]))
+
+    def owns(self, placement: Placement, name: TableName, blueprints: Iterable[Blueprint]) -> bool:
+        """Return whether a relation is by its name one that applications or views own in an adopted place."""
+        default, limit = self.datastore.default_schema(), self.identifier_limit
+        return any(blueprint.owns(placement, default, name, limit) for blueprint in blueprints)
+
+    def _is_of_registry(self, name: TableName) -> bool:
+        schema = self._settings.control_schema
+        if self._settings.control_has_schemas:
+            return name.schema == schema
+        return name.name.startswith(f"{schema}_")
 
     def _contents(self, executor: Executor, placement: Placement) -> Contents:
         dialect = self.datastore.dialect
@@ -266,7 +311,7 @@ class Places:
         """Return whether a table is, or would be if it were there, among the :func:`contents` of a tenant."""
         placement = tenant.placement
         if tenant.adopted:
-            return any(spec.name == name for spec in self.specs(placement, blueprints))
+            return self.owns(placement, name, blueprints)
         if placement.schema is None:
             is_there = name.schema == self.datastore.default_schema()
         else:

@@ -70,9 +70,10 @@ class Projections:
 class TenantProjection:
     """A projection of one tenant with its view."""
 
-    def __init__(self, projected: Projected, env: Mapping[str, str]) -> None:
+    def __init__(self, projected: Projected, process: Mapping[str, str], env: Mapping[str, str]) -> None:
+        # An application adds the environment of the process by itself.
         factory: InfrastructureFactory[Any] = InfrastructureFactory.construct(
-            Environment(projected.projection.name, {**env})
+            Environment(projected.projection.name, {**process, **env})
         )
         self.view = factory.tracking_recorder(projected.view)
         self.projection = projected.projection(self.view)

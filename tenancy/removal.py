@@ -40,7 +40,9 @@ class Certificate:
     removed: Mapping[str, int]
     """How many schemas, views, tables and sequences there were."""
     left: Mapping[str, int]
-    """How many of them, and of fields in the registry, there are now: none."""
+    """How many of them, and of rows in the registry, there are now: none."""
+    others: tuple[str, ...] = ()
+    """The names of what is in the place of an adopted tenant and was left, because it is not the tenant's."""
 
 
 class Removal:
@@ -93,6 +95,7 @@ class Removal:
         if left:
             msg = f"Something is left of tenant {tenant.slug!r}: {left.count()}."
             raise TenancyError(msg, remedy=f"Go on: tenancy purge {tenant.slug}", tenant=tenant.slug)
+        others = self._places.others(tenant, blueprints, self._registry.list() if tenant.adopted else ())
         with self._registry.locked(tenant.id) as (session, current):
             # None, when another process has removed the same tenant meanwhile.
             purged_at = self._registry.bury(session, tenant, actor) if current else datetime.now(UTC)
@@ -106,6 +109,7 @@ class Removal:
             purged_at=purged_at,
             removed=removed.count(),
             left={**left.count(), "registry rows": fields},
+            others=others,
         )
 
 

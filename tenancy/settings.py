@@ -70,6 +70,8 @@ class TenancySettings:
     max_outage: float
     environment: Mapping[str, str] = field(repr=False)
     """The variables that these were read from."""
+    given: Mapping[str, str] = field(repr=False)
+    """Those of them that the code passed, and not the environment of the process."""
 
     @classmethod
     def read(cls, env: Mapping[str, str] | None = None) -> TenancySettings:
@@ -103,6 +105,7 @@ class TenancySettings:
             max_applications=read.number("TENANCY_MAX_APPLICATIONS", int, 1000, minimum=1, maximum=_MILLION),
             max_outage=read.number("TENANCY_MAX_OUTAGE", float, 30.0, minimum=0, maximum=_MILLION),
             environment=environment,
+            given=dict(env or {}),
         )
 
     @property

@@ -47,8 +47,8 @@ _TApplication = TypeVar("_TApplication", bound="Application[Any]")
 class Tenancy(Verbs):
     """Many tenants, each with its own tables for the same applications. Safe to use from many threads.
 
-    ``applications`` are classes, ``system`` brings those of its pipes. ``env`` goes before the environment of the
-    process. With neither applications nor a system, what needs no code works: the registry knows the applications.
+    ``applications`` are classes, ``system`` brings those of its pipes. ``env`` takes precedence over the environment of
+    the process, also for applications. Without applications and system, what needs no code works: the registry has it.
 
     Nothing is asked of a database until the first call. Raises SettingsError for a missing or malformed variable.
     """
@@ -137,13 +137,16 @@ class Tenancy(Verbs):
 
     # -- making --
 
-    def init(self) -> None:
+    def init(self, *, accept_encodings: bool = False) -> None:
         """Make the registry where there is none, and record the applications and their tables. ``create`` does so too.
 
+        ``accept_encodings`` records the ciphers and compressors of this process in place of those of the fleet. They
+        have to read what is stored.
+
         Needs the right to create a schema, or tables where there are no schemas. Safe to call again, and from many
-        processes at once.
+        processes at once. Raises EncodingMismatch.
         """
-        self._creation.init()
+        self._creation.init(accept_encodings=accept_encodings)
 
     def create(
         self,
@@ -318,7 +321,8 @@ class Tenancy(Verbs):
         projected = self.projections.find(cls)
         found = self.current if tenant is None else self[tenant] if isinstance(tenant, str) else tenant
         self._directory.admit(found.id, writes=False)
-        return self._at_hand.get(cls, found.id, lambda: TenantProjection(projected, self.env(found)))
+        process = self.settings.environment
+        return self._at_hand.get(cls, found.id, lambda: TenantProjection(projected, process, self.env(found)))
 
     def env(self, tenant: Tenant | str) -> dict[str, str]:
         """Return the variables that put the applications of a process into a tenant's tables, also those that the

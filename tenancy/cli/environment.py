@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from tenancy import Tenancy
 
 __all__ = ["Format", "env", "exec_"]
+
+# Of what the code passes, only the library's settings and ours are known to hold no secret: CIPHER_KEY does.
+_WITHOUT_SECRETS: Final = re.compile(
+    r".*_TOPIC|.*AGGREGATE_CACHE.*|.*(SQLALCHEMY|TENANCY)_(?!.*URL).*"
+    r"|.*(PERSISTENCE_MODULE|CREATE_TABLE|ORIGINATOR_ID_TYPE|IS_SNAPSHOTTING_ENABLED)"
+)
 
 
 class Format(StrEnum):
@@ -40,7 +47,7 @@ def env(
         bool,
         typer.Option(
             "--show-secrets",
-            help="Write the URL of the database, with its password, instead of a reference to its variable.",
+            help="Write URLs with their passwords, and keys, instead of references to their variables.",
         ),
     ] = False,
     json: Json = False,
@@ -48,31 +55,34 @@ def env(
     """Show the variables that lead to a tenant's tables."""
     with the_fleet(context) as tenants:
         variables = tenants.env(slug)
-        references = {} if show_secrets else _references(tenants)
+        references = {} if show_secrets else _references(tenants, variables)
     form = Format.JSON if json else form
     if form is Format.JSON:
-        show_json(
-            {key: f"${{{references[value]}}}" if value in references else value for key, value in variables.items()}
-        )
+        show_json({key: f"${{{references[key]}}}" if key in references else value for key, value in variables.items()})
         return
     for key, value in variables.items():
         if form is Format.SH:
-            reference = references.get(value)
+            reference = references.get(key)
             # An expansion that fails when it is not set, and does not end up with a database of something else.
             text = shlex.quote(value) if reference is None else f'"${{{reference}:?is not set}}"'
             say(f"export {key}={text}")
-        elif value not in references:
+        elif key not in references:
             say(f"{key}={_quoted(value)}")
-        elif key != references[value]:  # one that referred to itself would be an endless loop to some readers
-            say(f"{key}=${{{references[value]}}}")
+        elif key != references[key]:  # one that referred to itself would be an endless loop to some readers
+            say(f"{key}=${{{references[key]}}}")
 
 
-def _references(tenants: Tenancy) -> Mapping[str, str]:
-    """Return the variables to refer to, by their values that may hold a password."""
+def _references(tenants: Tenancy, variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the variable to refer to, for each variable whose value may be a secret."""
     settings = tenants.settings
-    return {
+    urls = {
         settings.control_url.render_as_string(hide_password=False): "TENANCY_CONTROL_URL",
         settings.url.render_as_string(hide_password=False): "SQLALCHEMY_URL",
+    }
+    return {
+        key: urls.get(value, key)
+        for key, value in variables.items()
+        if value in urls or (key in settings.given and not _WITHOUT_SECRETS.fullmatch(key))
     }
 
 

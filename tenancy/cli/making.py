@@ -27,10 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["adopt", "create", "init"]
 
 
-def init(context: typer.Context, *, json: Json = False) -> None:
+def init(
+    context: typer.Context,
+    *,
+    accept_encodings: Annotated[
+        bool,
+        typer.Option(
+            "--accept-encodings",
+            help="Change the fleet to the ciphers and compressors of this process. They must read what is stored.",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
     """Make the registry, and record the applications of the code. Again, it records what has changed."""
     with the_fleet(context) as tenants:
-        tenants.init()
+        tenants.init(accept_encodings=accept_encodings)
         applications = [blueprint.application for blueprint in tenants.blueprints()]
         where = str(tenants.registry)
     if json:

@@ -89,7 +89,8 @@ def purge(
                     file.flush()
                 if not json:
                     what = f"{quoted(proof.slug)} ({proof.tenant_id})"
-                    say(f"Purged {what}: {_counted(proof.removed)} removed, nothing left.")
+                    left = f"not the tenant's, and left: {', '.join(proof.others)}" if proof.others else "nothing left"
+                    say(f"Purged {what}: {_counted(proof.removed)} removed, {printable(left)}.")
     if json:
         show_json(records)
     elif not records:

@@ -6,9 +6,11 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
+from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.persistence import (
     IntegrityError,
     InterfaceError,
@@ -20,8 +22,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from eventsourcing_sqlalchemy.errors import sqlstate, translate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
+from tenancy.encodings import PLAIN, Encoding, check_encoding
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError
-from tenancy.registry.history import RegistryApplication
+from tenancy.registry.history import FLEET_ID, FleetHistory, RegistryApplication
 from tenancy.registry.remedies import remedy_of
 from tenancy.registry.rows import Rows
 
@@ -98,10 +101,16 @@ class RegistryDatabase:
 
     # -- tables --
 
-    def init(self, facts: Mapping[str, Any]) -> None:
+    def init(
+        self,
+        facts: Mapping[str, Any],
+        encodings: Mapping[str, Encoding] = MappingProxyType({}),
+        *,
+        accept_encodings: bool = False,
+    ) -> None:
         """Make the tables where they do not exist, and record facts about the fleet; safe when many processes do so.
 
-        Raises ProgrammingError for a missing right, which says what to grant.
+        Raises ProgrammingError for a missing right, which says what to grant, and as :func:`record_encodings` does.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -113,6 +122,8 @@ class RegistryDatabase:
                 is_made = isinstance(error, IntegrityError | ProgrammingError)  # by another process too
                 if not is_made or attempt == _ATTEMPTS - 1 or sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
                     raise
+        # First: they are compared with the applications that were there before.
+        self.record_encodings(encodings, accept=accept_encodings)
         for key, value in facts.items():
             self._record(key, value)
 
@@ -142,6 +153,47 @@ class RegistryDatabase:
         """Return what :func:`init` has recorded, by key."""
         with self.reading() as session:
             return {row.key: row.value for row in session.execute(sa.select(self._rows.fleet))}
+
+    def encodings(self) -> dict[str, Encoding]:
+        """Return how the events of applications are stored. One that is missing here has none, or plain ones."""
+        with self.reading() as session:
+            return self._encodings(session)
+
+    def _encodings(self, session: Session) -> dict[str, Encoding]:
+        rows = session.execute(sa.select(self._rows.encodings))
+        return {row.application: Encoding(row.cipher, row.compressor) for row in rows}
+
+    def record_encodings(self, used: Mapping[str, Encoding], *, accept: bool = False) -> None:
+        """Record how a process stores the events of applications that are new to the fleet.
+
+        Raises EncodingMismatch when those of another one are stored differently, unless ``accept``, which records it.
+        """
+        if not used or self.encodings().items() >= used.items():
+            return
+        fleet, table = self._rows.fleet, self._rows.encodings
+        try:
+            with self.writing() as session, self._reaching():
+                # Applications of a registry that was made before encodings were recorded: their events may be plain.
+                kept = session.scalar(sa.select(fleet.c.value).where(fleet.c.key == "applications")) or ()
+                recorded = {each["application"]: PLAIN for each in kept} | self._encodings(session)
+                history = self._fleet_history()
+                for application, encoding in sorted(used.items()):
+                    if not accept:
+                        check_encoding(application, encoding, recorded.get(application, encoding))
+                    session.execute(sa.delete(table).where(table.c.application == application))
+                    session.execute(sa.insert(table).values(application=application, **encoding._asdict()))
+                    history.record_encoding(application, *encoding)
+                # By this, other processes learn of it.
+                self._application.save(history)
+        except IntegrityError:
+            self.record_encodings(used, accept=accept)  # another process has just recorded some
+
+    def _fleet_history(self) -> FleetHistory:
+        try:
+            history: FleetHistory = self._application.repository.get(FLEET_ID)
+        except AggregateNotFoundError:
+            return FleetHistory()
+        return history
 
     @cached_property
     def _hash_key(self) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
@@ -19,7 +19,10 @@ from tenancy.tenant import TenantStatus, Verb
 if TYPE_CHECKING:
     from eventsourcing.utils import EnvType
 
-__all__ = ["Change", "History", "RegistryApplication", "to_change"]
+__all__ = ["FLEET_ID", "Change", "FleetHistory", "History", "RegistryApplication", "to_change"]
+
+FLEET_ID: Final = uuid5(NAMESPACE_URL, "/fleet")
+"""What changes of the fleet itself are recorded under, as those of a tenant under its id."""
 
 
 class History(Aggregate):
@@ -64,6 +67,31 @@ class History(Aggregate):
     def end(self, actor: str | None) -> None:
         """Record that the tenant is gone."""
         self.status = "purged"
+
+
+class FleetHistory(Aggregate):
+    """What happened to the fleet itself."""
+
+    class EncodingRecorded(Aggregate.Event):
+        """The events of an application are stored so from then on."""
+
+        application: str
+        cipher: str
+        compressor: str
+
+    @event("Began")
+    def __init__(self) -> None:
+        self.encodings: dict[str, tuple[str, str]] = {}
+
+    @staticmethod
+    def create_id() -> UUID:
+        """Return the id of the only one."""
+        return FLEET_ID
+
+    @event(EncodingRecorded)
+    def record_encoding(self, application: str, cipher: str, compressor: str) -> None:
+        """Record how the events of an application are stored."""
+        self.encodings[application] = (cipher, compressor)
 
 
 class Change(NamedTuple):

@@ -94,7 +94,13 @@ class Rows:
             sa.Column("key", sa.Text, primary_key=True),
             sa.Column("value", sa.JSON, nullable=False),
         )
-
+        self.encodings = sa.Table(
+            f"{prefix}encodings",
+            self.metadata,
+            sa.Column("application", sa.Text, primary_key=True),
+            sa.Column("cipher", sa.Text, nullable=False),
+            sa.Column("compressor", sa.Text, nullable=False),
+        )
         self.failures = sa.Table(
             f"{prefix}runner_failures",
             self.metadata,

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from tenancy.blueprints import encodings_of
 from tenancy.errors import NotCaughtUp, TenancyError
 from tenancy.runner.courses import Courses
 from tenancy.runner.failures import Failure, FailureBook
@@ -119,7 +120,7 @@ class Runner:
     def start(self) -> None:
         """Begin to work; returns when this process has its share of the tenants.
 
-        Raises RegistryMissing, and RegistryUnavailable: later, an outage is waited for.
+        Raises EncodingMismatch, RegistryMissing, and RegistryUnavailable: later, an outage is waited for.
         """
         if self._threads or self._stopping.is_set():
             msg = "This runner has been started before."
@@ -130,6 +131,8 @@ class Runner:
             self._told.callback(hearing.close)
             self._keeper.hears_by(hearing)
             self._keeper.start()
+            for application, encoding in encodings_of(self._tenants.blueprints()).items():
+                self._directory.check_encoding(application, encoding)
             self._threads = [threading.Thread(target=self._keeper.run, name="runner-keeper", daemon=True)]
             self._threads += [
                 threading.Thread(target=self._turns.run, name=f"runner-worker-{number}", daemon=True)

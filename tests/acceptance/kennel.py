@@ -35,6 +35,14 @@ def tenants() -> Tenancy:
     return Tenancy(applications=[Kennel])
 
 
+GIVEN = {"CIPHER_KEY": "AAECAwQFBgcICQoLDA0ODw==", "COMPRESSOR_TOPIC": "zlib", "OWN": "s3cret"}
+
+
+def given() -> Tenancy:
+    """Return a fleet whose code passes variables."""
+    return Tenancy(applications=[Kennel], env=GIVEN)
+
+
 def failing() -> Tenancy:
     """Fail, as code may."""
     msg = "the moon is full"

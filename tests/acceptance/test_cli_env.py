@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import sys
 
 import pytest
 
 from tenancy import Tenancy
-from tests.acceptance.commands import Command
-from tests.acceptance.kennel import Kennel
+from tests.acceptance.commands import KENNEL, Command
+from tests.acceptance.kennel import GIVEN, Kennel
 from tests.acceptance.test_cli_verbs import quick, tenancy
 
 __all__ = ["quick", "tenancy"]  # the fixtures
@@ -61,3 +62,15 @@ def test_hostile_values_are_quoted(monkeypatch: pytest.MonkeyPatch, quick: Comma
     assert _by_shell(text, "")["B"] == "line 1\nline 2"
     words = shlex.split(quick.ok("env", "acme", "--format", "dotenv").out)
     assert words[0] == f"A={hostile}"
+
+
+def test_variables_that_the_code_passes_are_there_and_no_secret_shows(quick: Command) -> None:
+    given = Command(quick.url, f"{KENNEL}:given")
+    given.ok("create", "acme")
+    shown = given.ok("env", "acme", "--json").out
+    assert json.loads(shown)["COMPRESSOR_TOPIC"] == "zlib"
+    assert GIVEN["CIPHER_KEY"] not in shown
+    assert GIVEN["OWN"] not in shown
+    assert json.loads(given.ok("env", "acme", "--json", "--show-secrets").out).items() >= GIVEN.items()
+    reads = [sys.executable, "-c", "import os; print(os.environ['CIPHER_KEY'])"]
+    assert given.process("exec", "acme", "--", *reads).out.strip() == GIVEN["CIPHER_KEY"]

@@ -343,6 +343,10 @@ def test_tables_that_exist_become_a_tenant(tenancy: Command) -> None:
     record = tenancy.ok("adopt", "acme", option, name, "--json").json
     assert record["adopted"] is True
     assert record["schema" if option == "--schema" else "prefix"] == name
+    purged = tenancy.ok("purge", "acme", "--yes").out
+    assert purged.endswith(
+        "nothing left.\n" if option == "--prefix" else 'not the tenant\'s, and left: schema "legacy_".\n'
+    )
 
 
 def test_a_disk_that_is_full_is_no_traceback(quick: Command) -> None:

@@ -18,6 +18,7 @@ from eventsourcing_sqlalchemy.naming import (
     check_identifier,
     environment_name,
     expand_template,
+    is_extended,
     quote,
     shorten_identifier,
 )
@@ -65,6 +66,14 @@ def test_a_shortened_name_fits_and_is_nobody_elses(one: str, other: str, limit: 
     assert all(len(name.encode()) <= limit for name in long)
     assert (long[0] == long[1]) == (one == other)
     assert shorten_identifier(one * 9, None) == one * 9
+
+
+@given(identifiers, identifiers, st.integers(1, 9), st.one_of(st.none(), st.integers(20, 30)))
+def test_a_name_is_known_by_how_it_began(beginning: str, rest: str, times: int, limit: int | None) -> None:
+    begin = f"{beginning * times}_"
+    assert is_extended(shorten_identifier(begin + rest, limit), begin, limit)
+    assert not is_extended(f"x{shorten_identifier(begin + rest, limit)}"[:limit], begin, limit)
+    assert not is_extended(beginning * times, begin, limit)
 
 
 def test_key_is_the_same_in_every_process_and_fits_a_lock() -> None:

@@ -7,15 +7,19 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import ProgrammingError
+from eventsourcing.projection import ProjectionRunner
+from sqlalchemy.pool import NullPool
 
 from tenancy import Tenancy
 from tenancy.errors import (
     TenancyError,
     TenantExists,
 )
+from tests.contract.counters_view import CountersView
 from tests.tenancy.core import catalog
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel, Visits
+from tests.tenancy.kennel import DogCounters, School
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -56,20 +60,104 @@ def test_adopt_of_an_application_each_in_its_place(tenants: Tenancy, url: str) -
     assert acme.get(Kennel).names() == ["Fido"]
 
 
+def run(url: str, *statements: str) -> None:
+    engine = sa.create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+
+
 def test_purge_of_an_adopted_tenant_leaves_what_is_not_its_own(fleet: MakeFleet, url: str) -> None:
     write(url)
-    engine = sa.create_engine(url)
     place = "old_" if url.startswith("sqlite") else '"old_".'
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"CREATE TABLE {place}theirs (x integer)"))
+    run(
+        url,
+        f"CREATE TABLE {place}theirs (x integer)",
+        f"CREATE TABLE {place}kennel_eventsource (x integer)",
+        f"CREATE VIEW {place}happy AS SELECT * FROM {place}theirs",
+    )
     tenants = fleet()
     tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
     # Also by an operator whose process has not all of the applications.
     certificate = fleet(Kennel).purge("acme")
     assert certificate.removed["tables"] == 4
-    left = catalog.tenants(url)
-    assert left == ({"old_theirs"} if url.startswith("sqlite") else {"old_", "old_.theirs"})
-    engine.dispose()
+    assert certificate.removed["views"] == 0
+    left = {f"{place}{name}".replace('"', "") for name in ("theirs", "kennel_eventsource", "happy")}
+    assert {name.replace('"', "") for name in certificate.others} - {"schema old_"} == left
+    assert catalog.tenants(url) - {"old_"} == left
+
+
+# With the long prefix, the names of own tables are shortened.
+PLACES = [
+    ("sqlite_url", {"table_prefix": "old_"}),
+    ("sqlite_url", {}),
+    ("postgres_url", {"schema": "old"}),
+    ("postgres_url", {"table_prefix": "old_"}),
+    ("postgres_url", {"schema": "old_{application}", "table_prefix": "x" * 35 + "_"}),
+    ("postgres_url", {}),
+]
+
+
+@pytest.mark.parametrize(("database", "place"), PLACES)
+def test_purge_of_an_adopted_tenant_removes_all_that_its_applications_and_views_have(
+    request: pytest.FixtureRequest, make_fleet: Callable[[str], MakeFleet], database: str, place: dict[str, str]
+) -> None:
+    url: str = request.getfixturevalue(database)
+    tenants = make_fleet(url)(School, TENANCY_SCHEMA="", TENANCY_TABLE_PREFIX="{tenant}_")
+    tenants.project(School, DogCounters, CountersView)
+    globex = tenants.create("globex")
+    before = catalog.objects(url)
+    variables = {
+        "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
+        "SQLALCHEMY_URL": url,
+        "SQLALCHEMY_SCHEMA": place.get("schema", ""),
+        "SQLALCHEMY_TABLE_PREFIX": place.get("table_prefix", ""),
+    }
+    # It has taken snapshots once, and the fleet's applications take none.
+    with School(env={**variables, "IS_SNAPSHOTTING_ENABLED": "yes"}) as school:
+        school.take_snapshot(school.register("Fido", "sit"))
+    with ProjectionRunner(
+        application_class=School, projection_class=DogCounters, view_class=CountersView, env=variables
+    ):
+        pass
+    tenants.adopt("acme", **place)  # type: ignore[arg-type]
+    assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() >= 0
+    # Whatever the process knows of the code.
+    with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
+        certificate = operator.purge("acme")
+    assert certificate.removed["tables"] == 4
+    schemas = catalog.objects(url) - before
+    assert schemas <= {"old", "old_school", "old_dogcounters"}
+    assert {name.replace('"', "").removeprefix("schema ") for name in certificate.others} == schemas
+    assert globex.get(School).register("Rex")
+
+
+def test_a_certificate_names_nothing_of_other_tenants(tenants: Tenancy, url: str) -> None:
+    """Nor of the registry, where all are beside each other."""
+    with Kennel(env=plain(url, "")), Visits(env=plain(url, "")):
+        run(url, "CREATE TABLE theirs (x integer)")
+    tenants.create("globex")
+    run(url, f"CREATE TABLE {'' if url.startswith('sqlite') else 'public.'}kennel_events_theirs (x integer)")
+    tenants.adopt("acme")
+    certificate = tenants.purge("acme")
+    assert certificate.removed["tables"] == 5
+    assert [name.rpartition(".")[2].strip('"') for name in certificate.others] == ["theirs"]
+    assert tenants["globex"].get(Kennel).names() == []
+
+
+def test_adopt_of_a_place_that_would_take_tables_of_an_adopted_tenant_is_refused(tenants: Tenancy, url: str) -> None:
+    prefixes = ("", "kennel_events_")
+    for prefix in prefixes:
+        variables = {**plain(url, ""), "SQLALCHEMY_TABLE_PREFIX": prefix}
+        with Kennel(env=variables), Visits(env=variables):
+            pass
+    for first, second in (prefixes, prefixes[::-1]):
+        tenants.adopt("acme", table_prefix=first)
+        with pytest.raises(TenancyError, match="another tenant's"):
+            tenants.adopt("globex", table_prefix=second)
+        with tenants.registry.locked("acme") as (session, (acme,)):
+            tenants.registry.bury(session, acme, None)
+        tenants._directory.forget(acme.id)  # noqa: SLF001 (removed without its tables)
 
 
 def test_adopt_of_missing_tables_is_refused(tenants: Tenancy, url: str) -> None:
