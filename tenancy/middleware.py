@@ -1,8 +1,8 @@
 """Each request in the scope of its tenant, for any framework: pure ASGI and pure WSGI.
 
-A request whose tenant is unknown is answered with 404, one whose tenant does not serve with 403, and 503 while the
-registry cannot be reached. A request that names no tenant is answered with 404, but on the paths that are said to be
-public; there it has no current tenant, whatever context the server starts it in.
+A request for a public path is served without a tenant, whatever it names: neither the resolver nor the registry is
+asked. Any other one is answered with 404 when it names no tenant or an unknown one, with 403 when its tenant does not
+serve, and with 503 while the registry cannot be reached.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CLOSE: Final = 4000
 
 
 class _Door:
-    """What both kinds of middleware know: which tenant a request names, and whether it may name none."""
+    """What both kinds of middleware know: which paths are public, and which tenant any other request names."""
 
     def __init__(self, tenants: Tenancy, resolver: Resolver, public: Iterable[str]) -> None:
         if isinstance(public, str):
@@ -54,13 +54,16 @@ class _Door:
 
     def named(self, request: Request) -> Found | None:
         """Return which tenant a request names, or None when it is for a public path; raises TenantNotFound."""
+        # Before anything that can refuse: a health check does not depend on a tenant, nor on the registry.
+        if self._is_public(request.path):
+            return None
         found = self._resolver(request)
         if isinstance(found, str):
             return Found(found)
-        if found is None and not self._is_public(request.path):
+        if found is None:
             msg = "The request names no tenant."
             raise TenantNotFound(msg)
-        if found is not None and not isinstance(found, Found):
+        if not isinstance(found, Found):
             msg = f"The resolver returned {type(found).__name__}. It returns a slug, a Found or None, and no awaitable."
             raise TypeError(msg)
         return found
@@ -76,8 +79,8 @@ class _Door:
 class ASGIMiddleware:
     """Serve each HTTP request and each websocket of ``app`` in the scope of its tenant, on asyncio.
 
-    ``resolver`` says which tenant a request names, ``public`` on which paths it may name none: ``/health`` is that
-    path, ``/static/*`` everything below. A websocket is refused before it is accepted, with an HTTP answer where the
+    ``resolver`` says which tenant a request names. ``public`` lists the paths that are served without a tenant:
+    ``/health`` is that path, ``/static/*`` everything below. A websocket is refused before it is accepted, with an HTTP answer where the
     server can do so; when its tenant ceases to serve, it is closed with 4403.
     """
 
