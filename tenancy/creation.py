@@ -17,6 +17,7 @@ from eventsourcing.persistence import IntegrityError
 from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
 from tenancy.isolation import place
 from tenancy.registry import NewTenant, Registry
+from tenancy.registry.rows import check_texts
 from tenancy.slugs import normalize
 from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status, refusal_of
 
@@ -230,6 +231,7 @@ class Creation:
         of another shape.
         """
         slug = normalize(order.slug, self._settings.slugs)
+        check_texts(schema=placement.schema, table_prefix=placement.table_prefix)
         self._places.check(placement)
         blueprints = self._blueprints()
         missing = self._places.missing(placement, blueprints)

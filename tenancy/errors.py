@@ -16,6 +16,8 @@
     ├── RegistryUnavailable     the registry cannot be reached
     ├── NotRegistered           the application is none of the fleet's
     ├── NotCaughtUp             a follower has not processed what it should have by now
+    ├── TenancyClosed           the Tenancy object is closed
+    ├── InvalidArgument         an argument has the wrong type, or a value that is not accepted
     └── PartlyDone              some of several tenants failed
 
 Each has a ``code`` for programs, a ``remedy`` for people, and the ``tenant`` that it is about (a slug, an id, or
@@ -30,6 +32,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 __all__ = [
+    "InvalidArgument",
     "InvalidSlug",
     "NoCurrentTenant",
     "NotCaughtUp",
@@ -37,6 +40,7 @@ __all__ = [
     "PartlyDone",
     "RegistryMissing",
     "RegistryUnavailable",
+    "TenancyClosed",
     "TenancyError",
     "TenantArchived",
     "TenantDeleted",
@@ -150,6 +154,21 @@ class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)
     """A follower has not processed what it should have by now, or has stopped at an event and never will."""
 
     code = "not_caught_up"
+
+
+class TenancyClosed(TenancyError):  # noqa: N818 (as above)
+    """The Tenancy object is closed."""
+
+    code = "closed"
+
+    def __init__(self) -> None:
+        super().__init__("This Tenancy object is closed.", remedy="Construct another one.")
+
+
+class InvalidArgument(TenancyError, TypeError, ValueError):  # noqa: N818 (as above)
+    """An argument has the wrong type, or a value that is not accepted: a mistake in the code that calls."""
+
+    code = "invalid_argument"
 
 
 class PartlyDone(TenancyError):  # noqa: N818 (as above)

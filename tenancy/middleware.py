@@ -12,17 +12,16 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from tenancy import context
-from tenancy.errors import TenancyError, TenantNotFound
+from tenancy.arguments import check_list, check_type, invalid
+from tenancy.errors import InvalidArgument, TenancyError, TenantNotFound
 from tenancy.refusals import AT_THE_DOOR, INSIDE, Refusal, refusal
 from tenancy.resolvers import Found, Request, Resolver
-
-if TYPE_CHECKING:
-    from tenancy.tenancy import Tenancy
-    from tenancy.tenant import Tenant
+from tenancy.tenancy import Tenancy
+from tenancy.tenant import Tenant
 
 __all__ = ["ASGIMiddleware", "WSGIMiddleware"]
 
@@ -40,14 +39,16 @@ class _Door:
     """What both kinds of middleware know: which paths are public, and which tenant any other request names."""
 
     def __init__(self, tenants: Tenancy, resolver: Resolver, public: Iterable[str]) -> None:
-        if isinstance(public, str):
-            msg = f"public={public!r} is one text. Give a list of paths."
-            raise TypeError(msg)
+        check_type("tenants", tenants, Tenancy, "the Tenancy of the fleet")
+        if not callable(resolver):
+            raise invalid("resolver", resolver, "a function, such as by_host('example.com')")
+        check_list("public", public, "a list of paths: public=['/health']")
         self._public = frozenset(public)
         for path in self._public:
+            check_type("A path in public", path, str, "a text such as '/health'")
             if not path.startswith("/"):
-                msg = f"public: {path!r} is no path. It begins with a slash."
-                raise ValueError(msg)
+                msg = f"public: {path!r} is not a path."
+                raise InvalidArgument(msg, remedy="Begin it with a slash.")
         self.tenants = tenants
         self._resolver = resolver
         self._public_below = tuple(path.removesuffix("*") for path in self._public if path.endswith("/*"))
@@ -64,8 +65,8 @@ class _Door:
             msg = "The request names no tenant."
             raise TenantNotFound(msg)
         if not isinstance(found, Found):
-            msg = f"The resolver returned {type(found).__name__}. It returns a slug, a Found or None, and no awaitable."
-            raise TypeError(msg)
+            msg = f"The resolver returned {type(found).__name__}."
+            raise InvalidArgument(msg, remedy="Return a slug, a Found or None, and no awaitable.")
         return found
 
     def _is_public(self, path: str) -> bool:
@@ -80,8 +81,8 @@ class ASGIMiddleware:
     """Serve each HTTP request and each websocket of ``app`` in the scope of its tenant, on asyncio.
 
     ``resolver`` says which tenant a request names. ``public`` lists the paths that are served without a tenant:
-    ``/health`` is that path, ``/static/*`` everything below. A websocket is refused before it is accepted, with an HTTP answer where the
-    server can do so; when its tenant ceases to serve, it is closed with 4403.
+    ``/health`` is that path, ``/static/*`` everything below. A websocket is refused before it is accepted, with an HTTP
+    answer where the server can do so; when its tenant ceases to serve, it is closed with 4403.
     """
 
     def __init__(

@@ -42,6 +42,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "not_confirmed": FAILED,
     "usage": USAGE,
     "settings": USAGE,
+    "invalid_argument": USAGE,
     "invalid_slug": USAGE,
     "not_executable": 126,
     "interrupted": INTERRUPTED,

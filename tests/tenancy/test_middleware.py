@@ -119,9 +119,9 @@ def test_a_public_path_has_no_tenant_of_the_context_around_it(tenants: Tenancy, 
 
 
 def test_what_can_be_no_list_of_public_paths_is_refused(tenants: Tenancy, serve: Callable[..., Web]) -> None:
-    with pytest.raises(TypeError, match="Give a list"):
+    with pytest.raises(TypeError, match="Pass a list"):
         serve(current_or_nobody(tenants), public="/health")
-    with pytest.raises(ValueError, match="'health' is no path"):
+    with pytest.raises(ValueError, match="'health' is not a path"):
         serve(current_or_nobody(tenants), public=["/", "health"])
 
 
