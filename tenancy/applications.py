@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 from weakref import WeakSet, WeakValueDictionary
 
-from tenancy.errors import TenancyError
+from tenancy.errors import TenancyClosed
 
 __all__ = ["Applications"]
 
@@ -60,7 +60,7 @@ class Applications:
     def get(self, cls: type[Any], tenant_id: UUID, construct: Callable[[], _T]) -> _T:
         """Return what a tenant has of a class, which ``construct`` makes when there is none, or somebody has closed it.
 
-        Raises TenancyError when all have been closed.
+        Raises TenancyClosed when all have been closed.
         """
         key = (cls, tenant_id)
         found = self._find(key)
@@ -100,8 +100,7 @@ class Applications:
         put_out.clear()
         if is_closed:
             application.close()
-            msg = "This Tenancy object is closed."
-            raise TenancyError(msg, remedy="Construct another one.")
+            raise TenancyClosed
 
     def forget(self, tenant_id: UUID) -> None:
         """Put out the applications of a tenant."""

@@ -18,6 +18,7 @@ from tenancy.blueprints import encodings_of
 from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
 from tenancy.isolation import place
 from tenancy.registry import NewTenant, Registry
+from tenancy.registry.rows import check_texts
 from tenancy.slugs import normalize
 from tenancy.tenant import Placement, Tenant, TenantStatus, Verb, check_status, refusal_of
 
@@ -239,6 +240,7 @@ class Creation:
         of another shape.
         """
         slug = normalize(order.slug, self._settings.slugs)
+        check_texts(schema=placement.schema, table_prefix=placement.table_prefix)
         self._record_encodings()
         self._places.check(placement)
         blueprints = self._blueprints()

@@ -17,6 +17,8 @@
     ├── NotRegistered           the application is none of the fleet's
     ├── EncodingMismatch        this process has another cipher or compressor than the fleet
     ├── NotCaughtUp             a follower has not processed what it should have by now
+    ├── TenancyClosed           the Tenancy object is closed
+    ├── InvalidArgument         an argument has the wrong type, or a value that is not accepted
     └── PartlyDone              some of several tenants failed
 
 Each has a ``code`` for programs, a ``remedy`` for people, and the ``tenant`` that it is about (a slug, an id, or
@@ -32,6 +34,7 @@ from typing import ClassVar
 
 __all__ = [
     "EncodingMismatch",
+    "InvalidArgument",
     "InvalidSlug",
     "NoCurrentTenant",
     "NotCaughtUp",
@@ -39,6 +42,7 @@ __all__ = [
     "PartlyDone",
     "RegistryMissing",
     "RegistryUnavailable",
+    "TenancyClosed",
     "TenancyError",
     "TenantArchived",
     "TenantDeleted",
@@ -158,6 +162,21 @@ class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)
     """A follower has not processed what it should have by now, or has stopped at an event and never will."""
 
     code = "not_caught_up"
+
+
+class TenancyClosed(TenancyError):  # noqa: N818 (as above)
+    """The Tenancy object is closed."""
+
+    code = "closed"
+
+    def __init__(self) -> None:
+        super().__init__("This Tenancy object is closed.", remedy="Construct another one.")
+
+
+class InvalidArgument(TenancyError, TypeError, ValueError):  # noqa: N818 (as above)
+    """An argument has the wrong type, or a value that is not accepted: a mistake in the code that calls."""
+
+    code = "invalid_argument"
 
 
 class PartlyDone(TenancyError):  # noqa: N818 (as above)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventsourcing.persistence import IntegrityError
 
+from tenancy.arguments import check_type
 from tenancy.errors import InvalidSlug, TenantExists, TenantNotFound
 from tenancy.registry import Registry
 from tenancy.slugs import normalize
@@ -31,14 +32,22 @@ class Lifecycle:
         self._changed = changed
 
     def move(
-        self, slug: str, verb: Verb, actor: str | None, *, reason: str | None = None, reads: bool | None = None
+        self,
+        wanted: str | Tenant,
+        verb: Verb,
+        actor: str | None,
+        *,
+        reason: str | None = None,
+        reads: bool | None = None,
     ) -> Tenant:
         """Do what a verb says, and return the tenant as it is then.
 
         Where it is so already, what is given replaces what is there, and what is None stays as it is. Raises
         TenantNotFound, and TransitionRefused where the verb does not apply.
         """
-        with one_tenant(self._registry, slug) as (session, tenant):
+        if reads is not None:
+            check_type("reads", reads, bool, "True, False or None")
+        with one_tenant(self._registry, wanted) as (session, tenant):
             status = next_status(tenant, verb)
             if status is None:
                 given = {"reason": reason, "reads": reads}
@@ -66,17 +75,17 @@ class Lifecycle:
             columns["due_at"] = datetime.now(UTC) + timedelta(days=self._settings.grace_days)
         return columns
 
-    def rename(self, slug: str, new_slug: str | None, name: str | None, actor: str | None) -> Tenant:
+    def rename(self, wanted: str | Tenant, new_slug: str | None, name: str | None, actor: str | None) -> Tenant:
         """Give a tenant another slug, another name or both; its id and its tables stay. Raises TenantExists."""
-        old = known_slug(slug)
+        old = wanted.slug if isinstance(wanted, Tenant) else known_slug(wanted)
         new = old if new_slug is None else normalize(new_slug, self._settings.slugs)
         try:
             # Both, so that two who exchange slugs wait for one another and never in a ring.
             with self._registry.locked([old, new]) as (session, tenants):
                 by_slug = {tenant.slug: tenant for tenant in tenants}
                 tenant = by_slug.get(old)
-                if tenant is None:
-                    raise not_found(slug)
+                if tenant is None or (isinstance(wanted, Tenant) and wanted.id != tenant.id):
+                    raise not_found(old)
                 if tenant.status is TenantStatus.PURGING:
                     check_status(tenant, writes=False)
                 if by_slug.get(new, tenant) is not tenant:
@@ -99,6 +108,8 @@ def _taken(slug: str) -> TenantExists:
 @contextmanager
 def one_tenant(registry: Registry, wanted: str | Tenant) -> Iterator[tuple[Session, Tenant]]:
     """Yield the tenant with a slug, or a tenant as it is by now, in a transaction that nobody else changes it in."""
+    if not isinstance(wanted, str):
+        check_type("The tenant", wanted, Tenant, "its slug or a Tenant")
     with registry.locked(known_slug(wanted) if isinstance(wanted, str) else wanted.id) as (session, tenants):
         if not tenants:
             raise not_found(wanted if isinstance(wanted, str) else wanted.slug)

@@ -1,8 +1,8 @@
 """Each request in the scope of its tenant, for any framework: pure ASGI and pure WSGI.
 
-A request whose tenant is unknown is answered with 404, one whose tenant does not serve with 403, and 503 while the
-registry cannot be reached. A request that names no tenant is answered with 404, but on the paths that are said to be
-public; there it has no current tenant, whatever context the server starts it in.
+A request for a public path is served without a tenant, whatever it names: neither the resolver nor the registry is
+asked. Any other one is answered with 404 when it names no tenant or an unknown one, with 403 when its tenant does not
+serve, and with 503 while the registry cannot be reached.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from tenancy import context
-from tenancy.errors import TenancyError, TenantNotFound
+from tenancy.arguments import check_list, check_type, invalid
+from tenancy.errors import InvalidArgument, TenancyError, TenantNotFound
 from tenancy.refusals import AT_THE_DOOR, INSIDE, Refusal, refusal
 from tenancy.resolvers import Found, Request, Resolver
-
-if TYPE_CHECKING:
-    from tenancy.tenancy import Tenancy
-    from tenancy.tenant import Tenant
+from tenancy.tenancy import Tenancy
+from tenancy.tenant import Tenant
 
 __all__ = ["ASGIMiddleware", "WSGIMiddleware"]
 
@@ -37,32 +36,37 @@ _CLOSE: Final = 4000
 
 
 class _Door:
-    """What both kinds of middleware know: which tenant a request names, and whether it may name none."""
+    """What both kinds of middleware know: which paths are public, and which tenant any other request names."""
 
     def __init__(self, tenants: Tenancy, resolver: Resolver, public: Iterable[str]) -> None:
-        if isinstance(public, str):
-            msg = f"public={public!r} is one text. Give a list of paths."
-            raise TypeError(msg)
+        check_type("tenants", tenants, Tenancy, "the Tenancy of the fleet")
+        if not callable(resolver):
+            raise invalid("resolver", resolver, "a function, such as by_host('example.com')")
+        check_list("public", public, "a list of paths: public=['/health']")
         self._public = frozenset(public)
         for path in self._public:
+            check_type("A path in public", path, str, "a text such as '/health'")
             if not path.startswith("/"):
-                msg = f"public: {path!r} is no path. It begins with a slash."
-                raise ValueError(msg)
+                msg = f"public: {path!r} is not a path."
+                raise InvalidArgument(msg, remedy="Begin it with a slash.")
         self.tenants = tenants
         self._resolver = resolver
         self._public_below = tuple(path.removesuffix("*") for path in self._public if path.endswith("/*"))
 
     def named(self, request: Request) -> Found | None:
         """Return which tenant a request names, or None when it is for a public path; raises TenantNotFound."""
+        # Before anything that can refuse: a health check does not depend on a tenant, nor on the registry.
+        if self._is_public(request.path):
+            return None
         found = self._resolver(request)
         if isinstance(found, str):
             return Found(found)
-        if found is None and not self._is_public(request.path):
+        if found is None:
             msg = "The request names no tenant."
             raise TenantNotFound(msg)
-        if found is not None and not isinstance(found, Found):
-            msg = f"The resolver returned {type(found).__name__}. It returns a slug, a Found or None, and no awaitable."
-            raise TypeError(msg)
+        if not isinstance(found, Found):
+            msg = f"The resolver returned {type(found).__name__}."
+            raise InvalidArgument(msg, remedy="Return a slug, a Found or None, and no awaitable.")
         return found
 
     def _is_public(self, path: str) -> bool:
@@ -76,9 +80,9 @@ class _Door:
 class ASGIMiddleware:
     """Serve each HTTP request and each websocket of ``app`` in the scope of its tenant, on asyncio.
 
-    ``resolver`` says which tenant a request names, ``public`` on which paths it may name none: ``/health`` is that
-    path, ``/static/*`` everything below. A websocket is refused before it is accepted, with an HTTP answer where the
-    server can do so; when its tenant ceases to serve, it is closed with 4403.
+    ``resolver`` says which tenant a request names. ``public`` lists the paths that are served without a tenant:
+    ``/health`` is that path, ``/static/*`` everything below. A websocket is refused before it is accepted, with an HTTP
+    answer where the server can do so; when its tenant ceases to serve, it is closed with 4403.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from eventsourcing_sqlalchemy.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
-from tenancy.errors import TenancyError
+from tenancy.errors import TenancyClosed, TenancyError
 from tenancy.isolation import looks_placed, prefix_of, schema_of, variables
 from tenancy.tenant import Placement, Tenant
 
@@ -97,10 +97,9 @@ class Places:
 
     @property
     def datastore(self) -> SQLAlchemyDatastore:
-        """The connections of the tenants' database; raises TenancyError when they are closed."""
+        """The connections of the tenants' database; raises TenancyClosed after close()."""
         if self._is_closed:
-            msg = "This Tenancy object is closed."
-            raise TenancyError(msg, remedy="Construct another one.")
+            raise TenancyClosed
         return self._datastore
 
     @property

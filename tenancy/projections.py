@@ -81,6 +81,9 @@ class TenantProjection:
         # With the view, which somebody may hold and nothing else.
         self._close = weakref.finalize(self.view, factory.close)
 
+    def __repr__(self) -> str:
+        return f"TenantProjection({type(self.projection).__name__}, view={self.view!r})"
+
     def close(self) -> None:
         """Give the engine back."""
         self.closing.set()

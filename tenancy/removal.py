@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from tenancy.arguments import check_list, check_type
 from tenancy.directory import DELAY
 from tenancy.errors import TenancyError, TransitionRefused
 from tenancy.lifecycle import known_slug, not_found, one_tenant
@@ -67,6 +68,9 @@ class Removal:
         as it was: TransitionRefused says that its status is another one by now.
         """
         check_actor(actor)
+        check_list("The tenants", tenants, "a list of slugs or Tenants")
+        for each in tenants:
+            check_type("A tenant", each, (str, Tenant), "its slug or a Tenant")
         there = self._registry.find_many([known_slug(each) for each in tenants if isinstance(each, str)])
         by_id = self._registry.get_many([each.id for each in tenants if isinstance(each, Tenant)])
         for each in tenants:

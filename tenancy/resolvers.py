@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from tenancy.arguments import check_type
 from tenancy.errors import InvalidSlug
 
 __all__ = ["Found", "Request", "Resolver", "by_header", "by_host", "by_path"]
@@ -57,6 +58,7 @@ def by_host(domain: str) -> Resolver:
     The port, case and a dot at the end do not matter. Punycode is decoded: for ``xn--mnchen-3ya.example.com`` the slug
     is ``münchen``. Other hosts, ``example.com`` among them, name no tenant; ``a.b.example.com`` names nobody.
     """
+    check_type("The domain", domain, str, "a text: by_host('example.com')")
     suffix = "." + _domain(domain)
 
     def resolve(request: Request) -> str | None:
@@ -103,6 +105,7 @@ def by_path(prefix: str = "") -> Resolver:
     The application sees ``/orders``: the rest becomes its root path (``SCRIPT_NAME``). Paths that do not begin with the
     prefix name no tenant; without one, that is only ``/``.
     """
+    check_type("The prefix", prefix, str, "a text: by_path('/t')")
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
         msg = f"{prefix!r} is no prefix of paths. It begins with a slash and ends without one, as in by_path('/t')."
         raise ValueError(msg)
@@ -123,6 +126,7 @@ def by_header(name: str) -> Resolver:
     Only safe behind a gateway that sets this header itself and removes what clients send under this name, also where
     ``_`` stands for ``-``: whoever can set it chooses the tenant. A request that has it twice is refused.
     """
+    check_type("The name of the header", name, str, "a text: by_header('X-Tenant')")
     if not _HEADER.fullmatch(name):
         msg = f"{name!r} is no name of a header. Give one as in by_header('X-Tenant')."
         raise ValueError(msg)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from typing import Final, Literal
 
+from tenancy.arguments import check_type
 from tenancy.errors import InvalidSlug
 
 __all__ = ["MAX_LENGTH", "SlugRule", "normalize", "readable"]
@@ -32,6 +33,7 @@ def normalize(slug: str, rule: SlugRule = "any") -> str:
     Raises InvalidSlug for one that is empty, longer than 100 characters, ``.`` or ``..``, has a space at an end, a
     ``/`` or a character that cannot be seen; with the rule ``dns``, for everything but a label of a host name.
     """
+    check_type("The slug", slug, str, "a text such as 'acme'")
     normal = slug
     # Case-folding may leave something that NFKC composes once more; both are stable after a few rounds.
     for _ in range(4):

@@ -13,14 +13,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
+from eventsourcing.application import Application
+from eventsourcing.persistence import TrackingRecorder
+from eventsourcing.projection import Projection
+from eventsourcing.system import System
 from eventsourcing.utils import get_topic
 
 from tenancy import context
 from tenancy.applications import Applications
+from tenancy.arguments import check_class, check_list, check_type
 from tenancy.blueprints import Blueprint, blueprint_of, by_name
 from tenancy.creation import Creation, Order
 from tenancy.directory import share
-from tenancy.errors import NotRegistered, TenancyError
+from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
 from tenancy.isolation import variables
 from tenancy.lifecycle import Lifecycle, known_slug, not_found
 from tenancy.places import Places
@@ -31,11 +36,6 @@ from tenancy.tenant import Placement, Tenant, TenantStatus, check_status
 from tenancy.verbs import Verbs
 
 if TYPE_CHECKING:
-    from eventsourcing.application import Application
-    from eventsourcing.persistence import TrackingRecorder
-    from eventsourcing.projection import Projection
-    from eventsourcing.system import System
-
     from tenancy.registry.registry import Change
     from tenancy.runner import Followers, Runner
 
@@ -50,7 +50,8 @@ class Tenancy(Verbs):
     ``applications`` are classes, ``system`` brings those of its pipes. ``env`` takes precedence over the environment of
     the process, also for applications. Without applications and system, what needs no code works: the registry has it.
 
-    Nothing is asked of a database until the first call. Raises SettingsError for a missing or malformed variable.
+    Nothing is asked of a database until the first call. Raises SettingsError for a missing or malformed variable. All
+    methods raise InvalidArgument for an argument of another type, and TenancyClosed after close().
     """
 
     def __init__(
@@ -60,11 +61,19 @@ class Tenancy(Verbs):
         system: System | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
+        check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
+        classes = list(applications)
+        for each in classes:
+            check_class("An application", each, Application, "its class: Tenancy(applications=[Kennels])")
+        if system is not None:
+            check_type("system", system, System, "a System: Tenancy(system=System(pipes=[[Kennels, Reports]]))")
+            classes += [system.get_app_cls(name) for name in system.nodes]
+        if env is not None:
+            check_type("env", env, Mapping, 'variables: Tenancy(env={"SQLALCHEMY_URL": "..."})')
+            for value in env.values():
+                check_type("A variable of env", value, str, "all values as text")
         self.settings = TenancySettings.read(env)
         self.system = system
-        classes = list(applications)
-        if system is not None:
-            classes += [system.get_app_cls(name) for name in system.nodes]
         self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The classes, by the names of the applications."""
         self.projections = Projections()
@@ -76,15 +85,15 @@ class Tenancy(Verbs):
         self._giving_back = weakref.finalize(self, self._directory.abandon)
         self._giving_back.atexit = False
         self.registry = self._directory.registry
-        """What is known of the tenants."""
+        self._where = str(self.registry)
         self._at_hand = Applications(self.settings.max_applications)
-        self._is_closed = False
         self._creation = Creation(self.settings, self.registry, self.places, self.blueprints, self._changed)
         self._lifecycle = Lifecycle(self.settings, self.registry, self._changed)
         self._removal = Removal(self.registry, self.places, self._all_blueprints, self._changed)
 
     def __repr__(self) -> str:
-        return f"Tenancy({', '.join(self.applications)}; {self.registry})"
+        state = "; closed" if self.is_closed else ""
+        return f"Tenancy({', '.join(self.applications) or 'no applications'}; {self._where}{state})"
 
     def __enter__(self) -> Self:
         return self
@@ -96,12 +105,13 @@ class Tenancy(Verbs):
 
     def close(self) -> None:
         """Close all applications that were handed out, and the connections; a second time does nothing."""
-        if not self._is_closed:
-            self._is_closed = True
+        if not self.is_closed:
+            directory = self._directory
+            self.is_closed = True
             self._at_hand.close()
             self.places.close()
             if self._giving_back.detach() is not None:
-                self._directory.release()
+                directory.release()
 
     def blueprints(self) -> Sequence[Blueprint]:
         """Return which tables the applications have: by the classes, or without classes, by the registry."""
@@ -167,7 +177,7 @@ class Tenancy(Verbs):
         Raises TenantExists when the slug is taken, unless ``exist_ok``; and InvalidSlug.
         """
         self._check_applications()
-        order = Order(slug=slug, name=name, metadata=metadata or {}, request_id=request_id)
+        order = Order(slug=slug, name=name, metadata={} if metadata is None else metadata, request_id=request_id)
         return self._bound(self._creation.create(order, actor, exist_ok=exist_ok))
 
     def create_many(
@@ -177,19 +187,19 @@ class Tenancy(Verbs):
 
         Raises TenantExists at the first slug that is taken, unless ``exist_ok``; those yielded before are made.
         """
+        check_list("The tenants", tenants, 'a list: create_many(["acme", "globex"])')
         self._check_applications()
-        orders = (Order(slug=each) if isinstance(each, str) else each for each in tenants)
-        for tenant in self._creation.create_many(orders, actor, exist_ok=exist_ok):
+        for tenant in self._creation.create_many(map(_order, tenants), actor, exist_ok=exist_ok):
             yield self._bound(tenant)
 
-    def complete(self, tenant: Tenant, *, actor: str | None = None) -> Tenant:
+    def complete(self, tenant: Tenant | str, *, actor: str | None = None) -> Tenant:
         """Let a tenant serve whose making somebody has begun and not ended; nothing for any other one."""
-        (completed,) = self._creation.complete([tenant], actor)
+        (completed,) = self._creation.complete([self._meant(tenant)], actor)
         return self._bound(completed)
 
-    def make_missing(self, tenant: Tenant) -> None:
+    def make_missing(self, tenant: Tenant | str) -> None:
         """Make the tables that a tenant lacks; nothing for one that is being made or purged."""
-        self._creation.make_missing(tenant)
+        self._creation.make_missing(self._meant(tenant))
 
     def adopt(
         self,
@@ -206,7 +216,7 @@ class Tenancy(Verbs):
         Raises TenantExists, and TenancyError when a table is missing or another tenant's.
         """
         self._check_applications()
-        order = Order(slug=slug, name=name, metadata=metadata or {})
+        order = Order(slug=slug, name=name, metadata={} if metadata is None else metadata)
         return self._bound(self._creation.adopt(order, Placement(schema or None, table_prefix), actor))
 
     def _check_applications(self) -> None:
@@ -220,6 +230,9 @@ class Tenancy(Verbs):
         """Register a projection, before anything else is called: new tenants get the tables of its view, and runners
         keep it. Raises NotRegistered for an application that the tenants do not have.
         """
+        check_class("The application", application, Application, "its class")
+        check_class("The projection", projection, Projection, "its class")
+        check_class("The view", view, TrackingRecorder, "the class of the views, which are TrackingRecorders")
         self.projections.register(Projected(application, projection, view), self.applications)
         self._known = None
 
@@ -274,7 +287,11 @@ class Tenancy(Verbs):
 
     def list(self, status: TenantStatus | str | None = None) -> Sequence[Tenant]:
         """Return all tenants, or those with a status, in the order of their slugs."""
-        wanted = None if status is None else TenantStatus(status)
+        try:
+            wanted = None if status is None else TenantStatus(status)
+        except ValueError:
+            msg = "The status is none that a tenant can have."
+            raise InvalidArgument(msg, remedy=f"Pass one of: {', '.join(TenantStatus)}.") from None
         return [self._bound(tenant) for tenant in self.registry.list(wanted)]
 
     def slugs(self) -> Sequence[str]:
@@ -283,6 +300,7 @@ class Tenancy(Verbs):
 
     def history(self, slug: str) -> Sequence[Change]:
         """Return what happened to a tenant, the oldest first. A purged one is found by its id alone."""
+        check_type("The slug", slug, str, "the tenant's slug, or its id as text")
         try:
             tenant_id = UUID(slug)
         except ValueError:
@@ -303,23 +321,21 @@ class Tenancy(Verbs):
         It need not be closed. Raises a TenantUnavailable when the tenant does not serve, NotRegistered for an
         application that the tenants do not have, and NoCurrentTenant.
         """
+        check_class("The application", cls, Application, "its class, as in tenants[slug].get(Kennels)")
         if self.applications.get(cls.name) is not cls:
             msg = f"The application {cls.name!r} ({get_topic(cls)}) is none of these tenants'."
             raise NotRegistered(msg, remedy="Give its class to Tenancy(applications=[...]) and call init().")
-        if tenant is None:
-            tenant = self.current
-        elif isinstance(tenant, str):
-            tenant = self[tenant]
-        self._directory.admit(tenant.id, writes=False)
-        found = tenant
-        return self._at_hand.get(cls, tenant.id, lambda: cls(env=self.env(found)))
+        found = self.current if tenant is None else self._meant(tenant)
+        self._directory.admit(found.id, writes=False)
+        return self._at_hand.get(cls, found.id, lambda: cls(env=self.env(found)))
 
     def projection(self, cls: type[Projection[Any]], tenant: Tenant | str | None = None) -> TenantProjection:
         """Return a tenant's projection, or that of the current one, with its ``view``; raises as :func:`application`
         does.
         """
+        check_class("The projection", cls, Projection, "its class")
         projected = self.projections.find(cls)
-        found = self.current if tenant is None else self[tenant] if isinstance(tenant, str) else tenant
+        found = self.current if tenant is None else self._meant(tenant)
         self._directory.admit(found.id, writes=False)
         process = self.settings.environment
         return self._at_hand.get(cls, found.id, lambda: TenantProjection(projected, process, self.env(found)))
@@ -330,18 +346,24 @@ class Tenancy(Verbs):
 
         They hold the URL of the database, with its password.
         """
-        if isinstance(tenant, str):
-            tenant = self[tenant]
-        return variables(self.settings, tenant.placement, tenant.id, self.blueprints())
+        found = self._meant(tenant)
+        return variables(self.settings, found.placement, found.id, self.blueprints())
 
     def scope(self, tenant: Tenant | str) -> AbstractContextManager[None]:
         """Return a context in which a tenant is the current one; raises a TenantUnavailable at once when it cannot be
         read.
         """
+        found = self._meant(tenant)
+        check_status(found, writes=False)
+        return context.scope(self, found.id)
+
+    def _meant(self, tenant: Tenant | str) -> Tenant:
         if isinstance(tenant, str):
-            tenant = self[tenant]
-        check_status(tenant, writes=False)
-        return context.scope(self, tenant.id)
+            return self[tenant]
+        check_type("The tenant", tenant, Tenant, "its slug or a Tenant")
+        if self.is_closed:
+            raise TenancyClosed
+        return tenant
 
     @property
     def current(self) -> Tenant:
@@ -352,3 +374,10 @@ class Tenancy(Verbs):
             self._directory.admit(tenant_id, writes=False)
             raise not_found(str(tenant_id))
         return self._bound(tenant)
+
+
+def _order(wanted: str | Order) -> Order:
+    if isinstance(wanted, str):
+        return Order(slug=wanted)
+    check_type("A tenant", wanted, Order, "its slug or an Order")
+    return wanted

@@ -118,7 +118,7 @@ class Tenant:
 
     id: UUID
     slug: str
-    name: str = field(repr=False)
+    name: str
     status: TenantStatus
     reads: bool
     """Whether a suspended tenant can be read."""
@@ -146,13 +146,17 @@ class Tenant:
         Raises a TenantUnavailable when the tenant does not serve, and NotRegistered for an application that the
         tenants do not have.
         """
-        assert self.tenancy is not None
-        return self.tenancy.application(application_class, self)
+        return self._fleet().application(application_class, self)
 
     def env(self) -> dict[str, str]:
         """Return the variables that put the applications of a process into this tenant's tables."""
-        assert self.tenancy is not None
-        return self.tenancy.env(self)
+        return self._fleet().env(self)
+
+    def _fleet(self) -> Tenancy:
+        if self.tenancy is None:
+            msg = f"Tenant {self.slug!r} was read from the registry alone."
+            raise TenancyError(msg, remedy="Ask the fleet for it: tenants[slug]", tenant=self.slug)
+        return self.tenancy
 
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#+-]{0,99}")

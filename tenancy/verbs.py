@@ -5,66 +5,89 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar, cast
 
+from tenancy.creation import Creation
+from tenancy.directory import Directory
+from tenancy.errors import TenancyClosed
 from tenancy.lifecycle import Lifecycle
+from tenancy.registry import Registry
 from tenancy.removal import Certificate, Removal
 from tenancy.tenant import Tenant, TenantStatus, Verb
 
-if TYPE_CHECKING:
-    from tenancy.registry import Registry
-
 __all__ = ["Verbs"]
+
+_T = TypeVar("_T")
+
+
+class WhileOpen(Generic[_T]):
+    """An attribute of a fleet that raises TenancyClosed after close(): what it holds may go on serving other fleets."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, fleet: Verbs, value: _T) -> None:
+        fleet.__dict__[self._name] = value
+
+    def __get__(self, fleet: Verbs, owner: type) -> _T:
+        if fleet.is_closed:
+            raise TenancyClosed
+        return cast("_T", fleet.__dict__[self._name])
 
 
 class Verbs(ABC):
-    """What can be done to a tenant, by its slug. All raise TenantNotFound, and TransitionRefused where a verb does not
-    apply; ``actor`` is the id of who does it, for the history.
+    """What can be done to a tenant. It is given by its slug, which means who has that now, or as a Tenant, which means
+    that one. All raise TenantNotFound, and TransitionRefused where a verb does not apply; ``actor`` is the id of who
+    does it, for the history.
     """
 
-    registry: Registry
-    _lifecycle: Lifecycle
-    _removal: Removal
+    registry = WhileOpen[Registry]()
+    """What is known of the tenants."""
+    _directory = WhileOpen[Directory]()
+    _creation = WhileOpen[Creation]()
+    _lifecycle = WhileOpen[Lifecycle]()
+    _removal = WhileOpen[Removal]()
+    is_closed = False
 
     @abstractmethod
     def _bound(self, tenant: Tenant) -> Tenant:
         """Return a tenant that knows what it was asked for at."""
 
     def rename(
-        self, slug: str, new_slug: str | None = None, *, name: str | None = None, actor: str | None = None
+        self, tenant: str | Tenant, new_slug: str | None = None, *, name: str | None = None, actor: str | None = None
     ) -> Tenant:
         """Give a tenant another slug, another name or both. Its id and its tables keep their names."""
-        return self._bound(self._lifecycle.rename(slug, new_slug, name, actor))
+        return self._bound(self._lifecycle.rename(tenant, new_slug, name, actor))
 
     def suspend(
-        self, slug: str, *, reason: str | None = None, reads: bool | None = None, actor: str | None = None
+        self, tenant: str | Tenant, *, reason: str | None = None, reads: bool | None = None, actor: str | None = None
     ) -> Tenant:
         """Let a tenant record nothing, and read only with ``reads``; in force everywhere within a second.
 
         ``reason`` is shown to whoever is refused in a process, and never over HTTP. Of a tenant that is suspended
         already, what is None stays as it is.
         """
-        return self._bound(self._lifecycle.move(slug, Verb.SUSPEND, actor, reason=reason, reads=reads))
+        return self._bound(self._lifecycle.move(tenant, Verb.SUSPEND, actor, reason=reason, reads=reads))
 
-    def resume(self, slug: str, *, actor: str | None = None) -> Tenant:
+    def resume(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Let a suspended tenant serve again."""
-        return self._bound(self._lifecycle.move(slug, Verb.RESUME, actor))
+        return self._bound(self._lifecycle.move(tenant, Verb.RESUME, actor))
 
-    def archive(self, slug: str, *, reason: str | None = None, actor: str | None = None) -> Tenant:
+    def archive(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
         """Take a tenant off-line and keep its data."""
-        return self._bound(self._lifecycle.move(slug, Verb.ARCHIVE, actor, reason=reason))
+        return self._bound(self._lifecycle.move(tenant, Verb.ARCHIVE, actor, reason=reason))
 
-    def restore(self, slug: str, *, actor: str | None = None) -> Tenant:
+    def restore(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Give an archived tenant the status that it had before."""
-        return self._bound(self._lifecycle.move(slug, Verb.RESTORE, actor))
+        return self._bound(self._lifecycle.move(tenant, Verb.RESTORE, actor))
 
-    def delete(self, slug: str, *, reason: str | None = None, actor: str | None = None) -> Tenant:
+    def delete(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
         """Take a tenant off-line. It can be undeleted for TENANCY_GRACE_DAYS, and longer if nobody purges it."""
-        return self._bound(self._lifecycle.move(slug, Verb.DELETE, actor, reason=reason))
+        return self._bound(self._lifecycle.move(tenant, Verb.DELETE, actor, reason=reason))
 
-    def undelete(self, slug: str, *, actor: str | None = None) -> Tenant:
+    def undelete(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Give a deleted tenant the status that it had before."""
-        return self._bound(self._lifecycle.move(slug, Verb.UNDELETE, actor))
+        return self._bound(self._lifecycle.move(tenant, Verb.UNDELETE, actor))
 
     def purge(self, tenant: str | Tenant, *, actor: str | None = None) -> Certificate:
         """Remove a tenant and all its data, now and for ever; return what proves it.

@@ -38,6 +38,10 @@ class SQLAlchemyRecorder(Recorder):
                 raise NotSupportedError(msg)
             self.check_identifier_length(self.schema_name)
 
+    def __repr__(self) -> str:
+        tables = ", ".join(str(spec.name) for spec in self._table_specs(self.schema_name))
+        return f"{type(self).__name__}({tables}; {self.datastore.shared})"
+
     def check_identifier_length(self, name: str) -> None:
         """Raise ProgrammingError if ``name`` cannot be the name of a table or schema in this database."""
         check_identifier("name", name, self.datastore.dialect.identifier_limit)

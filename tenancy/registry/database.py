@@ -85,6 +85,9 @@ class RegistryDatabase:
     def __str__(self) -> str:
         return f"the registry in {self._where}"
 
+    def __repr__(self) -> str:
+        return f"Registry({self._where})"
+
     @property
     def rows(self) -> Rows:
         """The tables, for queries in :func:`reading` and :func:`writing`."""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
-from tenancy.registry.rows import NewTenant, check_texts, to_tenant
+from tenancy.registry.rows import NewTenant, check_metadata, check_texts, to_tenant
 from tenancy.tenant import Tenant, TenantStatus, Verb, check_actor
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class Registry(RegistryDatabase):
         check_actor(actor)
         for each in new:
             check_texts(slug=each.slug, name=each.name, request_id=each.request_id)
+            check_metadata(each.metadata)
         rows = [self._rows.insert(each, now) for each in new]
         with self.writing() as session, self._reaching():
             # In one order, so that two who add some of the same wait for one another and never in a ring.

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-from tenancy.errors import TenancyError
+from tenancy.arguments import check_type
+from tenancy.errors import InvalidArgument, TenancyError
 from tenancy.tenant import Placement, Tenant, TenantStatus
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["NewTenant", "Rows", "check_texts", "to_tenant"]
+__all__ = ["NewTenant", "Rows", "check_metadata", "check_texts", "to_tenant"]
 
 
 class _Moment(TypeDecorator[datetime]):
@@ -154,9 +155,46 @@ class Rows:
 def check_texts(**texts: str | None) -> None:
     """Raise TenancyError, which names the text, for one that not every database can keep."""
     for what, text in texts.items():
-        if text is not None and ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text)):
-            msg = f"The {what.replace('_', ' ')} has a NUL or half a character, which a database cannot keep."
+        if text is None:
+            continue
+        name = f"The {what.replace('_', ' ')}"
+        check_type(name, text, str, "text")
+        if not _can_be_kept(text):
+            msg = f"{name} contains a NUL or a lone surrogate, which a database cannot store."
             raise TenancyError(msg, remedy="Remove it.")
+
+
+def _can_be_kept(text: str) -> bool:
+    return not ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text))
+
+
+def check_metadata(metadata: object) -> None:
+    """Raise InvalidArgument for metadata that not every database can store, and return as it is: what is not JSON."""
+    check_type("The metadata", metadata, Mapping, "a dict of what JSON can hold")
+    try:
+        json.dumps(dict(cast("Mapping[str, Any]", metadata)), allow_nan=False)
+        is_storable = all(map(_can_be_kept, _texts(metadata)))
+    except (TypeError, ValueError, RecursionError):
+        is_storable = False
+    if not is_storable:
+        msg = "The metadata contains something that is not JSON, such as NaN, or a NUL or a lone surrogate in a text."
+        remedy = "Pass text, finite numbers, True, False, None, lists, and dicts whose keys are text."
+        raise InvalidArgument(msg, remedy=remedy)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield all texts in a value, the keys among them; raises TypeError for a key that JSON would turn into a text."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise TypeError
+            yield key
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
 
 
 def to_tenant(row: Any) -> Tenant:

@@ -12,6 +12,7 @@ from eventsourcing.persistence import IntegrityError, Tracking
 
 from eventsourcing_sqlalchemy.positions import LastIDs, read_last_ids, read_positions
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
+from tenancy.arguments import check_type
 from tenancy.errors import TenancyError
 from tenancy.lifecycle import known_slug, not_found, one_tenant
 from tenancy.runner.failures import Failure, FailureBook
@@ -61,6 +62,10 @@ class Followers:
         self._pipes = Pipes(blueprints)
         self._book = FailureBook(registry)
 
+    def __repr__(self) -> str:
+        pipes = ", ".join(f"{pipe.follower} of {pipe.leader}" for pipe in self._pipes.all)
+        return f"Followers({pipes or 'none'}; {self._registry})"
+
     def status(
         self, interval: float = 0.0, course_of: Callable[[UUID, Pipe], Course | None] | None = None
     ) -> Sequence[FollowerStatus]:
@@ -69,6 +74,7 @@ class Followers:
         With an ``interval``, the rates of that many seconds are measured. ``course_of`` knows more of those that this
         process works for.
         """
+        check_type("The interval", interval, (int, float), "a number of seconds")
         before = self._read(course_of)
         if not interval:
             return before
@@ -122,14 +128,14 @@ class Followers:
             for tenant, pipe, events, tracking in rows
         ]
 
-    def retry(self, slug: str | None, follower: str | None = None) -> Sequence[Failure]:
+    def retry(self, tenant: str | Tenant | None, follower: str | None = None) -> Sequence[Failure]:
         """Let the followers of a tenant that have stopped, or one of them, try again at once; return why they had.
 
-        With None for the slug, those of all tenants. Raises TenancyError for a follower that does not exist.
+        With None for the tenant, those of all tenants. Raises TenancyError for a follower that does not exist.
         """
         if follower is not None:
             self._check(follower)
-        tenant_id = None if slug is None else self._find(slug).id
+        tenant_id = None if tenant is None else self._find(tenant).id
         stopped = [
             failure
             for failure in self._book.all().values()
@@ -137,15 +143,16 @@ class Followers:
         ]
         return [failure for failure in stopped if self._book.clear(failure.key)]
 
-    def skip(self, slug: str, follower: str, notification_id: int, *, actor: str | None = None) -> Failure:
+    def skip(self, wanted: str | Tenant, follower: str, notification_id: int, *, actor: str | None = None) -> Failure:
         """Let a follower that has stopped leave out the one notification that it has stopped at, for ever.
 
         That goes into the tenant's history. Returns why it had stopped; raises TenancyError when it has not, or at
         another notification.
         """
         check_actor(actor)
+        check_type("The notification id", notification_id, int, "a number")
         self._check(follower)
-        tenant = self._find(slug)
+        tenant = self._find(wanted)
         failure = self._book.get((tenant.id, follower))
         if failure is None or failure.notification_id != notification_id:
             at = "does not fail" if failure is None else f"fails {failure.where}"
@@ -175,10 +182,12 @@ class Followers:
             msg = f"There is no follower {follower!r}."
             raise TenancyError(msg, remedy=f"There are: {', '.join(known) or 'none'}.")
 
-    def _find(self, slug: str) -> Tenant:
-        tenant = self._registry.find(known_slug(slug))
+    def _find(self, wanted: str | Tenant) -> Tenant:
+        if isinstance(wanted, Tenant):
+            return wanted
+        tenant = self._registry.find(known_slug(wanted))
         if tenant is None:
-            raise not_found(slug)
+            raise not_found(wanted)
         return tenant
 
 

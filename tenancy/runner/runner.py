@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from tenancy.arguments import check_type
 from tenancy.blueprints import encodings_of
 from tenancy.errors import NotCaughtUp, TenancyError
 from tenancy.runner.courses import Courses
@@ -55,6 +56,9 @@ class Runner:
         lease_seconds: float = 10.0,
         max_attempts: int = 8,
     ) -> None:
+        check_type("workers", workers, int, "a number")
+        check_type("lease_seconds", lease_seconds, (int, float), "a number of seconds")
+        check_type("max_attempts", max_attempts, int, "a number")
         if workers < 1:
             msg = f"A runner with {workers} workers does nothing."
             raise TenancyError(msg, remedy="Give it at least 1.")
@@ -97,6 +101,10 @@ class Runner:
             tenants, self._courses, self._ready, self._troubles, metrics=metrics, may_work=self._may_work
         )
         self._threads: list[threading.Thread] = []
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._stopping.is_set() else "started" if self._threads else "not started"
+        return f"Runner({self.owner}; {self.workers} workers; {state})"
 
     def _may_work(self) -> bool:
         return self._leases.are_valid() and not self._stopping.is_set()

@@ -74,7 +74,7 @@ def test_a_function_is_a_resolver(tenants: Tenancy, serve: Callable[..., Web]) -
 
 def test_a_resolver_that_returns_something_else_serves_nobody(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     with pytest.raises(TypeError, match="The resolver returned int"):
-        serve(slug_of_current(tenants), lambda _: 1, public=["/*"]).get("/")
+        serve(slug_of_current(tenants), lambda _: 1).get("/")
 
 
 def test_nobody_is_current_after_the_request(tenants: Tenancy, serve: Callable[..., Web]) -> None:
@@ -119,10 +119,33 @@ def test_a_public_path_has_no_tenant_of_the_context_around_it(tenants: Tenancy, 
 
 
 def test_what_can_be_no_list_of_public_paths_is_refused(tenants: Tenancy, serve: Callable[..., Web]) -> None:
-    with pytest.raises(TypeError, match="Give a list"):
+    with pytest.raises(TypeError, match="Pass a list"):
         serve(current_or_nobody(tenants), public="/health")
-    with pytest.raises(ValueError, match="'health' is no path"):
+    with pytest.raises(ValueError, match="'health' is not a path"):
         serve(current_or_nobody(tenants), public=["/", "health"])
+
+
+def ask_nobody(_: Request) -> str:
+    pytest.fail("a public path needs no resolver")
+
+
+def test_a_public_path_is_served_whatever_the_request_names(
+    tenants: Tenancy, serve: Callable[..., Web], kind: Kind
+) -> None:
+    tenants.create("acme")
+    tenants.create("off")
+    tenants.suspend("off")
+    web = serve(current_or_nobody(tenants), by_host("example.com"), public=["/health", "/sign-up"])
+    for host in ("unknown.example.com", "off.example.com", "acme.example.com", "a..b.example.com", "example.com"):
+        for path in ("/health", "/sign-up"):
+            answer = web.get(path, headers={"host": host})
+            assert (answer.status, answer.body) == (200, "nobody"), host
+    assert web.get("/", headers={"host": "off.example.com"}).status == 403
+    assert serve(current_or_nobody(tenants), ask_nobody, public=["/health"]).get("/health").body == "nobody"
+    # Nor the registry, which does not exist here.
+    with Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": f"{tenants.settings.url}.nowhere"}) as away:
+        web = Web(kind, away, current_or_nobody(away), by_host("example.com"), public=["/health"])
+        assert web.get("/health", headers={"host": "acme.example.com"}).body == "nobody"
 
 
 # -- refused --
@@ -151,7 +174,7 @@ def test_a_header_that_is_malformed_is_answered_as_one_that_is_unknown(
     tenants: Tenancy, serve: Callable[..., Web]
 ) -> None:
     tenants.create("acme")
-    web = serve(slug_of_current(tenants), by_header("X-Tenant"), public=["/*"])
+    web = serve(slug_of_current(tenants), by_header("X-Tenant"))
     answers = [web.get("/", headers={"x-tenant": value}) for value in ("acme,acme", "", "%FF", "nobody")]
     assert [answer.status for answer in answers] == [404] * 4
     assert answers.count(answers[0]) == 4

@@ -110,7 +110,8 @@ def test_message_reads_as_a_person_would_write_it() -> None:
     )
 
 
-def test_repr_names_nobody() -> None:
+def test_repr_has_the_name_and_neither_metadata_nor_reason() -> None:
     tenant = replace(TENANT, metadata={"email": "canary@example.org"})
-    assert "anary" not in repr(tenant)
+    assert "slug='acme', name='Canary Name'" in repr(tenant)
+    assert "canary@" not in repr(tenant)
     assert "4711" not in repr(tenant)

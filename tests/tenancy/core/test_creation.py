@@ -141,11 +141,11 @@ def test_text_that_no_database_keeps_is_named(tenants: Tenancy) -> None:
     tenants.create("globex")
     for text in ("a\0b", "a\ud800"):
         for field in ("name", "request_id"):
-            with pytest.raises(TenancyError, match=f"The {field.replace('_', ' ')} has a NUL"):
+            with pytest.raises(TenancyError, match=f"The {field.replace('_', ' ')} contains a NUL"):
                 tenants.create("acme", **{field: text})  # type: ignore[arg-type]
-        with pytest.raises(TenancyError, match="The reason has a NUL"):
+        with pytest.raises(TenancyError, match="The reason contains a NUL"):
             tenants.suspend("globex", reason=text)
-        with pytest.raises(TenancyError, match="The name has a NUL"):
+        with pytest.raises(TenancyError, match="The name contains a NUL"):
             tenants.rename("globex", name=text)
     assert tenants.slugs() == ["globex"]
     assert tenants["globex"].status == "active"
