@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import UUID
 
 from eventsourcing.persistence import IntegrityError, Tracking
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FollowerState", "FollowerStatus", "Followers"]
 
-FollowerState = Literal["current", "behind", "retrying", "quarantined"]
+FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined"]
+"""Ahead is a recorded position beyond the leader's last id: what gets an id up to it will not be processed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +101,18 @@ class Followers:
             for tenant in tenants
             for pipe in pipes.all
         ]
+        # Before the positions are read: what is known to be recorded is found there, unless it was set back.
+        known = [None if course_of is None else _known(course_of(tenant.id, pipe)) for tenant, pipe, *_ in rows]
         last_ids = LastIDs(self._places.datastore).read(list({events for _, _, events, _ in rows}))
         positions = read_positions(self._places.datastore, list({tracking for *_, tracking in rows}))
-        # After a rollback, or a crash of the server, the quick answer is ahead of what there is.
-        seemingly_behind = {
+        # After a rollback, or a crash of the server, the quick answer is ahead of what there is. And it was read before
+        # the positions.
+        differing = {
             events
             for _, pipe, events, tracking in rows
-            if last_ids.get(events, 0) > positions.get(tracking, {}).get(pipe.leader, 0)
+            if last_ids.get(events, 0) != positions.get(tracking, {}).get(pipe.leader, 0)
         }
-        last_ids |= read_last_ids(self._places.datastore, list(seemingly_behind))
+        last_ids |= read_last_ids(self._places.datastore, list(differing))
         return [
             _status(
                 tenant,
@@ -117,9 +121,9 @@ class Followers:
                 position=positions.get(tracking, {}).get(pipe.leader, 0),
                 owner=owned.get(bucket_of(tenant.id)),
                 failure=failures.get((tenant.id, pipe.follower)),
-                course=None if course_of is None else course_of(tenant.id, pipe),
+                known=here,
             )
-            for tenant, pipe, events, tracking in rows
+            for (tenant, pipe, events, tracking), here in zip(rows, known, strict=True)
         ]
 
     def retry(self, slug: str | None, follower: str | None = None) -> Sequence[Failure]:
@@ -182,6 +186,21 @@ class Followers:
         return tenant
 
 
+class _Known(NamedTuple):
+    """How far a follower is, as the process knows that works for it."""
+
+    recorded: int
+    position: int
+    settled: int
+    rate: float
+
+
+def _known(course: Course | None) -> _Known | None:
+    if course is None:
+        return None
+    return _Known(course.recorded, course.position or 0, course.settled, course.rate())
+
+
 def _status(
     tenant: Tenant,
     pipe: Pipe,
@@ -190,16 +209,15 @@ def _status(
     position: int,
     owner: str | None,
     failure: Failure | None,
-    course: Course | None,
+    known: _Known | None,
 ) -> FollowerStatus:
-    rate = None
     reached = position
-    if course is not None:
-        rate = course.rate()
-        reached = max(position, course.position or 0, min(course.settled, last))
+    # A position that was set back is where the follower is, whatever was remembered.
+    if known is not None and known.recorded <= position:
+        reached = max(position, known.position, min(known.settled, last))
     lag = max(0, last - reached)
     failure = failure if failure is not None and failure.leader == pipe.leader else None
-    state: FollowerState = "behind" if lag else "current"
+    state: FollowerState = "behind" if lag else "ahead" if position > last else "current"
     if failure is not None:
         state = "quarantined" if failure.is_quarantined else "retrying"
     return FollowerStatus(
@@ -211,7 +229,7 @@ def _status(
         position=position,
         last=last,
         lag=lag,
-        rate=rate,
+        rate=None if known is None else known.rate,
         owner=owner,
         failure=failure,
     )

@@ -170,22 +170,28 @@ class Runner:
         for pipe in self._pipes.all:
             following = follow(self._tenants, tenant, pipe)
             target = following.last_id()
-            self._ready_if_ours(tenant, pipe)
+            self._wake_if_ours(tenant, pipe)
             pause = _LOOK_FIRST
             while not self._has_passed(tenant, pipe, following, target):
                 self._check_trouble(tenant, pipe, time.monotonic() > deadline)
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LOOK_MAX)
 
-    def _ready_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
+    def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
         if self._courses.holds(tenant.id):
             self._ready.add((tenant.id, pipe.follower), (pipe.leader,))
 
     def _has_passed(self, tenant: Tenant, pipe: Pipe, following: Following, target: int) -> bool:
         course = self._courses.get(tenant.id, pipe)
-        if course is not None and course.position is not None:
-            return course.position >= target
-        return following.has_passed(target)
+        if course is None:
+            return following.has_passed(target)
+        # What this process remembers is no answer: the recorded position may have been set back.
+        if course.recorded >= target and following.position() >= target:
+            return True
+        if (course.position or 0) >= target:
+            course.is_to_be_compared = True
+            self._wake_if_ours(tenant, pipe)
+        return False
 
     def _check_trouble(self, tenant: Tenant, pipe: Pipe, is_late: bool) -> None:
         failure = self._failure(tenant, pipe)
