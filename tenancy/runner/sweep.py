@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweep"]
 
-# How often a position may be recorded that no processing has recorded. Seconds.
+# How often positions are compared with the recorded ones: a sweep may come with each commit. Seconds.
 _RECORD: Final = 2.0
-# The recorded positions of how many followers are compared in one run: a fleet with more of them takes turns.
-_COMPARED_AT_ONCE: Final = 500
+# How many followers at a time, as each costs the server a table in a query.
+_COMPARED_AT_ONCE: Final = 200
 
 
 class Sweep:
@@ -69,7 +69,7 @@ class Sweep:
         if time.monotonic() - self._recorded_at >= _RECORD:
             self._recorded_at = time.monotonic()
             self._let_record(courses)
-        self._find_set_back(courses)
+            self._find_set_back(courses)
 
     def _find_set_back(self, courses: Sequence[Course]) -> None:
         start = self._compared if self._compared < len(courses) else 0

@@ -109,6 +109,7 @@ def test_view_that_is_emptied_is_filled_when_an_event_comes(tenants: Tenancy, po
 def test_view_that_is_emptied_is_filled_when_no_event_comes(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a fleet in which the followers are compared in turn."""
     monkeypatch.setattr("tenancy.runner.keeper._SWEEP", 0.1)
+    monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._COMPARED_AT_ONCE", 1)
     view = view_of(tenants)
     with tenants.runner() as runner:
@@ -171,6 +172,7 @@ def test_position_that_nothing_recorded_is_not_taken_for_set_back(
 ) -> None:
     """What a projection has made nothing of is not processed again, whatever the sweep finds."""
     monkeypatch.setattr("tenancy.runner.keeper._SWEEP", 0.05)
+    monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.05)
     Tricks.processed.clear()
     with tenants.runner() as runner:
         for _ in range(5):
