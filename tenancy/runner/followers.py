@@ -15,7 +15,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy.errors import TenancyError
 from tenancy.lifecycle import known_slug, not_found, one_tenant
 from tenancy.runner.failures import Failure, FailureBook
-from tenancy.runner.leases import bucket_of, owners
+from tenancy.runner.leases import bucket_of, failing, owners
 from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.tenant import Tenant, TenantStatus, Verb, check_actor
 
@@ -50,6 +50,8 @@ class FollowerStatus:
     """Notifications each second; None when nobody knows here."""
     owner: str | None
     """The process that works for the tenant."""
+    owner_failing: str | None
+    """What fails in that process, beside followers: see :meth:`Runner.health`."""
     failure: Failure | None
 
 
@@ -89,7 +91,12 @@ class Followers:
 
     def _read(self, course_of: Callable[[UUID, Pipe], Course | None] | None) -> list[FollowerStatus]:
         tenants = self._registry.list(TenantStatus.ACTIVE)
-        owned, failures, pipes = owners(self._registry), self._book.all(), self._pipes
+        owned, fails, failures, pipes = (
+            owners(self._registry),
+            failing(self._registry),
+            self._book.all(),
+            self._pipes,
+        )
         default = self._places.datastore.default_schema()
         rows = [
             (
@@ -119,7 +126,8 @@ class Followers:
                 pipe,
                 last=last_ids.get(events, 0),
                 position=positions.get(tracking, {}).get(pipe.leader, 0),
-                owner=owned.get(bucket_of(tenant.id)),
+                owner=(owner := owned.get(bucket_of(tenant.id))),
+                owner_failing=None if owner is None else fails.get(owner),
                 failure=failures.get((tenant.id, pipe.follower)),
                 known=here,
             )
@@ -208,6 +216,7 @@ def _status(
     last: int,
     position: int,
     owner: str | None,
+    owner_failing: str | None,
     failure: Failure | None,
     known: _Known | None,
 ) -> FollowerStatus:
@@ -231,5 +240,6 @@ def _status(
         lag=lag,
         rate=None if known is None else known.rate,
         owner=owner,
+        owner_failing=owner_failing,
         failure=failure,
     )

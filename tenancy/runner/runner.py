@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -78,6 +78,9 @@ class Runner:
         is_same = tenants.settings.registry_is_beside
         sweep = Sweep(directory.registry.datastore if is_same else places.datastore, self._courses, self._ready)
         metrics = Metrics()
+        self._turns = Turns(
+            tenants, self._courses, self._ready, self._troubles, metrics=metrics, may_work=self._may_work
+        )
         self._keeper = Keeper(
             directory=directory,
             applications=applications,
@@ -88,13 +91,11 @@ class Runner:
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
+            activities=(self._turns.activity,),
         )
         self._stopping = threading.Event()
         # By wake-ups, and of changes of tenants.
         self._told = ExitStack()
-        self._turns = Turns(
-            tenants, self._courses, self._ready, self._troubles, metrics=metrics, may_work=self._may_work
-        )
         self._threads: list[threading.Thread] = []
 
     def _may_work(self) -> bool:
@@ -132,7 +133,9 @@ class Runner:
             self._keeper.start()
             self._threads = [threading.Thread(target=self._keeper.run, name="runner-keeper", daemon=True)]
             self._threads += [
-                threading.Thread(target=self._turns.run, name=f"runner-worker-{number}", daemon=True)
+                threading.Thread(
+                    target=self._turns.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
+                )
                 for number in range(1, self.workers + 1)
             ]
             for thread in self._threads:
@@ -221,3 +224,10 @@ class Runner:
         work for have no rate here.
         """
         return self._tenants.followers.status(course_of=self._courses.get)
+
+    def health(self) -> Mapping[str, str | None]:
+        """Return what this process does in the background, with the class of the error where it fails, else None.
+
+        Asks no database, and never waits. What fails is retried with growing pauses.
+        """
+        return self._keeper.health()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, PersistenceError
 
+from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.errors import is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.runner.courses import Course, Courses
@@ -53,20 +55,28 @@ class Turns:
         self._troubles = troubles
         self._metrics = metrics
         self._may_work = may_work
+        self.activity = Activity("workers", "A worker of the runner fails", logger)
 
-    def run(self) -> None:
-        """Take turns; nothing that a tenant's code raises ends it."""
-        while (taken := self._ready.take()) is not None:
-            key, leaders = taken
-            more: set[str] = set()
-            try:
-                more = self._take(key, leaders)
-            except Exception as error:  # noqa: BLE001 (a worker goes on, whatever it was: here it is no tenant's code)
-                where = frames_of(error)[-1]
-                logger.error("A turn failed: %s at %s", type(error).__name__, where, extra=_extra(key))  # noqa: TRY400 (no values)
-                self._ready.block(key, leaders, _OUTAGE)
-            finally:
-                self._ready.done(key, more)
+    def run(self, stopping: threading.Event) -> None:
+        """Take turns until the queue is closed; nothing that a tenant's code raises ends it."""
+        keep_running(self.activity, self._run_one, stopping)
+
+    def _run_one(self) -> bool:
+        taken = self._ready.take()
+        if taken is None:
+            return False
+        key, leaders = taken
+        more: set[str] = set()
+        try:
+            more = self._take(key, leaders)
+        except Exception as error:
+            where = frames_of(error)[-1]
+            logger.error("A turn failed: %s at %s", type(error).__name__, where, extra=_extra(key))  # noqa: TRY400 (no values)
+            self._ready.block(key, leaders, _OUTAGE)
+            raise
+        finally:
+            self._ready.done(key, more)
+        return True
 
     def _take(self, key: Key, leaders: Iterable[str]) -> set[str]:
         """Return the leaders behind which there is more to do."""
