@@ -59,9 +59,9 @@ def keep_running(activity: Activity, step: Callable[[], bool], stopping: threadi
             if not step():
                 return
         except BaseException as error:  # noqa: BLE001 (whatever it is: a thread that ends is not started again)
-            activity.failed(error)
             if stopping.is_set():
                 return
+            activity.failed(error)
             if time.monotonic() - began > _LONGEST_PAUSE:
                 pause = _FIRST_PAUSE
             with suppress(Exception):  # even a pause may fail; the step comes all the same

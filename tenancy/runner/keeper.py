@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 # How often things are looked at. Seconds.
 _REGISTRY: Final = 0.4
 _FAILURES: Final = 1.0
+_METRICS: Final = 1.0
 _SWEEP: Final = 2.0
 # Of how many followers the positions are looked up before others may use the registry's connection.
 _LOCATED_AT_ONCE: Final = 200
@@ -80,6 +81,7 @@ class Keeper:
         self._hearing: Hearing | None = None
         self._running = Activity("coordinator", "The runner's coordinator fails", logger)
         self._jobs = [
+            _Job("metrics", self._measure, lambda: _METRICS),
             _Job("leases", self._keep_leases, lambda: self._leases.interval),
             _Job("changes", self._see_changes, lambda: _REGISTRY),
             _Job("failures", self._troubles.refresh, lambda: _FAILURES),
@@ -142,7 +144,6 @@ class Keeper:
         keep_running(self._running, self._run_due, self._stopping)
 
     def _run_due(self) -> bool:
-        self._metrics.health(self.health())
         now = time.monotonic()
         for job in self._jobs:
             is_asked_for = job.run == self._run_sweep and self._is_sweep_due
@@ -158,9 +159,10 @@ class Keeper:
         return not self._stopping.is_set()
 
     def _attempt(self, job: _Job) -> None:
-        on_tenants = job.run in (self._run_sweep, self._locate) and not self._sweeps_registry
-        asks_itself = job.run == self._see_changes or on_tenants
-        alone = nullcontext() if asks_itself else self._directory.alone()
+        elsewhere = [self._measure, self._see_changes]
+        if not self._sweeps_registry:
+            elsewhere += [self._run_sweep, self._locate]
+        alone = nullcontext() if job.run in elsewhere else self._directory.alone()
         try:
             with alone:
                 job.run()
@@ -185,6 +187,9 @@ class Keeper:
                 self._add(self._courses.all())
             self._was_valid = is_valid
         self._follow(self._courses.hold(self._leases.held))
+
+    def _measure(self) -> None:
+        self._metrics.health(self.health())
         stopped = sum(1 for course in self._courses.all() if self._is_stopped(course))
         self._metrics.state(tenants=len(self._courses.tenants), ready=len(self._ready), quarantined=stopped)
 

@@ -216,9 +216,11 @@ class _Turn:
         try:
             following.record(position, self.course.recorded)
         except IntegrityError:
-            position = following.position()  # another process has been faster, or it was set back
-        self._resume(position, position)
-        return position
+            if not self._is_moved(following, position):
+                raise
+        else:
+            self._resume(position, position)
+        return self.course.recorded
 
     def _process(self, following: Following, notification: Notification) -> bool:
         """Process one; return False when the position has been moved by others."""
@@ -226,11 +228,8 @@ class _Turn:
         try:
             following.process(notification, self.course.recorded)
         except IntegrityError:
-            # Another process may work for the same tenant, after it was stopped for a while.
-            recorded = following.position()
-            if self.course.recorded <= recorded < notification.id:
+            if not self._is_moved(following, notification.id):
                 raise
-            self._resume(recorded, recorded)
             return False
         self.notification_id = None
         if following.records_all:
@@ -241,6 +240,17 @@ class _Turn:
         self.course.position = notification.id
         self.course.processed += 1
         self.processed += 1
+        return True
+
+    def _is_moved(self, following: Following, target: int) -> bool:
+        """Return whether others have moved the recorded position, so that ``target`` was refused; resume from there.
+
+        It was set back, or another process works for the same tenant, after this one was stopped for a while.
+        """
+        recorded = following.position()
+        if self.course.recorded <= recorded < target:
+            return False
+        self._resume(recorded, recorded)
         return True
 
 

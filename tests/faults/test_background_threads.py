@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from eventsourcing_sqlalchemy import wakeups
 from eventsourcing_sqlalchemy.wakeups import CHANNEL, Wakeups
 from tenancy.runner.keeper import Keeper
+from tenancy.runner.metrics import Metrics
 from tenancy.runner.ready import ReadyQueue
 from tenancy.runner.sweep import Sweep
 from tests.applications import Applications, stored_events
@@ -124,7 +125,8 @@ def test_worker_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cls", "name", "activity"), [(Keeper, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep")]
+    ("cls", "name", "activity"),
+    [(Keeper, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep"), (Metrics, "state", "metrics")],
 )
 def test_coordinator_goes_on_and_shows_what_fails(
     url: str,
