@@ -8,18 +8,16 @@ subscriptions poll.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import select
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.dialects import dialect_for
-from eventsourcing_sqlalchemy.errors import describe
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -31,8 +29,6 @@ __all__ = ["ListenThread"]
 
 logger = logging.getLogger(__name__)
 
-_RECONNECT_FIRST: Final = 0.1
-_RECONNECT_MAX: Final = 5.0
 _STOP_TIMEOUT: Final = 0.1
 _SWEEP_MILLISECONDS: Final = 1000
 
@@ -63,6 +59,7 @@ class ListenThread(threading.Thread):
         """Whether notifications are heard now."""
         self.is_deaf = False
         """Whether they cannot be heard through this database URL at all."""
+        self.activity = Activity("listener", "Wake-ups are not received, subscriptions poll", logger)
         self._audience = audience
         self._channel = channel
         self._engine = engine
@@ -94,31 +91,30 @@ class ListenThread(threading.Thread):
             super().join(timeout)
 
     def run(self) -> None:
-        delay = _RECONNECT_FIRST
         try:
-            while not self._stopping.is_set():
-                since = math.inf
-                try:
-                    listener = self._connect()
-                    if listener is None:
-                        self.is_deaf = True
-                        return
-                    since = time.monotonic()
-                    try:
-                        self._listen(listener)
-                    finally:
-                        self.is_live = False
-                        self._connection.close()
-                except Exception as error:  # noqa: BLE001 (whatever the driver raises: the answer is to connect again)
-                    logger.info("Wake-ups are not heard for now, subscriptions poll: %s", describe(error))
-                    self.ready.set()
-                    if time.monotonic() - since > _RECONNECT_MAX:
-                        delay = _RECONNECT_FIRST  # it was a good one, and not refused again and again
-                    self._stopping.wait(delay)
-                    delay = min(delay * 2, _RECONNECT_MAX)
+            keep_running(self.activity, self._listen_once, self._stopping)
         finally:
             self.ready.set()
             self._alarm.close()
+
+    def _listen_once(self) -> bool:
+        """Listen on one connection until it breaks, which raises an error, or the thread is stopped."""
+        if self._stopping.is_set():
+            return False
+        try:
+            listener = self._connect()
+            if listener is None:
+                self.is_deaf = True
+                return False
+            try:
+                self._listen(listener)
+            finally:
+                self.is_live = False
+                self._connection.close()
+        except Exception:
+            self.ready.set()
+            raise
+        return False
 
     def _connect(self) -> Listener | None:
         engine, dialect = self._engine, self._dialect
@@ -151,6 +147,7 @@ class ListenThread(threading.Thread):
         poll.register(self._alarm.fileno, select.POLLIN)
         # Listening has begun: what was committed before is found by looking, what comes after is heard.
         self.is_live = True
+        self.activity.works()
         self._audience.wake_all()
         self.ready.set()
         while not self._stopping.is_set():

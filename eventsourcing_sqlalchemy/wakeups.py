@@ -13,7 +13,6 @@ import itertools
 import logging
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.listener import ListenThread
 from eventsourcing_sqlalchemy.locks import Lock
 from eventsourcing_sqlalchemy.watching import WatchThread
@@ -93,6 +93,11 @@ class Hearing:
         """Whether commits of other processes are heard now."""
         return self._wakeups.hears_others
 
+    @property
+    def activities(self) -> Sequence[Activity]:
+        """What is done in the background so that commits are heard."""
+        return self._wakeups.activities
+
     def close(self) -> None:
         """Hear no more. Safe to call again."""
         self._wakeups.stop_hearing(self)
@@ -120,7 +125,8 @@ class Wakeups:
         self._pending: set[int] = set()
         self._notifier: threading.Thread | None = None
         self._has_pending = threading.Event()
-        self._is_closed = False
+        self._closing = threading.Event()
+        self._sending = Activity("notifier", "Wake-ups are not sent to other processes", logger)
         self._sender = f"{os.getpid():x}-{os.urandom(4).hex()}-{next(_senders):x}"
 
     @property
@@ -133,6 +139,12 @@ class Wakeups:
         """Whether commits of other processes are heard now, or nobody else can commit."""
         listening = self._listening
         return self._is_private or (listening is not None and listening.is_live)
+
+    @property
+    def activities(self) -> Sequence[Activity]:
+        """What is done in the background."""
+        listening = self._listening
+        return (self._sending,) if listening is None else (self._sending, listening.activity)
 
     # -- sleepers --
 
@@ -248,12 +260,17 @@ class Wakeups:
             return
         with self._lock:
             self._pending.add(key)
-            if self._notifier is None and not self._is_closed:
+            if self._notifier is None and not self._closing.is_set():
                 self._start_notifier()
         self._has_pending.set()
 
     def _start_notifier(self) -> None:
-        notifier = threading.Thread(target=self._notify, name="eventsourcing-notifier", daemon=True)
+        notifier = threading.Thread(
+            target=keep_running,
+            args=(self._sending, self._notify, self._closing),
+            name="eventsourcing-notifier",
+            daemon=True,
+        )
         try:
             notifier.start()
         except RuntimeError as error:
@@ -262,32 +279,29 @@ class Wakeups:
         else:
             self._notifier = notifier
 
-    def _notify(self) -> None:
-        """Tell other processes, the first time at once and then at most every few milliseconds; end after a second
-        without anything to tell.
+    def _notify(self) -> bool:
+        """Tell other processes, the first time at once and then at most every few milliseconds; return False after a
+        second without anything to tell. What is not sent is not sent later: subscribers elsewhere look by themselves.
         """
-        while True:
-            self._has_pending.wait(0.0 if self._is_closed else _NOTIFIER_IDLE)
-            with self._lock:
-                self._has_pending.clear()
-                keys, self._pending = list(self._pending), set()
-                if not keys:
-                    self._notifier = None
-                    return
-            for start in range(0, len(keys), _MAX_KEYS_PER_PAYLOAD):
-                parameters = (CHANNEL, payload(self._sender, keys[start : start + _MAX_KEYS_PER_PAYLOAD]))
-                try:
-                    self._shared.run(partial(_fetch, self._notify_statement, parameters))
-                except Exception as error:  # noqa: BLE001 (whatever it is: subscribers elsewhere look by themselves)
-                    logger.debug("A wake-up was not sent: %s", error)
-            time.sleep(_NOTIFY_INTERVAL)
+        self._has_pending.wait(0.0 if self._closing.is_set() else _NOTIFIER_IDLE)
+        with self._lock:
+            self._has_pending.clear()
+            keys, self._pending = list(self._pending), set()
+            if not keys:
+                self._notifier = None
+                return False
+        for start in range(0, len(keys), _MAX_KEYS_PER_PAYLOAD):
+            parameters = (CHANNEL, payload(self._sender, keys[start : start + _MAX_KEYS_PER_PAYLOAD]))
+            self._shared.run(partial(_fetch, self._notify_statement, parameters))
+        self._closing.wait(_NOTIFY_INTERVAL)
+        return True
 
     # -- end --
 
     def close(self) -> None:
         """Send what is to be sent, and end the threads."""
         with self._lock:
-            self._is_closed = True
+            self._closing.set()
             notifier, listening, self._listening = self._notifier, self._listening, None
         self._has_pending.set()
         if listening is not None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from eventsourcing_sqlalchemy.background import Activity, keep_running
+
 __all__ = ["WatchThread"]
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class WatchThread(threading.Thread):
         """Whether they are noticed now."""
         self.is_deaf = False
         """Whether they never will be."""
+        self.activity = Activity("watcher", "Commits of other processes are not noticed, subscriptions poll", logger)
         self._audience = audience
         self._look = look
         # Guards the fields below, for as long as a look takes.
@@ -53,6 +56,7 @@ class WatchThread(threading.Thread):
         self._ignored = 0
         self._seen = look()
         self._stopping = threading.Event()
+        self._echo, self._echo_at = 0.0, math.inf
 
     def start_or_give_up(self) -> None:
         """Start; where the process cannot have another thread, subscriptions poll."""
@@ -65,16 +69,25 @@ class WatchThread(threading.Thread):
         self.ready.set()
 
     def run(self) -> None:
-        echo, echo_at = 0.0, math.inf
-        while not self._stopping.wait(_LOOK_INTERVAL):
+        keep_running(self.activity, self._watch, self._stopping)
+
+    def _watch(self) -> bool:
+        try:
+            if self._stopping.wait(_LOOK_INTERVAL):
+                return False
             if self._has_changed():
-                echo, echo_at = _FIRST_ECHO, time.monotonic() + _FIRST_ECHO
+                self._echo, self._echo_at = _FIRST_ECHO, time.monotonic() + _FIRST_ECHO
                 self._audience.wake_all()
-            elif time.monotonic() >= echo_at:
-                echo *= 2
-                echo_at = math.inf if echo > _LAST_ECHO else time.monotonic() + echo
+            elif time.monotonic() >= self._echo_at:
+                self._echo *= 2
+                self._echo_at = math.inf if self._echo > _LAST_ECHO else time.monotonic() + self._echo
                 self._audience.wake_all()
             self._audience.sweep()
+        except BaseException:
+            self.is_live = False  # subscriptions look more often
+            raise
+        self.is_live = True
+        return True
 
     def _has_changed(self) -> bool:
         with self._looking:

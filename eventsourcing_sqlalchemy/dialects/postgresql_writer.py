@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.dialects.base import Batch, EventWriter, Executor
-from eventsourcing_sqlalchemy.dialects.values import check_events, check_tracking, tracking_conflict
+from eventsourcing_sqlalchemy.dialects.values import (
+    ConditionalTracking,
+    check_events,
+    check_tracking,
+    tracking_conflict,
+)
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import StoredEvent, Tracking
@@ -36,10 +41,11 @@ _COLUMNS = "(originator_id, originator_version, topic, state)"
 
 
 class _Inserts(NamedTuple):
-    """The statements that write events: alone, and together with a tracking position."""
+    """The statements that write events: alone, and together with a tracking position, also with a conditional one."""
 
     alone: str
     tracked: str = ""
+    conditional: str = ""
 
 
 class PostgreSQLEventWriter(EventWriter):
@@ -73,6 +79,11 @@ class PostgreSQLEventWriter(EventWriter):
             "ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id "
             "WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1"
         )
+        # An UPDATE, which never inserts: the row may be deleted by a transaction that ends while this one waits for it.
+        update = (
+            f"UPDATE {tracking} AS x SET notification_id = %s::bigint FROM c WHERE x.application_name = %s "
+            "AND x.notification_id >= %s::bigint AND x.notification_id < %s::bigint RETURNING 1"
+        )
         into = f"INSERT INTO {events} {_COLUMNS}"
         one = f"{into} SELECT {self._cast}, %s::bigint, %s::text, %s::bytea"
         many = f"{into} SELECT u.i, u.v, u.t, u.s FROM"
@@ -87,12 +98,21 @@ class PostgreSQLEventWriter(EventWriter):
             before = f"WITH {settings}, l AS MATERIALIZED ({take_lock} c)"
             # Tracking first: who comes second finds out before the lock is taken, and no two can each hold what the
             # other waits for.
-            tracked = f"WITH {settings}, t AS ({upsert}), l AS MATERIALIZED ({take_lock} t)"
+            tracked, conditional = (
+                f"WITH {settings}, t AS ({track}), l AS MATERIALIZED ({take_lock} t)" for track in (upsert, update)
+            )
             self._one, self._many = (
-                _Inserts(f"{before} {insert}", f"{tracked}, i AS ({insert}) SELECT 0 FROM t UNION ALL SELECT id FROM i")
+                _Inserts(
+                    f"{before} {insert}",
+                    *(
+                        f"{with_tracking}, i AS ({insert}) SELECT 0 FROM t UNION ALL SELECT id FROM i"
+                        for with_tracking in (tracked, conditional)
+                    ),
+                )
                 for insert in (f"{one} FROM l RETURNING id", f"{many} l, {unnest} ORDER BY u.n RETURNING id")
             )
         self._insert_tracking = f"WITH {settings} {upsert}"
+        self._update_tracking = f"WITH {settings} {update}"
 
     def pack(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> Batch:
         size = check_events(events, self._max_event_bytes)
@@ -141,14 +161,8 @@ class PostgreSQLEventWriter(EventWriter):
             rows = executor.fetch(inserts.alone, values)
             # RETURNING promises no order; ORDER BY fixes the order in which ids are given out.
             return sorted([row[0] for row in rows])
-        ids = sorted(
-            [
-                row[0]
-                for row in executor.fetch(
-                    inserts.tracked, (tracking.application_name, tracking.notification_id, *values)
-                )
-            ]
-        )
+        statement = inserts.conditional if isinstance(tracking, ConditionalTracking) else inserts.tracked
+        ids = sorted([row[0] for row in executor.fetch(statement, (*_tracking_values(tracking), *values))])
         if not ids:
             raise tracking_conflict(tracking)
         return ids[1:]
@@ -157,7 +171,9 @@ class PostgreSQLEventWriter(EventWriter):
         return self.form == "statement" and size <= MAX_ARRAY_BYTES
 
     def _write_tracking(self, executor: Executor, tracking: Tracking) -> None:
-        if not executor.fetch(self._insert_tracking, (tracking.application_name, tracking.notification_id)):
+        is_conditional = isinstance(tracking, ConditionalTracking)
+        statement = self._update_tracking if is_conditional else self._insert_tracking
+        if not executor.fetch(statement, _tracking_values(tracking)):
             raise tracking_conflict(tracking)
 
     def _write_rows(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
@@ -182,6 +198,13 @@ class PostgreSQLEventWriter(EventWriter):
             rows = executor.fetch(self._insert_rows + ", ".join(values) + self._returning, parameters)
             ids += sorted(row[0] for row in rows)
         return ids
+
+
+def _tracking_values(tracking: Tracking) -> tuple[Any, ...]:
+    name, number = tracking.application_name, tracking.notification_id
+    if isinstance(tracking, ConditionalTracking):
+        return (number, name, tracking.at_least, number)
+    return (name, number)
 
 
 def _pieces(state: bytes) -> list[bytes]:

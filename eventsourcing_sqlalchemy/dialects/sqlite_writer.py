@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.dialects.base import Batch, EventWriter, Executor
-from eventsourcing_sqlalchemy.dialects.values import check_events, check_tracking, tracking_conflict
+from eventsourcing_sqlalchemy.dialects.values import (
+    ConditionalTracking,
+    check_events,
+    check_tracking,
+    tracking_conflict,
+)
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import StoredEvent, Tracking
@@ -37,6 +42,10 @@ class SQLiteEventWriter(EventWriter):
             "ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id "
             "WHERE x.notification_id < excluded.notification_id RETURNING 1"
         )
+        self._update_tracking = (
+            f"UPDATE {tracking} SET notification_id = ? "
+            "WHERE application_name = ? AND notification_id >= ? AND notification_id < ? RETURNING 1"
+        )
 
     def pack(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> Batch:
         size = check_events(events, self._max_event_bytes)
@@ -53,10 +62,8 @@ class SQLiteEventWriter(EventWriter):
 
     def write(self, executor: Executor, batch: Batch) -> list[int]:
         tracking, rows = batch.tracking, batch.columns
-        if tracking is not None and not executor.fetch(
-            self._insert_tracking, (tracking.application_name, tracking.notification_id)
-        ):
-            raise tracking_conflict(tracking)
+        if tracking is not None:
+            self._write_tracking(executor, tracking)
         if not rows:
             return []
         if len(rows) == 1:
@@ -69,6 +76,15 @@ class SQLiteEventWriter(EventWriter):
         # an id, and each is one more than the last.
         last: int = executor.fetch("SELECT last_insert_rowid()")[0][0]
         return list(range(last - len(rows) + 1, last + 1))
+
+    def _write_tracking(self, executor: Executor, tracking: Tracking) -> None:
+        name, number = tracking.application_name, tracking.notification_id
+        if isinstance(tracking, ConditionalTracking):
+            rows = executor.fetch(self._update_tracking, (number, name, tracking.at_least, number))
+        else:
+            rows = executor.fetch(self._insert_tracking, (name, number))
+        if not rows:
+            raise tracking_conflict(tracking)
 
     def _batch(
         self,

@@ -4,17 +4,29 @@ value.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID, SafeUUID
 
-from eventsourcing.persistence import DataError, IntegrityError
+from eventsourcing.persistence import DataError, IntegrityError, Tracking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventsourcing.persistence import StoredEvent, Tracking
+    from eventsourcing.persistence import StoredEvent
 
 _MAX_VERSION = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class ConditionalTracking(Tracking):
+    """A position to record only where the recorded one is ``at_least`` this far, and behind the new one.
+
+    A follower that remembers its position so learns of one that was set back, or deleted, in the statement that records
+    the next: IntegrityError is raised, and nothing is written.
+    """
+
+    at_least: int
 
 
 def check_events(events: Sequence[StoredEvent], max_bytes: int) -> int:
@@ -78,10 +90,13 @@ def check_text(originator_id: UUID | str) -> str:
 def check_tracking(tracking: Tracking) -> None:
     """Raise DataError for a tracking position that cannot be stored as it is."""
     check_argument("application_name", tracking.application_name)
-    number = tracking.notification_id
-    if not isinstance(number, int) or not -_MAX_VERSION <= number <= _MAX_VERSION:
-        msg = "The notification_id of a tracking position must be an int of at most 64 bits."
-        raise DataError(msg)
+    numbers = {"notification_id": tracking.notification_id}
+    if isinstance(tracking, ConditionalTracking):
+        numbers["at_least"] = tracking.at_least
+    for name, number in numbers.items():
+        if not isinstance(number, int) or not -_MAX_VERSION <= number <= _MAX_VERSION:
+            msg = f"The {name} of a tracking position must be an int of at most 64 bits."
+            raise DataError(msg)
 
 
 def check_argument(name: str, value: str) -> None:
@@ -104,7 +119,14 @@ def _is_text(value: str) -> bool:
 
 
 def tracking_conflict(tracking: Tracking) -> IntegrityError:
-    """Return the error for a tracking position that is not ahead of the recorded one."""
+    """Return the error for a tracking position that is not ahead of the recorded one, or whose condition fails."""
+    if isinstance(tracking, ConditionalTracking):
+        msg = (
+            f"The recorded tracking position of application {tracking.application_name!r} is not from "
+            f"{tracking.at_least} to {tracking.notification_id - 1}: it has been set back, or notification "
+            f"{tracking.notification_id} has been processed already. Nothing was written."
+        )
+        return IntegrityError(msg)
     msg = (
         f"Notification {tracking.notification_id} of application {tracking.application_name!r} has been processed "
         "already: the recorded tracking position is not behind it. Nothing was written."

@@ -1,5 +1,6 @@
 """Recorders: what an application calls to write and read its events, snapshots and tracking positions."""
 
+from eventsourcing_sqlalchemy.dialects.values import ConditionalTracking
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
@@ -8,6 +9,7 @@ from eventsourcing_sqlalchemy.recorders.tracking import SQLAlchemyTrackingRecord
 from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
 
 __all__ = [
+    "ConditionalTracking",
     "SQLAlchemyAggregateRecorder",
     "SQLAlchemyApplicationRecorder",
     "SQLAlchemyProcessRecorder",

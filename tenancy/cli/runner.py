@@ -190,7 +190,7 @@ def _row(each: FollowerStatus) -> tuple[object, ...]:
         each.state,
         each.lag,
         "" if each.rate is None else f"{each.rate:.1f}",
-        each.owner or "nobody",
+        (each.owner or "nobody") + ("" if each.owner_failing is None else f" failing: {each.owner_failing}"),
         "" if failure is None or failure.notification_id is None else failure.notification_id,
         "" if failure is None else failure.error,
     )

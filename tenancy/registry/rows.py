@@ -122,6 +122,8 @@ class Rows:
             sa.Column("owner", sa.Text, primary_key=True),
             # By the database's clock, as seconds since 1970.
             sa.Column("expires", sa.Double, nullable=False),
+            # What fails in it, beside followers.
+            sa.Column("failing", sa.Text),
         )
         self.leases = sa.Table(
             f"{prefix}runner_leases",

@@ -43,7 +43,7 @@ class Course:
         "_since",
         "doubt",
         "events",
-        "is_to_be_recorded",
+        "is_to_be_compared",
         "pipe",
         "position",
         "processed",
@@ -62,9 +62,9 @@ class Course:
         self.position: int | None = None
         """What comes after it has not been looked at; None when the recorded position must be asked for."""
         self.recorded = 0
-        """The position that is known to be recorded, so that other processes can know it."""
-        self.is_to_be_recorded = False
-        """Whether the next turn begins by recording the position, where it is not recorded."""
+        """The position that is known to be recorded; a recorded one behind it has been set back."""
+        self.is_to_be_compared = False
+        """Whether the next turn compares the position with the recorded one, and records it where that is behind."""
         self.settled = 0
         """What the leader's counter may show without there being anything."""
         self.doubt: Doubt | None = None

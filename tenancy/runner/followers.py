@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import UUID
 
 from eventsourcing.persistence import IntegrityError, Tracking
@@ -16,7 +16,7 @@ from tenancy.arguments import check_type
 from tenancy.errors import TenancyError
 from tenancy.lifecycle import known_slug, not_found, one_tenant
 from tenancy.runner.failures import Failure, FailureBook
-from tenancy.runner.leases import bucket_of, owners
+from tenancy.runner.leases import bucket_of, failing, owners
 from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.tenant import Tenant, TenantStatus, Verb, check_actor
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FollowerState", "FollowerStatus", "Followers"]
 
-FollowerState = Literal["current", "behind", "retrying", "quarantined"]
+FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined"]
+"""Ahead is a recorded position beyond the leader's last id: what gets an id up to it will not be processed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ class FollowerStatus:
     """Notifications each second; None when nobody knows here."""
     owner: str | None
     """The process that works for the tenant."""
+    owner_failing: str | None
+    """What fails in that process, beside followers: see :meth:`Runner.health`."""
     failure: Failure | None
 
 
@@ -94,7 +97,12 @@ class Followers:
 
     def _read(self, course_of: Callable[[UUID, Pipe], Course | None] | None) -> list[FollowerStatus]:
         tenants = self._registry.list(TenantStatus.ACTIVE)
-        owned, failures, pipes = owners(self._registry), self._book.all(), self._pipes
+        owned, fails, failures, pipes = (
+            owners(self._registry),
+            failing(self._registry),
+            self._book.all(),
+            self._pipes,
+        )
         default = self._places.datastore.default_schema()
         rows = [
             (
@@ -106,26 +114,30 @@ class Followers:
             for tenant in tenants
             for pipe in pipes.all
         ]
+        # Before the positions are read: what is known to be recorded is found there, unless it was set back.
+        known = [None if course_of is None else _known(course_of(tenant.id, pipe)) for tenant, pipe, *_ in rows]
         last_ids = LastIDs(self._places.datastore).read(list({events for _, _, events, _ in rows}))
         positions = read_positions(self._places.datastore, list({tracking for *_, tracking in rows}))
-        # After a rollback, or a crash of the server, the quick answer is ahead of what there is.
-        seemingly_behind = {
+        # After a rollback, or a crash of the server, the quick answer is ahead of what there is. And it was read before
+        # the positions.
+        differing = {
             events
             for _, pipe, events, tracking in rows
-            if last_ids.get(events, 0) > positions.get(tracking, {}).get(pipe.leader, 0)
+            if last_ids.get(events, 0) != positions.get(tracking, {}).get(pipe.leader, 0)
         }
-        last_ids |= read_last_ids(self._places.datastore, list(seemingly_behind))
+        last_ids |= read_last_ids(self._places.datastore, list(differing))
         return [
             _status(
                 tenant,
                 pipe,
                 last=last_ids.get(events, 0),
                 position=positions.get(tracking, {}).get(pipe.leader, 0),
-                owner=owned.get(bucket_of(tenant.id)),
+                owner=(owner := owned.get(bucket_of(tenant.id))),
+                owner_failing=None if owner is None else fails.get(owner),
                 failure=failures.get((tenant.id, pipe.follower)),
-                course=None if course_of is None else course_of(tenant.id, pipe),
+                known=here,
             )
-            for tenant, pipe, events, tracking in rows
+            for (tenant, pipe, events, tracking), here in zip(rows, known, strict=True)
         ]
 
     def retry(self, tenant: str | Tenant | None, follower: str | None = None) -> Sequence[Failure]:
@@ -191,6 +203,21 @@ class Followers:
         return tenant
 
 
+class _Known(NamedTuple):
+    """How far a follower is, as the process knows that works for it."""
+
+    recorded: int
+    position: int
+    settled: int
+    rate: float
+
+
+def _known(course: Course | None) -> _Known | None:
+    if course is None:
+        return None
+    return _Known(course.recorded, course.position or 0, course.settled, course.rate())
+
+
 def _status(
     tenant: Tenant,
     pipe: Pipe,
@@ -198,17 +225,17 @@ def _status(
     last: int,
     position: int,
     owner: str | None,
+    owner_failing: str | None,
     failure: Failure | None,
-    course: Course | None,
+    known: _Known | None,
 ) -> FollowerStatus:
-    rate = None
     reached = position
-    if course is not None:
-        rate = course.rate()
-        reached = max(position, course.position or 0, min(course.settled, last))
+    # A position that was set back is where the follower is, whatever was remembered.
+    if known is not None and known.recorded <= position:
+        reached = max(position, known.position, min(known.settled, last))
     lag = max(0, last - reached)
     failure = failure if failure is not None and failure.leader == pipe.leader else None
-    state: FollowerState = "behind" if lag else "current"
+    state: FollowerState = "behind" if lag else "ahead" if position > last else "current"
     if failure is not None:
         state = "quarantined" if failure.is_quarantined else "retrying"
     return FollowerStatus(
@@ -220,7 +247,8 @@ def _status(
         position=position,
         last=last,
         lag=lag,
-        rate=rate,
+        rate=None if known is None else known.rate,
         owner=owner,
+        owner_failing=owner_failing,
         failure=failure,
     )

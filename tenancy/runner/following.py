@@ -11,6 +11,8 @@ from eventsourcing.application import Application, LocalNotificationLog
 from eventsourcing.persistence import Notification, Tracking
 from eventsourcing.system import Follower
 
+from eventsourcing_sqlalchemy.recorders import ConditionalTracking
+
 if TYPE_CHECKING:
     from tenancy.projections import TenantProjection
     from tenancy.runner.pipes import Pipe
@@ -54,16 +56,20 @@ class Following(ABC):
         """Return the recorded position, 0 for none."""
 
     @abstractmethod
-    def record(self, position: int) -> None:
-        """Record a position; raises IntegrityError where that would not be a move forward."""
+    def record(self, position: int, recorded: int) -> None:
+        """Record a position; raises IntegrityError as :func:`process` does."""
 
     @abstractmethod
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
         """Yield what comes after ``start``, up to ``stop``."""
 
     @abstractmethod
-    def process(self, notification: Notification) -> None:
-        """Process one notification, and mostly record the position at once: a projection may leave that out."""
+    def process(self, notification: Notification, recorded: int) -> None:
+        """Process one notification, and mostly record the position at once: a projection may leave that out.
+
+        ``recorded`` is the position that is known to be recorded. Raises IntegrityError, and changes nothing, where the
+        recorded one is behind that, because it was set back, or is not behind the notification.
+        """
 
     def has_passed(self, target: int) -> bool:
         """Return whether nothing up to ``target`` is left to be processed."""
@@ -98,8 +104,8 @@ class _FollowingOfFollower(Following):
     def position(self) -> int:
         return self._follower.recorder.max_tracking_id(self._name) or 0
 
-    def record(self, position: int) -> None:
-        self._follower.recorder.insert_tracking(Tracking(self._name, position))
+    def record(self, position: int, recorded: int) -> None:
+        self._follower.recorder.insert_tracking(_tracking(self._name, position, recorded))
 
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
         size = self._follower.readers[self._name].section_size
@@ -107,10 +113,11 @@ class _FollowingOfFollower(Following):
             wanted = self._follower.filter_received_notifications(found)
             yield Page(wanted, found[-1].id, len(found) < size)
 
-    def process(self, notification: Notification) -> None:
+    def process(self, notification: Notification, recorded: int) -> None:
         # One by one: an event that cannot be converted must not keep those before it from being processed.
         for domain_event, tracking in self._follower.convert_notifications(self._name, [notification]):
-            self._follower.process_event(domain_event, tracking)
+            conditional = _tracking(tracking.application_name, tracking.notification_id, recorded)
+            self._follower.process_event(domain_event, conditional)
 
 
 class _FollowingOfProjection(Following):
@@ -121,8 +128,8 @@ class _FollowingOfProjection(Following):
     def position(self) -> int:
         return self._projection.view.max_tracking_id(self.leader.name) or 0
 
-    def record(self, position: int) -> None:
-        self._projection.view.insert_tracking(Tracking(self.leader.name, position))
+    def record(self, position: int, recorded: int) -> None:
+        self._projection.view.insert_tracking(_tracking(self.leader.name, position, recorded))
 
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
         while True:
@@ -134,9 +141,15 @@ class _FollowingOfProjection(Following):
             start = found[-1].id
             yield Page(found, start, len(found) < PAGE)
 
-    def process(self, notification: Notification) -> None:
+    def process(self, notification: Notification, recorded: int) -> None:
         domain_event: Any = self.leader.mapper.to_domain_event(notification)
-        self._projection.projection.process_event(domain_event, Tracking(self.leader.name, notification.id))
+        tracking = _tracking(self.leader.name, notification.id, recorded)
+        self._projection.projection.process_event(domain_event, tracking)
+
+
+def _tracking(name: str, notification_id: int, recorded: int) -> Tracking:
+    # Where nothing is recorded yet there may be no row, and nothing that could have been set back.
+    return ConditionalTracking(name, notification_id, recorded) if recorded else Tracking(name, notification_id)
 
 
 def follow(tenants: Tenancy, tenant: Tenant, pipe: Pipe) -> Following:

@@ -6,12 +6,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from eventsourcing_sqlalchemy.errors import describe
+from eventsourcing_sqlalchemy.background import Activity, keep_running
 from tenancy.runner.leases import bucket_of
 
 if TYPE_CHECKING:
@@ -32,12 +32,23 @@ logger = logging.getLogger(__name__)
 # How often things are looked at. Seconds.
 _REGISTRY: Final = 0.4
 _FAILURES: Final = 1.0
+_METRICS: Final = 1.0
 _SWEEP: Final = 2.0
 # Of how many followers the positions are looked up before others may use the registry's connection.
 _LOCATED_AT_ONCE: Final = 200
 _SWEEP_WHEN_DEAF: Final = 0.5
 # Between two sweeps that somebody asks for: where nobody can say which table was written to, each commit does.
 _SWEEP_AT_LEAST: Final = 0.02
+
+
+class _Job:
+    """Something that the thread does now and then."""
+
+    def __init__(self, name: str, run: Callable[[], None], interval: Callable[[], float]) -> None:
+        self.activity = Activity(name, f"The runner goes on without its {name}", logger)
+        self.run = run
+        self.interval = interval
+        self.due = -math.inf
 
 
 class Keeper:
@@ -55,6 +66,7 @@ class Keeper:
         sweep: Sweep,
         metrics: Metrics,
         sweeps_registry: bool,
+        activities: Sequence[Activity] = (),
     ) -> None:
         self._directory = directory
         self._applications = applications
@@ -67,6 +79,16 @@ class Keeper:
         # Whether the sweep, too, uses the connection of the registry.
         self._sweeps_registry = sweeps_registry
         self._hearing: Hearing | None = None
+        self._running = Activity("coordinator", "The runner's coordinator fails", logger)
+        self._jobs = [
+            _Job("metrics", self._measure, lambda: _METRICS),
+            _Job("leases", self._keep_leases, lambda: self._leases.interval),
+            _Job("changes", self._see_changes, lambda: _REGISTRY),
+            _Job("failures", self._troubles.refresh, lambda: _FAILURES),
+            _Job("positions", self._locate, lambda: math.inf),
+            _Job("sweep", self._run_sweep, self._sweep_interval),
+        ]
+        self._activities = (self._running, *(job.activity for job in self._jobs), *activities)
         self._stopping = threading.Event()
         self._alarm = threading.Event()
         self._is_sweep_due = False
@@ -98,6 +120,11 @@ class Keeper:
             self._changed |= tenant_ids
         self._alarm.set()
 
+    def health(self) -> Mapping[str, str | None]:
+        """Return what is done in the background, with the class of the error where it fails."""
+        heard_by = () if self._hearing is None else self._hearing.activities
+        return {activity.name: activity.error for activity in (*self._activities, *heard_by)}
+
     def stop(self) -> None:
         """End the thread soon."""
         self._stopping.set()
@@ -114,42 +141,43 @@ class Keeper:
 
     def run(self) -> None:
         """Keep things up to date until it is stopped; an outage is waited for."""
-        jobs: list[tuple[Callable[[], None], Callable[[], float]]] = [
-            (self._keep_leases, lambda: self._leases.interval),
-            (self._see_changes, lambda: _REGISTRY),
-            (self._troubles.refresh, lambda: _FAILURES),
-            (self._locate, lambda: math.inf),
-            (self._run_sweep, self._sweep_interval),
-        ]
-        due = [0.0] * len(jobs)
-        while not self._stopping.is_set():
-            now = time.monotonic()
-            for number, (job, interval) in enumerate(jobs):
-                is_asked_for = job == self._run_sweep and self._is_sweep_due
-                is_asked_for |= job == self._see_changes and bool(self._changed)
-                is_asked_for |= job == self._locate and self._was_valid and bool(self._unlocated)
-                if (now >= due[number] or is_asked_for) and not self._stopping.is_set():
-                    self._attempt(job)
-                    due[number] = time.monotonic() + interval()
-            self._alarm.wait(max(0.0, min(due) - time.monotonic()))
-            self._alarm.clear()
-            if self._is_sweep_due:
-                self._stopping.wait(_SWEEP_AT_LEAST)
+        keep_running(self._running, self._run_due, self._stopping)
 
-    def _attempt(self, job: Callable[[], None]) -> None:
-        asks_itself = job == self._see_changes or (job in (self._run_sweep, self._locate) and not self._sweeps_registry)
-        alone = nullcontext() if asks_itself else self._directory.alone()
+    def _run_due(self) -> bool:
+        now = time.monotonic()
+        for job in self._jobs:
+            is_asked_for = job.run == self._run_sweep and self._is_sweep_due
+            is_asked_for |= job.run == self._see_changes and bool(self._changed)
+            is_asked_for |= job.run == self._locate and self._was_valid and bool(self._unlocated)
+            if (now >= job.due or is_asked_for) and not self._stopping.is_set():
+                self._attempt(job)
+                job.due = time.monotonic() + job.interval()
+        self._alarm.wait(max(0.0, min(job.due for job in self._jobs) - time.monotonic()))
+        self._alarm.clear()
+        if self._is_sweep_due:
+            self._stopping.wait(_SWEEP_AT_LEAST)
+        return not self._stopping.is_set()
+
+    def _attempt(self, job: _Job) -> None:
+        elsewhere = [self._measure, self._see_changes]
+        if not self._sweeps_registry:
+            elsewhere += [self._run_sweep, self._locate]
+        alone = nullcontext() if job.run in elsewhere else self._directory.alone()
         try:
             with alone:
-                job()
-        except Exception as error:  # noqa: BLE001 (whatever it is, trying again is the answer)
-            logger.warning("The runner goes on without %s: %s", job.__name__.strip("_"), describe(error))
+                job.run()
+        except Exception as error:  # noqa: BLE001 (whatever it is: it is done again after its interval)
+            job.activity.failed(error)
+        else:
+            job.activity.works()
 
     def _sweep_interval(self) -> float:
         hears = self._hearing is not None and self._hearing.hears_others
         return _SWEEP if hears else _SWEEP_WHEN_DEAF
 
     def _keep_leases(self) -> None:
+        failing = {name: error for name, error in self.health().items() if error is not None}
+        self._leases.failing = ", ".join(f"{name} ({error})" for name, error in failing.items()) or None
         try:
             self._leases.tick(lambda bucket: bucket in map(bucket_of, self._ready.running()))
         finally:
@@ -159,6 +187,9 @@ class Keeper:
                 self._add(self._courses.all())
             self._was_valid = is_valid
         self._follow(self._courses.hold(self._leases.held))
+
+    def _measure(self) -> None:
+        self._metrics.health(self.health())
         stopped = sum(1 for course in self._courses.all() if self._is_stopped(course))
         self._metrics.state(tenants=len(self._courses.tenants), ready=len(self._ready), quarantined=stopped)
 

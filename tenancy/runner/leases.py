@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tenancy.registry import Registry
 
-__all__ = ["BUCKETS", "Leases", "bucket_of", "owners"]
+__all__ = ["BUCKETS", "Leases", "bucket_of", "failing", "owners"]
 
 BUCKETS: Final = 64
 
@@ -47,6 +47,8 @@ class Leases:
         self.interval = seconds * _RENEW
         self.held: frozenset[int] = frozenset()
         """The buckets to work for."""
+        self.failing: str | None = None
+        """What fails in this process, for others to know."""
         self._registry = registry
         self._rows = registry.rows
         self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.counters.epoch_seconds)
@@ -111,9 +113,10 @@ class Leases:
     def _show_up(self, session: Session) -> int:
         processes = self._rows.processes
         mine = processes.c.owner == self.owner
-        result: Any = session.execute(sa.update(processes).where(mine).values(expires=self._now + self._lasts))
+        values = {"expires": self._now + self._lasts, "failing": self.failing}
+        result: Any = session.execute(sa.update(processes).where(mine).values(values))
         if not result.rowcount:
-            session.execute(sa.insert(processes).values(owner=self.owner, expires=self._now + self._lasts))
+            session.execute(sa.insert(processes).values(owner=self.owner, **values))
         count = sa.select(sa.func.count()).select_from(processes).where(processes.c.expires > self._now)
         return session.scalar(count) or 1
 
@@ -154,3 +157,11 @@ def owners(registry: Registry) -> dict[int, str]:
     with registry.reading() as session:
         rows = session.execute(sa.select(leases).where(leases.c.owner.is_not(None), leases.c.expires > now)).all()
     return {row.bucket: row.owner for row in rows}
+
+
+def failing(registry: Registry) -> dict[str, str]:
+    """Return what fails in which process, without those in which nothing does."""
+    processes = registry.rows.processes
+    with registry.reading() as session:
+        rows = session.execute(sa.select(processes).where(processes.c.failing.is_not(None))).all()
+    return {row.owner: row.failing for row in rows}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -54,6 +54,12 @@ class Metrics:
             self._collectors["ready"].set(ready)
             self._collectors["quarantined"].set(quarantined)
 
+    def health(self, errors: Mapping[str, str | None]) -> None:
+        """Show what this process does in the background, and whether it fails."""
+        if self._collectors is not None:
+            for name, error in errors.items():
+                self._collectors["failing"].labels(name).set(error is not None)
+
     def forget(self, tenant_ids: Iterable[UUID]) -> None:
         """Remove tenants that this process does not work for any more."""
         for tenant_id in tenant_ids:
@@ -76,5 +82,6 @@ def _collectors() -> dict[str, Any] | None:
         "failed": Counter("tenancy_runner_failures", "Errors of followers", labels),
         "tenants": Gauge("tenancy_runner_tenants", "Tenants that this process works for"),
         "ready": Gauge("tenancy_runner_ready", "Followers that wait for a turn"),
+        "failing": Gauge("tenancy_runner_failing", "1 where something in the background fails", ("activity",)),
         "quarantined": Gauge("tenancy_runner_quarantined", "Followers that are stopped at a notification"),
     }

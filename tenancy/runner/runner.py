@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -83,6 +83,9 @@ class Runner:
         is_same = tenants.settings.registry_is_beside
         sweep = Sweep(directory.registry.datastore if is_same else places.datastore, self._courses, self._ready)
         metrics = Metrics()
+        self._turns = Turns(
+            tenants, self._courses, self._ready, self._troubles, metrics=metrics, may_work=self._may_work
+        )
         self._keeper = Keeper(
             directory=directory,
             applications=applications,
@@ -93,13 +96,11 @@ class Runner:
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
+            activities=(self._turns.activity,),
         )
         self._stopping = threading.Event()
         # By wake-ups, and of changes of tenants.
         self._told = ExitStack()
-        self._turns = Turns(
-            tenants, self._courses, self._ready, self._troubles, metrics=metrics, may_work=self._may_work
-        )
         self._threads: list[threading.Thread] = []
 
     def __repr__(self) -> str:
@@ -143,7 +144,9 @@ class Runner:
                 self._directory.check_encoding(application, encoding)
             self._threads = [threading.Thread(target=self._keeper.run, name="runner-keeper", daemon=True)]
             self._threads += [
-                threading.Thread(target=self._turns.run, name=f"runner-worker-{number}", daemon=True)
+                threading.Thread(
+                    target=self._turns.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
+                )
                 for number in range(1, self.workers + 1)
             ]
             for thread in self._threads:
@@ -181,22 +184,28 @@ class Runner:
         for pipe in self._pipes.all:
             following = follow(self._tenants, tenant, pipe)
             target = following.last_id()
-            self._ready_if_ours(tenant, pipe)
+            self._wake_if_ours(tenant, pipe)
             pause = _LOOK_FIRST
             while not self._has_passed(tenant, pipe, following, target):
                 self._check_trouble(tenant, pipe, time.monotonic() > deadline)
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LOOK_MAX)
 
-    def _ready_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
+    def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
         if self._courses.holds(tenant.id):
             self._ready.add((tenant.id, pipe.follower), (pipe.leader,))
 
     def _has_passed(self, tenant: Tenant, pipe: Pipe, following: Following, target: int) -> bool:
         course = self._courses.get(tenant.id, pipe)
-        if course is not None and course.position is not None:
-            return course.position >= target
-        return following.has_passed(target)
+        if course is None:
+            return following.has_passed(target)
+        # What this process remembers is no answer: the recorded position may have been set back.
+        if course.recorded >= target and following.position() >= target:
+            return True
+        if (course.position or 0) >= target:
+            course.is_to_be_compared = True
+            self._wake_if_ours(tenant, pipe)
+        return False
 
     def _check_trouble(self, tenant: Tenant, pipe: Pipe, is_late: bool) -> None:
         failure = self._failure(tenant, pipe)
@@ -226,3 +235,10 @@ class Runner:
         work for have no rate here.
         """
         return self._tenants.followers.status(course_of=self._courses.get)
+
+    def health(self) -> Mapping[str, str | None]:
+        """Return what this process does in the background, with the class of the error where it fails, else None.
+
+        Asks no database, and never waits. What fails is retried with growing pauses.
+        """
+        return self._keeper.health()

@@ -1,9 +1,12 @@
-"""Find work that no wake-up told of: one look at what counts the ids of all leaders, not a query for each tenant."""
+"""Find work that no wake-up told of: one look at what counts the ids of all leaders, not a query for each tenant.
+
+It also finds recorded positions that were set back by hand, of some followers in each run.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from eventsourcing_sqlalchemy.positions import LastIDs, read_positions
@@ -15,8 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweep"]
 
-# How often a position may be recorded that no processing has recorded. Seconds.
+# How often positions are compared with the recorded ones: a sweep may come with each commit. Seconds.
 _RECORD: Final = 2.0
+# How many followers at a time, as each costs the server a table in a query.
+_COMPARED_AT_ONCE: Final = 200
 
 
 class Sweep:
@@ -33,6 +38,7 @@ class Sweep:
         self._courses = courses
         self._ready = ready
         self._recorded_at = -_RECORD
+        self._compared = 0
 
     def locate(self, courses: Iterable[Course]) -> None:
         """Learn the recorded positions of new courses, so that only those have to look that have something to do."""
@@ -63,13 +69,25 @@ class Sweep:
         if time.monotonic() - self._recorded_at >= _RECORD:
             self._recorded_at = time.monotonic()
             self._let_record(courses)
+            self._find_set_back(courses)
+
+    def _find_set_back(self, courses: Sequence[Course]) -> None:
+        start = self._compared if self._compared < len(courses) else 0
+        self._compared = start + _COMPARED_AT_ONCE
+        # What is known now is recorded already; workers may record more before it is read.
+        known = {course: course.recorded for course in courses[start : self._compared]}
+        positions = read_positions(self._datastore, list({course.tracking for course in known}))
+        for course, recorded in known.items():
+            if course.tracking in positions and positions[course.tracking].get(course.pipe.leader, 0) < recorded:
+                course.is_to_be_compared = True
+                self._wake(course)
 
     def _let_record(self, courses: Iterable[Course]) -> None:
         # A follower that passes over events, or a projection that makes nothing of them, need not record anything: now
         # and then it is done for them, and not for each event.
         for course in courses:
             if (course.position or 0) > course.recorded:
-                course.is_to_be_recorded = True
+                course.is_to_be_compared = True
                 self._wake(course)
 
     def _resolve(self, courses: Iterable[Course]) -> None:

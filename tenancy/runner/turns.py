@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, PersistenceError
 
+from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.errors import describe, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.runner.courses import Course, Courses
@@ -53,20 +55,28 @@ class Turns:
         self._troubles = troubles
         self._metrics = metrics
         self._may_work = may_work
+        self.activity = Activity("workers", "A worker of the runner fails", logger)
 
-    def run(self) -> None:
-        """Take turns; nothing that a tenant's code raises ends it."""
-        while (taken := self._ready.take()) is not None:
-            key, leaders = taken
-            more: set[str] = set()
-            try:
-                more = self._take(key, leaders)
-            except Exception as error:  # noqa: BLE001 (a worker goes on, whatever it was: here it is no tenant's code)
-                where = frames_of(error)[-1]
-                logger.error("A turn failed: %s at %s", describe(error), where, extra=_extra(key))  # noqa: TRY400 (no values)
-                self._ready.block(key, leaders, _OUTAGE)
-            finally:
-                self._ready.done(key, more)
+    def run(self, stopping: threading.Event) -> None:
+        """Take turns until the queue is closed; nothing that a tenant's code raises ends it."""
+        keep_running(self.activity, self._run_one, stopping)
+
+    def _run_one(self) -> bool:
+        taken = self._ready.take()
+        if taken is None:
+            return False
+        key, leaders = taken
+        more: set[str] = set()
+        try:
+            more = self._take(key, leaders)
+        except Exception as error:
+            where = frames_of(error)[-1]
+            logger.error("A turn failed: %s at %s", describe(error), where, extra=_extra(key))  # noqa: TRY400 (no values)
+            self._ready.block(key, leaders, _OUTAGE)
+            raise
+        finally:
+            self._ready.done(key, more)
+        return True
 
     def _take(self, key: Key, leaders: Iterable[str]) -> set[str]:
         """Return the leaders behind which there is more to do."""
@@ -136,9 +146,40 @@ class _Turn:
         # The course may be told to ask again for its position at any time.
         position = course.position
         if position is None:
-            position = course.position = course.recorded = following.position()
-        if course.is_to_be_recorded and self._may_go_on(course):
-            self._record(following, position)
+            position = self._look(following, None)
+        is_done = self._read(following, position)
+        if self._may_go_on(course):
+            is_done = self._compare(following) and is_done
+        if self.came_to_end and doubt is not None:
+            course.settled = max(course.settled, doubt.last)
+            course.doubt = None
+        return is_done
+
+    def _look(self, following: Following, reached: int | None) -> int:
+        """Ask for the recorded position; return it where others have moved it, otherwise the one that was reached."""
+        recorded = following.position()
+        # What nothing was made of need not be recorded.
+        position = recorded
+        if reached is not None and self.course.recorded <= recorded <= reached:
+            position = reached
+        self._resume(position, recorded)
+        return position
+
+    def _resume(self, position: int, recorded: int) -> None:
+        """Go on from a position, with what is recorded now."""
+        course = self.course
+        if recorded < course.recorded:
+            logger.warning(
+                "The recorded position of follower %s was set back from %s to %s: it is followed from there",
+                course.pipe.follower,
+                course.recorded,
+                recorded,
+                extra={**_extra(course.key), "leader": course.pipe.leader},
+            )
+        course.position, course.recorded = position, recorded
+
+    def _read(self, following: Following, position: int) -> bool:
+        course = self.course
         # With topics, what is passed over need not be read again. Nothing appears later with an id up to this one.
         passed = following.last_id() if following.topics else 0
         for page in following.pages(position):
@@ -153,45 +194,63 @@ class _Turn:
             if page.is_last:
                 break
         course.position = max(position, passed)
-        if doubt is not None:
-            course.settled = max(course.settled, doubt.last)
-            course.doubt = None
         self.came_to_end = True
         return True
 
-    def _record(self, following: Following, position: int) -> None:
-        """See to it that a position is recorded: all up to it is processed, and nothing can appear there later."""
+    def _compare(self, following: Following) -> bool:
+        """Know what is recorded now, and record the position where it is due; return False when others have moved it.
+
+        All up to it is processed, and nothing can appear there later.
+        """
         course = self.course
-        course.is_to_be_recorded = False
-        # Most have recorded it themselves, with what they have made of the events.
-        recorded = following.position()
-        if recorded < position:
-            try:
-                following.record(position)
-            except IntegrityError:
-                recorded = following.position()  # another process has been faster
-                if recorded < position:
-                    raise
-        course.recorded = max(recorded, position)
+        reached, is_due = course.position, course.is_to_be_compared
+        if reached is None or not (is_due or (self.processed and reached != course.recorded)):
+            return True
+        course.is_to_be_compared = False
+        position = self._look(following, reached)
+        if is_due and course.recorded < position:
+            position = self._record(following, position)
+        return position == reached
+
+    def _record(self, following: Following, position: int) -> int:
+        try:
+            following.record(position, self.course.recorded)
+        except IntegrityError:
+            if not self._is_moved(following, position):
+                raise
+        else:
+            self._resume(position, position)
+        return self.course.recorded
 
     def _process(self, following: Following, notification: Notification) -> bool:
-        """Process one; return False when somebody else has."""
+        """Process one; return False when the position has been moved by others."""
         self.notification_id = notification.id
         try:
-            following.process(notification)
+            following.process(notification, self.course.recorded)
         except IntegrityError:
-            # Another process may work for the same tenant, after it was stopped for a while.
-            recorded = following.position()
-            if recorded < notification.id:
+            if not self._is_moved(following, notification.id):
                 raise
-            self.course.position = recorded
             return False
         self.notification_id = None
         if following.records_all:
             self.course.recorded = notification.id
+        elif not self.course.recorded:
+            # From its first position on, one that is set back is noticed, also within this turn.
+            self.course.recorded = following.position()
         self.course.position = notification.id
         self.course.processed += 1
         self.processed += 1
+        return True
+
+    def _is_moved(self, following: Following, target: int) -> bool:
+        """Return whether others have moved the recorded position, so that ``target`` was refused; resume from there.
+
+        It was set back, or another process works for the same tenant, after this one was stopped for a while.
+        """
+        recorded = following.position()
+        if self.course.recorded <= recorded < target:
+            return False
+        self._resume(recorded, recorded)
         return True
 
 

@@ -13,6 +13,7 @@ from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from tests.architecture.source import MODULES, PACKAGE, names_of_modules, words
 
+ROOTS: Final = [PACKAGE, PACKAGE.parent / "tenancy"]
 DATABASES: Final = re.compile("postgres|psycopg|pg8000|libpq|sqlite|citus|bouncer", re.IGNORECASE)
 
 # Module, part of the text, reason.
@@ -51,6 +52,15 @@ def named(sources: dict[str, str]) -> list[tuple[str, int, str]]:
 def is_excepted(module: str, text: str, exception: tuple[str, str, str]) -> bool:
     where, what, _ = exception
     return module == where and (text == what or (" " in what and what in text))
+
+
+def test_no_timing_depends_on_the_wall_clock() -> None:
+    """It may be set at any time; a sleep that is under way then may even fail, and a pause of an event does not."""
+    sources = {path: path.read_text(encoding="utf-8") for root in ROOTS for path in root.rglob("*.py")}
+    assert [
+        str(path) for path, source in sources.items() if re.search(r"\btime\.time(_ns)?\(|from time import", source)
+    ] == []
+    assert [module for module, source in MODULES.items() if "time.sleep" in source] == []
 
 
 def test_databases_are_named_in_dialects_only() -> None:

@@ -90,9 +90,9 @@ def test_positions_that_are_recorded_with_the_events_are_not_recorded_again(
     def count(cls: type[Following], name: str) -> None:
         record = cls.record
 
-        def counted(self: Any, position: int) -> None:
+        def counted(self: Any, position: int, known: int) -> None:
             recorded.append((name, position))
-            record(self, position)
+            record(self, position, known)
 
         monkeypatch.setattr(cls, "record", counted)
 

@@ -17,6 +17,7 @@ from eventsourcing.persistence import StoredEvent, Tracking
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.base import Executor
 from eventsourcing_sqlalchemy.recorders import (
+    ConditionalTracking,
     SQLAlchemyAggregateRecorder,
     SQLAlchemyProcessRecorder,
     SQLAlchemyTrackingRecorder,
@@ -159,7 +160,7 @@ class Sheet:
 
     def writes(self) -> Iterable[tuple[str, str]]:
         """Yield what is written."""
-        tracking = Tracking("upstream", 7)
+        tracking, conditional = Tracking("upstream", 7), ConditionalTracking("upstream", 7, at_least=5)
         one, two, large = events(1, self._ids), events(2, self._ids), events(2, self._ids, LARGE)
         for title, recorder in {"events": self._process, "snapshots": self._snapshots, "odd": self._odd}.items():
             yield f"{title}: one", self._take(recorder.insert_events, one)
@@ -170,6 +171,10 @@ class Sheet:
         yield "events with tracking: large ones", self._take(self._process.insert_events, large, tracking=tracking)
         yield "no events with tracking", self._take(self._process.insert_events, [], tracking=tracking)
         yield "tracking alone", self._take(self._tracking.insert_tracking, tracking)
+        for title, some in {"one": one, "two": two, "large ones": large}.items():
+            taken = self._take(self._process.insert_events, some, tracking=conditional)
+            yield f"events with conditional tracking: {title}", taken
+        yield "conditional tracking alone", self._take(self._tracking.insert_tracking, conditional)
 
     def tables(self) -> Iterable[tuple[str, str]]:
         """Yield what makes tables."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eventsourcing_sqlalchemy import listener
+from eventsourcing_sqlalchemy import background
 from eventsourcing_sqlalchemy.listener import ListenThread
 
 FIRST, MOST = 0.1, 5.0
@@ -48,7 +48,7 @@ class Breaking(ListenThread):
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "time", SimpleNamespace(monotonic=lambda: Breaking.now))
+    monkeypatch.setattr(background, "time", SimpleNamespace(monotonic=lambda: Breaking.now))
 
 
 def test_pauses_grow_while_connections_break_at_once() -> None:

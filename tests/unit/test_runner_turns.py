@@ -13,7 +13,7 @@ from tenancy.runner.turns import _Turn
 
 def test_turn_goes_on_when_the_keeper_forgets_the_position_meanwhile() -> None:
     """As it does when somebody has told a follower to try again, or to skip, while it has a turn."""
-    course: Any = SimpleNamespace(position=3, doubt=None, is_to_be_recorded=False)
+    course: Any = SimpleNamespace(position=3, recorded=3, doubt=None, is_to_be_compared=False)
 
     def pages(start: int) -> Iterator[Page]:
         yield Page([], start + 2, is_last=False)

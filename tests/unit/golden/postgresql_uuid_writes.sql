@@ -59,3 +59,21 @@ WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) INSERT 
 
 -- tracking alone
 WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) INSERT INTO "school"."dogs_tracking" AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1;
+
+-- events with conditional tracking: one
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), t AS (UPDATE "school"."dogs_tracking" AS x SET notification_id = %s::bigint FROM c WHERE x.application_name = %s AND x.notification_id >= %s::bigint AND x.notification_id < %s::bigint RETURNING 1), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM t), i AS (INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT %s::uuid, %s::bigint, %s::text, %s::bytea FROM l RETURNING id) SELECT 0 FROM t UNION ALL SELECT id FROM i;
+
+-- events with conditional tracking: two
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)), t AS (UPDATE "school"."dogs_tracking" AS x SET notification_id = %s::bigint FROM c WHERE x.application_name = %s AND x.notification_id >= %s::bigint AND x.notification_id < %s::bigint RETURNING 1), l AS MATERIALIZED (SELECT pg_advisory_xact_lock(-2424012544541807031) FROM t), i AS (INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) SELECT u.i, u.v, u.t, u.s FROM l, unnest(%s::uuid[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n) ORDER BY u.n RETURNING id) SELECT 0 FROM t UNION ALL SELECT id FROM i;
+
+-- events with conditional tracking: large ones
+BEGIN;
+SELECT set_config('idle_in_transaction_session_timeout', '30000', true);
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) UPDATE "school"."dogs_tracking" AS x SET notification_id = %s::bigint FROM c WHERE x.application_name = %s AND x.notification_id >= %s::bigint AND x.notification_id < %s::bigint RETURNING 1;
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) SELECT pg_advisory_xact_lock(-2424012544541807031) FROM c;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea) RETURNING id;
+INSERT INTO "school"."dogs_events" (originator_id, originator_version, topic, state) VALUES (%s::uuid, %s, %s, %s::bytea) RETURNING id;
+COMMIT;
+
+-- conditional tracking alone
+WITH c AS MATERIALIZED (SELECT set_config('lock_timeout', '5000', true)) UPDATE "school"."dogs_tracking" AS x SET notification_id = %s::bigint FROM c WHERE x.application_name = %s AND x.notification_id >= %s::bigint AND x.notification_id < %s::bigint RETURNING 1;

@@ -1,0 +1,164 @@
+"""Background threads in which something raises that nothing should: they go on, and it is seen that they failed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from prometheus_client import REGISTRY
+
+from eventsourcing_sqlalchemy import wakeups
+from eventsourcing_sqlalchemy.wakeups import CHANNEL, Wakeups
+from tenancy.runner.keeper import Keeper
+from tenancy.runner.metrics import Metrics
+from tenancy.runner.ready import ReadyQueue
+from tenancy.runner.sweep import Sweep
+from tests.applications import Applications, stored_events
+from tests.deadlines import wait_until
+from tests.followers import Follower
+from tests.tenancy.fleets import check, fleet
+from tests.tenancy.kennel import School
+
+
+class Failing:
+    """Raises in the place of a function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.is_on = threading.Event()
+        self.has_failed = threading.Event()
+        self.is_on.set()
+
+    def once(self) -> Callable[..., Any]:
+        """Return what raises the first time."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self.has_failed.is_set():
+                self._fail()
+            return self.function(*args, **kwargs)
+
+        return call
+
+    def while_on(self) -> Callable[..., Any]:
+        """Return what raises for as long as it is told to."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.is_on.is_set():
+                self._fail()
+            return self.function(*args, **kwargs)
+
+        return call
+
+    def _fail(self) -> None:
+        self.has_failed.set()
+        msg = "Invalid argument"
+        raise OSError(msg)  # as a pause does when the clock is set
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
+def test_notifier_goes_on(driver: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, database = request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_database")
+    arguments = sa.make_url(server.url(database)).translate_connect_args(username="user", database="dbname")
+    listening = psycopg2.connect(**arguments)
+    listening.autocommit = True
+    listening.cursor().execute(f"LISTEN {CHANNEL}")
+
+    def hears() -> bool:
+        listening.poll()
+        return bool(listening.notifies)
+
+    failing = Failing(wakeups.payload)
+    monkeypatch.setattr(wakeups, "payload", failing.once())
+    with Applications(server.url(database, driver)) as applications:
+        recorder = applications.recorder()
+        recorder.insert_events(stored_events())
+        assert failing.has_failed.wait(20)
+        recorder.insert_events(stored_events())
+        wait_until(hears, "others are told")
+    listening.close()
+
+
+@pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
+def test_thread_that_hears_others_goes_on(
+    database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", 60.0)  # nothing but wake-ups
+    failing = Failing(Wakeups.sweep)
+    fail_once = failing.once()
+
+    def sweep(self: Wakeups) -> None:
+        is_in_background = threading.current_thread().name.startswith("eventsourcing-")
+        (fail_once if is_in_background else failing.function)(self)
+
+    monkeypatch.setattr(Wakeups, "sweep", sweep)
+    with Applications(request.getfixturevalue(database)) as applications:
+        recorder = applications.recorder()
+        other = applications.elsewhere(recorder)
+        with Follower(recorder) as follower:
+            assert failing.has_failed.wait(20)
+            wait_until(lambda: recorder.datastore.shared.wakeups.hears_others, "it hears again")
+            for number in range(3):
+                other.insert_events(stored_events(topic=str(number)))
+                follower.wait_for(*map(str, range(number + 1)))
+
+
+@pytest.fixture(params=["postgres_url", "sqlite_url"])
+def url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+def test_worker_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Failing(ReadyQueue.take)
+    monkeypatch.setattr(ReadyQueue, "take", failing.once())
+    with fleet(url, ["acme"]) as tenants, tenants.runner(workers=1) as runner:
+        assert failing.has_failed.wait(20)
+        dog_id = tenants["acme"].get(School).register("Fido", "sit")
+        runner.wait("acme")
+        check(tenants, "acme", {dog_id: ["Fido", "sit"]})
+        wait_until(lambda: set(runner.health().values()) == {None}, "all is well")
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "activity"),
+    [(Keeper, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep"), (Metrics, "state", "metrics")],
+)
+def test_coordinator_goes_on_and_shows_what_fails(
+    url: str,
+    *,
+    cls: type[Any],
+    name: str,
+    activity: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def gauge() -> float | None:
+        return REGISTRY.get_sample_value("tenancy_runner_failing", {"activity": activity})
+
+    def shown() -> set[str | None]:
+        return {each.owner_failing for each in tenants.followers.status()}
+
+    monkeypatch.setattr("tenancy.runner.keeper._SWEEP", 0.05)
+    failing = Failing(getattr(cls, name))
+    monkeypatch.setattr(cls, name, failing.while_on())
+    with fleet(url, ["acme"]) as tenants, tenants.runner(lease_seconds=1.0) as runner:
+        wait_until(lambda: runner.health()[activity] == "OSError", "it is known here")
+        wait_until(lambda: shown() == {f"{activity} (OSError)"}, "others see it")
+        wait_until(lambda: gauge() == 1, "it is measured")
+        failing.is_on.clear()
+        wait_until(lambda: set(runner.health().values()) == {None}, "it works again")
+        wait_until(lambda: shown() == {None}, "others see that")
+        wait_until(lambda: gauge() == 0, "that is measured")
+        tenants.create("new")
+        dog_id = tenants["new"].get(School).register("Fido", "sit")
+        runner.wait("new")
+        check(tenants, "new", {dog_id: ["Fido", "sit"]})
+    logged = [
+        record for record in caplog.records if record.levelno >= logging.WARNING and "OSError" in record.getMessage()
+    ]
+    assert len(logged) == 1
