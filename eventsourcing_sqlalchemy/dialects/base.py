@@ -131,6 +131,10 @@ class Dialect(ABC):
     def __init__(self, driver: str) -> None:
         self.driver = driver
 
+    def compatible_drivers(self) -> Sequence[str]:
+        """Return the drivers whose connections run the statements that are rendered here."""
+        return [self.driver]
+
     # -- engines and connections --
 
     def identity(self, url: URL) -> Hashable | None:

@@ -85,6 +85,10 @@ class PostgreSQLDialect(Dialect):
         super().__init__(driver)
         self._driver: Driver = driver_for(driver)
 
+    def compatible_drivers(self) -> Sequence[str]:
+        escapes = self._driver.escapes_percent_in_quotes
+        return [name for name in self.drivers if driver_for(name).escapes_percent_in_quotes == escapes]
+
     # -- engines and connections --
 
     def engine_options(self, url: URL, settings: EngineSettings) -> dict[str, Any]:
