@@ -165,8 +165,12 @@ def sqlstate(error: BaseException | None) -> str | None:
 
 
 def _code(error: Exception) -> str:
-    """Return the SQLSTATE, or the name that SQLite gives to its own code, or nothing."""
+    """Return the SQLSTATE, or the name that SQLite gives to its own code, or the encoding that a text does not fit
+    into, or nothing.
+    """
     original = getattr(error, "orig", None) or error
+    if isinstance(original, UnicodeEncodeError):
+        return original.encoding
     return sqlstate(error) or getattr(original, "sqlite_errorname", None) or ""
 
 
