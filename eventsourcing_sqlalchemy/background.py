@@ -36,7 +36,7 @@ class Activity:
 
     def failed(self, error: BaseException) -> None:
         """Record that it has failed."""
-        kind = describe(error)
+        kind = describe(error).removeprefix("builtins.")
         is_new, self.error = kind != self.error, kind
         if is_new:
             self._logger.warning("%s: %s. It is retried", self._consequence, kind)

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource, SharedEngine, lease_engine
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
-from eventsourcing_sqlalchemy.executors import ConnectionExecutor
+from eventsourcing_sqlalchemy.executors import ConnectionExecutor, connection_of
 from eventsourcing_sqlalchemy.scoped import bind_of
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, parse_url
 from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction, undoable
@@ -235,8 +235,7 @@ class SQLAlchemyDatastore:
         """
         self.admit(writes=savepoint)
         try:
-            connection = session.connection()
-            self._check_session(connection)
+            connection = connection_of(session, self.dialect)
             if not savepoint:
                 return work(ConnectionExecutor(connection))
             self.dialect.ensure_transaction(connection)
@@ -251,7 +250,7 @@ class SQLAlchemyDatastore:
         written yet; errors are the library's.
         """
         try:
-            self.dialect.ensure_transaction(session.connection())
+            self.dialect.ensure_transaction(connection_of(session, self.dialect))
             with session.begin_nested():
                 yield
         except SQLAlchemyError as error:
@@ -273,12 +272,6 @@ class SQLAlchemyDatastore:
             return self.run(lambda executor: executor.fetch(statement, parameters), subject)
         except (ConnectionLostError, NotSupportedError):
             return self.run(lambda executor: executor.fetch(statement, parameters), subject)
-
-    def _check_session(self, connection: Connection) -> None:
-        backend = connection.dialect.name
-        if backend != self.dialect.name:
-            msg = f"The given session is connected to {backend}, the application to {self.dialect.name}."
-            raise NotSupportedError(msg)
 
     def committed(self, key: int) -> None:
         """Wake the subscriptions of a table, because events were committed to it."""

@@ -179,8 +179,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _code(error: Exception) -> str:
-    """Return the SQLSTATE, or the name that SQLite gives to its own code, or nothing."""
+    """Return the SQLSTATE, or the name that SQLite gives to its own code, or the encoding that a text does not fit
+    into, or nothing.
+    """
     original = getattr(error, "orig", None) or error
+    if isinstance(original, UnicodeEncodeError):
+        return original.encoding
     return sqlstate(error) or getattr(original, "sqlite_errorname", None) or ""
 
 

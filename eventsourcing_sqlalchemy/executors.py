@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eventsourcing.persistence import NotSupportedError
+
 from eventsourcing_sqlalchemy.dialects.base import Executor
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.dialects.base import Dialect
 
-__all__ = ["ConnectionExecutor", "CursorExecutor"]
+__all__ = ["ConnectionExecutor", "CursorExecutor", "connection_of"]
 
 
 class CursorExecutor(Executor):
@@ -63,3 +66,20 @@ class ConnectionExecutor(Executor):
     def run_script(self, statements: Sequence[str]) -> None:
         for statement in statements:
             self.fetch(statement)
+
+
+def connection_of(session: Session, ours: Dialect) -> Connection:
+    """Return the connection of a session; raises NotSupportedError when its driver does not run the statements of our
+    dialect.
+    """
+    theirs = session.get_bind().dialect
+    drivers = ours.compatible_drivers()
+    if theirs.name != ours.name or theirs.driver not in drivers or theirs.is_async:
+        driver = f"{'the asynchronous ' if theirs.is_async else ''}{theirs.name}+{theirs.driver}"
+        msg = (
+            f"The session uses {driver}, and the application writes statements for "
+            f"{ours.name}+{ours.driver}. Pass a session whose engine uses {ours.name}+{' or '.join(drivers)}. In "
+            "asynchronous code, call the application in a thread instead: await asyncio.to_thread(...)."
+        )
+        raise NotSupportedError(msg)
+    return session.connection()

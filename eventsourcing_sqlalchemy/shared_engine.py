@@ -94,6 +94,9 @@ class SharedEngine:
         ours = self.dialect.engine_options(url, self.settings)
         pool_class = options.get("poolclass")
         connect_args = {**ours.pop("connect_args", {}), **options.pop("connect_args", {})}
+        self._keeps_encoding = "client_encoding" in url.query or "client_encoding" in options
+        if self._keeps_encoding:
+            connect_args.pop("client_encoding", None)
         if pool_class is not None and not issubclass(pool_class, QueuePool):
             for name in ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"):
                 ours.pop(name, None)
@@ -114,6 +117,7 @@ class SharedEngine:
             raise translate(error, mask(url)) from None
         _check_pool(engine.pool)
         event.listen(engine, "do_connect", self._connecting)
+        event.listen(engine, "connect", self._opened, insert=True)
         event.listen(engine, "connect", self._connected)
         event.listen(engine, "close", self._closed)
         of_others = self._count_events(engine.pool)  # who listens to all pools
@@ -121,8 +125,8 @@ class SharedEngine:
         event.listen(engine.pool, "reset", self._reset)
         event.listen(engine, "checkin", self._checked_in)
         self._own_events = self._count_events(engine.pool) - of_others
-        # Somebody else prepares connections too if there is a creator, or when a listener is added to these.
-        self._own_listeners = -1 if creator is not None else len(engine.pool.dispatch.connect)
+        self._has_creator = creator is not None
+        self._own_listeners = self._count_listeners(engine) - len(engine.pool.dispatch.connect.parent_listeners)
         return engine
 
     # -- events of the pool --
@@ -135,6 +139,9 @@ class SharedEngine:
                 "start processes with the method 'spawn'."
             )
             raise InterfaceError(msg)
+
+    def _opened(self, connection: Any, record: Any) -> None:
+        self.dialect.opened(connection, keeps_encoding=self._keeps_encoding)
 
     def _connected(self, connection: Any, record: Any) -> None:
         self._open.add(id(connection))
@@ -151,7 +158,7 @@ class SharedEngine:
             if self.dialect.is_stale(connection):
                 self.engine.dialect.do_ping(connection)
             if record is not None and _AS_NEW not in record.info:
-                is_prepared = len(self.engine.pool.dispatch.connect) != self._own_listeners
+                is_prepared = self._has_creator or self._count_listeners(self.engine) != self._own_listeners
                 record.info[_AS_NEW] = self.dialect.remember(connection, is_prepared=is_prepared)
         except Exception as error:
             msg = "The server closed the connection."
@@ -179,6 +186,11 @@ class SharedEngine:
     def _count_events(pool: Pool) -> int:
         events = pool.dispatch
         return len(events.checkout) + len(events.checkin) + len(events.reset)
+
+    @staticmethod
+    def _count_listeners(engine: Engine) -> int:
+        """Return how many prepare connections: of this engine, and of all engines."""
+        return len(engine.pool.dispatch.connect) + len(engine.dialect.dispatch.do_connect)
 
     def _put_back(self, connection: Any, record: Any) -> None:
         """Do for a borrowed connection what the events do for others."""

@@ -131,6 +131,10 @@ class Dialect(ABC):
     def __init__(self, driver: str) -> None:
         self.driver = driver
 
+    def compatible_drivers(self) -> Sequence[str]:
+        """Return the drivers whose connections run the statements that are rendered here."""
+        return [self.driver]
+
     # -- engines and connections --
 
     def identity(self, url: URL) -> Hashable | None:
@@ -150,6 +154,11 @@ class Dialect(ABC):
     @abstractmethod
     def public_engine(self, engine: Engine) -> Engine:
         """Return an engine on the same pool with real transactions, for sessions and for users."""
+
+    def opened(self, connection: Any, *, keeps_encoding: bool) -> None:  # noqa: B027 (most databases need nothing here)
+        """Agree with the server on forms of values that the driver reads, before anything is run on a new DBAPI
+        connection of an engine that is ours; ``keeps_encoding`` means that the user has chosen one for texts.
+        """
 
     @abstractmethod
     def connected(self, connection: Any, settings: EngineSettings) -> None:
@@ -171,13 +180,14 @@ class Dialect(ABC):
 
     @abstractmethod
     def remember(self, connection: Any, *, is_prepared: bool) -> Any:
-        """Return what :func:`reset` has to know of a new connection; ``is_prepared`` means that somebody else than the
-        driver and this package may have changed settings of it.
+        """Return what :func:`reset` has to know of a new connection; ``is_prepared`` means that a creator or a listener
+        may have changed settings of it.
         """
 
     @abstractmethod
     def reset(self, connection: Any, as_new: Any) -> None:
-        """End any transaction and undo every setting that a user may have left on a DBAPI connection.
+        """End any transaction and undo every setting that a user may have left on a DBAPI connection; those that its
+        driver, a creator or a listener made are in force again.
 
         Raises any exception when that is not possible; the connection is then closed.
         """

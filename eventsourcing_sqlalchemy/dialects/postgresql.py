@@ -9,8 +9,8 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
@@ -27,6 +27,7 @@ from eventsourcing_sqlalchemy.dialects.base import (
 )
 from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BinaryArrays, TextArrays
 from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, DriverListener, driver_for
+from eventsourcing_sqlalchemy.dialects.postgresql_session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, milliseconds, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -36,12 +37,6 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
     from eventsourcing_sqlalchemy.tables import TableSpec
-
-# What DISCARD ALL does, less dropping the statements that the driver has prepared and believes to be there.
-_RESET_SESSION = (
-    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); "
-    "DISCARD TEMP; DISCARD SEQUENCES"
-)
 
 # How long making a table may wait for other processes that make tables in the same schema, at least: they queue up when
 # a fleet starts.
@@ -78,12 +73,17 @@ class PostgreSQLDialect(Dialect):
         "25006": "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the primary",
         postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the "
         "schema, SELECT and INSERT on the tables, UPDATE on that of tracking positions, USAGE on the sequence",
+        "ascii": "The client encoding of the connection is SQL_ASCII. Make the engine with client_encoding='utf8'",
         "55P03": "Another transaction holds its lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Try again",
     }
 
     def __init__(self, driver: str) -> None:
         super().__init__(driver)
         self._driver: Driver = driver_for(driver)
+
+    def compatible_drivers(self) -> Sequence[str]:
+        escapes = self._driver.escapes_percent_in_quotes
+        return [name for name in self.drivers if driver_for(name).escapes_percent_in_quotes == escapes]
 
     # -- engines and connections --
 
@@ -100,14 +100,23 @@ class PostgreSQLDialect(Dialect):
         }
         if self._driver.looks_for_hstore:
             options["use_native_hstore"] = False  # looking for it costs two round trips for every new connection
-        if settings.connect_timeout:
-            arguments = self._driver.connect_arguments(settings.connect_timeout)
-            if not arguments.keys() & url.query.keys():
-                options["connect_args"] = arguments
+        arguments = self._driver.connect_arguments(settings.connect_timeout)
+        options["connect_args"] = {name: value for name, value in arguments.items() if name not in url.query}
         return options
 
     def public_engine(self, engine: Engine) -> Engine:
         return engine.execution_options(isolation_level="READ COMMITTED")
+
+    def opened(self, connection: Any, *, keeps_encoding: bool) -> None:
+        driver = self._driver
+        encoding = driver.parameter(connection, "client_encoding")
+        # SQL_ASCII is no encoding: the drivers read bytes then, or ASCII alone.
+        if encoding != "UTF8" and (encoding == "SQL_ASCII" or not keeps_encoding):
+            driver.use_utf8(connection)
+        if not (driver.parameter(connection, "DateStyle") or "").startswith("ISO"):
+            driver.run_script(connection, "SET DateStyle TO 'ISO'")
+        if self.in_transaction(connection):
+            connection.commit()
 
     def connected(self, connection: Any, settings: EngineSettings) -> None:
         self._driver.connected(connection, settings.connect_timeout or 0.0)
@@ -148,30 +157,16 @@ class PostgreSQLDialect(Dialect):
     def in_transaction(self, connection: Any) -> bool:
         return not self._driver.is_idle(connection)
 
-    def remember(self, connection: Any, *, is_prepared: bool) -> _AsNew:
-        of_driver = self._driver.remember(connection)
-        if not is_prepared:
-            return _AsNew(of_driver)
-        cursor = connection.cursor()
-        cursor.execute("SELECT name, setting FROM pg_catalog.pg_settings WHERE source = 'session'")
-        settings = cursor.fetchall()
-        cursor.execute("SELECT current_setting('role')")
-        role = cursor.fetchone()[0]
-        cursor.close()
-        return _AsNew(of_driver, tuple((name, value) for name, value in settings), role)
+    def remember(self, connection: Any, *, is_prepared: bool) -> NewSession:
+        reported = partial(self._driver.parameter, connection)
+        return remember(self._driver.remember(connection), reported, self.cursor(connection) if is_prepared else None)
 
-    def reset(self, connection: Any, as_new: _AsNew) -> None:
+    def reset(self, connection: Any, as_new: NewSession) -> None:
         if self.in_transaction(connection):
             self.rollback(connection)
         self._driver.reset(connection, as_new.of_driver)
         connection.autocommit = True
-        self._driver.run_script(connection, _RESET_SESSION)
-        cursor = connection.cursor()
-        for name, value in as_new.settings:
-            cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
-        if as_new.role != "none":
-            cursor.execute("SELECT set_config('role', %s, false)", (as_new.role,))
-        cursor.close()
+        self._driver.run_script(connection, as_new.reset_script)
 
     def cursor(self, connection: Any) -> Any:
         return self._driver.cursor(connection)
@@ -310,14 +305,6 @@ class PostgreSQLDialect(Dialect):
             return None
         self._driver.run_script(connection, f"LISTEN {quote(channel)}")
         return DriverListener(connection, self._driver)
-
-
-class _AsNew(NamedTuple):
-    """A connection as the driver, a creator and listeners have prepared it."""
-
-    of_driver: Any
-    settings: tuple[tuple[str, str], ...] = ()
-    role: str = "none"
 
 
 def _uuid_as_text(originator_id: UUID | str) -> str:

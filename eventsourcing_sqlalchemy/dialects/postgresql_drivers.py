@@ -4,9 +4,10 @@ statements.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 from weakref import WeakKeyDictionary
 
 from eventsourcing.persistence import ProgrammingError
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.postgresql_psycopg import PsycopgCursor
 
 __all__ = ["Driver", "DriverListener", "driver_for"]
+
+
+# What a user may set on a connection of psycopg, and SQLAlchemy does not set back.
+_PSYCOPG_ATTRIBUTES: Final = ("cursor_factory", "row_factory", "prepare_threshold", "read_only", "deferrable")
+
+_BYTEA: Final = 17  # its type in the catalog
 
 
 class Driver:
@@ -40,10 +47,13 @@ class Driver:
     they can meet two server processes, and the parameters another client's statement.
     """
 
-    def connect_arguments(self, connect_timeout: float) -> dict[str, Any]:
-        """Return what limits how long ``connect()`` takes; ``connect_timeout`` in seconds."""
-        # libpq counts whole seconds, and takes 1 for 2.
-        return {"connect_timeout": max(1, round(connect_timeout))}
+    def connect_arguments(self, connect_timeout: float | None) -> dict[str, Any]:
+        """Return the arguments of ``connect()``: the encoding of texts, and a limit in seconds for the call itself."""
+        arguments: dict[str, Any] = {"client_encoding": "utf8"}
+        if connect_timeout:
+            # libpq counts whole seconds, and takes 1 for 2.
+            arguments["connect_timeout"] = max(1, round(connect_timeout))
+        return arguments
 
     def connected(self, connection: Any, connect_timeout: float) -> None:
         """Lift that limit where it would hold for statements too, and teach the connection what it is to take."""
@@ -70,6 +80,14 @@ class Driver:
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
         """Run a statement on a cursor of :func:`cursor` without preparing it."""
         cursor.execute(statement, parameters)
+
+    def parameter(self, connection: Any, name: str) -> str | None:
+        """Return the value of a setting that the server reports without being asked; looks at memory only."""
+        raise NotImplementedError
+
+    def use_utf8(self, connection: Any) -> None:
+        """Set the client encoding of a connection that is in no transaction."""
+        self.run_script(connection, "SET client_encoding TO 'UTF8'")
 
     def remember(self, connection: Any) -> Any:
         """Return what :func:`reset` sets on a connection object again, or None when there is nothing."""
@@ -123,15 +141,24 @@ class Psycopg2(Driver):
     def backend_pid(self, connection: Any) -> int | None:
         return int(connection.info.backend_pid)
 
-    def remember(self, connection: Any) -> tuple[Any, Any]:
-        return connection.encoding, connection.cursor_factory
+    def parameter(self, connection: Any, name: str) -> str | None:
+        value: str | None = connection.info.parameter_status(name)
+        return value
 
-    def reset(self, connection: Any, as_new: tuple[Any, Any]) -> None:
-        encoding, connection.cursor_factory = as_new
+    def use_utf8(self, connection: Any) -> None:
+        connection.set_client_encoding("UTF8")  # the driver would not notice what a statement sets
+
+    def remember(self, connection: Any) -> tuple[Any, ...]:
+        return connection.encoding, connection.cursor_factory, connection.readonly, connection.deferrable
+
+    def reset(self, connection: Any, as_new: tuple[Any, ...]) -> None:
+        encoding, connection.cursor_factory, readonly, deferrable = as_new
         if connection.encoding != encoding:
             connection.set_client_encoding(encoding)
-        if connection.readonly is not None or connection.deferrable is not None:
-            connection.set_session(readonly="DEFAULT", deferrable="DEFAULT")
+        if (connection.readonly, connection.deferrable) != (readonly, deferrable):
+            # None is "as it is" to this function.
+            before = ("DEFAULT" if value is None else value for value in (readonly, deferrable))
+            connection.set_session(readonly=next(before), deferrable=next(before))
 
     def notifications(self, connection: Any) -> list[str]:
         connection.poll()
@@ -180,13 +207,17 @@ class Psycopg(Driver):
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
         cursor.execute_once(statement, parameters)
 
-    def remember(self, connection: Any) -> tuple[Any, Any, Any]:
-        return connection.cursor_factory, connection.row_factory, connection.prepare_threshold
+    def parameter(self, connection: Any, name: str) -> str | None:
+        value: str | None = connection.info.parameter_status(name)
+        return value
 
-    def reset(self, connection: Any, as_new: tuple[Any, Any, Any]) -> None:
+    def remember(self, connection: Any) -> tuple[Any, ...]:
+        return tuple(getattr(connection, name) for name in _PSYCOPG_ATTRIBUTES)
+
+    def reset(self, connection: Any, as_new: tuple[Any, ...]) -> None:
         _check_pipeline(connection)
-        connection.cursor_factory, connection.row_factory, connection.prepare_threshold = as_new
-        connection.read_only = connection.deferrable = None
+        for name, value in zip(_PSYCOPG_ATTRIBUTES, as_new, strict=True):
+            setattr(connection, name, value)
 
     def run_script(self, connection: Any, script: str) -> None:
         connection.execute(script, prepare=False)
@@ -199,13 +230,14 @@ class Pg8000(Driver):
     escapes_percent_in_quotes = False
     splits_statements = True
 
-    def connect_arguments(self, connect_timeout: float) -> dict[str, Any]:
-        return {"timeout": connect_timeout}
+    def connect_arguments(self, connect_timeout: float | None) -> dict[str, Any]:
+        return {"timeout": connect_timeout} if connect_timeout else {}
 
     def connected(self, connection: Any, connect_timeout: float) -> None:
         # Unless it is a limit that the user has set.
         if connection._usock.gettimeout() == connect_timeout:  # noqa: SLF001 (the driver has no other way)
             connection._usock.settimeout(None)  # noqa: SLF001 (as above)
+        connection.register_in_adapter(_BYTEA, parse_bytea)
 
     def fileno(self, connection: Any) -> int | None:
         return int(connection._usock.fileno())  # noqa: SLF001 (the driver shows it nowhere else)
@@ -217,6 +249,10 @@ class Pg8000(Driver):
     def backend_pid(self, connection: Any) -> int | None:
         # Process id and secret key; a pooler that tells nothing is one too.
         return int.from_bytes((connection._backend_key_data or b"")[:4], "big")  # noqa: SLF001 (as above)
+
+    def parameter(self, connection: Any, name: str) -> str | None:
+        value: str | None = connection.parameter_statuses.get(name)
+        return value
 
 
 class DriverListener(Listener):
@@ -237,6 +273,18 @@ class DriverListener(Listener):
                 cursor.execute("SELECT 1")
             payloads = self._driver.notifications(self._connection)
         return payloads
+
+
+def parse_bytea(text: str) -> bytes:
+    """Return the bytes of a text in either form that ``bytea_output`` chooses."""
+    if text.startswith("\\x"):
+        return bytes.fromhex(text[2:])
+    return re.sub(rb"\\([0-7]{3}|\\)", _unescape, text.encode("ascii"))
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    escaped = match[1]
+    return escaped if escaped == b"\\" else bytes([int(escaped, 8)])
 
 
 def _check_pipeline(connection: Any) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from eventsourcing.persistence import OperationalError
@@ -144,28 +144,30 @@ class SQLiteDialect(Dialect):
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.in_transaction)
 
-    def remember(self, connection: Any, *, is_prepared: bool) -> dict[str, Any]:
-        return self._read_pragmas(connection)
+    def remember(self, connection: Any, *, is_prepared: bool) -> _AsNew:
+        factories = connection.row_factory, connection.text_factory
+        connection.row_factory, connection.text_factory = None, str
+        try:
+            return _AsNew(*factories, _pragmas(connection), _attached(connection), _temporary(connection))
+        finally:
+            connection.row_factory, connection.text_factory = factories
 
-    def reset(self, connection: Any, as_new: dict[str, Any]) -> None:
+    def reset(self, connection: Any, as_new: _AsNew) -> None:
         self.rollback(connection)
         connection.isolation_level = connection.row_factory = None
         connection.text_factory = str
-        for name, value in self._read_pragmas(connection).items():
-            if value != as_new[name]:
-                connection.execute(f"PRAGMA {name}={as_new[name]}")
+        for name, value in _pragmas(connection).items():
+            if value != as_new.pragmas[name]:
+                connection.execute(f"PRAGMA {name}={as_new.pragmas[name]}")
                 connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # only now an exclusive lock ends
-        attached = [row[1] for row in connection.execute("PRAGMA database_list") if row[1] not in ("main", "temp")]
-        for name in attached:
+        attached = _attached(connection)
+        for name, _ in attached.items() - as_new.attached.items():
             connection.execute(f"DETACH DATABASE {quote(name)}")
-        for kind, name in connection.execute(
-            "SELECT type, name FROM temp.sqlite_master WHERE name NOT LIKE 'sqlite_%'"
-        ).fetchall():
+        for name, file in as_new.attached.items() - attached.items():
+            connection.execute(f"ATTACH DATABASE ? AS {quote(name)}", (file,))
+        for kind, name in _temporary(connection) - as_new.temporary:
             connection.execute(f"DROP {kind} IF EXISTS temp.{quote(name)}")
-
-    @staticmethod
-    def _read_pragmas(connection: Any) -> dict[str, Any]:
-        return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS}
+        connection.row_factory, connection.text_factory = as_new.row_factory, as_new.text_factory
 
     def after_fork(self) -> None:
         self._writer_lock = Lock()
@@ -298,3 +300,28 @@ def _uuid_as_bytes(originator_id: UUID | str) -> bytes:
 @lru_cache(maxsize=1024)  # events of one aggregate are often near each other in a log
 def _as_uuid(value: bytes) -> UUID:
     return uuid_of_int(int.from_bytes(value, "big"))
+
+
+class _AsNew(NamedTuple):
+    """A connection as a creator and listeners have prepared it."""
+
+    row_factory: Any
+    text_factory: Any
+    pragmas: dict[str, Any]
+    attached: dict[str, str]
+    temporary: set[tuple[str, str]]
+
+
+def _pragmas(connection: Any) -> dict[str, Any]:
+    return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS}
+
+
+def _attached(connection: Any) -> dict[str, str]:
+    """Return the files of attached databases by their names."""
+    rows = connection.execute("PRAGMA database_list").fetchall()
+    return {name: file for _, name, file in rows if name not in ("main", "temp")}
+
+
+def _temporary(connection: Any) -> set[tuple[str, str]]:
+    """Return the kinds and names of what is in the schema ``temp``."""
+    return set(connection.execute("SELECT type, name FROM temp.sqlite_master WHERE name NOT LIKE 'sqlite_%'"))

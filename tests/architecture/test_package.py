@@ -18,6 +18,7 @@ DATABASES: Final = re.compile("postgres|psycopg|pg8000|libpq|sqlite|citus|bounce
 
 # Module, part of the text, reason.
 NAMED_OUTSIDE_OF_DIALECTS: Final = [
+    ("alembic.py", "sa.Uuid().with_variant(sa.BINARY(length=16), 'sqlite')", "as in tables.py, in generated code"),
     ("errors.py", "SQLITE_ERROR", "a code of an error, beside those of the SQL standard, in the one table of them"),
     ("errors.py", "sqlite_errorname", "where the driver shows the code"),
     ("factory.py", "SQLALCHEMY_URL=sqlite:///school.db or postgresql://", "an example in a message"),

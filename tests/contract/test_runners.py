@@ -100,6 +100,27 @@ def serve(runner_class: type[Runner[UUID]], variables: dict[str, str]) -> list[l
 
 
 @pytest.mark.parametrize("runner_class", RUNNERS)
+def test_runner_follows_what_others_have_recorded_at_its_own_next_event(
+    runner_class: type[Runner[UUID]], sqlite_url: str
+) -> None:
+    """As docs/following.md says; if the library begins to do better, the page has to."""
+    variables = {
+        "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
+        "SQLALCHEMY_URL": sqlite_url,
+        "SQLALCHEMY_TABLE_PREFIX": "{application}_",
+    }
+    with Orders(env=variables) as others:
+        others.order("backlog")
+        with runner_class(RESTAURANT, env=variables) as runner:
+            others.order("of another process")
+            kitchen, own = runner.get(Kitchen).recorder, runner.get(Orders)
+            assert kitchen.max_tracking_id("Orders") is None
+            own.order("own")
+            wait_until(lambda: is_done(runner), "everything is billed")
+            assert kitchen.max_notification_id() == 3
+
+
+@pytest.mark.parametrize("runner_class", RUNNERS)
 def test_runner_serves_each_application_in_its_own_place_on_one_engine(
     runner_class: type[Runner[UUID]], variables: dict[str, str], spectator: sa.Engine
 ) -> None:

@@ -1,0 +1,59 @@
+"""Hooks for Alembic's autogenerate beside a fleet, to pass to ``context.configure``; they work without importing
+Alembic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing_sqlalchemy.alembic import include_object
+from tenancy.errors import RegistryMissing
+from tenancy.isolation import prefix_of, schema_of
+from tenancy.tenant import Tenant
+
+if TYPE_CHECKING:
+    from tenancy.tenancy import Tenancy
+
+__all__ = ["FleetFilter"]
+
+
+class FleetFilter:
+    """Keeps the tables of tenants and of the registry out of generated migrations.
+
+    Asks the registry once, when it is constructed; raises RegistryUnavailable when the registry does not answer.
+    """
+
+    def __init__(self, tenants: Tenancy) -> None:
+        settings = tenants.settings
+        self._schemas = {settings.control_schema} if settings.control_has_schemas else set()
+        self._prefixes = set() if settings.control_has_schemas else {f"{settings.control_schema}_"}
+        self._adopted: set[str] = set()
+        applications = [blueprint.application for blueprint in tenants.blueprints()]
+        for tenant in _all(tenants):
+            placement = tenant.placement
+            if placement.owns_schema:
+                self._schemas |= {schema for name in applications if (schema := schema_of(placement, name))}
+            prefixes = {prefix for name in applications if (prefix := prefix_of(placement, name))}
+            (self._adopted if tenant.adopted else self._prefixes).update(prefixes)
+
+    def include_name(self, name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
+        """Return False for a schema or a table of the fleet, which Alembic then does not even read."""
+        if type_ == "schema":
+            return name not in self._schemas
+        return type_ != "table" or name is None or not name.startswith(tuple(self._prefixes))
+
+    def include_object(self, obj: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
+        """Return False for a table that autogenerate would drop although the fleet owns it."""
+        if not include_object(obj, name, type_, reflected, compare_to):
+            return False
+        if type_ != "table" or not reflected or compare_to is not None:
+            return True
+        return obj.schema not in self._schemas and not obj.name.startswith((*self._prefixes, *self._adopted))
+
+
+def _all(tenants: Tenancy) -> Iterator[Tenant]:
+    try:
+        yield from tenants
+    except RegistryMissing:
+        return  # nothing to keep yet

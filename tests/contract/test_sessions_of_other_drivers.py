@@ -1,0 +1,80 @@
+"""A session whose driver does not run our statements is refused before anything is sent, by the name of its driver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.persistence import NotSupportedError, Tracking
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from tests.applications import Applications, stored_events, topics
+from tests.contract.places import Place
+
+PERCENT: Final = "50%s_"
+Work = Callable[[Any], object]
+
+
+def works(recorder: SQLAlchemyProcessRecorder) -> list[Work]:
+    """Return the ways to record in a session that is given."""
+    return [
+        lambda session: recorder.insert_events(stored_events(), session=session),
+        lambda session: recorder.insert_events(stored_events(), session=session, tracking=Tracking("upstream", 1)),
+        lambda session: recorder._insert_tracking(session, Tracking("upstream", 1)),  # noqa: SLF001 (views call it)
+    ]
+
+
+ASYNCHRONOUS: Final = [("psycopg2", "asyncpg"), ("psycopg", "psycopg"), ("file", "aiosqlite")]
+
+
+@pytest.mark.parametrize(("database", "driver"), ASYNCHRONOUS)
+def test_session_of_an_asynchronous_driver_is_refused(
+    place_url: Callable[[Place], str], database: Any, driver: str
+) -> None:
+    url = sa.make_url(place_url(Place(database=database)))
+
+    async def run(recorder: SQLAlchemyProcessRecorder) -> None:
+        engine = create_async_engine(url.set(drivername=f"{url.get_backend_name()}+{driver}"))
+        for work in works(recorder):
+            async with AsyncSession(engine) as session:
+                with pytest.raises(NotSupportedError, match=f"the asynchronous .*{driver}"):
+                    await session.run_sync(work)
+                with pytest.raises(NotSupportedError, match=r"asyncio\.to_thread"):
+                    work(session.sync_session)
+                with pytest.raises(NotSupportedError, match=f"the asynchronous .*{driver}"):
+                    work(session)
+                assert not session.in_transaction()
+            await asyncio.to_thread(recorder.insert_events, stored_events())  # as the message says
+        await engine.dispose()
+
+    with Applications(url.render_as_string(hide_password=False)) as apps:
+        recorder = apps.recorder()
+        asyncio.run(run(recorder))
+        assert len(topics(recorder)) == len(works(recorder))
+
+
+@pytest.mark.parametrize("theirs", ["psycopg2", "psycopg", "pg8000", "file"])
+@pytest.mark.parametrize("ours", ["psycopg2", "psycopg", "pg8000"])
+def test_session_of_another_driver_writes_to_the_same_tables_or_is_refused(
+    place_url: Callable[[Place], str], ours: Any, theirs: Any
+) -> None:
+    """Drivers disagree on a percent sign in the name of a table."""
+    engine = sa.create_engine(place_url(Place(database=theirs)))
+    with Applications(place_url(Place(database=ours)), table_prefix=PERCENT) as apps:
+        recorder = apps.recorder()
+        for work in works(recorder)[:2]:
+            with Session(engine) as session:
+                if theirs == ours or {theirs, ours} == {"psycopg2", "psycopg"}:
+                    work(session)
+                    session.commit()
+                else:
+                    with pytest.raises(NotSupportedError, match=f"uses .*{engine.driver}.*{ours}"):
+                        work(session)
+        is_served = theirs == ours or {theirs, ours} == {"psycopg2", "psycopg"}
+        assert len(topics(recorder)) == (2 if is_served else 0)
+    engine.dispose()
