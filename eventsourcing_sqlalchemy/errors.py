@@ -13,11 +13,12 @@ of the error. Messages carry the first line of what the driver said and never th
         ├── OperationalError   the database, the network, the pool, a lock
         │   └── ConnectionLostError   ... and the outcome of what was under way is not known
         └── ProgrammingError   a table is missing, a right is missing, wrong use
+            └── SequenceBehindError   a sequence gives out ids that are not above the last one
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -33,7 +34,15 @@ from eventsourcing.persistence import (
     ProgrammingError,
 )
 
-__all__ = ["ConnectionLostError", "SettingsError", "is_retryable", "sqlstate", "translate"]
+__all__ = [
+    "ConnectionLostError",
+    "SequenceBehindError",
+    "SettingsError",
+    "constraint",
+    "is_retryable",
+    "sqlstate",
+    "translate",
+]
 
 
 class SettingsError(EnvironmentError):
@@ -49,6 +58,18 @@ class SettingsError(EnvironmentError):
 
 class ConnectionLostError(OperationalError):
     """The connection broke while a statement was under way."""
+
+
+class SequenceBehindError(ProgrammingError):
+    """The sequence of a table of events gives out ids that are not above the last one; nothing was recorded.
+
+    Followers read a table by its ids, so they would never see such an event. ``table`` and ``sequence`` are the names.
+    """
+
+    def __init__(self, message: str, *, table: str = "", sequence: str = "") -> None:
+        super().__init__(message)
+        self.table = table
+        self.sequence = sequence
 
 
 _BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
@@ -151,17 +172,36 @@ _RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03")
 
 def sqlstate(error: BaseException | None) -> str | None:
     """Return the SQLSTATE that the server gave for an error or for one of its causes, or None."""
-    while error is not None:
-        original = getattr(error, "orig", None)
-        if original is not None:
-            error = original
-        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        if code is None and error.args and isinstance(error.args[0], dict):
-            code = error.args[0].get("C")  # pg8000
+    for each in _causes(error):
+        code = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None) or _field(each, "C")
         if isinstance(code, str):
             return code
-        error = error.__cause__
     return None
+
+
+def constraint(error: BaseException | None) -> str | None:
+    """Return the name of the constraint or index that the server gave for an error or for one of its causes, or
+    None.
+    """
+    for each in _causes(error):
+        name = getattr(getattr(each, "diag", None), "constraint_name", None) or _field(each, "n")
+        if isinstance(name, str):
+            return name
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes, each as the driver raised it."""
+    while error is not None:
+        error = getattr(error, "orig", None) or error
+        yield error
+        error = error.__cause__
+
+
+def _field(error: BaseException, name: str) -> object:
+    """Return a field of the server's message where the driver keeps them in a dict."""
+    fields = error.args[0] if error.args else None
+    return fields.get(name) if isinstance(fields, dict) else None
 
 
 def _code(error: Exception) -> str:

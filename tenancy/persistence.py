@@ -28,6 +28,7 @@ __all__ = ["TenantDatastore", "TenantFactory"]
 class TenantDatastore(SQLAlchemyDatastore):
     """A datastore of one tenant: refuses to be used when the tenant does not serve."""
 
+    sequence_remedy = "Repair it: tenancy doctor --repair"
     _directory: Directory | None = None
     _tenant_id: UUID
 
