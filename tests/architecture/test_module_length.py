@@ -10,6 +10,7 @@ ASK_AT: Final = 350
 LONG: Final[dict[str, str]] = {
     "eventsourcing_sqlalchemy/datastore.py": "the one way from recorders to a connection, of ours or of a session",
     "eventsourcing_sqlalchemy/dialects/base.py": "all that a database must answer: an interface, mostly docstrings",
+    "tenancy/doctor.py": "examines one respect after the other, each in a short function, and repairs what it finds",
 }
 
 
