@@ -230,8 +230,8 @@ class Dialect(ABC):
         """
         if self.in_transaction(connection):
             msg = (
-                "The engine handed out a connection that is in a transaction of somebody else: pools such as "
-                "StaticPool and SingletonThreadPool share connections. Use a QueuePool, or a scoped session."
+                "The engine handed out a connection that is in a transaction of another user: its pool shares "
+                "connections. Use a QueuePool, or a scoped session."
             )
             raise InterfaceError(msg)
 
