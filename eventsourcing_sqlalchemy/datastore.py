@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from eventsourcing.persistence import InterfaceError, NotSupportedError, PersistenceError, ProgrammingError
 from sqlalchemy.engine import Connection, Engine
@@ -49,6 +49,9 @@ class SQLAlchemyDatastore:
 
     Raises SettingsError for a URL that cannot be used and NotSupportedError for an engine of another database.
     """
+
+    sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"
+    """What to do about a sequence that is behind its table."""
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ of the error. Messages carry the first line of what the driver said and never th
         ├── OperationalError   the database, the network, the pool, a lock
         │   └── ConnectionLostError   ... and the outcome of what was under way is not known
         └── ProgrammingError   a table is missing, a right is missing, wrong use
+            └── SequenceBehindError   a sequence gives out ids that are not above the last one
 """
 
 from __future__ import annotations
@@ -34,7 +35,16 @@ from eventsourcing.persistence import (
     ProgrammingError,
 )
 
-__all__ = ["ConnectionLostError", "SettingsError", "describe", "is_retryable", "sqlstate", "translate"]
+__all__ = [
+    "ConnectionLostError",
+    "SequenceBehindError",
+    "SettingsError",
+    "constraint",
+    "describe",
+    "is_retryable",
+    "sqlstate",
+    "translate",
+]
 
 
 class SettingsError(EnvironmentError):
@@ -50,6 +60,18 @@ class SettingsError(EnvironmentError):
 
 class ConnectionLostError(OperationalError):
     """The connection broke while a statement was under way."""
+
+
+class SequenceBehindError(ProgrammingError):
+    """The sequence of a table of events gives out ids that are not above the last one; nothing was recorded.
+
+    Followers read a table by its ids, so they would never see such an event. ``table`` and ``sequence`` are the names.
+    """
+
+    def __init__(self, message: str, *, table: str = "", sequence: str = "") -> None:
+        super().__init__(message)
+        self.table = table
+        self.sequence = sequence
 
 
 _BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
@@ -158,11 +180,20 @@ _RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03")
 def sqlstate(error: BaseException | None) -> str | None:
     """Return the SQLSTATE that the server gave for an error or for one of its causes, or None."""
     for each in _chain(error):
-        code = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
-        if code is None and each.args and isinstance(each.args[0], dict):
-            code = each.args[0].get("C")  # pg8000
+        code = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None) or _field(each, "C")
         if isinstance(code, str):
             return code
+    return None
+
+
+def constraint(error: BaseException | None) -> str | None:
+    """Return the name of the constraint or index that the server gave for an error or for one of its causes, or
+    None.
+    """
+    for each in _chain(error):
+        name = getattr(getattr(each, "diag", None), "constraint_name", None) or _field(each, "n")
+        if isinstance(name, str):
+            return name
     return None
 
 
@@ -176,6 +207,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             error = original
         yield error
         error = error.__cause__
+
+
+def _field(error: BaseException, name: str) -> object:
+    """Return a field of the server's message where the driver keeps them in a dict."""
+    fields = error.args[0] if error.args else None
+    return fields.get(name) if isinstance(fields, dict) else None
 
 
 def _code(error: Exception) -> str:

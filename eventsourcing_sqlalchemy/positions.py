@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.base import Executor
     from eventsourcing_sqlalchemy.naming import TableName
 
-__all__ = ["LastIDs", "read_last_ids", "read_positions"]
+__all__ = ["TABLES_AT_ONCE", "LastIDs", "chunks", "read_last_ids", "read_positions"]
 
 _T = TypeVar("_T")
 
 # A sequence that is read stays locked until the transaction ends, in a table of locks that all clients share.
 _COUNTERS: Final = 1000
 # More tables in one query take the server more time for each, and much memory.
-_TABLES: Final = 100
+TABLES_AT_ONCE: Final = 100
 
 
 class LastIDs:
@@ -43,10 +43,10 @@ class LastIDs:
         wanted = set(tables)
         self._counters = {table: counter for table, counter in self._counters.items() if table in wanted}
         unknown = [table for table in tables if table not in self._counters]
-        for some in _chunks(unknown, _COUNTERS):
+        for some in chunks(unknown, _COUNTERS):
             self._counters.update(self._datastore.run(partial(find, tables=some)))
         last: dict[TableName, int] = {}
-        for some in _chunks([table for table in tables if table in self._counters], _COUNTERS):
+        for some in chunks([table for table in tables if table in self._counters], _COUNTERS):
             counts = self._count([self._counters[table] for table in some])
             for table in some:
                 value = counts.get(self._counters[table])
@@ -113,7 +113,7 @@ def _union(datastore: SQLAlchemyDatastore, selects: Sequence[str]) -> Sequence[S
 
 def _in_chunks(datastore: SQLAlchemyDatastore, tables: Sequence[TableName], read: Any) -> dict[TableName, Any]:
     result: dict[TableName, Any] = {}
-    for some in _chunks(tables, _TABLES):
+    for some in chunks(tables, TABLES_AT_ONCE):
         result.update(_as_many_as_there_are(datastore, some, read))
     return result
 
@@ -136,6 +136,7 @@ def _as_many_as_there_are(
         }
 
 
-def _chunks(things: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+def chunks(things: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    """Yield the things in pieces of a size."""
     for start in range(0, len(things), size):
         yield things[start : start + size]

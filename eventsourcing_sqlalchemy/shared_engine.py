@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
-from eventsourcing.persistence import InterfaceError, NotSupportedError, OperationalError, PersistenceError
+from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import Pool, QueuePool, StaticPool
 
 from eventsourcing_sqlalchemy.borrowing import Borrowed, borrow, served
 from eventsourcing_sqlalchemy.catalog import Catalog
@@ -19,6 +20,7 @@ from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, sqlstate, translate
 from eventsourcing_sqlalchemy.executors import CursorExecutor
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, mask
+from eventsourcing_sqlalchemy.turns import turns_on
 from eventsourcing_sqlalchemy.wakeups import Wakeups
 
 if TYPE_CHECKING:
@@ -76,12 +78,12 @@ class SharedEngine:
         self._outdated: set[int] = set()
         self.dialect = source.dialect()
         if source.engine is not None:
-            _check_pool(source.engine.pool)
             self.engine = self.public = source.engine
         else:
             assert source.url is not None
             self.engine = self._create(source.url, source.creator, dict(source.options))
             self.public = self.dialect.public_engine(self.engine)
+        self._turns = turns_on(self.engine, self.dialect, self.settings.lock_timeout or 0.0)
         self.outlives_connections = self.dialect.outlives_connections(self.engine.url)
         self.leases = 0
         self.wakeups = Wakeups(self)
@@ -92,6 +94,8 @@ class SharedEngine:
 
     def _create(self, url: URL, creator: Callable[[], Any] | None, options: dict[str, Any]) -> Engine:
         ours = self.dialect.engine_options(url, self.settings)
+        if options.get("poolclass") is StaticPool and not self.dialect.outlives_connections(url):
+            del options["poolclass"]  # our own pool has one connection there, too, for one user at a time
         pool_class = options.get("poolclass")
         connect_args = {**ours.pop("connect_args", {}), **options.pop("connect_args", {})}
         self._keeps_encoding = "client_encoding" in url.query or "client_encoding" in options
@@ -115,7 +119,6 @@ class SharedEngine:
             raise SettingsError(msg, variable="SQLALCHEMY_URL") from error
         except Exception as error:  # noqa: BLE001 (what a driver says of its arguments)
             raise translate(error, mask(url)) from None
-        _check_pool(engine.pool)
         event.listen(engine, "do_connect", self._connecting)
         event.listen(engine, "connect", self._opened, insert=True)
         event.listen(engine, "connect", self._connected)
@@ -201,13 +204,22 @@ class SharedEngine:
 
     # -- use --
 
+    def turn(self) -> AbstractContextManager[object]:
+        """Return a context that has the connection of a StaticPool for itself, and yields the value for ``TURN``."""
+        return nullcontext() if self._turns is None else self._turns.take()
+
     def run(self, work: Callable[[Executor], _T], caller: Hashable = None) -> _T:
         """Call ``work`` with an executor on a pooled connection that commits every statement by itself, and return its
         result; ``caller`` stands for an application, of which a connection serves a limited number.
 
-        Raises ConnectionLostError when the connection broke under way, OperationalError when there was none to be had,
-        and otherwise what ``work`` raises.
+        Raises ConnectionLostError when it breaks, OperationalError when none is free, and what ``work`` raises.
         """
+        if self._turns is None:
+            return self._run(work, caller)
+        with self._turns.take():
+            return self._run(work, caller)
+
+    def _run(self, work: Callable[[Executor], _T], caller: Hashable) -> _T:
         proxy = self._check_out()
         try:
             if self.is_ours:
@@ -307,6 +319,8 @@ class SharedEngine:
     def dispose(self) -> None:
         """Close all idle connections now, and those in use when they come back."""
         self.wakeups.close()
+        if self._turns is not None:
+            self._turns.close()
         if self.is_ours:
             self._is_disposed = True
             self.engine.dispose()
@@ -326,6 +340,8 @@ class SharedEngine:
         self.wakeups.after_fork()
         self.catalog.after_fork()
         self.dialect.after_fork()
+        if self._turns is not None:
+            self._turns.after_fork()
         if self.is_ours and self.outlives_connections:
             self._is_unsafe_after_fork = bool(self._open) and not self.dialect.is_server
             # Kept, because collecting a connection may close it, and with it what the parent holds.
@@ -341,20 +357,6 @@ _OURS: Final = "eventsourcing_sqlalchemy"
 
 # What a connection was like when it was new.
 _AS_NEW: Final = "eventsourcing_sqlalchemy_as_new"
-
-# Hand one connection to several threads or callers at a time, where one would end the transaction of another.
-_SHARING_POOLS: Final = (StaticPool, SingletonThreadPool, AssertionPool)
-
-
-def _check_pool(pool: Pool) -> None:
-    if isinstance(pool, _SHARING_POOLS):
-        msg = (
-            f"A {type(pool).__name__} hands one connection to several users at a time, and one would commit or roll "
-            "back what another writes. Make the engine with poolclass=QueuePool (with pool_size=1 and max_overflow=0 "
-            "for a database in memory) or NullPool, or use a scoped session."
-        )
-        raise NotSupportedError(msg)
-
 
 # Pools of a parent process, in a child. Never used again, and never collected.
 _of_the_parent: list[Pool] = []

@@ -18,6 +18,7 @@ from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from eventsourcing_sqlalchemy.errors import translate
+from eventsourcing_sqlalchemy.turns import TURN
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -182,8 +183,11 @@ def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, comm
     shared, dialect = datastore.shared, datastore.dialect
     if commit:
         resources.enter_context(datastore.writing())
+    turn = resources.enter_context(shared.turn())
     session = resources.enter_context(datastore.session_maker())
     options = dialect.session_options(commit=commit)
+    if turn is not None:
+        options[TURN] = turn
 
     def begin() -> Connection:
         connection = session.connection(execution_options=options)

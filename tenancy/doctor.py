@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from eventsourcing.persistence import PersistenceError
 
+from eventsourcing_sqlalchemy import sequences
 from tenancy.blueprints import encodings_of
 from tenancy.encodings import PLAIN, check_encoding
 from tenancy.errors import EncodingMismatch, RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
@@ -46,7 +47,7 @@ class Finding:
 
     name: str
     """What it is about: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
-    ``registry``, ``applications``, ``tables``, ``steps``, ``orphans``, ``due``.
+    ``registry``, ``applications``, ``tables``, ``sequences``, ``steps``, ``orphans``, ``due``.
     """
     level: Level
     what: str
@@ -193,6 +194,7 @@ def _fleet(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
     yield from _applications(tenants)
     yield from _steps(every)
     yield from _tables(tenants, every)
+    yield from _sequences(tenants, every)
     yield from _orphans(tenants, every)
     yield from _due(tenants)
 
@@ -276,6 +278,19 @@ def _tables(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
         )
 
 
+def _sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    complete = _complete(every)
+    behind = tenants.places.sequences_behind(complete, tenants.blueprints())
+    if not behind:
+        yield Finding(
+            name="sequences", level="ok", what=f"Those of {_counted(len(complete))} are ahead of their tables."
+        )
+    for tenant, counter in behind:
+        what = f"{tenant.slug!r}: {counter.name} is behind the last id of {counter.table}. Events are refused."
+        remedy = "Move it forward: tenancy doctor --repair"
+        yield Finding(name="sequences", level="failure", what=what, remedy=remedy, tenant=tenant.slug)
+
+
 def _orphans(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
     found = tenants.places.orphans(every, tenants.blueprints())
     if not found:
@@ -300,7 +315,8 @@ def _due(tenants: Tenancy) -> Iterator[Finding]:
 
 
 def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
-    """Complete what is half done, and make what is missing; yield what was done, and as failures what could not be.
+    """Complete what is half done, make missing tables, and advance sequences that are behind; yield what was done, and
+    as failures what could not be.
 
     Orphans and tables of another shape are left alone. A tenant's failure keeps nobody else from being repaired. Where
     applications or views make tables by themselves, they are let do so for every tenant: nobody else knows which.
@@ -341,6 +357,18 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
         except RegistryUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 (the code of applications and views runs here)
+            done = replace(done, level="failure", what=f"{tenant.slug!r}: {error}")
+        yield replace(done, tenant=tenant.slug)
+    yield from _repair_sequences(tenants)
+
+
+def _repair_sequences(tenants: Tenancy) -> Iterator[Finding]:
+    datastore = tenants.places.datastore
+    for tenant, counter in tenants.places.sequences_behind(_complete(tenants.list()), tenants.blueprints()):
+        done = Finding(name="sequences", level="ok", what=f"{tenant.slug!r}: {counter.name} is at the last id.")
+        try:
+            sequences.repair(datastore, counter)
+        except PersistenceError as error:
             done = replace(done, level="failure", what=f"{tenant.slug!r}: {error}")
         yield replace(done, tenant=tenant.slug)
 

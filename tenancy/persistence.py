@@ -31,6 +31,7 @@ class TenantDatastore(SQLAlchemyDatastore):
     its events in another way than the fleet does.
     """
 
+    sequence_remedy = "Repair it: tenancy doctor --repair"
     encoding: tuple[str, Encoding] | None = None
     """The application and how it stores events here; None for a view, which stores none."""
     _directory: Directory | None = None

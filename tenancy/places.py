@@ -14,7 +14,7 @@ from eventsourcing.persistence import OperationalError, ProgrammingError
 from eventsourcing.utils import Environment, resolve_topic
 from sqlalchemy.exc import SQLAlchemyError
 
-from eventsourcing_sqlalchemy import provisioning
+from eventsourcing_sqlalchemy import provisioning, sequences
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.executors import ConnectionExecutor
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.dialects.base import Executor, RelationKind
+    from eventsourcing_sqlalchemy.dialects.counters import CounterBehind
     from tenancy.blueprints import Blueprint
     from tenancy.settings import TenancySettings
 
@@ -217,6 +218,18 @@ class Places:
                 if missing:
                     names = ", ".join(str(spec.name) for spec in missing)
                     yield tenant, f"missing: {names}"
+
+    def sequences_behind(
+        self, tenants: Sequence[Tenant], blueprints: Sequence[Blueprint]
+    ) -> list[tuple[Tenant, CounterBehind]]:
+        """Return the sequences that are behind the ids of their tables, each with its tenant, in few queries."""
+        owners = {
+            spec.name: tenant
+            for tenant in tenants
+            for spec in self.specs(tenant.placement, blueprints)
+            if spec.kind == "events"
+        }
+        return [(owners[counter.table], counter) for counter in sequences.find_behind(self.datastore, list(owners))]
 
     def orphans(self, tenants: Sequence[Tenant], blueprints: Sequence[Blueprint]) -> list[str]:
         """Return where, by the templates for new tenants, there seem to be tables of a tenant that is none of these;

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from uuid import UUID
 
-from eventsourcing.persistence import InterfaceError
+from eventsourcing.persistence import InterfaceError, PersistenceError
 
 from eventsourcing_sqlalchemy.naming import TableName
 
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
     from eventsourcing_sqlalchemy.tables import TableSpec
 
-__all__ = ["Batch", "Dialect", "EventWriter", "Executor", "Listener", "RelationKind", "Right", "TableShape"]
+__all__ = ["Batch", "Dialect", "Doubt", "EventWriter", "Executor", "Listener", "RelationKind", "Right", "TableShape"]
 
 
 RelationKind = Literal["table", "foreign table", "view", "materialized view", "sequence"]
 """What SQL calls a thing that can be dropped."""
+
+Doubt = Literal["low", "taken"]
+"""What may be wrong with ids that a sequence gave out: they are not above the last one, or another event has them."""
 
 Right = Literal["create", "read", "write"]
 """What a role may do: make schemas and tables, read events, record them."""
@@ -87,13 +90,26 @@ class EventWriter(ABC):
         """Return one batch of the events of several without tracking, in their order."""
 
     @abstractmethod
-    def write(self, executor: Executor, batch: Batch) -> list[int]:
+    def write(self, executor: Executor, batch: Batch, last_id: int | None = None) -> list[int]:
         """Write events, and move a tracking position forward, at once; return the ids in the order of the events.
 
         Takes the writer lock of the table and holds it until the transaction ends, so that ids become visible in their
         order. Tracking is written before the lock is taken. Raises IntegrityError when the tracking position is not
         ahead of the recorded one.
+
+        An error that :func:`doubt` knows is raised, and nothing is written, unless the ids are above ``last_id``, or
+        above all in the table when that is None.
         """
+
+    def doubt(self, error: PersistenceError) -> Doubt | None:
+        """Return what an error of :func:`write` says of the ids; looks at memory only."""
+        return None
+
+    def find_sequence_behind(self, executor: Executor, error: PersistenceError) -> str | None:
+        """Return the name of the sequence that is the cause of an error with a :func:`doubt`, empty when that is not
+        known; None when there is another cause.
+        """
+        return None
 
 
 class Listener(Protocol):
@@ -224,8 +240,8 @@ class Dialect(ABC):
         """
         if self.in_transaction(connection):
             msg = (
-                "The engine handed out a connection that is in a transaction of somebody else: pools such as "
-                "StaticPool and SingletonThreadPool share connections. Use a QueuePool, or a scoped session."
+                "The engine handed out a connection that is in a transaction of another user: its pool shares "
+                "connections. Use a QueuePool, or a scoped session."
             )
             raise InterfaceError(msg)
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.base import Executor
     from eventsourcing_sqlalchemy.naming import TableName
+    from eventsourcing_sqlalchemy.settings import EngineSettings
 
-__all__ = ["Counters"]
+__all__ = ["CounterBehind", "Counters"]
+
+
+@dataclass(frozen=True, slots=True)
+class CounterBehind:
+    """A counter whose next id is not above the last one in its table."""
+
+    table: TableName
+    name: str
+    """As SQL writes it."""
+    next_id: int
+    last_id: int
 
 
 class Counters(ABC):
@@ -28,6 +41,16 @@ class Counters(ABC):
     @abstractmethod
     def read(self, executor: Executor, counters: Sequence[Any]) -> dict[Any, int]:
         """Return the last id that each counter has given out, 0 for none yet, without counters that are gone."""
+
+    @abstractmethod
+    def behind(self, executor: Executor, tables: Sequence[TableName]) -> list[CounterBehind]:
+        """Return the counters of these tables that are behind; without tables that do not exist or may not be read."""
+
+    @abstractmethod
+    def advance(self, executor: Executor, counter: CounterBehind, settings: EngineSettings) -> None:
+        """Move a counter to the last id of its table unless it is there by now; never moves one back. Waits for those
+        who write to the table.
+        """
 
     def horizon(self, executor: Executor) -> tuple[int, int] | None:
         """Return numbers of transactions: of the first that has not ended, and one larger than those of all that have

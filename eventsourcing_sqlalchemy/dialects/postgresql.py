@@ -72,7 +72,8 @@ class PostgreSQLDialect(Dialect):
         "ALTER its column application_name to the type text, or shorten the name of the application",
         "25006": "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the primary",
         postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the "
-        "schema, SELECT and INSERT on the tables, UPDATE on that of tracking positions, USAGE on the sequence",
+        "schema, SELECT and INSERT on the tables, UPDATE on that of tracking positions, USAGE on the sequence, and to "
+        "repair a sequence SELECT and UPDATE on it",
         "ascii": "The client encoding of the connection is SQL_ASCII. Make the engine with client_encoding='utf8'",
         "55P03": "Another transaction holds its lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Try again",
     }
@@ -275,6 +276,7 @@ class PostgreSQLDialect(Dialect):
         bind = self.bind_originator_id(originator_id_type)
         binary = is_prepared and self._driver.takes_binary_arrays
         return PostgreSQLEventWriter(
+            table=events,
             events=self.render(events) if events else None,
             lock_key=events.key if events and ordered else None,
             tracking=self.render(tracking) if tracking else None,

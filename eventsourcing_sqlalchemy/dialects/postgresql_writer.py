@@ -17,18 +17,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
-from eventsourcing_sqlalchemy.dialects.base import Batch, EventWriter, Executor
+from eventsourcing_sqlalchemy.dialects import postgresql_counters
+from eventsourcing_sqlalchemy.dialects.base import Batch, Doubt, EventWriter, Executor
 from eventsourcing_sqlalchemy.dialects.values import (
     ConditionalTracking,
     check_events,
     check_tracking,
     tracking_conflict,
 )
+from eventsourcing_sqlalchemy.errors import constraint, sqlstate
+from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX
 
 if TYPE_CHECKING:
-    from eventsourcing.persistence import StoredEvent, Tracking
+    from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
 
     from eventsourcing_sqlalchemy.dialects.postgresql_arrays import Arrays
+    from eventsourcing_sqlalchemy.naming import TableName
 
 # Arrays are written as text and parsed by the server, which is fast for small states and needs many times their size in
 # memory for large ones.
@@ -38,6 +42,19 @@ _MAX_ROWS_PER_STATEMENT = 1000
 # for a literal until it would exceed 1 GiB.
 _MAX_LITERAL_BYTES = 128 * 2**20
 _COLUMNS = "(originator_id, originator_version, topic, state)"
+
+
+# An id that is not above the last one is refused by the statement itself, which then writes nothing. The table is only
+# looked at when the id is not above the one that the caller knows: the first time, and after the table was emptied.
+# What others have committed since the statement began is not seen; they checked their own ids. SQL has no expression
+# that raises an error of one's own: width_bucket() does, with a code that nothing else in the statement can cause.
+_CHECKED_ID = (
+    "id + CASE WHEN id > %s::bigint OR id > coalesce((SELECT o.id FROM {events} AS o ORDER BY o.id DESC LIMIT 1), 0) "
+    "THEN 0 ELSE width_bucket(id, 0, 1, 0) END AS id"
+)
+_NO_ID_IS_KNOWN = 2**63 - 1
+_ID_IS_LOW = "2201G"
+_IS_TAKEN = "23505"
 
 
 class _Inserts(NamedTuple):
@@ -54,6 +71,7 @@ class PostgreSQLEventWriter(EventWriter):
     def __init__(
         self,
         *,
+        table: TableName | None,
         events: str | None,
         lock_key: int | None,
         tracking: str | None,
@@ -65,6 +83,7 @@ class PostgreSQLEventWriter(EventWriter):
         form: Literal["statement", "rows"] = "statement",
     ) -> None:
         self.form = form
+        self._table = table
         self._arrays = arrays
         self._bind_originator_id = bind_originator_id
         self._max_event_bytes = max_event_bytes
@@ -89,7 +108,7 @@ class PostgreSQLEventWriter(EventWriter):
         many = f"{into} SELECT u.i, u.v, u.t, u.s FROM"
         unnest = f"unnest({self._cast}[], %s::bigint[], %s::text[], %s::bytea[]) WITH ORDINALITY AS u (i, v, t, s, n)"
         self._insert_rows = f"{into} VALUES "
-        self._returning = "" if lock_key is None else " RETURNING id"
+        self._returning = "" if lock_key is None else f" RETURNING {_CHECKED_ID.format(events=events)}"
         if lock_key is None:
             self._one, self._many = _Inserts(one), _Inserts(f"{many} {unnest} ORDER BY u.n")
         else:
@@ -98,6 +117,7 @@ class PostgreSQLEventWriter(EventWriter):
             before = f"WITH {settings}, l AS MATERIALIZED ({take_lock} c)"
             # Tracking first: who comes second finds out before the lock is taken, and no two can each hold what the
             # other waits for.
+            returning = self._returning
             tracked, conditional = (
                 f"WITH {settings}, t AS ({track}), l AS MATERIALIZED ({take_lock} t)" for track in (upsert, update)
             )
@@ -109,7 +129,7 @@ class PostgreSQLEventWriter(EventWriter):
                         for with_tracking in (tracked, conditional)
                     ),
                 )
-                for insert in (f"{one} FROM l RETURNING id", f"{many} l, {unnest} ORDER BY u.n RETURNING id")
+                for insert in (f"{one} FROM l{returning}", f"{many} l, {unnest} ORDER BY u.n{returning}")
             )
         self._insert_tracking = f"WITH {settings} {upsert}"
         self._update_tracking = f"WITH {settings} {update}"
@@ -146,23 +166,26 @@ class PostgreSQLEventWriter(EventWriter):
             columns=self._arrays.join(packed),
         )
 
-    def write(self, executor: Executor, batch: Batch) -> list[int]:
+    def write(self, executor: Executor, batch: Batch, last_id: int | None = None) -> list[int]:
         events, tracking = batch.events, batch.tracking
         if not events:
             if tracking is not None:
                 self._write_tracking(executor, tracking)
             return []
+        last: tuple[int, ...] = ()
+        if self._ordered:
+            last = (_NO_ID_IS_KNOWN if last_id is None else last_id,)
         if batch.needs_transaction:
-            return self._write_rows(executor, events, tracking)
+            return self._write_rows(executor, batch, last)
         is_one = len(events) == 1
         inserts = self._one if is_one else self._many
         values = batch.columns if is_one else self._arrays.parameters(batch.columns, len(events))
         if tracking is None:
-            rows = executor.fetch(inserts.alone, values)
+            rows = executor.fetch(inserts.alone, (*values, *last))
             # RETURNING promises no order; ORDER BY fixes the order in which ids are given out.
             return sorted([row[0] for row in rows])
         statement = inserts.conditional if isinstance(tracking, ConditionalTracking) else inserts.tracked
-        ids = sorted([row[0] for row in executor.fetch(statement, (*_tracking_values(tracking), *values))])
+        ids = sorted([row[0] for row in executor.fetch(statement, (*_tracking_values(tracking), *values, *last))])
         if not ids:
             raise tracking_conflict(tracking)
         return ids[1:]
@@ -176,13 +199,13 @@ class PostgreSQLEventWriter(EventWriter):
         if not executor.fetch(statement, _tracking_values(tracking)):
             raise tracking_conflict(tracking)
 
-    def _write_rows(self, executor: Executor, events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
-        if tracking is not None:
-            self._write_tracking(executor, tracking)
+    def _write_rows(self, executor: Executor, batch: Batch, last: Sequence[int]) -> list[int]:
+        if batch.tracking is not None:
+            self._write_tracking(executor, batch.tracking)
         if self._ordered:
             executor.fetch(self._lock)
         ids: list[int] = []
-        for chunk in _chunks(events):
+        for chunk in _chunks(batch.events):
             values: list[str] = []
             parameters: list[Any] = []
             for event in chunk:
@@ -195,9 +218,26 @@ class PostgreSQLEventWriter(EventWriter):
                     event.topic,
                     *pieces,
                 )
-            rows = executor.fetch(self._insert_rows + ", ".join(values) + self._returning, parameters)
+            rows = executor.fetch(self._insert_rows + ", ".join(values) + self._returning, (*parameters, *last))
             ids += sorted(row[0] for row in rows)
         return ids
+
+    def doubt(self, error: PersistenceError) -> Doubt | None:
+        if not self._ordered:
+            return None
+        code = sqlstate(error)
+        if code == _ID_IS_LOW:
+            return "low"
+        # The index of versions is called so when we, or the published package, made it.
+        return "taken" if code == _IS_TAKEN and not (constraint(error) or "").endswith(EVENTS_INDEX_SUFFIX) else None
+
+    def find_sequence_behind(self, executor: Executor, error: PersistenceError) -> str | None:
+        assert self._table is not None
+        if self.doubt(error) == "taken" and not postgresql_counters.is_index_of_ids(
+            executor, self._table, constraint(error) or ""
+        ):
+            return None
+        return postgresql_counters.name_of_sequence(executor, self._table)
 
 
 def _tracking_values(tracking: Tracking) -> tuple[Any, ...]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from eventsourcing_sqlalchemy.dialects.base import Executor
-from eventsourcing_sqlalchemy.dialects.counters import Counters
+from eventsourcing_sqlalchemy.dialects.counters import CounterBehind, Counters
 from eventsourcing_sqlalchemy.naming import TableName
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.settings import EngineSettings
 
 
 class SQLiteCounters(Counters):
@@ -28,3 +32,26 @@ class SQLiteCounters(Counters):
         )
         found: dict[str, int] = {row[0]: row[1] for row in rows}
         return {counter: found[counter] for counter in counters if counter in found}
+
+    def behind(self, executor: Executor, tables: Sequence[TableName]) -> list[CounterBehind]:
+        counted = self.read(executor, [table.name for table in tables])
+        found = [(table, counted[table.name]) for table in tables if table.name in counted]
+        if not found:
+            return []
+        selects = [f"SELECT {number}, max(id) FROM {table}" for number, (table, _) in enumerate(found)]
+        return [
+            CounterBehind(found[number][0], "sqlite_sequence", found[number][1] + 1, last_id)
+            for number, last_id in executor.fetch(" UNION ALL ".join(selects))
+            if last_id is not None and last_id > found[number][1]
+        ]
+
+    def advance(self, executor: Executor, counter: CounterBehind, settings: EngineSettings) -> None:
+        name = counter.table.name.replace("'", "''")
+        has_row = f"EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = '{name}')"
+        last_id = f"(SELECT max(id) FROM {counter.table})"
+        executor.run_script(
+            [
+                f"INSERT INTO sqlite_sequence (name, seq) SELECT '{name}', 0 WHERE NOT {has_row}",
+                f"UPDATE sqlite_sequence SET seq = max(seq, {last_id}) WHERE name = '{name}'",
+            ]
+        )

@@ -1,6 +1,7 @@
 """How events are written to SQLite: one statement for one event, else a transaction that the caller begins as a writer.
 
 Order needs no lock beside SQLite's own: there is one writer at a time, and it commits before the next one gets an id.
+Ids need no check: SQLite gives out none that is not above all in the table, wherever its counter is.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class SQLiteEventWriter(EventWriter):
         rows = [row for batch in batches for row in batch.columns]
         return self._batch(events, None, sum(batch.size for batch in batches), rows)
 
-    def write(self, executor: Executor, batch: Batch) -> list[int]:
+    def write(self, executor: Executor, batch: Batch, last_id: int | None = None) -> list[int]:
         tracking, rows = batch.tracking, batch.columns
         if tracking is not None:
             self._write_tracking(executor, tracking)

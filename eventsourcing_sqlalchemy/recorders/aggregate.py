@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from eventsourcing.persistence import AggregateRecorder, IntegrityError, OperationalError, StoredEvent
+from eventsourcing.persistence import AggregateRecorder, IntegrityError, OperationalError, PersistenceError, StoredEvent
 
 from eventsourcing_sqlalchemy import statements
-from eventsourcing_sqlalchemy.errors import ConnectionLostError
+from eventsourcing_sqlalchemy.errors import ConnectionLostError, SequenceBehindError
 from eventsourcing_sqlalchemy.group_commit import MAX_BYTES, MAX_ROWS, GroupCommit
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, check_identifier
@@ -18,13 +18,13 @@ from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_stored_events
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from eventsourcing.persistence import Tracking
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.base import Batch, Executor
+    from eventsourcing_sqlalchemy.dialects.base import Batch, EventWriter, Executor
     from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 
 __all__ = ["SQLAlchemyAggregateRecorder"]
@@ -34,6 +34,10 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     """Records the events of aggregates, or with ``for_snapshots`` their snapshots, in the table
     ``events_table_name``.
     """
+
+    # Of those that this recorder has written, or read since; None until it has compared one with the table. An id of a
+    # transaction that was rolled back serves as well: it is not given out again.
+    _last_id: int | None = None
 
     def __init__(
         self,
@@ -106,8 +110,11 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         if not stored_events:
             return []
         writer = self._session_writer
-        batch = writer.pack(stored_events, None)
-        ids = self.datastore.run_in_session(session, lambda executor: writer.write(executor, batch), self._subject)
+
+        def run(work: Callable[[Executor], Any]) -> Any:
+            return self.datastore.run_in_session(session, work, self._subject)
+
+        ids = self._write(writer, writer.pack(stored_events, None), writer.write, run)
         self._wrote_in_session(session)
         return ids
 
@@ -136,18 +143,55 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         """Write a batch, whole or not at all, and return the ids in the order of its events."""
         writer, datastore = self._writer, self.datastore
         dialect, settings = datastore.dialect, datastore.settings
+
+        def write(executor: Executor, batch: Batch, last_id: int | None) -> list[int]:
+            # An error leaves the transaction open; it is rolled back when the connection goes back to the pool.
+            dialect.begin(executor, settings)
+            ids = writer.write(executor, batch, last_id)
+            executor.fetch("COMMIT")
+            return ids
+
         with datastore.writing():
-            if not batch.needs_transaction:
-                return datastore.run(lambda executor: writer.write(executor, batch), self._subject)
+            return self._write(writer, batch, write if batch.needs_transaction else writer.write, self._run)
 
-            def write(executor: Executor) -> list[int]:
-                # An error leaves the transaction open; it is rolled back when the connection goes back to the pool.
-                dialect.begin(executor, settings)
-                ids = writer.write(executor, batch)
-                executor.fetch("COMMIT")
-                return ids
+    def _run(self, work: Callable[[Executor], Any]) -> Any:
+        return self.datastore.run(work, self._subject)
 
-            return datastore.run(write, self._subject)
+    def _write(
+        self,
+        writer: EventWriter,
+        batch: Batch,
+        write: Callable[[Executor, Batch, int | None], list[int]],
+        run: Callable[[Callable[[Executor], Any]], Any],
+    ) -> list[int]:
+        """Call ``write`` by ``run``; raises SequenceBehindError, and writes nothing, unless the ids are above all that
+        were in the table before.
+
+        They are compared with the last one that this recorder knows, which costs next to nothing, and with the table
+        where that is not enough.
+        """
+        last_id = self._last_id
+        try:
+            ids: list[int] = run(lambda executor: write(executor, batch, last_id))
+        except PersistenceError as error:
+            if writer.doubt(error) is None:
+                raise
+            sequence = run(partial(writer.find_sequence_behind, error=error))
+            if sequence is None:
+                raise
+            raise self._sequence_behind(sequence) from error.__cause__
+        if ids:
+            self._last_id = ids[-1]
+        return ids
+
+    def _sequence_behind(self, sequence: str) -> SequenceBehindError:
+        table = str(self._table(self._events_kind))
+        msg = (
+            f"The sequence {sequence or 'of its column id'} of table {table} gives out ids that are not above the last "
+            "one in the table, where followers would never see them: rows were written without it, or it was moved "
+            f"back. Nothing was recorded. {self.datastore.sequence_remedy}"
+        )
+        return SequenceBehindError(msg, table=table, sequence=sequence)
 
     def write_batch_again(self, batch: Batch) -> list[int]:
         """Make sure that a batch is written when the connection broke while it was.

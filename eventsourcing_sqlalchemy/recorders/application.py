@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
 
-from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy import sequences, statements
 from eventsourcing_sqlalchemy.dialects.values import check_argument
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_notifications
@@ -86,7 +86,10 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
             check_argument("topic", topic)
         parameters = [value for value in (start, stop) if value is not None] + [*topics, limit]
         rows = self.datastore.fetch(statement, parameters, self._subject)
-        return to_notifications(rows, self._read_id)
+        notifications = to_notifications(rows, self._read_id)
+        if notifications:
+            self._saw(notifications[-1].id)
+        return notifications
 
     @cached_property
     def _originator_id(self) -> str:
@@ -100,7 +103,24 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
         """Return the highest notification id, or None when there are no events."""
         statement = statements.select_max_notification_id(self._render("events", parameters=False))
         number: int | None = self.datastore.fetch(statement, (), self._subject)[0][0]
+        self._saw(number or 0)
         return number
+
+    def _saw(self, last_id: int) -> None:
+        """Take an id that was read for one that new ids have to be above, too."""
+        if self._last_id is not None and last_id > self._last_id:
+            self._last_id = last_id
+
+    def repair_sequence(self) -> bool:
+        """Move the sequence of ids to the last one in the table if it is behind, and return whether it was.
+
+        It is after a restore of data alone, logical replication or COPY, and then events are refused with
+        SequenceBehindError. Safe while others write; the role needs UPDATE on the sequence.
+        """
+        behind = sequences.find_behind(self.datastore, [self._table("events")])
+        for counter in behind:
+            sequences.repair(self.datastore, counter)
+        return bool(behind)
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
         """Return an iterator of the notifications with ids above ``gt``, which waits for new ones and ends when it

@@ -23,7 +23,10 @@ def doctor(
     *,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Complete tenants that are being made, finish purges, make missing tables."),
+        typer.Option(
+            "--repair",
+            help="Complete tenants that are being made, finish purges, make missing tables, advance sequences.",
+        ),
     ] = False,
     actor: Actor = None,
     json: Json = False,

@@ -1,20 +1,26 @@
-"""Pools that hand one connection to several users at a time are refused before anything is lost."""
+"""Pools that hand one connection to several users at a time: they take turns on it, or are refused at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import ClassVar
 
 import pytest
 import sqlalchemy as sa
-from eventsourcing.persistence import NotSupportedError
+from eventsourcing.persistence import InternalError, NotSupportedError, OperationalError
 from eventsourcing.utils import Environment
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.errors import is_retryable
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
+from eventsourcing_sqlalchemy.settings import EngineSettings
+from eventsourcing_sqlalchemy.turns import Turns
 from tests.applications import stored_events
 from tests.engine_count import engines_in_use
 
@@ -28,7 +34,7 @@ class Users:
 
 
 def users_engine() -> sa.Engine:
-    return sa.create_engine(URL, poolclass=Users.pool_class)
+    return sa.create_engine(URL, poolclass=Users.pool_class, connect_args={"check_same_thread": False})
 
 
 def by_url() -> SQLAlchemyDatastore:
@@ -47,8 +53,11 @@ def by_session_maker() -> SQLAlchemyDatastore:
     return SQLAlchemyDatastore(session_maker=sessionmaker(bind=users_engine()))
 
 
-@pytest.mark.parametrize("construct", [by_url, by_engine, by_engine_topic, by_session_maker])
-@pytest.mark.parametrize("pool_class", [StaticPool, SingletonThreadPool, AssertionPool])
+WAYS = [by_url, by_engine, by_engine_topic, by_session_maker]
+
+
+@pytest.mark.parametrize("construct", WAYS)
+@pytest.mark.parametrize("pool_class", [SingletonThreadPool, AssertionPool])
 def test_pool_that_shares_a_connection_is_refused(
     construct: Callable[[], SQLAlchemyDatastore], pool_class: type[Pool]
 ) -> None:
@@ -68,3 +77,156 @@ def test_pool_that_the_error_recommends_serves() -> None:
     assert recorder.max_notification_id() == 2
     datastore.close()
     engine.dispose()
+
+
+@pytest.fixture
+def engine() -> Iterator[sa.Engine]:
+    """A database in memory as SQLAlchemy and FastAPI recommend it for tests."""
+    Users.pool_class = StaticPool
+    engine = users_engine()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE mine (a integer)")
+    yield engine
+    engine.dispose()
+
+
+@contextmanager
+def recorder_on(datastore: SQLAlchemyDatastore) -> Iterator[SQLAlchemyProcessRecorder]:
+    recorder = SQLAlchemyProcessRecorder(datastore)
+    recorder.create_table()
+    yield recorder
+    datastore.close()
+
+
+def on(engine: sa.Engine, lock_timeout: float = 5) -> AbstractContextManager[SQLAlchemyProcessRecorder]:
+    return recorder_on(SQLAlchemyDatastore(engine=engine, settings=EngineSettings(lock_timeout=lock_timeout)))
+
+
+def count_of_mine(engine: sa.Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM mine").scalar_one())
+
+
+@pytest.mark.parametrize("construct", WAYS)
+def test_threads_take_turns_on_a_static_pool(construct: Callable[[], SQLAlchemyDatastore]) -> None:
+    Users.pool_class = StaticPool
+    with recorder_on(construct()) as recorder, ThreadPoolExecutor(8) as threads:
+
+        def work(number: int) -> Sequence[int]:
+            if number % 3 == 0:
+                with recorder.transaction():
+                    recorder.insert_events(stored_events())
+                    return recorder.insert_events(stored_events(2)) or []
+            if number % 3 == 1:
+                with suppress(ZeroDivisionError), recorder.transaction():
+                    recorder.insert_events(stored_events(5))
+                    raise ZeroDivisionError
+                return []
+            return recorder.insert_events(stored_events(number % 5)) or []
+
+        written = [ids for ids in threads.map(work, range(60)) if ids]
+        ids = [notification.id for notification in recorder.select_notifications(start=None, limit=1000)]
+    assert len(ids) == 60 + sum(number % 5 for number in range(60) if number % 3 == 2)
+    assert {id_ for some in written for id_ in some} <= set(ids)
+    assert ids == sorted(set(ids))
+
+
+def test_sessions_of_the_users_engine_share_the_connection(engine: sa.Engine) -> None:
+    """The recipe of FastAPI: one session for test and application, which has read, and other threads."""
+    with on(engine) as recorder, Session(engine) as session, ThreadPoolExecutor(1) as other:
+        assert session.scalar(sa.text("SELECT count(*) FROM mine")) == 0
+        other.submit(recorder.insert_events, stored_events(3)).result()
+        with recorder.transaction() as ours:
+            ours.execute(sa.text("INSERT INTO mine VALUES (1)"))
+            recorder.insert_events(stored_events())
+        session.execute(sa.text("INSERT INTO mine VALUES (2)"))
+        recorder.insert_events(stored_events(), session=session)
+        session.commit()
+        assert recorder.max_notification_id() == 5
+        session.rollback()
+    assert count_of_mine(engine) == 2
+
+
+def test_users_sessions_and_calls_in_threads_lose_nothing(engine: sa.Engine, repeat: Callable[[int], range]) -> None:
+    with on(engine, lock_timeout=60) as recorder, ThreadPoolExecutor(6) as threads:
+
+        def record() -> None:
+            for _ in repeat(25):
+                recorder.insert_events(stored_events())
+                with recorder.transaction() as session:
+                    session.execute(sa.text("INSERT INTO mine VALUES (1)"))
+                    recorder.insert_events(stored_events(2))
+
+        def disturb() -> None:
+            for _ in repeat(25):
+                with Session(engine) as session:
+                    session.execute(sa.text("SELECT count(*) FROM mine"))
+                    session.rollback()
+
+        for future in [*(threads.submit(record) for _ in range(3)), *(threads.submit(disturb) for _ in range(3))]:
+            future.result()
+        assert recorder.max_notification_id() == 3 * len(repeat(25)) * 3
+    assert count_of_mine(engine) == 3 * len(repeat(25))
+
+
+def test_call_waits_for_a_transaction_of_the_users_session(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_waiting, look = threading.Event(), Turns._is_in_transaction  # noqa: SLF001 (nothing else tells)
+
+    def look_and_tell(turns: Turns) -> bool:
+        found = look(turns)
+        if found:
+            is_waiting.set()
+        return found
+
+    monkeypatch.setattr(Turns, "_is_in_transaction", look_and_tell)
+    with on(engine, lock_timeout=60) as recorder, ThreadPoolExecutor(1) as other:
+        with Session(engine) as session:
+            session.execute(sa.text("INSERT INTO mine VALUES (1)"))
+            recorded = other.submit(recorder.insert_events, stored_events())
+            assert is_waiting.wait(timeout=30)
+            session.rollback()
+        assert recorded.result() == [1]
+    assert count_of_mine(engine) == 0
+
+
+def test_a_transaction_that_does_not_end_is_an_error_with_a_remedy(engine: sa.Engine) -> None:
+    with on(engine, lock_timeout=0.05) as recorder, Session(engine) as session:
+        session.execute(sa.text("INSERT INTO mine VALUES (1)"))
+        with pytest.raises(OperationalError, match=r"End that first.*session=") as error:
+            recorder.insert_events(stored_events())
+        assert is_retryable(error.value)
+        session.commit()
+    assert count_of_mine(engine) == 1
+
+
+def test_session_inside_of_our_transaction_is_refused_and_nothing_is_half_committed(engine: sa.Engine) -> None:
+    """It cannot wait for the end of the transaction that it is in the middle of."""
+    with on(engine, lock_timeout=0.05) as recorder:
+
+        def read_inside() -> None:
+            with recorder.transaction():
+                recorder.insert_events(stored_events())
+                with pytest.raises(OperationalError, match="StaticPool"):
+                    count_of_mine(engine)
+
+        with pytest.raises(InternalError, match="has ended this transaction"):
+            read_inside()
+        assert recorder.max_notification_id() is None
+
+
+def test_transaction_may_end_in_another_thread(engine: sa.Engine) -> None:
+    with on(engine) as recorder, ThreadPoolExecutor(1) as other:
+        transaction = recorder.transaction()
+        session = transaction.__enter__()
+        recorder.insert_events(stored_events(), session=session)
+        other.submit(transaction.__exit__, None, None, None).result()
+        assert recorder.max_notification_id() == 1
+
+
+def test_engine_is_left_as_it_was(engine: sa.Engine) -> None:
+    before = len(engine.pool.dispatch.reset)
+    for _ in range(2):
+        with on(engine) as recorder:
+            recorder.insert_events(stored_events())
+    assert len(engine.pool.dispatch.reset) == before
+    assert not engine.dispatch.commit
