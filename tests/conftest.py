@@ -86,6 +86,12 @@ def no_signal_left() -> Iterator[None]:
         pytest.fail(f"left signals handled otherwise: {dict(zip(numbers, after, strict=True))}", pytrace=False)
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let purge not wait for other processes to learn of it: there are none."""
+    monkeypatch.setattr("tenancy.removal.DELAY", 0.0)
+
+
 @pytest.fixture(scope="session")
 def repeat() -> Callable[[int], range]:
     """Return a function that makes a range of as many times its argument as TEST_REPEAT says (1)."""
