@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tenancy.demo.server import Postgres, PostgresServer, find_postgres
 from tests.activity import Activity
@@ -20,6 +21,10 @@ from tests.databases import fresh_database
 from tests.pgbouncer import PgBouncer, find_pgbouncer
 
 THREAD_GRACE_SECONDS = 2.0
+
+# No example is too slow on a machine that does much else.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and processes that tests start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
