@@ -22,9 +22,8 @@ from hypothesis import HealthCheck, settings
 from tenancy.demo.server import Postgres, PostgresServer, find_postgres
 from tests.activity import Activity
 from tests.databases import fresh_database
+from tests.deadlines import DEADLINE_SECONDS
 from tests.pgbouncer import PgBouncer, find_pgbouncer
-
-THREAD_GRACE_SECONDS = 2.0
 
 # No example is too slow on a machine that does much else.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -92,7 +91,7 @@ def no_thread_left() -> Iterator[None]:
     """Fail a test that leaves a thread behind which would keep the interpreter from ending."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + THREAD_GRACE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while left := [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]:
         if time.monotonic() > deadline:
             pytest.fail(f"left threads running: {[thread.name for thread in left]}", pytrace=False)

@@ -55,7 +55,7 @@ def main(url: str, lease_seconds: str) -> int:
         runner.start()
         print(runner.owner, flush=True)  # noqa: T201 (whoever started it reads this)
         told.wait()
-        return 0 if runner.stop(timeout=10) else 1
+        return 0 if runner.stop(timeout=60) else 1
 
 
 if __name__ == "__main__":
