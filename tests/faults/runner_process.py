@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import Self
 
+from tests.deadlines import DEADLINE_SECONDS
 from tests.tenancy.fleets import fleet
 
 
@@ -41,7 +42,7 @@ class RunnerProcess:
         """Send a signal."""
         self._process.send_signal(number)
 
-    def wait_for_end(self, seconds: float = 20.0) -> int:
+    def wait_for_end(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Return its exit code."""
         return self._process.wait(seconds)
 

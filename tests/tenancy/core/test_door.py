@@ -19,7 +19,7 @@ from tenancy.errors import (
     TenantPurged,
     TenantSuspended,
 )
-from tests.deadlines import run_together, wait_until
+from tests.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.faults.relay import Relay
 from tests.tenancy.core import catalog
 from tests.tenancy.core.conftest import MakeFleet
@@ -42,7 +42,7 @@ class ServingProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=DEADLINE_SECONDS)
 
     def ask(self, call: str) -> str:
         """Let it make a call; return "done" or the name of the error."""
