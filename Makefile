@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 DATABASE ?= embedded
 ARGS ?=
 
+# The tests start hundreds of processes, which should not compile the package again each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo bench test check lint format clean
 

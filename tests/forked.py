@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.deadlines import DEADLINE_SECONDS
+
 # Python 3.12 and later warn of threads, of which pytest and the package have some.
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-def in_child(work: Callable[[], Any], seconds: float = 20.0) -> Any:
+def in_child(work: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
     """Return what `work` returns in a forked child, as JSON carries it; fail when it raises or hangs there."""
     result = start_child(work)
     return result(seconds)

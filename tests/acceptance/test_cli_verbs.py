@@ -14,6 +14,8 @@ from tenancy.demo.server import Postgres
 from tests.acceptance.commands import Command
 from tests.acceptance.kennel import Kennel
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 SUMMARY = ["slug", "id", "name", "status", "schema", "prefix", "created_at"]
 DETAILS = [*SUMMARY, "changed_at", "reason", "reads", "adopted", "due_at", "metadata"]
 

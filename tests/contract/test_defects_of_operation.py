@@ -34,7 +34,7 @@ from eventsourcing_sqlalchemy.wakeups import Wakeups
 from tenancy.demo.server import Postgres
 from tests.activity import Activity
 from tests.applications import Applications, stored_events, topics, twin
-from tests.deadlines import run_together, wait_until
+from tests.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.followers import Follower
 from tests.wiretap import Wiretap
 
@@ -70,13 +70,13 @@ def test_defect_08_write_wakes_nobody_in_another_schema(
 # -- 9 --
 
 
-def check_twenty_applications_use_one_engine(url: str, activity: Activity) -> None:
+def check_twenty_applications_use_one_engine(url: str, activity: Activity, seconds: float = DEADLINE_SECONDS) -> None:
     with Applications(url, pool_size=2, max_overflow=1) as apps:
         recorders = [apps.recorder(f"App{number}", place=f"place{number}") for number in range(20)]
         run_together([partial(recorder.insert_events, stored_events()) for recorder in recorders])
         assert len({id(recorder.datastore.engine.pool) for recorder in recorders}) == 1
         assert 1 <= activity.connections() <= 3
-    activity.wait_until_none(2.0)
+    activity.wait_until_none(seconds)
 
 
 def test_defect_09_twenty_applications_use_one_engine_and_leave_nothing(
@@ -93,7 +93,7 @@ def test_defect_09_twenty_applications_use_one_engine_and_leave_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(EngineLease, "release", lambda self: kept.append(self))  # noqa: PLW0108 (a method of list does not bind)
         with pytest.raises(AssertionError, match="no connection is left"):
-            check_twenty_applications_use_one_engine(postgres_url, activity)
+            check_twenty_applications_use_one_engine(postgres_url, activity, 0.5)
     for lease in kept:
         lease.release()
 
@@ -176,7 +176,7 @@ def test_defect_13_errors_are_of_the_library(
 ) -> None:
     """Seen to fail against a `translate` that returns the error that it is given."""
     url = postgres_server.url(postgres_database)
-    with Applications(url, connect_timeout=1, pool_size=1, max_overflow=0, pool_timeout=0.1) as apps:
+    with Applications(url, pool_size=1, max_overflow=0, pool_timeout=0.1) as apps:
         with pytest.raises(OperationalError, match="Cannot connect"):
             apps.recorder(url=sa.make_url(url).set(port=1).render_as_string(hide_password=False))
         recorder = apps.recorder()
@@ -262,7 +262,7 @@ def lock_in_opposite_order(apps: Applications) -> list[PersistenceError | None]:
             return error
         return None
 
-    return run_together([lambda: write(*recorders), lambda: write(*reversed(recorders))], 10)
+    return run_together([lambda: write(*recorders), lambda: write(*reversed(recorders))])
 
 
 def test_defect_17_opposite_lock_orders_end_in_an_error_that_may_be_retried(
@@ -276,10 +276,11 @@ def test_defect_17_opposite_lock_orders_end_in_an_error_that_may_be_retried(
         assert all("SQLALCHEMY_LOCK_TIMEOUT" in str(error) for error in errors)
     with Applications(postgres_url, lock_timeout=0) as apps, ThreadPoolExecutor(1) as threads:
         endless = threads.submit(lock_in_opposite_order, apps)
+        wait_until(lambda: activity.blocked() == 2, "both wait")
         with pytest.raises(TimeoutError):
-            endless.result(1.0)
+            endless.result(0.6)
         activity.terminate()
-        assert any(endless.result(10))
+        assert any(endless.result(DEADLINE_SECONDS))
 
 
 # -- 18 --

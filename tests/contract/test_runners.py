@@ -23,7 +23,7 @@ from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from tests.contract.counters_view import CountersView
 from tests.contract.places import Place
 from tests.contract.restaurant import APPLICATIONS, RESTAURANT, Billing, Kitchen, Orders
-from tests.deadlines import wait_until
+from tests.deadlines import DEADLINE_SECONDS, wait_until
 from tests.engine_count import engines_in_use, forget_abandoned
 
 RUNNERS: Final[tuple[type[Runner[UUID]], ...]] = (
@@ -159,7 +159,7 @@ def count_with_projection(variables: dict[str, str]) -> None:
         aggregate = Aggregate()
         aggregate.trigger_event(Aggregate.Event)
         recordings = runner.app.save(aggregate)
-        runner.wait(recordings[-1].notification.id, timeout=10)
+        runner.wait(recordings[-1].notification.id, timeout=DEADLINE_SECONDS)
         assert runner.view.get_created_event_counter() == 1
         assert runner.view.get_subsequent_event_counter() == 1
         assert len(engines_in_use()) == 1
@@ -170,7 +170,7 @@ def count_with_event_sourced_projection(variables: dict[str, str]) -> None:
         application_class=Application[UUID], projection_class=Counters, env=variables
     ) as runner:
         recordings = runner.app.save(Aggregate())
-        runner.wait(recordings[-1].notification.id, timeout=10)
+        runner.wait(recordings[-1].notification.id, timeout=DEADLINE_SECONDS)
         assert runner.projection.get_count(Aggregate.Created) == 1
         assert len(engines_in_use()) == 1
 

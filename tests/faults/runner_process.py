@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import Self
 
+from tests.deadlines import DEADLINE_SECONDS
 from tests.tenancy.fleets import fleet
 
 
@@ -41,7 +42,7 @@ class RunnerProcess:
         """Send a signal."""
         self._process.send_signal(number)
 
-    def wait_for_end(self, seconds: float = 20.0) -> int:
+    def wait_for_end(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Return its exit code."""
         return self._process.wait(seconds)
 
@@ -55,7 +56,7 @@ def main(url: str, lease_seconds: str) -> int:
         runner.start()
         print(runner.owner, flush=True)  # noqa: T201 (whoever started it reads this)
         told.wait()
-        return 0 if runner.stop(timeout=10) else 1
+        return 0 if runner.stop(timeout=60) else 1
 
 
 if __name__ == "__main__":

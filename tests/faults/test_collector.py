@@ -76,7 +76,7 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
                 could_lease.append(False)
                 thread = threading.Thread(target=lambda: Applications(sqlite_url).factory("Meanwhile").close())
                 thread.start()
-                thread.join(2.0)
+                thread.join(DEADLINE_SECONDS / 2)
                 could_lease[0] = not thread.is_alive()
             dispose(self)
 

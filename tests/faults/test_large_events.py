@@ -28,9 +28,9 @@ LARGE = 300 * MEGABYTE
 
 # Drivers that send a large batch only where there is time.
 SELDOM = ("psycopg", "pg8000")
-# Without time, a driver that keeps parameters apart from the statement sends a smaller event: it meets no limit of the
-# server's parser, and is the slowest to encode one.
-SMALLER = {"pg8000": LARGE // 4}
+# Without time, drivers that keep parameters apart from the statement send a smaller event: they meet no limit of the
+# server's parser.
+SMALLER = {"psycopg": LARGE // 4, "pg8000": LARGE // 4}
 
 
 # The second time that continuous integration runs the tests, on another server, is left out.

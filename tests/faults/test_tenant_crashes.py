@@ -21,6 +21,8 @@ from tenancy.errors import TenancyError, TenantExists, TenantNotFound
 from tests.tenancy.core import catalog
 from tests.tenancy.core.kennel import Kennel
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 _REPEAT = int(os.environ.get("TEST_REPEAT", "1"))
 
 
@@ -121,11 +123,6 @@ VERBS: dict[str, tuple[Callable[[Tenancy], object], str | None]] = {
 def url(request: pytest.FixtureRequest) -> str:
     found: str = request.getfixturevalue(f"{request.param}_url")
     return found
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenancy.removal.DELAY", 0.0)
 
 
 @pytest.mark.parametrize("verb", VERBS)

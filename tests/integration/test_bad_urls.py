@@ -207,10 +207,10 @@ def test_server_that_says_nothing_is_an_operational_error(driver: str) -> None:
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_limit_for_connecting_is_no_limit_for_statements(database: Database, driver: str, place: str) -> None:
-    with Applications(database.url(driver), connect_timeout=0.3) as applications:
+    with Applications(database.url(driver), connect_timeout=1) as applications:
         recorder = applications.recorder("Shop", place)
         with recorder.transaction() as session:
-            session.execute(sa.text("SELECT pg_sleep(0.6)"))
+            session.execute(sa.text("SELECT pg_sleep(1.2)"))
         assert recorder.insert_events(stored_events()) == [1]
 
 

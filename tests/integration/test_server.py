@@ -5,8 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from tenancy.demo import local_server
 from tenancy.demo.local_server import ServerError, free_port
 from tenancy.demo.server import GivenPostgres, Postgres, PostgresServer, find_postgres
 from tests.databases import fresh_database
+from tests.deadlines import wait_until
 from tests.pgbouncer import PgBouncer
 
 OWNER = """
@@ -45,14 +45,6 @@ def query(url: str, statement: str) -> object:
             return result.scalar() if result.returns_rows else None
     finally:
         engine.dispose()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll until the condition holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 def nothing_left(directory: Path) -> bool:
@@ -110,7 +102,7 @@ def test_killed_server_starts_again_with_what_it_acknowledged(own_postgres_serve
         with ThreadPoolExecutor() as threads:
             # A backend that computes does not notice that its postmaster died, and keeps the shared memory in use.
             busy = threads.submit(query, server.url(), "SELECT count(*) FROM generate_series(1, 1000000000) AS busy")
-            wait_until(lambda: query(server.url(), BUSY) == 1)
+            wait_until(lambda: query(server.url(), BUSY) == 1, "the statement runs")
             server.kill()
             server.start()
             with pytest.raises(OperationalError):
@@ -152,7 +144,7 @@ def test_dead_owner_leaves_nothing(number: signal.Signals) -> None:
     with owner() as (process, directory):
         process.send_signal(number)
         process.wait()
-        wait_until(lambda: nothing_left(directory))
+        wait_until(lambda: nothing_left(directory), "nothing is left")
 
 
 def test_fork_of_a_dead_owner_keeps_nothing_alive() -> None:
@@ -160,7 +152,7 @@ def test_fork_of_a_dead_owner_keeps_nothing_alive() -> None:
     with owner(FORKING_OWNER) as (process, directory):
         process.kill()
         process.wait()
-        wait_until(lambda: nothing_left(directory))
+        wait_until(lambda: nothing_left(directory), "nothing is left")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a server as another user")

@@ -134,7 +134,7 @@ def test_commit_in_another_journal_mode_wakes_a_subscription(path: Path) -> None
         administrator.execute("BEGIN")
         administrator.execute("SELECT * FROM shop_events").fetchall()
         with (
-            Applications(f"sqlite:///{path}", pool_size=1, max_overflow=0) as apps,
+            Applications(f"sqlite:///{path}", pool_size=1, max_overflow=0, lock_timeout=1) as apps,
             closing(OtherProcess(path)) as other,
         ):
             recorder = apps.recorder("Shop")

@@ -14,6 +14,8 @@ from tests.contract.counters_view import CountersView
 from tests.tenancy import views
 from tests.tenancy.kennel import DogCounters, School
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 # Where tenants are: by which variables, on PostgreSQL.
 PLACES = [
     {},

@@ -59,9 +59,3 @@ def elsewhere(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ten
     monkeypatch.setattr("tenancy.directory._directories", {})
     with Tenancy(applications=list(tenants.applications.values()), env=tenants.settings.environment) as other:
         yield other
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let purge not wait for other processes to learn of it: there are none."""
-    monkeypatch.setattr("tenancy.removal.DELAY", 0.0)

@@ -13,21 +13,17 @@ from typing import Any, Self
 import pytest
 
 from tenancy import Tenancy, Tenant
-from tenancy.directory import DELAY
 from tenancy.errors import (
     RegistryUnavailable,
     TenantNotFound,
     TenantPurged,
     TenantSuspended,
 )
-from tests.deadlines import run_together, wait_until
+from tests.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.faults.relay import Relay
 from tests.tenancy.core import catalog
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel
-
-# What a process that shares two cores with other tests may take more.
-SLACK = 4.0
 
 
 class ServingProcess:
@@ -46,7 +42,7 @@ class ServingProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=DEADLINE_SECONDS)
 
     def ask(self, call: str) -> str:
         """Let it make a call; return "done" or the name of the error."""
@@ -70,7 +66,7 @@ def process(acme: Tenant) -> Iterator[ServingProcess]:
 
 
 def refused(process: ServingProcess, call: str, error: str) -> None:
-    wait_until(lambda: process.ask(call) == error, f"{call} raises {error}", DELAY + SLACK)
+    wait_until(lambda: process.ask(call) == error, f"{call} raises {error}")
 
 
 def test_suspended_everywhere(tenants: Tenancy, process: ServingProcess) -> None:
@@ -130,7 +126,7 @@ def test_another_directory_follows(tenants: Tenancy, elsewhere: Tenancy) -> None
     kennel = there.get(Kennel)
 
     def follows(condition: Callable[[], bool], what: str) -> None:
-        wait_until(condition, what, DELAY + SLACK)
+        wait_until(condition, what)
 
     tenants.suspend("acme")
     follows(lambda: elsewhere["acme"].status == "suspended", "suspended")
@@ -324,7 +320,7 @@ def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch:
 def test_error_of_the_tenants_database_is_not_the_registrys(
     own_postgres_server: Any, sqlite_url: str, make_fleet: Callable[[str], MakeFleet]
 ) -> None:
-    tenants = make_fleet(own_postgres_server.url())(TENANCY_CONTROL_URL=sqlite_url, SQLALCHEMY_CONNECT_TIMEOUT=1)
+    tenants = make_fleet(own_postgres_server.url())(TENANCY_CONTROL_URL=sqlite_url)
     tenants.create("acme")
     own_postgres_server.stop()
     with pytest.raises(Exception, match="Cannot connect") as caught:
