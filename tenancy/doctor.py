@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from eventsourcing.persistence import PersistenceError
 
@@ -21,7 +21,9 @@ from tenancy.registry.remedies import remedy_of
 from tenancy.tenant import TenantStatus
 
 if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from eventsourcing_sqlalchemy.dialects.base import Right
+    from eventsourcing_sqlalchemy.dialects.counters import CounterBehind
     from tenancy.tenancy import Tenancy
     from tenancy.tenant import Tenant
 
@@ -278,17 +280,36 @@ def _tables(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
         )
 
 
+class _Behind(NamedTuple):
+    """A sequence that is behind its table: of a tenant, or of the registry."""
+
+    datastore: SQLAlchemyDatastore
+    counter: CounterBehind
+    tenant: str | None = None
+
+    @property
+    def owner(self) -> str:
+        return "registry" if self.tenant is None else repr(self.tenant)
+
+
+def _sequences_behind(tenants: Tenancy, every: Sequence[Tenant]) -> list[_Behind]:
+    places, registry = tenants.places, tenants.registry
+    return [_Behind(registry.datastore, counter) for counter in registry.sequences_behind()] + [
+        _Behind(places.datastore, counter, tenant.slug)
+        for tenant, counter in places.sequences_behind(_complete(every), tenants.blueprints())
+    ]
+
+
 def _sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    complete = _complete(every)
-    behind = tenants.places.sequences_behind(complete, tenants.blueprints())
+    behind = _sequences_behind(tenants, every)
     if not behind:
-        yield Finding(
-            name="sequences", level="ok", what=f"Those of {_counted(len(complete))} are ahead of their tables."
-        )
-    for tenant, counter in behind:
-        what = f"{tenant.slug!r}: {counter.name} is behind the last id of {counter.table}. Events are refused."
+        what = f"Those of {_counted(len(_complete(every)))} and of the registry are ahead of their tables."
+        yield Finding(name="sequences", level="ok", what=what)
+    for each in behind:
+        counter = each.counter
+        what = f"{each.owner}: {counter.name} is behind the last id of {counter.table}. Events are refused."
         remedy = "Move it forward: tenancy doctor --repair"
-        yield Finding(name="sequences", level="failure", what=what, remedy=remedy, tenant=tenant.slug)
+        yield Finding(name="sequences", level="failure", what=what, remedy=remedy, tenant=each.tenant)
 
 
 def _orphans(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
@@ -332,6 +353,7 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
     except (RegistryMissing, EncodingMismatch) as error:
         yield _failure("registry", error)
         return
+    yield from _repair_sequences(tenants, every)  # first: what follows records events of the registry
     blueprints = tenants.blueprints()
     broken = {tenant.id for tenant, _ in tenants.places.faults(_complete(every), blueprints)}
     makes_more = any(blueprint.makes_more for blueprint in blueprints)
@@ -359,18 +381,17 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
         except Exception as error:  # noqa: BLE001 (the code of applications and views runs here)
             done = replace(done, level="failure", what=f"{tenant.slug!r}: {error}")
         yield replace(done, tenant=tenant.slug)
-    yield from _repair_sequences(tenants)
 
 
-def _repair_sequences(tenants: Tenancy) -> Iterator[Finding]:
-    datastore = tenants.places.datastore
-    for tenant, counter in tenants.places.sequences_behind(_complete(tenants.list()), tenants.blueprints()):
-        done = Finding(name="sequences", level="ok", what=f"{tenant.slug!r}: {counter.name} is at the last id.")
+def _repair_sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    for each in _sequences_behind(tenants, every):
+        what = f"{each.owner}: {each.counter.name} is at the last id of its table."
+        done = Finding(name="sequences", level="ok", what=what, tenant=each.tenant)
         try:
-            sequences.repair(datastore, counter)
+            sequences.repair(each.datastore, each.counter)
         except PersistenceError as error:
-            done = replace(done, level="failure", what=f"{tenant.slug!r}: {error}")
-        yield replace(done, tenant=tenant.slug)
+            done = replace(done, level="failure", what=f"{each.owner}: {error}")
+        yield done
 
 
 def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:

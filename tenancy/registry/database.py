@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from eventsourcing_sqlalchemy.errors import sqlstate, translate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
+from eventsourcing_sqlalchemy.sequences import find_behind
 from tenancy.encodings import PLAIN, Encoding, check_encoding
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError
 from tenancy.registry.history import FLEET_ID, FleetHistory, RegistryApplication
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from eventsourcing_sqlalchemy.dialects.counters import CounterBehind
     from tenancy.settings import TenancySettings
 
 __all__ = ["FORMAT", "RegistryDatabase"]
@@ -201,6 +203,11 @@ class RegistryDatabase:
     @cached_property
     def _hash_key(self) -> bytes:
         return bytes.fromhex(self.facts()["hash_key"])
+
+    def sequences_behind(self) -> list[CounterBehind]:
+        """Return the sequence of the registry's events if it is behind its table."""
+        with self._reaching():
+            return find_behind(self.datastore, [spec.name for spec in self._recorder.tables if spec.kind == "events"])
 
     # -- transactions --
 

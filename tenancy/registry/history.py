@@ -122,6 +122,8 @@ def to_change(event: Any, texts: Mapping[int, str]) -> Change:
 class RegistryDatastore(SQLAlchemyDatastore):
     """A datastore with a small pool of its own: the registry answers also when the tenants use up all of theirs."""
 
+    sequence_remedy = "Repair it: tenancy doctor --repair"
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, pool_size=1, max_overflow=3)
 
