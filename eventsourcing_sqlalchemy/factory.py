@@ -12,6 +12,7 @@ from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, In
 from eventsourcing.utils import TopicError, resolve_topic
 from sqlalchemy.engine import Engine
 
+from eventsourcing_sqlalchemy import library_hooks
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects import url_of
 from eventsourcing_sqlalchemy.errors import SettingsError
@@ -178,6 +179,8 @@ class SQLAlchemyFactory(InfrastructureFactory[SQLAlchemyTrackingRecorder]):
 
 
 Factory = SQLAlchemyFactory
+
+library_hooks.install()
 
 
 class _Claim:

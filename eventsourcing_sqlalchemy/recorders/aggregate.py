@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import AggregateRecorder, IntegrityError, OperationalError, StoredEvent
 
 from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.aggregate_cache import AggregateCaches
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.group_commit import MAX_BYTES, MAX_ROWS, GroupCommit
 from eventsourcing_sqlalchemy.models import record_class
@@ -47,6 +48,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         super().__init__(datastore, schema_name=schema_name, **kwargs)
         self.events_table_name = events_table_name
         self._events_kind: TableKind = "snapshots" if for_snapshots else "events"
+        self.aggregate_caches = AggregateCaches(datastore)
         limit = datastore.dialect.identifier_limit
         check_identifier("table", events_table_name, limit, suffix="" if for_snapshots else EVENTS_INDEX_SUFFIX)
 
@@ -79,16 +81,27 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     def _insert(
         self, stored_events: Sequence[StoredEvent], session: Session | None, kwargs: dict[str, Any]
     ) -> list[int]:
-        if session is None:
-            session = self.datastore.session_to_write()
-        if session is not None:
-            return self._insert_in_session(session, stored_events, kwargs)
-        if self._overrides_a_hook:
-            with self.transaction(commit=True) as session:
+        try:
+            if session is None:
+                session = self.datastore.session_to_write()
+            if session is not None:
                 return self._insert_in_session(session, stored_events, kwargs)
-        return self._append(stored_events, kwargs.get("tracking"))
+            if self._overrides_a_hook:
+                with self.transaction(commit=True) as session:
+                    return self._insert_in_session(session, stored_events, kwargs)
+            return self._append(stored_events, kwargs.get("tracking"))
+        except BaseException:
+            self.aggregate_caches.refused(stored_events)
+            raise
 
     def _insert_in_session(
+        self, session: Session, stored_events: Sequence[StoredEvent], kwargs: dict[str, Any]
+    ) -> list[int]:
+        ids = self._write_in_session(session, stored_events, kwargs)
+        self.aggregate_caches.wrote(session, stored_events)
+        return ids
+
+    def _write_in_session(
         self, session: Session, stored_events: Sequence[StoredEvent], kwargs: dict[str, Any]
     ) -> list[int]:
         if not self._overrides_a_hook and kwargs.get("tracking") is None:
