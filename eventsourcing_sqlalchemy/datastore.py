@@ -23,7 +23,7 @@ from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
 from eventsourcing_sqlalchemy.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.scoped import bind_of
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, parse_url
-from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction, undoable
+from eventsourcing_sqlalchemy.transactions import Transaction, check_not_copied, current_transaction, undoable
 from eventsourcing_sqlalchemy.wakeups import CHANNEL, Waiter, payload
 
 if TYPE_CHECKING:
@@ -184,16 +184,16 @@ class SQLAlchemyDatastore:
         """Return the session that calls in this context have to use: that of the open transaction, or the scoped
         one; None when there is none.
         """
-        if self.scoped_session is not None:
-            return cast("Session", self.scoped_session)
         transaction = current_transaction(self)
-        return None if transaction is None else transaction.session
+        return cast("Session | None", self.scoped_session) if transaction is None else transaction.session
 
     def session_to_write(self) -> Session | None:
-        """Return :func:`current_session`; raises ProgrammingError in a transaction that will not commit."""
+        """Return :func:`current_session`; raises ProgrammingError where an open transaction would not commit it."""
         self.admit(writes=True)
         transaction = current_transaction(self)
-        if transaction is not None and not transaction.commit:
+        if transaction is None:
+            check_not_copied(self)
+        elif not transaction.commit:
             msg = "Nothing can be recorded inside a transaction with commit=False: it would be lost when that ends."
             raise ProgrammingError(msg)
         return self.current_session()

@@ -2,17 +2,20 @@
 
 A transaction belongs to the datastore it was opened for and to the context that opened it. Calls made in that context
 through the same datastore join it; another thread, another task, a copied context (as ``asyncio.to_thread`` makes) and
-every other application never do: they get transactions of their own.
+every other application never do. A thread with an empty context and another application get transactions of their own.
+Recording in a copied context is refused: its author expects it to be part of the transaction, and it would not be.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, Token
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, cast
+from inspect import CO_GENERATOR
+from types import FrameType, MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, cast
 
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -25,7 +28,15 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 
-__all__ = ["OpenTransaction", "Transaction", "current_transaction", "undoable"]
+__all__ = ["OpenTransaction", "Transaction", "check_not_copied", "current_transaction", "detached", "undoable"]
+
+# Packages that call a function in a context of its own, and leave that when the function returns.
+_CARRIERS: Final = frozenset({"anyio", "asgiref", "asyncio", "concurrent", "threading", "trio"})
+
+_RECIPE: Final = (
+    "Open it in the function that records, 'with recorder.transaction() as session: ...', or pass a session that you "
+    "commit: save(..., session=session)."
+)
 
 # Keyed by the identity of the datastore; the entry is checked against the datastore itself. Never changed in place:
 # contexts share the object.
@@ -68,10 +79,63 @@ class OpenTransaction:
 
 def current_transaction(datastore: SQLAlchemyDatastore) -> OpenTransaction | None:
     """Return the open transaction of a datastore that belongs to the running context, or None."""
+    transaction = _known_transaction(datastore)
+    return transaction if transaction is not None and transaction.is_owned() else None
+
+
+def check_not_copied(datastore: SQLAlchemyDatastore) -> None:
+    """Raise ProgrammingError in a copy of a context with an open transaction of a datastore."""
+    transaction = _known_transaction(datastore)
+    if transaction is not None and transaction.is_of_this_process() and not transaction.is_owned():
+        msg = (
+            f"A transaction of application {datastore.application!r} is open in the context that this one is a copy of "
+            "(a task or a thread pool gets a copy). What is recorded here would commit without it. "
+            f"{_RECIPE} To record apart from the transaction: 'with recorder.detached(): ...'."
+        )
+        raise ProgrammingError(msg)
+
+
+@contextmanager
+def detached(datastore: SQLAlchemyDatastore) -> Iterator[None]:
+    """Run the block, and the tasks that it starts, as if no transaction of a datastore were open."""
+    transaction = _known_transaction(datastore)
+    _set_transaction(datastore, None)
+    try:
+        yield
+    finally:
+        _set_transaction(datastore, transaction)
+
+
+def _known_transaction(datastore: SQLAlchemyDatastore) -> OpenTransaction | None:
+    """Return the open transaction of a datastore that the running context knows, its own or that of another one."""
     transaction = _transactions.get().get(id(datastore))
-    if transaction is None or transaction.datastore is not datastore or not transaction.is_owned():
-        return None
-    return transaction
+    return transaction if transaction is not None and transaction.datastore is datastore else None
+
+
+def _set_transaction(datastore: SQLAlchemyDatastore, transaction: OpenTransaction | None) -> None:
+    """Set the open transaction of a datastore, and keep those of others: generators open and close them in any
+    order.
+    """
+    others = {key: other for key, other in _transactions.get().items() if key != id(datastore)}
+    _transactions.set(MappingProxyType(others if transaction is None else {**others, id(datastore): transaction}))
+
+
+def _check_not_left_open(frame: FrameType | None) -> None:
+    """Raise ProgrammingError when the code that opens a transaction returns to what leaves the context next.
+
+    A dependency of a web framework that is not async is a generator, which is run in a thread up to its ``yield``. The
+    code that uses it runs in another thread and context, and would record outside of the transaction.
+    """
+    while frame is not None and (
+        frame.f_code.co_flags & CO_GENERATOR or frame.f_code.co_name in ("__enter__", "enter_context")
+    ):
+        frame = frame.f_back
+    if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _CARRIERS:
+        msg = (
+            "This transaction would stay open in a context that ends here: a generator that a framework runs in a "
+            f"thread opens it, and code in other contexts cannot record in it. {_RECIPE}"
+        )
+        raise ProgrammingError(msg)
 
 
 class Transaction:
@@ -108,11 +172,14 @@ class Transaction:
             return outer.session
         if self._datastore.scoped_session is not None:
             return cast("Session", self._datastore.scoped_session)
+        if self._commit:
+            check_not_copied(self._datastore)
+            _check_not_left_open(sys._getframe(2))  # noqa: SLF001 (who enters this; inspect does the same)
         with self._resources as resources:
             session = _begin_session(self._datastore, resources, commit=self._commit)
             self._resources = resources.pop_all()
         self._open = OpenTransaction(self._datastore, session, commit=self._commit)
-        _transactions.set(MappingProxyType({**_transactions.get(), id(self._datastore): self._open}))
+        _set_transaction(self._datastore, self._open)
         return session
 
     def __exit__(
@@ -127,27 +194,36 @@ class Transaction:
             # Its connection is the parent's: neither ended nor ever collected here, which would end it too.
             _of_the_parent.append((transaction, self._resources.pop_all()))
             return
-        # Others may have been opened or closed since, in any order (generators do that): take out this one and nothing
-        # else.
+        is_elsewhere = not transaction.is_owned()
+        if _known_transaction(self._datastore) is transaction:
+            _set_transaction(self._datastore, None)
         transaction.datastore = None
-        remaining = {key: other for key, other in _transactions.get().items() if other is not transaction}
-        _transactions.set(MappingProxyType(remaining))
-        with self._resources:
-            try:
-                if exc is None and transaction.commit:
-                    self._datastore.admit(writes=True)
-                    transaction.session.commit()
-                else:
-                    transaction.session.rollback()
-            except SQLAlchemyError as error:
-                if exc is None:
-                    raise translate(error) from error
-                # The block's own error says more than a rollback that fails on the same broken connection.
-        if exc is None and transaction.commit:
+        commits = exc is None and transaction.commit and not is_elsewhere
+        self._end(transaction.session, exc, commits=commits)
+        if exc is None and transaction.commit and is_elsewhere:
+            msg = (
+                "The transaction was opened in another context than the one that ends it. What was recorded in between "
+                f"may not have been part of it; it was rolled back. {_RECIPE}"
+            )
+            raise ProgrammingError(msg)
+        if commits:
             for key in transaction.wakeups:
                 self._datastore.committed(key)
         if isinstance(exc, SQLAlchemyError):
             raise translate(exc) from exc
+
+    def _end(self, session: Session, exc: BaseException | None, *, commits: bool) -> None:
+        with self._resources:
+            try:
+                if commits:
+                    self._datastore.admit(writes=True)
+                    session.commit()
+                else:
+                    session.rollback()
+            except SQLAlchemyError as error:
+                if exc is None:
+                    raise translate(error) from error
+                # The block's own error says more than a rollback that fails on the same broken connection.
 
     def _leave_joined(self, exc: BaseException | None) -> None:
         if isinstance(exc, SQLAlchemyError):

@@ -10,9 +10,11 @@ from eventsourcing.persistence import NotSupportedError, Recorder
 from eventsourcing_sqlalchemy import provisioning
 from eventsourcing_sqlalchemy.naming import TableName, check_identifier
 from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.transactions import detached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from eventsourcing_sqlalchemy.dialects.base import EventWriter
@@ -63,6 +65,12 @@ class SQLAlchemyRecorder(Recorder):
         recorded in its block.
         """
         return self.datastore.transaction(commit=commit)
+
+    def detached(self) -> AbstractContextManager[None]:
+        """Return a context manager in whose block no transaction of the application is open: events that are recorded
+        in it, and in tasks that it starts, commit by themselves.
+        """
+        return detached(self.datastore)
 
     @cached_property
     def tables(self) -> list[TableSpec]:

@@ -164,7 +164,8 @@ async def check_pair(scene: Scene, carrier: Carrier, other_carrier: Carrier) -> 
             with mine.transaction(commit=False) as own_session:
                 assert own_session is not session
             if scene.allows_two_writers:
-                mine.insert_events(stored_events(topic=pair))
+                with nullcontext() if other_carrier is in_thread else mine.detached():
+                    mine.insert_events(stored_events(topic=pair))
                 assert topics(scene.mine_outside)[-1:] == [pair]
 
     async def body() -> None:
