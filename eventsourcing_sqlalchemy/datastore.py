@@ -290,7 +290,7 @@ class SQLAlchemyDatastore:
         transaction.
         """
         transaction = current_transaction(self)
-        if transaction is not None and transaction.session is session:
+        if transaction is not None and transaction.is_ours and transaction.session is session:
             transaction.wakeups.add(key)
         elif self.dialect.can_notify:
             # Somebody else commits, and the database tells subscribers when that happens.

@@ -9,10 +9,11 @@ from __future__ import annotations
 from functools import wraps
 from typing import Any
 
-from eventsourcing.application import Repository
+from eventsourcing.application import Application, ProcessingEvent, Repository
 from eventsourcing.persistence import EventStore
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder
+from eventsourcing_sqlalchemy.transactions import inside
 
 __all__ = ["install"]
 
@@ -20,6 +21,7 @@ __all__ = ["install"]
 def install() -> None:
     """Add to the library's classes what this package needs of them."""
     _protect_caches()
+    _take_snapshots_in_sessions()
 
 
 def _protect_caches() -> None:
@@ -35,3 +37,18 @@ def _protect_caches() -> None:
             )
 
     Repository.__init__ = __init__  # type: ignore[method-assign]
+
+
+def _take_snapshots_in_sessions() -> None:
+    take = Application._take_snapshots  # noqa: SLF001 (what `save` and `process_event` call, with the session)
+
+    @wraps(take)
+    def _take_snapshots(self: Application[Any], processing_event: ProcessingEvent[Any]) -> None:
+        session, recorder = processing_event.saved_kwargs.get("session"), self.recorder
+        if session is None or not isinstance(recorder, SQLAlchemyAggregateRecorder):
+            take(self, processing_event)
+            return
+        with inside(recorder.datastore, session):
+            take(self, processing_event)
+
+    Application._take_snapshots = _take_snapshots  # type: ignore[method-assign] # noqa: SLF001

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 
-__all__ = ["OpenTransaction", "Transaction", "check_not_copied", "current_transaction", "detached", "undoable"]
+__all__ = [
+    "OpenTransaction",
+    "Transaction",
+    "check_not_copied",
+    "current_transaction",
+    "detached",
+    "inside",
+    "undoable",
+]
 
 # Packages that call a function in a context of its own, and leave that when the function returns.
 _CARRIERS: Final = frozenset({"anyio", "asgiref", "asyncio", "concurrent", "threading", "trio"})
@@ -49,14 +57,15 @@ _probe: ContextVar[None] = ContextVar("eventsourcing_sqlalchemy_probe", default=
 
 
 class OpenTransaction:
-    """An open transaction, as the context that opened it knows it."""
+    """An open transaction, as the context that opened it knows it; not ``is_ours`` is one that the user ends."""
 
-    __slots__ = ("_process", "_token", "commit", "datastore", "session", "wakeups")
+    __slots__ = ("_process", "_token", "commit", "datastore", "is_ours", "session", "wakeups")
 
-    def __init__(self, datastore: SQLAlchemyDatastore, session: Session, *, commit: bool) -> None:
+    def __init__(self, datastore: SQLAlchemyDatastore, session: Session, *, commit: bool, is_ours: bool = True) -> None:
         self.datastore: SQLAlchemyDatastore | None = datastore
         self.session = session
         self.commit = commit
+        self.is_ours = is_ours
         self.wakeups: set[int] = set()
         self._token: Token[None] = _probe.set(None)
         self._process = os.getpid()
@@ -104,6 +113,19 @@ def detached(datastore: SQLAlchemyDatastore) -> Iterator[None]:
         yield
     finally:
         _set_transaction(datastore, transaction)
+
+
+@contextmanager
+def inside(datastore: SQLAlchemyDatastore, session: Session) -> Iterator[None]:
+    """Run the block in the transaction of a session that the user ends, also where it is given no session."""
+    outer = _known_transaction(datastore)
+    transaction = OpenTransaction(datastore, session, commit=True, is_ours=False)
+    _set_transaction(datastore, transaction)
+    try:
+        yield
+    finally:
+        transaction.datastore = None
+        _set_transaction(datastore, outer)
 
 
 def _known_transaction(datastore: SQLAlchemyDatastore) -> OpenTransaction | None:
