@@ -73,9 +73,9 @@ class AggregateCaches:
             _drop(self._dropping_refused, {event.originator_id for event in stored_events})
 
     def get(self, cache: Cache[Any, Any], key: Any, *, evict: bool) -> Any:
-        """Return what a cache holds; raises KeyError where it must not be used."""
+        """Return what a cache holds; raises KeyError where it must not be used, unless to evict."""
         with self._lock:
-            if not self._is_committed(key):
+            if not evict and not self._is_committed(key):
                 raise KeyError(key)
             return cache.get(key, evict=evict)
 

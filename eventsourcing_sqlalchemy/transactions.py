@@ -2,8 +2,8 @@
 
 A transaction belongs to the datastore it was opened for and to the context that opened it. Calls made in that context
 through the same datastore join it; another thread, another task, a copied context (as ``asyncio.to_thread`` makes) and
-every other application never do. A thread of one's own and another application get transactions of their own. What a
-copied context records is refused: its author takes it for a part of the transaction, and it would commit without that.
+every other application never do. A thread with an empty context and another application get transactions of their own.
+Recording in a copied context is refused: its author expects it to be part of the transaction, and it would not be.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import ClassVar, Final
@@ -22,7 +23,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from tests.applications import stored_events
 from tests.contract.places import Database, Place
 from tests.contract.training_school import Dog, Invoice, TrainingSchool, own_engine
-from tests.deadlines import run_together
+from tests.deadlines import DEADLINE_SECONDS, run_together
+from tests.forked import forks, in_child
 
 # Every mode of the cache, and every driver: fast-forward, deepcopy.
 MODES: Final[list[tuple[Database, str, str]]] = [
@@ -260,6 +262,7 @@ def test_conflict_drops_a_copy_that_another_process_has_made_stale(scene: Scene)
     assert scene.tricks(fido) == ["fetch", "sit"]
 
 
+@pytest.mark.parametrize("scene", [("file", "n", "y")], indirect=True)
 def test_cache_is_used_outside_of_transactions(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = scene.school.repository.cache
     assert isinstance(cache, Cache)
@@ -270,6 +273,27 @@ def test_cache_is_used_outside_of_transactions(scene: Scene, monkeypatch: pytest
     assert cache.get(fido, evict=True).id == fido
     with pytest.raises(KeyError):
         cache.get(fido)
+
+
+@forks
+@pytest.mark.parametrize("scene", [("psycopg2", "n", "y")], indirect=True)
+def test_forked_child_does_not_wait_for_a_thread_of_its_parent(scene: Scene) -> None:
+    fido = scene.school.register("Fido")
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with scene.school.recorder.aggregate_caches._lock:  # noqa: SLF001 (held for a moment only, which a fork can meet)
+            is_held.set()
+            may_end.wait(DEADLINE_SECONDS)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert is_held.wait(DEADLINE_SECONDS)
+        assert in_child(lambda: scene.tricks(fido)) == []
+    finally:
+        may_end.set()
+        thread.join()
 
 
 # -- a framework's session --

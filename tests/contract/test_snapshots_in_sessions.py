@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -12,8 +12,9 @@ from eventsourcing.domain import MutableOrImmutableAggregate
 from eventsourcing.utils import get_topic
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from tests.contract.places import Place
 from tests.contract.training_school import Dog, TrainingSchool, own_engine
+
+pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2", "psycopg", "pg8000"], indirect=True)
 
 
 class SnapshottingSchool(TrainingSchool):
@@ -35,12 +36,6 @@ class Framework:
 
 def framework_session() -> scoped_session[Session]:
     return Framework.session
-
-
-@pytest.fixture(params=["file", "psycopg2", "psycopg", "pg8000"])
-def database_url(request: pytest.FixtureRequest, place_url: Callable[[Place], str]) -> str:
-    """The URL of an empty database, with each driver."""
-    return place_url(Place(database=request.param))
 
 
 @pytest.fixture(params=["own", "scoped"])

@@ -15,8 +15,9 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
-from tests.contract.places import Place
 from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices
+
+pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2", "psycopg", "pg8000"], indirect=True)
 
 Way = Callable[[FastAPI, TrainingSchool, sa.Engine], None]
 
@@ -113,12 +114,6 @@ def in_http_middleware(app: FastAPI, school: TrainingSchool, _: sa.Engine) -> No
 REFUSED: Final[list[Way]] = [in_dependency, in_async_dependency_of_an_endpoint_that_is_not, in_http_middleware]
 
 # -- the requests --
-
-
-@pytest.fixture(params=["file", "psycopg2", "psycopg", "pg8000"])
-def database_url(request: pytest.FixtureRequest, place_url: Callable[[Place], str]) -> str:
-    """The URL of an empty database, with each driver."""
-    return place_url(Place(database=request.param))
 
 
 @pytest.fixture
