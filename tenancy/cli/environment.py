@@ -25,8 +25,9 @@ __all__ = ["Format", "env", "exec_"]
 
 # Of what the code passes, only the library's settings and ours are known to hold no secret: CIPHER_KEY does.
 _WITHOUT_SECRETS: Final = re.compile(
-    r".*_TOPIC|.*AGGREGATE_CACHE.*|.*(SQLALCHEMY|TENANCY)_(?!.*URL).*"
-    r"|.*(PERSISTENCE_MODULE|CREATE_TABLE|ORIGINATOR_ID_TYPE|IS_SNAPSHOTTING_ENABLED)"
+    r"(?!.*(URL|KEY|PASSWORD|SECRET|TOKEN))(.*_)?"
+    r"(\w+_TOPIC|(SQLALCHEMY|TENANCY)_\w+|AGGREGATE_CACHE_\w+|DEEPCOPY_FROM_AGGREGATE_CACHE"
+    r"|PERSISTENCE_MODULE|CREATE_TABLE|ORIGINATOR_ID_TYPE|IS_SNAPSHOTTING_ENABLED)"
 )
 
 

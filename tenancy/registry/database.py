@@ -178,11 +178,15 @@ class RegistryDatabase:
         fleet, table = self._rows.fleet, self._rows.encodings
         try:
             with self.writing() as session, self._reaching():
+                # Read first: what another process records from here on takes the version that is saved below.
+                history = self._fleet_history()
                 # Applications of a registry that was made before encodings were recorded: their events may be plain.
                 kept = session.scalar(sa.select(fleet.c.value).where(fleet.c.key == "applications")) or ()
-                recorded = {each["application"]: PLAIN for each in kept} | self._encodings(session)
-                history = self._fleet_history()
+                rows = self._encodings(session)
+                recorded = {each["application"]: PLAIN for each in kept} | rows
                 for application, encoding in sorted(used.items()):
+                    if rows.get(application) == encoding:
+                        continue
                     if not accept:
                         check_encoding(application, encoding, recorded.get(application, encoding))
                     session.execute(sa.delete(table).where(table.c.application == application))

@@ -35,7 +35,12 @@ def tenants() -> Tenancy:
     return Tenancy(applications=[Kennel])
 
 
-GIVEN = {"CIPHER_KEY": "AAECAwQFBgcICQoLDA0ODw==", "COMPRESSOR_TOPIC": "zlib", "OWN": "s3cret"}
+GIVEN = {
+    "CIPHER_KEY": "AAECAwQFBgcICQoLDA0ODw==",
+    "COMPRESSOR_TOPIC": "zlib",
+    "OWN": "s3cret",
+    "OWN_SQLALCHEMY_PASSWORD": "pa55",
+}
 
 
 def given() -> Tenancy:

@@ -69,8 +69,7 @@ def test_variables_that_the_code_passes_are_there_and_no_secret_shows(quick: Com
     given.ok("create", "acme")
     shown = given.ok("env", "acme", "--json").out
     assert json.loads(shown)["COMPRESSOR_TOPIC"] == "zlib"
-    assert GIVEN["CIPHER_KEY"] not in shown
-    assert GIVEN["OWN"] not in shown
+    assert not any(value in shown for name, value in GIVEN.items() if name != "COMPRESSOR_TOPIC")
     assert json.loads(given.ok("env", "acme", "--json", "--show-secrets").out).items() >= GIVEN.items()
     reads = [sys.executable, "-c", "import os; print(os.environ['CIPHER_KEY'])"]
     assert given.process("exec", "acme", "--", *reads).out.strip() == GIVEN["CIPHER_KEY"]
