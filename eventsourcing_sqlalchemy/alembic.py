@@ -20,13 +20,7 @@ _TRACKING: Final = frozenset({"application_name", "notification_id"})
 _OF_VIEWS: Final = "_tracking_"  # in the names that own_table() gives
 
 
-def include_object(
-    obj: Any,
-    name: str | None,  # noqa: ARG001 (Alembic's signature)
-    type_: str,
-    reflected: bool,
-    compare_to: Any,
-) -> bool:
+def include_object(obj: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
     """Return False for a table that autogenerate would drop although an application owns it.
 
     Recognised by their columns are tables of events, snapshots and positions, and by its name a table that a view got
@@ -35,7 +29,7 @@ def include_object(
     if type_ != "table" or not reflected or compare_to is not None:
         return True
     columns = frozenset(obj.columns.keys())
-    return not (columns >= _STORED or columns == _TRACKING or _OF_VIEWS in obj.name)
+    return not (columns >= _STORED or columns == _TRACKING or _OF_VIEWS in str(name))
 
 
 def render_item(

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from eventsourcing_sqlalchemy.dialects import dialect_for
+from eventsourcing_sqlalchemy.dialects import dialect_of
 from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource, SharedEngine, lease_engine
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
 from eventsourcing_sqlalchemy.executors import ConnectionExecutor, connection_of
@@ -163,8 +163,7 @@ class SQLAlchemyDatastore:
         if self._lease is not None:
             return self.shared.dialect
         if self._foreign_dialect is None:
-            dialect = self.engine.dialect
-            self._foreign_dialect = dialect_for(dialect.name, dialect.driver)
+            self._foreign_dialect = dialect_of(self.engine.dialect)
         return self._foreign_dialect
 
     @property

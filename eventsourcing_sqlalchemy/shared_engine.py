@@ -16,7 +16,7 @@ from sqlalchemy.pool import Pool, QueuePool, StaticPool
 
 from eventsourcing_sqlalchemy.borrowing import Borrowed, borrow, served
 from eventsourcing_sqlalchemy.catalog import Catalog
-from eventsourcing_sqlalchemy.dialects import dialect_for
+from eventsourcing_sqlalchemy.dialects import dialect_for, dialect_of
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, sqlstate, translate
 from eventsourcing_sqlalchemy.executors import CursorExecutor
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, mask
@@ -47,7 +47,7 @@ class EngineSource:
     def dialect(self) -> Dialect:
         """Return a new dialect; raises NotSupportedError for a database or a driver that does not work."""
         if self.engine is not None:
-            return dialect_for(self.engine.dialect.name, self.engine.dialect.driver)
+            return dialect_of(self.engine.dialect)
         assert self.url is not None
         return dialect_for(self.url.get_backend_name(), self.url.get_driver_name())
 

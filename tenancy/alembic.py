@@ -4,7 +4,7 @@ Alembic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eventsourcing_sqlalchemy.alembic import include_object
@@ -29,8 +29,8 @@ class FleetFilter:
         self._schemas = {settings.control_schema} if settings.control_has_schemas else set()
         self._prefixes = set() if settings.control_has_schemas else {f"{settings.control_schema}_"}
         self._adopted: set[str] = set()
-        applications = [blueprint.application for blueprint in tenants.blueprints()]
-        for tenant in _all(tenants):
+        applications, known = _read(tenants)
+        for tenant in known:
             placement = tenant.placement
             if placement.owns_schema:
                 self._schemas |= {schema for name in applications if (schema := schema_of(placement, name))}
@@ -52,8 +52,8 @@ class FleetFilter:
         return obj.schema not in self._schemas and not obj.name.startswith((*self._prefixes, *self._adopted))
 
 
-def _all(tenants: Tenancy) -> Iterator[Tenant]:
+def _read(tenants: Tenancy) -> tuple[list[str], Sequence[Tenant]]:
     try:
-        yield from tenants
+        return [blueprint.application for blueprint in tenants.blueprints()], tenants.list()
     except RegistryMissing:
-        return  # nothing to keep yet
+        return [], []  # nothing to keep yet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import sqlalchemy as sa
 from eventsourcing.persistence import NotSupportedError
 from sqlalchemy.engine import URL
 
@@ -11,7 +12,7 @@ from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.postgresql import PostgreSQLDialect
 from eventsourcing_sqlalchemy.dialects.sqlite import SQLiteDialect
 
-__all__ = ["SUPPORTED", "dialect_for", "supported_text", "url_of"]
+__all__ = ["SUPPORTED", "dialect_for", "dialect_of", "supported_text", "url_of"]
 
 SUPPORTED: Final[dict[str, type[Dialect]]] = {cls.name: cls for cls in (PostgreSQLDialect, SQLiteDialect)}
 """The databases that work, as SQLAlchemy names them."""
@@ -42,3 +43,14 @@ def dialect_for(name: str, driver: str) -> Dialect:
         msg = f"'{name}+{driver}' does not work here. These do: {supported_text()}."
         raise NotSupportedError(msg)
     return dialect(driver)
+
+
+def dialect_of(theirs: sa.Dialect) -> Dialect:
+    """Return a new dialect for that of an engine; raises NotSupportedError for one that does not work."""
+    if theirs.is_async:
+        msg = (
+            f"An asynchronous engine ('{theirs.name}+{theirs.driver}') does not work here. Make one with "
+            f"create_engine(), for one of these: {supported_text()}."
+        )
+        raise NotSupportedError(msg)
+    return dialect_for(theirs.name, theirs.driver)

@@ -109,6 +109,13 @@ class PostgreSQLDialect(Dialect):
         return engine.execution_options(isolation_level="READ COMMITTED")
 
     def opened(self, connection: Any, *, keeps_encoding: bool) -> None:
+        found = type(connection).__module__.partition(".")[0]
+        if found in self.drivers and found != self.driver:
+            msg = (
+                f"The creator of connections has opened one of {found}, and the URL names {self.driver}. Set the URL "
+                f"to {self.name}+{found}://"
+            )
+            raise NotSupportedError(msg)
         driver = self._driver
         encoding = driver.parameter(connection, "client_encoding")
         # SQL_ASCII is no encoding: the drivers read bytes then, or ASCII alone.

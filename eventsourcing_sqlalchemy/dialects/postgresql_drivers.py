@@ -152,13 +152,12 @@ class Psycopg2(Driver):
         return connection.encoding, connection.cursor_factory, connection.readonly, connection.deferrable
 
     def reset(self, connection: Any, as_new: tuple[Any, ...]) -> None:
-        encoding, connection.cursor_factory, readonly, deferrable = as_new
+        encoding, connection.cursor_factory, *modes = as_new
         if connection.encoding != encoding:
             connection.set_client_encoding(encoding)
-        if (connection.readonly, connection.deferrable) != (readonly, deferrable):
-            # None is "as it is" to this function.
-            before = ("DEFAULT" if value is None else value for value in (readonly, deferrable))
-            connection.set_session(readonly=next(before), deferrable=next(before))
+        if [connection.readonly, connection.deferrable] != modes:
+            readonly, deferrable = ("DEFAULT" if mode is None else mode for mode in modes)
+            connection.set_session(readonly=readonly, deferrable=deferrable)
 
     def notifications(self, connection: Any) -> list[str]:
         connection.poll()

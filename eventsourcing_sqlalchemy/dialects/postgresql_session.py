@@ -38,7 +38,7 @@ class NewSession(NamedTuple):
 
 def remember(of_driver: Any, reported: Callable[[str], str | None], cursor: Any = None) -> NewSession:
     """Return the state of a new session; ``reported`` returns a setting that the server reports, and ``cursor`` asks
-    for others when somebody else than the driver may have changed them.
+    for all that a creator or a listener may have changed.
     """
     settings: dict[str, str] = {name: value for name in _BY_DRIVERS if (value := reported(name)) is not None}
     if cursor is not None:

@@ -1,17 +1,19 @@
-"""A session whose driver does not run our statements is refused before anything is sent, by the name of its driver."""
+"""Sessions, engines and connections of a driver that does not run our statements are refused, by the driver's name."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import NotSupportedError, Tracking
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.applications import Applications, stored_events, topics
 from tests.contract.places import Place
@@ -78,3 +80,32 @@ def test_session_of_another_driver_writes_to_the_same_tables_or_is_refused(
         is_served = theirs == ours or {theirs, ours} == {"psycopg2", "psycopg"}
         assert len(topics(recorder)) == (2 if is_served else 0)
     engine.dispose()
+
+
+@pytest.mark.parametrize("theirs", ["psycopg2", "psycopg", "pg8000"])
+@pytest.mark.parametrize("ours", ["psycopg2", "psycopg", "pg8000"])
+def test_connection_of_another_driver_than_the_url_names_is_refused(
+    place_url: Callable[[Place], str], ours: Any, theirs: Any
+) -> None:
+    engine = sa.create_engine(place_url(Place(database=theirs)))
+    arguments, keywords = engine.dialect.create_connect_args(engine.url)
+    url = f"postgresql+{ours}://"
+    with closing(SQLAlchemyDatastore(url=url, creator=lambda: engine.dialect.connect(*arguments, **keywords))) as store:
+        recorder = SQLAlchemyProcessRecorder(store)
+        if ours == theirs:
+            recorder.create_table()
+        else:
+            with pytest.raises(NotSupportedError, match=rf"one of {theirs}.*postgresql\+{theirs}://"):
+                recorder.create_table()
+
+
+def test_asynchronous_engine_is_refused(place_url: Callable[[Place], str]) -> None:
+    engine: Any = create_async_engine(sa.make_url(place_url(Place(database="psycopg"))))
+    for options in (
+        {"engine": engine},
+        {"engine": engine.sync_engine},
+        {"session_maker": sessionmaker(bind=engine.sync_engine)},
+        {"session": scoped_session(sessionmaker(bind=engine.sync_engine))},
+    ):
+        with pytest.raises(NotSupportedError, match="asynchronous engine"):
+            SQLAlchemyProcessRecorder(SQLAlchemyDatastore(**options))

@@ -118,8 +118,9 @@ def test_table_of_the_user_is_dropped(engine: sa.Engine) -> None:
 def test_nothing_of_a_fleet_is_touched(url: str, engine: sa.Engine, place: dict[str, str], hooks: str) -> None:
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url, **place}) as tenants:
         tenants.project(School, DogCounters, CountersView)
-        before = FleetFilter(tenants)  # of a fleet without a registry
-        assert before.include_name("public", "schema", {})
+        with Tenancy(env={"SQLALCHEMY_URL": url, **place}) as unknown:
+            for before in (tenants, unknown):
+                assert FleetFilter(before).include_name("public", "schema", {})  # there is no registry yet
         tenants.create("acme")
         tenants.suspend(tenants.create("globex").slug)
         fleet = FleetFilter(tenants)
