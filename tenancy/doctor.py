@@ -249,7 +249,8 @@ def _tables(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
     complete = _complete(every)
     faults = list(tenants.places.faults(complete, tenants.blueprints()))
     if not faults:
-        yield Finding(name="tables", level="ok", what=f"Those of {_counted(len(complete))} are as they should be.")
+        ready = f"Those of {_counted(len(complete))} are as they should be."
+        yield Finding(name="tables", level="ok", what=ready if complete else "No tenant is ready: there are none yet.")
     more = [blueprint.application for blueprint in tenants.blueprints() if blueprint.makes_more]
     if more:
         what = f"Those that the code of {', '.join(more)} makes by itself cannot be judged."

@@ -16,6 +16,7 @@ from tenancy.cli.environment import env, exec_
 from tenancy.cli.failures import USAGE
 from tenancy.cli.fleet import Named
 from tenancy.cli.output import say
+from tenancy.cli.parsing import Group, Verb
 from tenancy.cli.runner import runner
 
 __all__ = ["URL_VARIABLE", "VERBS", "app"]
@@ -47,7 +48,7 @@ VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
 
 # Without Rich's help, which takes twice as long and draws boxes that not every terminal has. Tracebacks stay Python's:
 # Typer's show the values of variables, with the passwords among them.
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _version(*, wanted: bool) -> None:
@@ -108,7 +109,7 @@ def _help_without_verb(context: typer.Context) -> None:
 
 
 def _add(name: str, function: Callable[..., Any], example: str) -> None:
-    app.command(name, epilog=f"Example: {example}")(function)
+    app.command(name, cls=Verb, epilog=f"Example: {example}")(function)
 
 
 for _verb in VERBS:

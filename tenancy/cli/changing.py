@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenancy.cli.failures import CommandError
-from tenancy.cli.fleet import the_fleet
+from tenancy.cli.fleet import tenant_of, the_fleet
 from tenancy.cli.options import Actor, Json, Name, Reason, Slug
 from tenancy.cli.output import quoted, say, show_json
 from tenancy.cli.records import details
@@ -43,12 +43,13 @@ def rename(
         msg = "Neither a new slug nor --name was given."
         raise CommandError(msg)
     with the_fleet(context) as tenants:
-        tenant = tenants.rename(slug, new_slug, name=name, actor=actor)
+        before = tenant_of(tenants, slug)
+        tenant = tenants.rename(before, new_slug, name=name, actor=actor)
     if json:
         show_json(details(tenant))
         return
     if new_slug is not None:
-        say(f"Renamed {quoted(slug)} to {quoted(tenant.slug)}.")
+        say(f"Renamed {quoted(before.slug)} to {quoted(tenant.slug)}.")
     if name is not None:
         say(f"The name of {quoted(tenant.slug)} is {quoted(tenant.name)}.")
 
@@ -69,14 +70,14 @@ def suspend(
     Of one that is suspended already, what is not given stays as it is.
     """
     with the_fleet(context) as tenants:
-        tenant = tenants.suspend(slug, reason=reason, reads=reads, actor=actor)
+        tenant = tenants.suspend(tenant_of(tenants, slug), reason=reason, reads=reads, actor=actor)
     report(tenant, as_json=json)
 
 
 def resume(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
     """Let a suspended tenant serve again."""
     with the_fleet(context) as tenants:
-        tenant = tenants.resume(slug, actor=actor)
+        tenant = tenants.resume(tenant_of(tenants, slug), actor=actor)
     report(tenant, as_json=json)
 
 
@@ -85,19 +86,19 @@ def archive(
 ) -> None:
     """Take a tenant off-line and keep its data."""
     with the_fleet(context) as tenants:
-        tenant = tenants.archive(slug, reason=reason, actor=actor)
+        tenant = tenants.archive(tenant_of(tenants, slug), reason=reason, actor=actor)
     report(tenant, as_json=json)
 
 
 def restore(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
     """Give an archived tenant the status that it had before."""
     with the_fleet(context) as tenants:
-        tenant = tenants.restore(slug, actor=actor)
+        tenant = tenants.restore(tenant_of(tenants, slug), actor=actor)
     report(tenant, as_json=json)
 
 
 def undelete(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
     """Give a deleted tenant the status that it had before."""
     with the_fleet(context) as tenants:
-        tenant = tenants.undelete(slug, actor=actor)
+        tenant = tenants.undelete(tenant_of(tenants, slug), actor=actor)
     report(tenant, as_json=json)

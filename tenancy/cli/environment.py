@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tenancy.cli.failures import CommandError
-from tenancy.cli.fleet import the_fleet
+from tenancy.cli.fleet import tenant_of, the_fleet
 from tenancy.cli.options import Json, Slug
 from tenancy.cli.output import say, show_json
 
@@ -47,7 +47,7 @@ def env(
 ) -> None:
     """Show the variables that lead to a tenant's tables."""
     with the_fleet(context) as tenants:
-        variables = tenants.env(slug)
+        variables = tenants.env(tenant_of(tenants, slug))
         references = {} if show_secrets else _references(tenants)
     form = Format.JSON if json else form
     if form is Format.JSON:
@@ -93,8 +93,10 @@ def exec_(
     json: Json = False,  # noqa: ARG001 (for the errors; what the program writes is its own)
 ) -> None:
     """Run a program that uses a tenant's tables. It takes the place of this process."""
-    with the_fleet(context) as tenants, tenants.scope(slug):  # refuses at once when the program could not even read
-        variables = tenants.env(slug)
+    with the_fleet(context) as tenants:
+        tenant = tenant_of(tenants, slug)
+        with tenants.scope(tenant):  # refuses at once when the program could not even read
+            variables = tenants.env(tenant)
     _become(command, variables)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -24,6 +24,7 @@ __all__ = [
     "USAGE",
     "CommandError",
     "Failure",
+    "UsageError",
     "failure_of",
     "masked",
 ]
@@ -55,17 +56,21 @@ EXIT_CODES: Final[Mapping[str, int]] = {
 """The exit code for each code of an error. Those of tenants that do not serve in their status are all 5."""
 
 # Typer has a copy of click of its own, or uses the one that is installed.
-_UsageError: Final = typer.BadParameter.__mro__[1]
+UsageError: Final[Any] = typer.BadParameter.__mro__[1]
+"""What Typer raises for wrong arguments."""
 _SECRET: Final = re.compile(r"(://[^:/@\s]*):[^@\s]*@|([?&]password=)[^&\s]*")
 
 
 class CommandError(Exception):
-    """The command cannot do what it was asked for."""
+    """The command cannot do what it was asked for; of several tenants, ``failures`` has what failed for each."""
 
-    def __init__(self, message: str, *, remedy: str = "", code: str = "usage") -> None:
+    def __init__(
+        self, message: str, *, remedy: str = "", code: str = "usage", failures: Iterable[Exception] = ()
+    ) -> None:
         super().__init__(message)
         self.remedy = remedy
         self.code = code
+        self.failures = tuple(failures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +118,6 @@ def masked(text: str) -> str:
 def failure_of(error: BaseException) -> Failure | None:
     """Return what to show for an error, or None for one that only a mistake in a program can bring."""
     if isinstance(error, TenancyError):
-        parts = [failure_of(each) for each in error.failures.values()] if isinstance(error, PartlyDone) else []
         is_refused = isinstance(error, (TenantUnavailable, TransitionRefused))
         return Failure(
             code=error.code,
@@ -121,16 +125,20 @@ def failure_of(error: BaseException) -> Failure | None:
             remedy=error.remedy,
             tenant=error.tenant,
             exit_code=REFUSED if is_refused else EXIT_CODES.get(error.code, FAILED),
-            parts=tuple(part for part in parts if part is not None),
+            parts=_parts(error.failures.values()) if isinstance(error, PartlyDone) else (),
         )
     if isinstance(error, CommandError):
-        return _failure(error.code, str(error), error.remedy)
-    if isinstance(error, _UsageError):
+        return replace(_failure(error.code, str(error), error.remedy), parts=_parts(error.failures))
+    if isinstance(error, UsageError):
         text = error.format_message() if hasattr(error, "format_message") else str(error)
         context = getattr(error, "ctx", None)
         text = text.replace(": Value error, ", ": ")  # Pydantic's words, in some versions of Typer
         return _failure("usage", text, f"See: {context.command_path if context else 'tenancy'} --help")
     return _failure_of_library(error)
+
+
+def _parts(errors: Iterable[Exception]) -> tuple[Failure, ...]:
+    return tuple(part for part in map(failure_of, errors) if part is not None)
 
 
 def _failure_of_library(error: BaseException) -> Failure | None:

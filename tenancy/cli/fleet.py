@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 import typer
 
@@ -18,9 +19,9 @@ from tenancy.cli.failures import CommandError
 from tenancy.errors import TenancyError, TenantNotFound
 
 if TYPE_CHECKING:
-    from tenancy import Tenancy
+    from tenancy import Tenancy, Tenant
 
-__all__ = ["Named", "the_fleet"]
+__all__ = ["Named", "tenant_of", "the_fleet"]
 
 
 class Named(NamedTuple):
@@ -48,11 +49,28 @@ def the_fleet(context: typer.Context) -> Iterator[Tenancy]:
         tenants.close()
 
 
+def tenant_of(tenants: Tenancy, named: str) -> Tenant:
+    """Return the tenant with a slug or an id. Raises TenantNotFound, and CommandError where these are two tenants."""
+    try:
+        by_id = tenants.registry.get(UUID(named))
+    except ValueError:
+        by_id = None
+    if by_id is None:
+        return tenants[named]
+    if named in tenants and tenants[named].id != by_id.id:
+        msg = f"{named!r} is the slug of one tenant and the id of another."
+        raise CommandError(msg, remedy="Give the id of the first, or the slug of the second: tenancy list --json")
+    return by_id
+
+
 def _with_suggestions(error: TenantNotFound, tenants: Tenancy) -> TenantNotFound:
     from tenancy.slugs import MAX_LENGTH  # noqa: PLC0415 (as slow as whatever has just failed)
 
-    close = get_close_matches((error.tenant or "")[:MAX_LENGTH].casefold(), tenants.slugs(), n=3)
-    remedy = f"Did you mean {' or '.join(map(repr, close))}?" if close else "All tenants: tenancy list"
+    slugs = tenants.slugs()
+    close = get_close_matches((error.tenant or "")[:MAX_LENGTH].casefold(), slugs, n=3)
+    remedy = "All tenants: tenancy list" if slugs else "There are no tenants yet. Create one: tenancy create SLUG"
+    if close:
+        remedy = f"Did you mean {' or '.join(map(repr, close))}?"
     return TenantNotFound(error.message, remedy=error.remedy or remedy, tenant=error.tenant)
 
 

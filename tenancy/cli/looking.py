@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tenancy.cli.failures import CommandError
-from tenancy.cli.fleet import the_fleet
+from tenancy.cli.fleet import tenant_of, the_fleet
 from tenancy.cli.options import Json, Slug
 from tenancy.cli.output import json_of, shortened, show_json, show_pairs, show_table
 from tenancy.cli.records import change, details, moment, summary
@@ -46,7 +46,7 @@ def list_(
 def show(context: typer.Context, slug: Slug, *, json: Json = False) -> None:
     """Show everything that the registry knows of a tenant."""
     with the_fleet(context) as tenants:
-        record = details(tenants[slug])
+        record = details(tenant_of(tenants, slug))
     if json:
         show_json(record)
     else:

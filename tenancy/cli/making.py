@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from tenancy.cli.failures import CommandError
 from tenancy.cli.fleet import the_fleet
-from tenancy.cli.options import Actor, Json, Metadata, Name, Slug
+from tenancy.cli.options import Actor, Json, Metadata, Name, NewSlug
 from tenancy.cli.output import printable, quoted, say, show_json
 from tenancy.cli.records import details, summary
 from tenancy.errors import PartlyDone, TenancyError
@@ -95,6 +95,8 @@ def create(
             raise failure
     if failures:
         msg = f"Not created: {len(wanted) - len(made)} of {len(wanted)} tenants."
+        if not made:
+            raise CommandError(msg, code="failed", failures=failures.values())
         was_ended = any(getattr(failure, "tenant", None) is None for failure in failures.values())
         remedy = f"The others are ready. {_AGAIN}" if was_ended else "The others are ready."
         raise PartlyDone(msg, remedy=remedy, failures=failures)
@@ -158,7 +160,7 @@ def _create(
 
 def adopt(
     context: typer.Context,
-    slug: Slug,
+    slug: NewSlug,
     *,
     schema: Annotated[
         str | None,
@@ -203,14 +205,15 @@ def _slugs_of(path: str) -> list[str]:
 def _object_of(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
+    from tenancy.registry.rows import check_metadata  # noqa: PLC0415 (slow; it is loaded next in any case)
+
     try:
         value = json_module.loads(text)
-    except ValueError as error:
-        value = error
-    if not isinstance(value, dict):
-        msg = "--metadata is no JSON object."
-        raise CommandError(msg, remedy="""Write it so: --metadata '{"plan": "gold"}'""")
-    return value
+        check_metadata(value)
+    except (ValueError, RecursionError) as error:
+        msg = "--metadata is not an object of valid JSON. It cannot contain NaN, Infinity, NUL or lone surrogates."
+        raise CommandError(msg, remedy="""Write it so: --metadata '{"plan": "gold"}'""") from error
+    return cast("dict[str, Any]", value)
 
 
 @contextmanager

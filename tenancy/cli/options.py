@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from tenancy.errors import TenancyError
 from tenancy.tenant import check_actor
 
-__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "Reason", "Slug", "Yes"]
+__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "seconds"]
+
+_MAX_SECONDS: Final = 1_000_000
 
 
 def _actor(value: str | None) -> str:
@@ -23,7 +25,15 @@ def _actor(value: str | None) -> str:
     return value
 
 
-Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The tenant's slug.", show_default=False)]
+def seconds(value: float) -> float:
+    """Return a number of seconds that can be waited for."""
+    if not 0 <= value <= _MAX_SECONDS:  # refuses "nan" too
+        raise typer.BadParameter(f"{value} is not a number of seconds up to {_MAX_SECONDS}.")
+    return value
+
+
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The tenant's slug or id.", show_default=False)]
+NewSlug = Annotated[str, typer.Argument(metavar="SLUG", help="The slug of the tenant.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and errors as JSON to the standard error.")]
 Actor = Annotated[
     str | None,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from tenancy.cli.changing import report
 from tenancy.cli.failures import CommandError
-from tenancy.cli.fleet import the_fleet
+from tenancy.cli.fleet import tenant_of, the_fleet
 from tenancy.cli.options import Actor, DryRun, Json, Reason, Slug, Yes
-from tenancy.cli.output import printable, quoted, say, show_json
+from tenancy.cli.output import json_of, note, printable, quoted, say, show_json
 from tenancy.cli.records import certificate as record_of
 from tenancy.cli.records import details, summary
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from tenancy import Tenancy, Tenant
 
 __all__ = ["delete", "purge"]
+
+# How a file is called that is the standard output.
+_STDOUT: Final = "-"
 
 
 def delete(
@@ -37,7 +39,7 @@ def delete(
 ) -> None:
     """Take a tenant off-line, to be purged when its grace is over. Until then, undelete brings it back."""
     with the_fleet(context) as tenants:
-        tenant = tenants[slug]
+        tenant = tenant_of(tenants, slug)
         if dry_run:
             if json:
                 show_json(details(tenant))
@@ -46,21 +48,24 @@ def delete(
                 say(f"Would delete {quoted(tenant.slug)}, which could be undeleted for {days}.")
             return
         _confirm("delete", [tenant.slug], yes=yes)
-        tenant = tenants.delete(slug, reason=reason, actor=actor)
+        tenant = tenants.delete(tenant, reason=reason, actor=actor)
     report(tenant, as_json=json)
 
 
 def purge(
     context: typer.Context,
-    slugs: Annotated[list[str] | None, typer.Argument(metavar="SLUG...", help="The slugs of the tenants.")] = None,
+    slugs: Annotated[
+        list[str] | None, typer.Argument(metavar="SLUG...", help="The slugs or ids of the tenants.")
+    ] = None,
     *,
     due: Annotated[bool, typer.Option("--due", help="Purge all deleted tenants whose grace is over.")] = False,
     certificate: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--certificate",
             metavar="FILE",
-            help="Append the proof that nothing is left: a line of JSON for each tenant.",
+            help="Append the proof that nothing is left to a file, or write it to the standard output with -: a line "
+            "of JSON for each tenant.",
             show_default=False,
         ),
     ] = None,
@@ -73,27 +78,30 @@ def purge(
     if bool(slugs) == due:
         msg = "Give either slugs or --due."
         raise CommandError(msg)
+    if json and certificate == _STDOUT:
+        msg = "--json and --certificate - both write to the standard output."
+        raise CommandError(msg, remedy="Leave out one of them: both write the certificates.")
+    tell = note if certificate == _STDOUT else say
     with the_fleet(context) as tenants:
-        doomed = tenants.due() if due else [tenants[slug] for slug in dict.fromkeys(slugs or ())]
+        found = tenants.due() if due else [tenant_of(tenants, slug) for slug in slugs or ()]
+        doomed = list({tenant.id: tenant for tenant in found}.values())
         if dry_run:
             _foretell(tenants, doomed, as_json=json)
             return
         if doomed:
             _confirm("purge", [tenant.slug for tenant in doomed], yes=yes)
         records = []
-        with _opened(certificate) as file:
+        with _keeping(certificate) as keep:
             for proof in tenants.purge_many(doomed, actor=actor):
                 records.append(record_of(proof))
-                if file is not None:
-                    file.write(json_module.dumps(records[-1]) + "\n")
-                    file.flush()
+                keep(json_of(records[-1]))
                 if not json:
                     what = f"{quoted(proof.slug)} ({proof.tenant_id})"
-                    say(f"Purged {what}: {_counted(proof.removed)} removed, nothing left.")
+                    tell(f"Purged {what}: {_counted(proof.removed)} removed, nothing left.")
     if json:
         show_json(records)
     elif not records:
-        say("No tenant is due.")
+        tell("No tenant is due.")
 
 
 def _foretell(tenants: Tenancy, doomed: Sequence[Tenant], *, as_json: bool) -> None:
@@ -132,15 +140,17 @@ def _confirm(verb: str, slugs: Sequence[str], *, yes: bool) -> None:
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[TextIO | None]:
-    """Yield the file for certificates, before anything is removed; what is in it already stays."""
+def _keeping(path: str | None) -> Iterator[Callable[[str], object]]:
+    """Yield what keeps a certificate at once. A file is opened before anything is removed; what is in it stays."""
     if path is None:
-        yield None
-        return
-    try:
-        file = path.open("a", encoding="utf-8")
-    except OSError as error:
-        msg = f"{str(path)!r} cannot be written: {error.strerror}. Nothing was purged."
-        raise CommandError(msg) from error
-    with file:
-        yield file
+        yield lambda _: None
+    elif path == _STDOUT:
+        yield say
+    else:
+        try:
+            file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (only what this raises is about the path)
+        except OSError as error:
+            msg = f"{path!r} cannot be written: {error.strerror}. Nothing was purged."
+            raise CommandError(msg) from error
+        with file:
+            yield lambda line: print(line, file=file, flush=True)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tenancy.cli.failures import CommandError
-from tenancy.cli.fleet import the_fleet
-from tenancy.cli.options import Actor, Json, Slug
+from tenancy.cli.fleet import tenant_of, the_fleet
+from tenancy.cli.options import Actor, Json, Slug, seconds
 from tenancy.cli.output import note, quoted, say, show_json, show_table
+from tenancy.cli.parsing import Group, Verb
 
 if TYPE_CHECKING:
     from tenancy.runner.failures import Failure
@@ -40,11 +41,23 @@ def start(
     ] = 4,
     lease_seconds: Annotated[
         float,
-        typer.Option("--lease", metavar="SECONDS", min=1.0, help="After how many seconds of silence others take over."),
+        typer.Option(
+            "--lease",
+            metavar="SECONDS",
+            min=1.0,
+            callback=seconds,
+            help="After how many seconds of silence others take over.",
+        ),
     ] = 10.0,
     drain_seconds: Annotated[
         float,
-        typer.Option("--drain", metavar="SECONDS", min=0.0, help="How long to wait, at the end, for events under way."),
+        typer.Option(
+            "--drain",
+            metavar="SECONDS",
+            min=0.0,
+            callback=seconds,
+            help="How long to wait, at the end, for events under way.",
+        ),
     ] = 30.0,
     metrics_port: Annotated[
         int | None,
@@ -86,16 +99,21 @@ def start(
 
 def status(
     context: typer.Context,
-    slug: Annotated[str | None, typer.Argument(metavar="SLUG", help="Only this tenant.", show_default=False)] = None,
+    slug: Annotated[
+        str | None, typer.Argument(metavar="SLUG", help="Only the tenant with this slug or id.", show_default=False)
+    ] = None,
     *,
     interval: Annotated[
-        float, typer.Option("--interval", metavar="SECONDS", min=0.0, help="Measure rates for so many seconds.")
+        float,
+        typer.Option(
+            "--interval", metavar="SECONDS", min=0.0, callback=seconds, help="Measure rates for so many seconds."
+        ),
     ] = 0.0,
     json: Json = False,
 ) -> None:
     """Show how far behind each follower is. And who works for it, and what has stopped it."""
     with the_fleet(context) as tenants:
-        wanted = None if slug is None else tenants[slug].id
+        wanted = None if slug is None else tenant_of(tenants, slug).id
         found = [each for each in tenants.followers.status(interval) if wanted in (None, each.tenant_id)]
     if json:
         show_json([_record(each) for each in found])
@@ -106,7 +124,9 @@ def status(
 
 def retry(
     context: typer.Context,
-    slug: Annotated[str | None, typer.Argument(metavar="SLUG", help="The tenant's slug.", show_default=False)] = None,
+    slug: Annotated[
+        str | None, typer.Argument(metavar="SLUG", help="The tenant's slug or id.", show_default=False)
+    ] = None,
     follower: Annotated[
         str | None, typer.Argument(metavar="FOLLOWER", help="Only this follower or projection.", show_default=False)
     ] = None,
@@ -126,7 +146,8 @@ def retry(
         msg = "The follower is named twice: as FOLLOWER and by --follower."
         raise CommandError(msg, remedy="Leave out one of them.")
     with the_fleet(context) as tenants:
-        failures = tenants.followers.retry(slug, follower or name)
+        wanted = None if slug is None else tenant_of(tenants, slug)
+        failures = tenants.followers.retry(wanted, follower or name)
         found = tenants.registry.get_many(list({each.tenant_id for each in failures}))
     if json:
         show_json([_failure(each) for each in failures])
@@ -137,7 +158,7 @@ def retry(
         what = "" if failure.notification_id is None else f" notification {failure.notification_id}"
         say(f"{failure.follower} of {of} tries{what} again.")
     if not failures:
-        say("No follower has stopped." if slug is None else f"No follower of {quoted(slug)} has stopped.")
+        say("No follower has stopped." if wanted is None else f"No follower of {quoted(wanted.slug)} has stopped.")
 
 
 def skip(
@@ -153,11 +174,12 @@ def skip(
 ) -> None:
     """Let a follower leave out one notification, for ever. It is the one that it has stopped at; the history has it."""
     with the_fleet(context) as tenants:
-        failure = tenants.followers.skip(slug, follower, notification_id, actor=actor)
+        tenant = tenant_of(tenants, slug)
+        failure = tenants.followers.skip(tenant, follower, notification_id, actor=actor)
     if json:
         show_json(_failure(failure))
     else:
-        say(f"{follower} of {quoted(slug)} leaves out notification {notification_id} of {failure.leader}.")
+        say(f"{follower} of {quoted(tenant.slug)} leaves out notification {notification_id} of {failure.leader}.")
 
 
 def _row(each: FollowerStatus) -> tuple[object, ...]:
@@ -236,6 +258,6 @@ VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
 )
 """Name, function and example of each verb."""
 
-runner = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+runner = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 for _name, _function, _example in VERBS:
-    runner.command(_name, epilog=f"Example: {_example}")(_function)
+    runner.command(_name, cls=Verb, epilog=f"Example: {_example}")(_function)

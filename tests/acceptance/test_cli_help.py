@@ -86,7 +86,25 @@ def test_no_line_about_a_verb_is_cut_off(arguments: tuple[str, ...], sqlite_url:
     assert "..." not in listed
 
 
-@pytest.mark.parametrize("arguments", ["env acme --format xml", "exec acme", "runner skip acme Reports x", "show"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "env acme --format xml",
+        "exec acme",
+        "runner skip acme Reports x",
+        "show",
+        "create --wrong",
+        "create --actor",
+        "list --status",
+        "list -x",
+        "exec acme python --version",
+        "runner start --lease",
+        "runner status --wrong",
+        "runner status --interval nan",
+        "runner status --interval inf",
+        "runner start --drain inf",
+    ],
+)
 def test_error_of_usage_leads_to_the_help_of_its_verb(arguments: str, sqlite_url: str) -> None:
     verb = re.match(r"(runner )?[a-z]+", arguments)
     assert verb is not None
@@ -94,6 +112,21 @@ def test_error_of_usage_leads_to_the_help_of_its_verb(arguments: str, sqlite_url
     assert outcome.code == 2
     assert f"See: tenancy {verb[0]} --help\n" in outcome.err
     assert "Value error" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        ("create acme --app fleet:tenants", "Put it before the verb: tenancy --app ... create"),
+        ("runner status --url sqlite:///x", "Put it before the verb: tenancy --url ... runner status"),
+        ("--json list", "Put it behind the verb: tenancy VERB --json"),
+        ("runner --json status", "Put it behind the verb: tenancy runner VERB --json"),
+    ],
+)
+def test_an_option_in_the_wrong_place_is_told_the_right_one(arguments: str, remedy: str, sqlite_url: str) -> None:
+    outcome = Command(sqlite_url)(*arguments.split())
+    assert outcome.code == 2
+    assert remedy in outcome.err
 
 
 def test_every_verb_writes_json() -> None:

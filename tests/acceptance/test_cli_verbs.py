@@ -160,11 +160,19 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
         (["rename", "globex", "acme"], 4, "exists"),
         (["exec", "off", "--", "true"], 5, "archived"),
         (["suspend", "off"], 5, "refused"),
-        (["create", "a/b", "acme"], 7, "partly_done"),
+        (["create", "a/b", "acme"], 1, "failed"),
         (["create", "a/b"], 2, "invalid_slug"),
+        (["create", "a/b", "."], 1, "failed"),
         (["create"], 2, "usage"),
         (["create", "x", "--metadata", "[1]"], 2, "usage"),
         (["create", "x", "--metadata", "{"], 2, "usage"),
+        (["create", "x", "--metadata", '{"a": NaN}'], 2, "usage"),
+        (["create", "x", "--metadata", '{"a": [1e999]}'], 2, "usage"),
+        (["create", "x", "--metadata", '{"a": "\\u0000"}'], 2, "usage"),
+        (["create", "x", "--metadata", '{"a": "\\ud800"}'], 2, "usage"),
+        (["adopt", "x", "--metadata", '{"a": -Infinity}'], 2, "usage"),
+        (["create", "x", "--metadata", "[" * 100_000], 2, "usage"),
+        (["adopt", "x", "--prefix", "\udcff"], 1, "failed"),
         (["create", "x", "y", "--name", "Z"], 2, "usage"),
         (["create", "x", "--actor", "Jane Doe"], 2, "usage"),
         (["create", "x", "--actor", "jane@example.com"], 2, "usage"),
@@ -247,6 +255,70 @@ def test_a_database_that_is_not_there_can_be_made(postgres_server: Postgres, dri
 def test_failures_have_changed_nothing(settled: Command) -> None:
     statuses = {each["slug"]: each["status"] for each in settled.ok("list", "--json").json}
     assert statuses == {"acme": "active", "globex": "active", "off": "archived"}
+
+
+# -- several, and none --
+
+
+def test_what_is_said_of_several_is_true_when_it_is_none(quick: Command) -> None:
+    failed = quick("create", "a/b", ".", "--json")
+    assert [each["code"] for each in failed.error["failures"]] == ["invalid_slug"] * 2
+    assert "ready" not in failed.err
+    quick.ok("init")
+    (tables,) = (each for each in quick.ok("doctor", "--json").json["findings"] if each["name"] == "tables")
+    assert tables["what"] == "No tenant is ready: there are none yet."
+    assert "tenancy create SLUG" in quick("show", "acme").err
+    assert quick.ok("purge", "--due").out == "No tenant is due.\n"
+
+
+# -- by its id --
+
+
+def test_an_id_serves_wherever_a_slug_does(quick: Command) -> None:
+    tenant_id = quick.ok("create", "acme", "--json").json[0]["id"]
+    quick.ok("create", "globex")
+    assert quick.ok("show", tenant_id, "--json").json["slug"] == "acme"
+    assert quick.ok("suspend", tenant_id).out == "'acme' is suspended.\n"
+    assert quick.ok("resume", tenant_id.upper()).out == "'acme' is active.\n"
+    assert quick.ok("archive", tenant_id).out == "'acme' is archived.\n"
+    assert quick.ok("restore", tenant_id).out == "'acme' is active.\n"
+    assert quick.ok("rename", tenant_id, "apex").out == "Renamed 'acme' to 'apex'.\n"
+    assert quick.ok("env", tenant_id).out == quick.ok("env", "apex").out
+    assert quick.process("exec", tenant_id, "--", "true").code == 0
+    assert quick.ok("runner", "status", tenant_id, "--json").json == []
+    assert quick.ok("runner", "retry", tenant_id).out == "No follower of 'apex' has stopped.\n"
+    assert quick.ok("delete", tenant_id, "--yes").out == "'apex' is deleted.\n"
+    assert quick.ok("undelete", tenant_id).out == "'apex' is active.\n"
+    # Somebody calls himself as another one is identified.
+    quick.ok("rename", "globex", tenant_id)
+    for verb in ("show", "suspend", "purge"):
+        refused = quick(verb, tenant_id, *(["--yes"] if verb == "purge" else []))
+        assert (refused.code, "the slug of one tenant and the id of another" in refused.err) == (2, True)
+    quick.ok("rename", quick.ok("list", "--json").json[0]["id"], "globex")
+    assert "Purged 'apex'" in quick.ok("purge", tenant_id, "apex", "--yes").out
+    assert (
+        quick(  # of a purged one, only the history is left
+            "show", tenant_id
+        ).code
+        == 3
+    )
+    assert [each["slug"] for each in quick.ok("list", "--json").json] == ["globex"]
+
+
+def test_certificates_go_to_the_standard_output(
+    quick: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick.ok("create", "acme", "globex")
+    before = sorted(tmp_path.iterdir())
+    done = quick.ok("purge", "acme", "globex", "--yes", "--certificate", "-")
+    assert [json.loads(line)["slug"] for line in done.out.splitlines()] == ["acme", "globex"]
+    assert done.err.count("nothing left") == 2
+    twice = quick("purge", "--due", "--certificate", "-", "--json")
+    assert (twice.code, "both write to the standard output" in twice.err) == (2, True)
+    nothing = quick.ok("purge", "--due", "--certificate", "-")
+    assert (nothing.out, nothing.err) == ("", "No tenant is due.\n")
+    assert {path.name for path in tmp_path.iterdir()} - {path.name for path in before} == set()
 
 
 # -- creating many --

@@ -1,0 +1,54 @@
+"""What a user has who installs an extra is enough for what it is for."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+OURS = {"eventsourcing_sqlalchemy", "tenancy"}
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Yield the packages that a module cannot do without, less those that it tries to import."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.Try(handlers=handlers) if any("Import" in ast.unparse(each.type or child) for each in handlers):
+                continue
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                continue
+            case ast.Import(names=names):
+                yield from (each.name.partition(".")[0] for each in names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield module.partition(".")[0]
+            case _:
+                yield from imported(child)
+
+
+def test_the_command_and_its_demo_need_the_extra_cli_and_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    installed = {re.match(r"[\w-]+", each)[0].lower() for each in wanted}  # type: ignore[index]
+    distributions = packages_distributions()
+    missing = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for folder in ("cli", "demo")
+        for path in (ROOT / "tenancy" / folder).rglob("*.py")
+        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        if name not in OURS | sys.stdlib_module_names
+        and not installed & {each.lower() for each in distributions.get(name, [])}
+    }
+    assert missing == set()
+
+
+def test_a_missing_dependency_is_noticed() -> None:
+    """The proof that the test above bites."""
+    tree = ast.parse(
+        "import psutil\ntry:\n    import a\nexcept ImportError:\n    pass\ndef f():\n    from b.c import d\n"
+    )
+    assert list(imported(tree)) == ["psutil", "b"]
