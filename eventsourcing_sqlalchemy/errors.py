@@ -17,7 +17,8 @@ of the error. Messages carry the first line of what the driver said and never th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -33,7 +34,7 @@ from eventsourcing.persistence import (
     ProgrammingError,
 )
 
-__all__ = ["ConnectionLostError", "SettingsError", "is_retryable", "sqlstate", "translate"]
+__all__ = ["ConnectionLostError", "SettingsError", "describe", "is_retryable", "sqlstate", "translate"]
 
 
 class SettingsError(EnvironmentError):
@@ -144,6 +145,11 @@ _BY_CLASS_NAME: Final[dict[str, type[PersistenceError]]] = {
 # text, sqlite3 an OverflowError for an integer of more than 64 bits, pg8000 a struct.error.
 _VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)
 
+# A class can be given any name at run time, and an exception of a user any text for a code: both may hold a value.
+_NOT_IN_NAMES: Final = re.compile(r"[^\w.<>]")
+_IS_CODE: Final = re.compile("[0-9A-Z]{5}|[A-Z]+(_[A-Z]+)+")
+_MAX_NAME: Final = 200
+
 # Deadlock, serialisation, lock timeout, lock not available, too many connections, shutdown, starting up, connection
 # trouble.
 _RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03")
@@ -151,23 +157,43 @@ _RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03")
 
 def sqlstate(error: BaseException | None) -> str | None:
     """Return the SQLSTATE that the server gave for an error or for one of its causes, or None."""
-    while error is not None:
-        original = getattr(error, "orig", None)
-        if original is not None:
-            error = original
-        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        if code is None and error.args and isinstance(error.args[0], dict):
-            code = error.args[0].get("C")  # pg8000
+    for each in _chain(error):
+        code = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
+        if code is None and each.args and isinstance(each.args[0], dict):
+            code = each.args[0].get("C")  # pg8000
         if isinstance(code, str):
             return code
-        error = error.__cause__
     return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes, as the driver raised them: each once, because code can make one its own cause."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        original = getattr(error, "orig", None)
+        if isinstance(original, BaseException):
+            error = original
+        yield error
+        error = error.__cause__
 
 
 def _code(error: Exception) -> str:
     """Return the SQLSTATE, or the name that SQLite gives to its own code, or nothing."""
     original = getattr(error, "orig", None) or error
     return sqlstate(error) or getattr(original, "sqlite_errorname", None) or ""
+
+
+def describe(error: BaseException) -> str:
+    """Return the class of an error, and the code that the database gave for it or for one of its causes.
+
+    For logs and records: never what the error says, which may contain values.
+    """
+    cls = type(error)
+    names = (getattr(each, "sqlite_errorname", None) for each in _chain(error))
+    code = sqlstate(error) or next(filter(None, names), "")
+    name = _NOT_IN_NAMES.sub("", f"{cls.__module__}.{cls.__qualname__}")[:_MAX_NAME]
+    return f"{name} {code}" if _IS_CODE.fullmatch(str(code)) else name
 
 
 def is_retryable(error: PersistenceError) -> bool:

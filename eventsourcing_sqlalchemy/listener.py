@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from eventsourcing_sqlalchemy.dialects import dialect_for
+from eventsourcing_sqlalchemy.errors import describe
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -109,7 +110,7 @@ class ListenThread(threading.Thread):
                         self.is_live = False
                         self._connection.close()
                 except Exception as error:  # noqa: BLE001 (whatever the driver raises: the answer is to connect again)
-                    logger.info("Wake-ups are not heard for now, subscriptions poll: %s", type(error).__name__)
+                    logger.info("Wake-ups are not heard for now, subscriptions poll: %s", describe(error))
                     self.ready.set()
                     if time.monotonic() - since > _RECONNECT_MAX:
                         delay = _RECONNECT_FIRST  # it was a good one, and not refused again and again

@@ -15,6 +15,7 @@ class Verb(TyperCommand):
     """A verb of the command line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments; what is wrong with them is said with the help that has the answer."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
@@ -25,6 +26,7 @@ class Group(TyperGroup):
     """Verbs of the command line, and the options before them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments; what is wrong with them is said with the help that has the answer."""
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_module
-import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tenancy.cli import log
 from tenancy.cli.failures import CommandError
 from tenancy.cli.fleet import tenant_of, the_fleet
 from tenancy.cli.options import Actor, Json, Slug, seconds
-from tenancy.cli.output import note, quoted, say, show_json, show_table
+from tenancy.cli.output import quoted, say, show_json, show_table
 from tenancy.cli.parsing import Group, Verb
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ def start(
     # The workers and nobody else use the tenants' connections here, unless somebody wants it otherwise.
     os.environ.setdefault("SQLALCHEMY_POOL_SIZE", str(workers))
     os.environ.setdefault("SQLALCHEMY_MAX_OVERFLOW", "0")
-    _log(as_json=json)
+    log.configure(as_json=json)
     told = threading.Event()
 
     def tell(number: int, _: object) -> None:
@@ -90,7 +88,8 @@ def start(
         if metrics_port is not None:
             _serve_metrics(metrics_port)
         running.start()
-        note(f"Runner {running.owner} works with {workers} workers. It ends with SIGTERM or Ctrl-C.")
+        fields = {"owner": running.owner, "workers": workers}
+        log.logger.info("The runner works. It ends with SIGTERM or Ctrl-C.", extra=fields)
         told.wait()
         if not running.stop(drain_seconds):
             msg = f"Events were still under way after {drain_seconds:g} seconds: others will process them."
@@ -220,34 +219,6 @@ def _serve_metrics(port: int) -> None:
     except OSError as error:
         msg = f"--metrics-port {port} cannot be used: {error.strerror or error}."
         raise CommandError(msg, remedy="Give another port, or end what uses this one.", code="failed") from error
-
-
-_FIELDS: Final = ("tenant_id", "follower", "leader", "notification_id", "attempts")
-
-
-class _Lines(logging.Formatter):
-    """Lines with the fields of a record, and nothing of an exception: what one says may hold values."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        super().__init__()
-        self._as_json = as_json
-
-    def format(self, record: logging.LogRecord) -> str:
-        # Of a follower that has failed before it had a notification, there is no number.
-        fields = {name: value for name in _FIELDS if (value := getattr(record, name, None)) is not None}
-        at, level, text = self.formatTime(record), record.levelname, record.getMessage()
-        if self._as_json:
-            return json_module.dumps({"at": at, "level": level, "message": text, **fields}, default=str)
-        return " ".join([at, level, text, *(f"{name}={value}" for name, value in fields.items())])
-
-
-def _log(*, as_json: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(as_json=as_json))
-    logger = logging.getLogger("tenancy.runner")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
 
 
 VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (

@@ -1,7 +1,7 @@
 """What stopped a follower, as far as it may be known outside of the tenant's own tables.
 
-Kept are the tenant, the follower, the number of the notification, the class of the error and where it came from. Never
-the event, its values, or what the error says: that may contain them.
+Kept are the tenant, the follower, the number of the notification, the class of the error with the code of the database,
+and where it came from. Never the event, its values, or what the error says: that may contain them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from eventsourcing_sqlalchemy.errors import describe
+
 if TYPE_CHECKING:
     from tenancy.registry import Registry
     from tenancy.runner.ready import Key
@@ -23,7 +25,7 @@ __all__ = ["Failure", "FailureBook", "failure_of", "frames_of"]
 
 _FRAMES: Final = 20
 _MAX_NAME: Final = 200
-# A class can be given any name at run time, also one that holds a value.
+# A module can be given any name at run time, also one that holds a value.
 _NO_NAME: Final = re.compile(r"[^\w.<>]")
 
 
@@ -37,7 +39,7 @@ class Failure:
     notification_id: int | None
     """None when it failed before it had a notification: its tables are missing, for example."""
     error: str
-    """The class of the error."""
+    """The class of the error, and the code that a database gave for it: the SQLSTATE, or what SQLite calls it."""
     frames: Sequence[str]
     """Where it came from, the innermost last: module:function:line."""
     attempts: int
@@ -80,17 +82,13 @@ def failure_of(
         follower=key[1],
         leader=leader,
         notification_id=notification_id,
-        error=_name(type(error)),
+        error=describe(error),
         frames=frames_of(error),
         attempts=attempts,
         first_at=before.first_at if before is not None and is_same else now,
         last_at=now,
         is_quarantined=notification_id is not None and attempts >= max_attempts,
     )
-
-
-def _name(cls: type) -> str:
-    return _NO_NAME.sub("", f"{cls.__module__}.{cls.__qualname__}")[:_MAX_NAME]
 
 
 def frames_of(error: BaseException) -> list[str]:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from eventsourcing_sqlalchemy.errors import describe
 from tenancy.runner.leases import bucket_of
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Keeper:
             with alone:
                 job()
         except Exception as error:  # noqa: BLE001 (whatever it is, trying again is the answer)
-            logger.warning("The runner goes on without %s: %s", job.__name__.strip("_"), type(error).__name__)
+            logger.warning("The runner goes on without %s: %s", job.__name__.strip("_"), describe(error))
 
     def _sweep_interval(self) -> float:
         hears = self._hearing is not None and self._hearing.hears_others

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import PersistenceError
 
+from eventsourcing_sqlalchemy.errors import describe
 from tenancy.errors import TenancyError
 from tenancy.runner.failures import Failure, FailureBook, failure_of
 
@@ -93,7 +94,7 @@ class Troubles:
                 is_written = self._book.record(failure)
             except (TenancyError, PersistenceError) as error:
                 logger.warning(
-                    "A failure is not written down yet; that is tried again in a second: %s", type(error).__name__
+                    "A failure is not written down yet; that is tried again in a second: %s", describe(error)
                 )
                 return
             with self._lock:
@@ -111,7 +112,7 @@ class Troubles:
         try:
             self._book.clear(key)
         except (TenancyError, PersistenceError) as error:
-            logger.warning("A failure that is over is still written down: %s", type(error).__name__)
+            logger.warning("A failure that is over is still written down: %s", describe(error))
 
     def refresh(self) -> None:
         """Learn what other processes have met or removed; one query."""

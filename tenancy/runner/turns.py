@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, PersistenceError
 
-from eventsourcing_sqlalchemy.errors import is_retryable
+from eventsourcing_sqlalchemy.errors import describe, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.runner.courses import Course, Courses
 from tenancy.runner.failures import frames_of
@@ -63,7 +63,7 @@ class Turns:
                 more = self._take(key, leaders)
             except Exception as error:  # noqa: BLE001 (a worker goes on, whatever it was: here it is no tenant's code)
                 where = frames_of(error)[-1]
-                logger.error("A turn failed: %s at %s", type(error).__name__, where, extra=_extra(key))  # noqa: TRY400 (no values)
+                logger.error("A turn failed: %s at %s", describe(error), where, extra=_extra(key))  # noqa: TRY400 (no values)
                 self._ready.block(key, leaders, _OUTAGE)
             finally:
                 self._ready.done(key, more)
@@ -104,7 +104,7 @@ class Turns:
                 return None  # it is let go as soon as the registry's change is known here
             course.position = None
             if _is_outage(error):
-                logger.warning("A database does not answer: %s", type(error).__name__, extra=_extra(course.key))
+                logger.warning("A database does not answer: %s", describe(error), extra=_extra(course.key))
                 self._ready.block(course.key, leaders, _OUTAGE)
             else:
                 self._troubles.met(error, course, turn.notification_id, leaders)

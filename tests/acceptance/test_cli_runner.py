@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -29,17 +30,31 @@ tenants.project(School, DogCounters, CountersView)
 """
 
 
+NOISE = """
+import logging, threading, warnings
+logging.getLogger("shop").warning("the till is open")
+warnings.warn("an old call")
+keeper = threading.Thread(target=lambda: {}["canary"], name="shopkeeper")
+keeper.start()
+keeper.join()
+try:
+    int("canary")
+except ValueError:
+    logging.getLogger("shop").exception("it is no number")
+"""
+
+
 @contextmanager
-def started(url: str, directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    (directory / "kennel_fleet.py").write_text(CODE)
+def started(url: str, directory: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a runner that works; its log is in `directory`."""
+    (directory / "kennel_fleet.py").write_text(CODE + more)
     environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{directory}{os.pathsep}{Path.cwd()}"}
     command = [sys.executable, "-m", "tenancy", "--app", "kennel_fleet:tenants", "runner", "start", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    with process:
+    log = directory / "runner.log"
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
         try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            assert line.startswith("Runner "), line + process.stderr.read()
+            wait_until(lambda: "The runner works" in log.read_text() or process.poll() is not None, "it works", 60)
+            assert process.poll() is None, log.read_text()
             yield process
         finally:
             process.kill()
@@ -76,11 +91,29 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit", "beg"]
         assert command.ok("history", "acme", "--json").json[-1]["actor"] == "ops-7"
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        records = [json.loads(line) for line in errors.splitlines()]
+        written = (tmp_path / "runner.log").read_text
+        assert process.wait(timeout=60) == 0, written()
+        records = [json.loads(line) for line in written().splitlines()]
+        assert (records[0]["message"][:16], records[0]["workers"]) == ("The runner works", 2)
         assert records[-1]["message"].startswith("Follower Diaries is delayed at notification 3")
         assert records[-1]["tenant_id"] == str(tenants["acme"].id)
+
+
+def test_every_line_is_one_of_the_log_whoever_writes_it(sqlite_url: str, tmp_path: Path) -> None:
+    with fleet(sqlite_url, ["acme"]), started(sqlite_url, tmp_path, "--json", more=NOISE):
+        pass
+    lines = (tmp_path / "runner.log").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [each["logger"] for each in records] == ["shop", "py.warnings", "tenancy.runner", "shop", "tenancy.runner"]
+    assert {datetime.fromisoformat(each["at"]).tzinfo for each in records} == {UTC}
+    assert [each.get("error") for each in records] == [None, None, "builtins.KeyError", "builtins.ValueError", None]
+    assert records[3]["frames"][-1].startswith("kennel_fleet:<module>:")
+    assert "canary" not in "".join(lines)
+    with fleet(sqlite_url), started(sqlite_url, tmp_path, more=NOISE):
+        pass
+    text = (tmp_path / "runner.log").read_text().splitlines()
+    assert all(datetime.fromisoformat(line.split()[0]).tzinfo == UTC for line in text)
+    assert "canary" not in "".join(text)
 
 
 def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:

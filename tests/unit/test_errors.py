@@ -33,7 +33,14 @@ from eventsourcing.persistence import (
     ProgrammingError,
 )
 
-from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, is_retryable, sqlstate, translate
+from eventsourcing_sqlalchemy.errors import (
+    ConnectionLostError,
+    SettingsError,
+    describe,
+    is_retryable,
+    sqlstate,
+    translate,
+)
 
 PEP_249: Final[dict[str, type[PersistenceError]]] = {
     "Warning": DatabaseError,
@@ -418,6 +425,25 @@ def test_sqlstate_is_found_in_the_causes() -> None:
     assert sqlstate(error) == "40001"
     assert sqlstate(None) is None
     assert sqlstate(ValueError("x")) is None
+
+
+class NamedError(Exception):
+    """An error of a user, whose code is none."""
+
+    sqlstate = "Jane Doe"
+
+
+def test_description_has_the_class_and_the_code_and_never_what_the_error_says() -> None:
+    outer = OperationalError("canary")
+    assert describe(outer) == "eventsourcing.persistence.OperationalError"
+    outer.__cause__ = sqlalchemy.exc.DBAPIError("canary", {}, PsycopgError("40001"))
+    assert describe(outer) == "eventsourcing.persistence.OperationalError 40001"
+    assert describe(NamedError("canary")) == f"{__name__}.NamedError"
+    assert describe(type("Jane Doe's", (ValueError,), {"__module__": "shop"})("canary")) == "shop.JaneDoes"
+    own_cause = ValueError("canary")
+    own_cause.__cause__ = KeyError("canary")
+    own_cause.__cause__.__cause__ = own_cause
+    assert describe(own_cause) == "builtins.ValueError"
 
 
 def test_cancellation_is_not_translated() -> None:
