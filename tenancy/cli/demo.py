@@ -27,7 +27,7 @@ def demo(
         from tenancy.demo.__main__ import main  # noqa: PLC0415 (slow, and not everybody has what it needs)
     except ModuleNotFoundError as error:
         msg = f"The demo needs {error.name!r}."
-        raise CommandError(msg, remedy="pip install 'eventsourcing-sqlalchemy[embedded]'") from error
+        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[cli]'") from error
     with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
         code = main(["--database", database])
     if json:
