@@ -29,6 +29,8 @@ def configure(*, as_json: bool) -> None:
 
 
 def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    if arguments.exc_type is SystemExit:  # a thread may end so
+        return
     name = "" if arguments.thread is None else arguments.thread.name
     error = None if arguments.exc_value is None else (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
     logger.error("The thread %s has ended.", name, exc_info=error)
