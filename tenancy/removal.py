@@ -67,6 +67,7 @@ class Removal:
         """
         check_actor(actor)
         check_list("The tenants", tenants, "a list of slugs or Tenants")
+        tenants = list(tenants)
         for each in tenants:
             check_type("A tenant", each, (str, Tenant), "its slug or a Tenant")
         there = self._registry.find_many([known_slug(each) for each in tenants if isinstance(each, str)])

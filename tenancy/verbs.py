@@ -48,6 +48,7 @@ class Verbs(ABC):
     _lifecycle = WhileOpen[Lifecycle]()
     _removal = WhileOpen[Removal]()
     is_closed = False
+    """Whether close() has been called."""
 
     @abstractmethod
     def _bound(self, tenant: Tenant) -> Tenant:

@@ -143,7 +143,7 @@ class Followers:
         ]
         return [failure for failure in stopped if self._book.clear(failure.key)]
 
-    def skip(self, wanted: str | Tenant, follower: str, notification_id: int, *, actor: str | None = None) -> Failure:
+    def skip(self, tenant: str | Tenant, follower: str, notification_id: int, *, actor: str | None = None) -> Failure:
         """Let a follower that has stopped leave out the one notification that it has stopped at, for ever.
 
         That goes into the tenant's history. Returns why it had stopped; raises TenancyError when it has not, or at
@@ -152,15 +152,15 @@ class Followers:
         check_actor(actor)
         check_type("The notification id", notification_id, int, "a number")
         self._check(follower)
-        tenant = self._find(wanted)
-        failure = self._book.get((tenant.id, follower))
+        found = self._find(tenant)
+        failure = self._book.get((found.id, follower))
         if failure is None or failure.notification_id != notification_id:
             at = "does not fail" if failure is None else f"fails {failure.where}"
-            msg = f"Follower {follower!r} of tenant {tenant.slug!r} {at}: {notification_id} is not what stops it."
-            raise TenancyError(msg, remedy="See: tenancy runner status", tenant=tenant.slug)
+            msg = f"Follower {follower!r} of tenant {found.slug!r} {at}: {notification_id} is not what stops it."
+            raise TenancyError(msg, remedy="See: tenancy runner status", tenant=found.slug)
         # The position first: when this process dies between the two, doing it again records it.
-        self._move(tenant, Pipe(failure.leader, follower), notification_id)
-        with one_tenant(self._registry, tenant) as (session, current):
+        self._move(found, Pipe(failure.leader, follower), notification_id)
+        with one_tenant(self._registry, found) as (session, current):
             remark = f"{follower}: notification {notification_id} of {failure.leader}"
             self._registry.change(session, [current], Verb.SKIP, actor, remark=remark)
             self._book.clear_in(session, failure.key)
