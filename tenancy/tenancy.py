@@ -290,7 +290,7 @@ class Tenancy(Verbs):
         try:
             wanted = None if status is None else TenantStatus(status)
         except ValueError:
-            msg = "A tenant cannot have this status."
+            msg = f"There is no status {status!r}."
             raise InvalidArgument(msg, remedy=f"Pass one of: {', '.join(TenantStatus)}.") from None
         return [self._bound(tenant) for tenant in self.registry.list(wanted)]
 

@@ -278,7 +278,7 @@ def test_what_is_said_of_several_is_true_when_it_is_none(quick: Command) -> None
 
 def test_an_id_serves_wherever_a_slug_does(quick: Command) -> None:
     tenant_id = quick.ok("create", "acme", "--json").json[0]["id"]
-    quick.ok("create", "globex")
+    other_id = quick.ok("create", "globex", "--json").json[0]["id"]
     assert quick.ok("show", tenant_id, "--json").json["slug"] == "acme"
     assert quick.ok("suspend", tenant_id).out == "'acme' is suspended.\n"
     assert quick.ok("resume", tenant_id.upper()).out == "'acme' is active.\n"
@@ -296,7 +296,7 @@ def test_an_id_serves_wherever_a_slug_does(quick: Command) -> None:
     for verb in ("show", "suspend", "purge"):
         refused = quick(verb, tenant_id, *(["--yes"] if verb == "purge" else []))
         assert (refused.code, "the slug of one tenant and the id of another" in refused.err) == (2, True)
-    quick.ok("rename", quick.ok("list", "--json").json[0]["id"], "globex")
+    quick.ok("rename", other_id, "globex")
     assert "Purged 'apex'" in quick.ok("purge", tenant_id, "apex", "--yes").out
     assert (
         quick(  # of a purged one, only the history is left
