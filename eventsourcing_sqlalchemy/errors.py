@@ -17,9 +17,9 @@ of the error. Messages carry the first line of what the driver said and never th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import (
     DatabaseError,
@@ -32,6 +32,11 @@ from eventsourcing.persistence import (
     PersistenceError,
     ProgrammingError,
 )
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from eventsourcing.persistence import Tracking
 
 __all__ = ["ConnectionLostError", "SettingsError", "is_retryable", "sqlstate", "translate"]
 
@@ -48,7 +53,18 @@ class SettingsError(EnvironmentError):
 
 
 class ConnectionLostError(OperationalError):
-    """The connection broke while a statement was under way."""
+    """The connection broke while a statement was under way.
+
+    When it is not known whether events were recorded, ``events`` has the (originator id, version) of each, and
+    ``tracking`` the position that was to be recorded with them. Otherwise they are empty and None.
+    """
+
+    def __init__(
+        self, *args: object, events: Sequence[tuple[UUID | str, int]] = (), tracking: Tracking | None = None
+    ) -> None:
+        super().__init__(*args)
+        self.events = events
+        self.tracking = tracking
 
 
 _BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {

@@ -44,6 +44,7 @@ class EngineSettings:
     connect_timeout: float | None = None
     lock_timeout: float | None = None
     idle_in_transaction_session_timeout: float | None = None
+    commit_resolve_timeout: float | None = None
     prepare_statements: Literal["auto", "on", "off"] | None = None
     listen_url: URL | None = field(default=None, repr=False)  # may hold secrets, also in its query
     sqlite_synchronous: Literal["FULL", "NORMAL"] | None = None
@@ -77,6 +78,7 @@ DEFAULTS: Final = EngineSettings(
     connect_timeout=5.0,
     lock_timeout=5.0,
     idle_in_transaction_session_timeout=30.0,
+    commit_resolve_timeout=10.0,
     prepare_statements="auto",
     sqlite_synchronous="FULL",
 )
@@ -128,6 +130,7 @@ class Settings:
                 idle_in_transaction_session_timeout=read.number(
                     "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", float, minimum=0
                 ),
+                commit_resolve_timeout=read.number("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", float, minimum=0),
                 prepare_statements=cast(
                     'Literal["auto", "on", "off"] | None',
                     read.choice("SQLALCHEMY_PREPARE_STATEMENTS", ("auto", "on", "off")),

@@ -53,6 +53,7 @@ def test_defaults() -> None:
         "SQLALCHEMY_CONNECT_TIMEOUT": 5.0,
         "SQLALCHEMY_LOCK_TIMEOUT": 5.0,
         "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT": 30.0,
+        "SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT": 10.0,
         "SQLALCHEMY_PREPARE_STATEMENTS": "auto",
         "SQLALCHEMY_SQLITE_SYNCHRONOUS": "FULL",
     }
@@ -84,6 +85,7 @@ VALUES: Final[list[tuple[str, str, Any]]] = [
     ("SQLALCHEMY_CONNECT_TIMEOUT", "3", 3.0),
     ("SQLALCHEMY_LOCK_TIMEOUT", "0", 0.0),
     ("SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "1e2", 100.0),
+    ("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", "2.5", 2.5),
     ("SQLALCHEMY_PREPARE_STATEMENTS", "OFF", "off"),
     ("SQLALCHEMY_PREPARE_STATEMENTS", "auto", "auto"),
     ("SQLALCHEMY_LISTEN_URL", "postgresql+psycopg://host/db", make_url("postgresql+psycopg://host/db")),
@@ -138,6 +140,7 @@ MALFORMED: Final = [
     ("SQLALCHEMY_CONNECT_TIMEOUT", "5s", "a number of seconds, at least 0"),
     ("SQLALCHEMY_LOCK_TIMEOUT", "none", "a number of seconds, at least 0"),
     ("SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "1,5", "a number of seconds, at least 0"),
+    ("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", "-1", "a number of seconds, at least 0"),
     ("SQLALCHEMY_PREPARE_STATEMENTS", "sometimes", "auto and on and off"),
     ("SQLALCHEMY_SQLITE_SYNCHRONOUS", "OFF", "FULL and NORMAL"),
     ("ORIGINATOR_ID_TYPE", "int", "uuid and text"),
