@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from eventsourcing.persistence import Tracking
 
-__all__ = ["ConnectionLostError", "SettingsError", "is_retryable", "sqlstate", "translate"]
+__all__ = ["READ_ONLY", "ConnectionLostError", "SettingsError", "is_retryable", "sqlstate", "translate"]
 
 
 class SettingsError(EnvironmentError):
@@ -67,8 +67,13 @@ class ConnectionLostError(OperationalError):
         self.tracking = tracking
 
 
+READ_ONLY: Final = "25006"
+"""The SQLSTATE of a write that is refused in a read-only transaction: by a standby, or by
+``default_transaction_read_only``.
+"""
+
 _BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
-    "25006": OperationalError,  # read-only transaction: a standby, or default_transaction_read_only
+    READ_ONLY: OperationalError,
     "25P03": OperationalError,  # idle in transaction for too long: the server closed the connection
     "SQLITE_ERROR": ProgrammingError,  # a missing table, wrong SQL; the driver calls it an OperationalError
 }
@@ -161,8 +166,8 @@ _BY_CLASS_NAME: Final[dict[str, type[PersistenceError]]] = {
 _VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)
 
 # Deadlock, serialisation, lock timeout, lock not available, too many connections, shutdown, starting up, connection
-# trouble.
-_RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03")
+# trouble, a server that is about to be replaced.
+_RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03", READ_ONLY)
 
 
 def sqlstate(error: BaseException | None) -> str | None:

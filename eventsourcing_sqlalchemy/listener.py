@@ -68,6 +68,7 @@ class ListenThread(threading.Thread):
         self._dialect = dialect
         self._settings = settings
         self._stopping = threading.Event()
+        self._is_outdated = False
         self._alarm = _Alarm()
         self._connection: Any = None
 
@@ -86,6 +87,10 @@ class ListenThread(threading.Thread):
         self._stopping.set()
         self._alarm.set()
         self.join(_STOP_TIMEOUT)
+
+    def reconnect(self) -> None:
+        """Listen on a new connection, from the next time on that the thread looks around."""
+        self._is_outdated = True
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end of the thread; returns at once in the thread itself, and when it was never started."""
@@ -120,6 +125,7 @@ class ListenThread(threading.Thread):
             self._alarm.close()
 
     def _connect(self) -> Listener | None:
+        self._is_outdated = False
         engine, dialect = self._engine, self._dialect
         url = self._settings.listen_url
         if url is not None:
@@ -153,6 +159,9 @@ class ListenThread(threading.Thread):
         self._audience.wake_all()
         self.ready.set()
         while not self._stopping.is_set():
+            if self._is_outdated:
+                msg = "The connection is to be replaced."
+                raise ConnectionError(msg)
             ready = {descriptor for descriptor, _ in poll.poll(_SWEEP_MILLISECONDS)}
             if listener.fileno() in ready:
                 for payload in listener.receive():

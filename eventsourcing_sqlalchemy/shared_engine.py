@@ -16,7 +16,7 @@ from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool,
 from eventsourcing_sqlalchemy.borrowing import Borrowed, borrow, served
 from eventsourcing_sqlalchemy.catalog import Catalog
 from eventsourcing_sqlalchemy.dialects import dialect_for
-from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, sqlstate, translate
+from eventsourcing_sqlalchemy.errors import READ_ONLY, ConnectionLostError, SettingsError, sqlstate, translate
 from eventsourcing_sqlalchemy.executors import CursorExecutor
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, mask
 from eventsourcing_sqlalchemy.wakeups import Wakeups
@@ -116,6 +116,7 @@ class SharedEngine:
         event.listen(engine, "do_connect", self._connecting)
         event.listen(engine, "connect", self._connected)
         event.listen(engine, "close", self._closed)
+        event.listen(engine, "handle_error", self._failed)
         of_others = self._count_events(engine.pool)  # who listens to all pools
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine.pool, "reset", self._reset)
@@ -143,6 +144,11 @@ class SharedEngine:
     def _closed(self, connection: Any, record: Any) -> None:
         self._open.discard(id(connection))
         self._outdated.discard(id(connection))
+
+    def _failed(self, context: sa.engine.ExceptionContext) -> None:
+        # What a session has run. Only its author can run it again; the next session gets a new connection.
+        if sqlstate(context.original_exception) == READ_ONLY:
+            self.leave_server()
 
     def _checked_out(self, connection: Any, record: Any, proxy: Any) -> None:
         # A connection that the server has closed while it was idle is recognised here, for the price of looking at the
@@ -193,9 +199,20 @@ class SharedEngine:
         """Call ``work`` with an executor on a pooled connection that commits every statement by itself, and return its
         result; ``caller`` stands for an application, of which a connection serves a limited number.
 
+        Work that a read-only server refuses is done again, once, on a new connection: after a fail-over, that leads to
+        another server.
+
         Raises ConnectionLostError when the connection broke under way, OperationalError when there was none to be had,
         and otherwise what ``work`` raises.
         """
+        try:
+            return self._run(work, caller)
+        except Exception as error:
+            if sqlstate(error) != READ_ONLY:
+                raise
+        return self._run(work, caller)
+
+    def _run(self, work: Callable[[Executor], _T], caller: Hashable) -> _T:
         proxy = self._check_out()
         try:
             if self.is_ours:
@@ -211,7 +228,10 @@ class SharedEngine:
                 self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (what SQLAlchemy's own connections call)
                 msg = f"The connection to {self} was lost: {translate(error)}"
                 raise ConnectionLostError(msg) from error
-            if sqlstate(error) == _PLAN_IS_OUTDATED:
+            code = sqlstate(error)
+            if code == READ_ONLY:
+                self.leave_server(proxy)
+            elif code == _PLAN_IS_OUTDATED:
                 self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (as above)
             answers = (PersistenceError, self.engine.dialect.loaded_dbapi.Error)
             if self.outlives_connections and not isinstance(error, answers):
@@ -256,6 +276,13 @@ class SharedEngine:
         """Take all connections that are in the pool now for broken, as SQLAlchemy does for errors that it knows."""
         no_proxy: Any = None
         self.engine.pool._invalidate(no_proxy, error)  # noqa: SLF001 (there is no other way without a connection)
+
+    def leave_server(self, proxy: Any = None) -> None:
+        """Replace all connections before their next use, because the server that they lead to has become read-only;
+        ``proxy`` at once.
+        """
+        self.engine.pool._invalidate(proxy)  # noqa: SLF001 (as above)
+        self.wakeups.reconnect()
 
     def connect_error(self, error: Exception) -> Exception:
         """Return the library's exception for a connection that could not be had."""
@@ -321,7 +348,7 @@ class SharedEngine:
             self.engine.dispose(close=False)
 
 
-_LOST: Final = ("08", "57P01", "57P02", "57P03")  # connection trouble, and a server that shuts down
+_LOST: Final = ("08", "57P")  # connection trouble, and a server that shuts down or ends the session
 _PLAN_IS_OUTDATED: Final = "0A000"  # columns have got other types since a connection prepared a statement
 
 # Marks a checkout of our own, which leaves no settings behind.

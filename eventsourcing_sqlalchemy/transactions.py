@@ -185,14 +185,16 @@ def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, comm
     session = resources.enter_context(datastore.session_maker())
     options = dialect.session_options(commit=commit)
 
-    def begin() -> Connection:
+    def begin() -> tuple[Connection, bool]:
         connection = session.connection(execution_options=options)
-        dialect.session_began(connection, shared.settings)
-        return connection
+        return connection, dialect.session_began(connection, shared.settings)
 
-    def begin_unless_dead() -> Connection | None:
+    def begin_unless_useless() -> Connection | None:
         try:
-            return begin()
+            connection, takes_writes = begin()
+            if takes_writes or not commit:
+                return connection
+            shared.leave_server()
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
@@ -203,7 +205,7 @@ def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, comm
 
     try:
         # The second time outside of the handler, whose error keeps a connection that is dead out of the pool.
-        connection = begin_unless_dead() or begin()
+        connection = begin_unless_useless() or begin()[0]
         if commit:
             dialect.ensure_transaction(connection)
     except Exception as error:

@@ -238,8 +238,8 @@ class Dialect(ABC):
         """Return SQLAlchemy's execution options for the connection of a session that we open."""
 
     @abstractmethod
-    def session_began(self, connection: Connection, settings: EngineSettings) -> None:
-        """Prepare a transaction that we opened for a user."""
+    def session_began(self, connection: Connection, settings: EngineSettings) -> bool:
+        """Prepare a transaction that we opened for a user; return whether the server takes writes."""
 
     def ensure_transaction(self, connection: Connection) -> None:  # noqa: B027 (most databases need nothing here)
         """Make sure that a session that the user opened has really begun a transaction in the database."""

@@ -232,7 +232,7 @@ BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
     "XX000": InternalError,  # internal error
 }
 RETRYABLE: Final = {
-    "08000", "08006", "08P01", "25P03", "40001", "40P01", "53100", "53300", "55P03", "57P01", "57P02", "57P03",
+    "08000", "08006", "08P01", "25006", "25P03", "40001", "40P01", "53100", "53300", "55P03", "57P01", "57P02", "57P03",
 }  # fmt: skip
 
 
