@@ -13,6 +13,7 @@ from eventsourcing.persistence import OperationalError, Tracking
 
 from eventsourcing_sqlalchemy.errors import is_retryable, sqlstate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from tenancy.demo.server import Postgres
 from tests.administrator import Database
 from tests.applications import Applications, stored_events, topics
 from tests.deadlines import run_together, wait_until
@@ -148,7 +149,14 @@ def test_wake_ups_are_heard_from_the_new_server(database: Database, place: str) 
         subscription.stop()
 
 
-def test_tenant_is_suspended(database: Database) -> None:
+@pytest.fixture
+def database_of_a_fleet(postgres_server: Postgres, postgres_database: str) -> Database:
+    """A database of the test's own."""
+    return Database(postgres_server, postgres_database)
+
+
+def test_tenant_is_suspended(database_of_a_fleet: Database) -> None:
+    database = database_of_a_fleet
     with fleet(database.url(), ["acme"]) as tenants:
         fail_over(tenants.registry.datastore.engine, database)
         assert tenants.suspend("acme").status == "suspended"
@@ -156,4 +164,12 @@ def test_tenant_is_suspended(database: Database) -> None:
         with read_only(database), pytest.raises(Exception, match="target_session_attrs"):
             tenants.resume("acme")
         assert tenants.resume("acme").status == "active"
-        tenants.purge("acme")
+
+
+def test_tenant_is_created_and_purged(database_of_a_fleet: Database) -> None:
+    database = database_of_a_fleet
+    with fleet(database.url(), ["acme"]) as tenants:
+        for do in (lambda: tenants.create("globex"), lambda: [tenants.purge("acme"), tenants.purge("globex")]):
+            fail_over(tenants.places.datastore.engine, database)
+            do()
+        assert not tenants.list()
