@@ -123,6 +123,8 @@ class Dialect(ABC):
     """The most bytes that a name may have; None without a limit."""
     has_schemas: ClassVar[bool]
     placeholder: ClassVar[str]
+    takes_several_hosts: bool = False
+    """Whether a URL may name several servers, of which the driver finds the one that takes writes."""
     can_notify: ClassVar[bool]
     """Whether a process can wake subscribers in other processes."""
     max_event_bytes: ClassVar[int]

@@ -86,6 +86,7 @@ class PostgreSQLDialect(Dialect):
     def __init__(self, driver: str) -> None:
         super().__init__(driver)
         self._driver: Driver = driver_for(driver)
+        self.takes_several_hosts = self._driver.takes_several_hosts
 
     # -- engines and connections --
 

@@ -68,11 +68,15 @@ class Trainer:
 def test_standby_takes_over_under_load(primary: PostgresServer, standby: Standby) -> None:
     """Through URLs with both hosts, and for the driver that takes one host only, through an address that moves."""
     # The standby comes first: what finds the primary is `target_session_attrs`.
-    query = f"host=127.0.0.1:{standby.port}&host=127.0.0.1:{primary.port}&target_session_attrs=read-write"
+    one, other = f"127.0.0.1:{standby.port}", f"127.0.0.1:{primary.port}"
+    forms = {"psycopg2": f"host={one}&host={other}", "psycopg": f"host={one},{other}"}
     is_over = threading.Event()
     with ExitStack() as stack:
         relay = stack.enter_context(Relay(primary.url()))
-        urls = {name: f"postgresql+{name}://postgres@/postgres?{query}" for name in ("psycopg2", "psycopg")}
+        urls = {
+            driver: f"postgresql+{driver}://postgres@/postgres?{hosts}&target_session_attrs=read-write"
+            for driver, hosts in forms.items()
+        }
         urls["pg8000"] = relay.url("pg8000")
         # Longer than the busiest machine takes to promote: no outcome stays open.
         applications = stack.enter_context(Applications(urls["psycopg2"], commit_resolve_timeout=60))

@@ -4,6 +4,7 @@ import traceback
 from typing import Any, Final
 
 import pytest
+import sqlalchemy as sa
 from eventsourcing.utils import Environment
 from sqlalchemy.engine import make_url
 
@@ -280,6 +281,42 @@ def test_malformed_url_is_named_and_not_shown(variable: str, value: str) -> None
     with pytest.raises(SettingsError, match=f"^{variable}.*'School'.*postgresql://.*sqlite:///") as raised:
         read(**{variable: value.format(SECRET)})
     assert SECRET not in "".join(traceback.format_exception(raised.value))
+
+
+# -- several hosts --
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+@pytest.mark.parametrize(
+    ("hosts", "ports"),
+    [
+        ("host=a:1&host=b.c-d:2", "1,2"),
+        ("host=a:1,b.c-d:2", "1,2"),
+        ("host=a,b.c-d&port=1,2", "1,2"),
+        ("host=a:1,b.c-d", "1,"),
+    ],
+)
+def test_each_host_of_several_reaches_the_driver_with_its_port(driver: str, hosts: str, ports: str) -> None:
+    url = parse_url(f"postgresql+{driver}://user@/db?{hosts}&target_session_attrs=read-write")
+    for each in (url, parse_url(url.render_as_string())):
+        _, arguments = sa.create_engine(each).dialect.create_connect_args(each)
+        assert (arguments["host"], arguments["port"]) == ("a,b.c-d", ports)
+        assert arguments["target_session_attrs"] == "read-write"
+        assert "a" in mask(each)
+        assert "b.c-d" in mask(each)
+
+
+@pytest.mark.parametrize("query", ["host=a:1&host=b:2", "host=a,b&port=1,2", "target_session_attrs=read-write"])
+def test_driver_of_one_host_refuses_several(query: str) -> None:
+    with pytest.raises(SettingsError, match=r"SQLALCHEMY_URL .*\(application 'School'\).*pg8000.*psycopg2 or psycopg"):
+        read(SQLALCHEMY_URL=f"postgresql+pg8000://user@/db?{query}")
+    assert read(SQLALCHEMY_URL="postgresql+pg8000://user@/db?host=a&port=1").url is not None
+
+
+def test_one_host_may_be_asked_for_writes() -> None:
+    url = parse_url("postgresql://user@a:1/db?target_session_attrs=read-write")
+    _, arguments = sa.create_engine(url).dialect.create_connect_args(url)
+    assert (arguments["host"], arguments["port"]) == ("a", 1)
 
 
 # -- secrets --
