@@ -12,7 +12,7 @@ from eventsourcing.persistence import IntegrityError, InterfaceError, Notificati
 from eventsourcing_sqlalchemy.errors import is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.runner.courses import Course, Courses
-from tenancy.runner.failures import frames_of
+from tenancy.runner.failures import frames_of, outage_of
 from tenancy.runner.following import Following, follow
 from tenancy.runner.troubles import Troubles
 
@@ -104,7 +104,7 @@ class Turns:
                 return None  # it is let go as soon as the registry's change is known here
             course.position = None
             if _is_outage(error):
-                logger.warning("A database does not answer: %s", type(error).__name__, extra=_extra(course.key))
+                logger.warning("A follower waits for its database: %s", outage_of(error), extra=_extra(course.key))
                 self._ready.block(course.key, leaders, _OUTAGE)
             else:
                 self._troubles.met(error, course, turn.notification_id, leaders)
