@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from eventsourcing.persistence import Tracking
 
-__all__ = ["READ_ONLY", "ConnectionLostError", "SettingsError", "is_retryable", "sqlstate", "translate"]
+__all__ = ["READ_ONLY", "ConnectionLostError", "SettingsError", "cause_of", "is_retryable", "sqlstate", "translate"]
 
 
 class SettingsError(EnvironmentError):
@@ -215,6 +215,13 @@ def translate(
     message = _message(error if original is None else original, subject)
     remedy = remedies.get(_code(error))
     return _class_of(error)(f"{message}. {remedy}." if remedy else message)
+
+
+def cause_of(error: Exception) -> BaseException | None:
+    """Return what to raise the translation of an error from: the error, or, where that is the library's already and so
+    its own translation, its cause.
+    """
+    return error.__cause__ if isinstance(error, PersistenceError) else error
 
 
 def _class_of(error: Exception) -> type[PersistenceError]:

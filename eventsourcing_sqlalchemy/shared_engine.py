@@ -16,7 +16,14 @@ from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool,
 from eventsourcing_sqlalchemy.borrowing import Borrowed, borrow, served
 from eventsourcing_sqlalchemy.catalog import Catalog
 from eventsourcing_sqlalchemy.dialects import dialect_for
-from eventsourcing_sqlalchemy.errors import READ_ONLY, ConnectionLostError, SettingsError, sqlstate, translate
+from eventsourcing_sqlalchemy.errors import (
+    READ_ONLY,
+    ConnectionLostError,
+    SettingsError,
+    cause_of,
+    sqlstate,
+    translate,
+)
 from eventsourcing_sqlalchemy.executors import CursorExecutor
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, mask
 from eventsourcing_sqlalchemy.wakeups import Wakeups
@@ -261,8 +268,8 @@ class SharedEngine:
                 proxy.invalidate()
                 proxy.close()
                 proxy = self.engine.raw_connection()
-        except Exception as error:
-            raise self.connect_error(error) from error
+        except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+            raise self.connect_error(error) from cause_of(error)
         return proxy
 
     def _is_usable(self, proxy: PoolProxiedConnection) -> bool:
@@ -318,6 +325,19 @@ class SharedEngine:
         return isinstance(error, OSError)
 
     # -- end --
+
+    def disposed(self) -> Engine:
+        """Return an engine as the public one is when it is disposed; that of a user as it is.
+
+        It has a pool of its own: whoever disposes of it once more must not close the connections of applications that
+        go on, which for a database in memory would remove it.
+        """
+        if not self.is_ours:
+            return self.public
+        engine = self.engine
+        return self.dialect.public_engine(
+            Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True)
+        )
 
     def dispose(self) -> None:
         """Close all idle connections now, and those in use when they come back."""

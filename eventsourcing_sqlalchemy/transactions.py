@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from eventsourcing_sqlalchemy.errors import translate
+from eventsourcing_sqlalchemy.errors import cause_of, translate
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -208,8 +208,8 @@ def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, comm
         connection = begin_unless_useless() or begin()[0]
         if commit:
             dialect.ensure_transaction(connection)
-    except Exception as error:
-        raise shared.connect_error(error) from error
+    except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+        raise shared.connect_error(error) from cause_of(error)
     return session
 
 
