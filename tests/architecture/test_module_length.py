@@ -8,7 +8,6 @@ PACKAGES: Final = [ROOT / "eventsourcing_sqlalchemy", ROOT / "tenancy"]
 ASK_AT: Final = 350
 # Module -> why it is one thing all the same. A cut must have a noun of its own.
 LONG: Final[dict[str, str]] = {
-    "eventsourcing_sqlalchemy/datastore.py": "one class: the two ways to a database, which every recorder uses",
     "eventsourcing_sqlalchemy/shared_engine.py": "one class: how an engine is made decides how its pool is used",
 }
 

@@ -21,7 +21,6 @@ class Writer:
         self.recorder = recorder
         self.acknowledged: dict[int, UUID | str] = {}
         self.unknown: set[UUID | str] = set()
-        self.failures = 0
         self.is_done = threading.Event()
 
     def run(self, is_over: threading.Event) -> None:
@@ -35,10 +34,9 @@ class Writer:
                 try:
                     ids = self.recorder.insert_events(events, **tracking)
                 except ConnectionLostError:
-                    self.failures += 1
                     self.unknown.add(events[0].originator_id)
                 except OperationalError:
-                    self.failures += 1  # not recorded
+                    continue  # not recorded
                 else:
                     assert ids is not None
                     self.acknowledged.update(dict.fromkeys(ids, events[0].originator_id))
