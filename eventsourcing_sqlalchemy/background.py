@@ -1,4 +1,4 @@
-"""Keep the loops of background threads running, and know which of them fail.
+"""Keep the loops of background threads running, know which of them fail, and pause.
 
 No timing here, or in the loops, depends on the wall clock, which may be set at any time.
 """
@@ -14,7 +14,7 @@ from typing import Final
 
 from eventsourcing_sqlalchemy.errors import describe
 
-__all__ = ["Activity", "keep_running"]
+__all__ = ["Activity", "keep_running", "pause"]
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
@@ -48,13 +48,21 @@ class Activity:
             self._logger.info("The %s works again", self.name)
 
 
+_never: Final = threading.Event()
+
+
+def pause(seconds: float) -> None:
+    """Sleep; a change of the wall clock neither shortens nor fails it."""
+    _never.wait(seconds)
+
+
 def keep_running(activity: Activity, step: Callable[[], bool], stopping: threading.Event) -> None:
     """Call ``step`` until it returns False. After an exception, pause and call it again, unless ``stopping`` is set.
 
     Pauses grow from 0.1 to 5 seconds while it fails at once, and are short again after a step that took longer than
     that or returned.
     """
-    pause = _FIRST_PAUSE
+    delay = _FIRST_PAUSE
     while True:
         began = time.monotonic()
         try:
@@ -65,10 +73,10 @@ def keep_running(activity: Activity, step: Callable[[], bool], stopping: threadi
                 return
             activity.failed(error)
             if time.monotonic() - began > _LONGEST_PAUSE:
-                pause = _FIRST_PAUSE
+                delay = _FIRST_PAUSE
             with suppress(Exception):  # even a pause may fail; the step comes all the same
-                stopping.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                stopping.wait(delay)
+            delay = min(2 * delay, _LONGEST_PAUSE)
         else:
             activity.works()
-            pause = _FIRST_PAUSE
+            delay = _FIRST_PAUSE

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -19,7 +20,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventsourcing_sqlalchemy.dialects import dialect_of
 from eventsourcing_sqlalchemy.engines import EngineLease, EngineSource, SharedEngine, lease_engine
-from eventsourcing_sqlalchemy.errors import ConnectionLostError, translate
+from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.executors import ConnectionExecutor, connection_of
 from eventsourcing_sqlalchemy.scoped import bind_of
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, parse_url
@@ -102,11 +103,18 @@ class SQLAlchemyDatastore:
 
     @property
     def engine(self) -> Engine:
-        """An engine with ordinary transactions, on the pool that all applications share."""
+        """An engine with ordinary transactions, on the pool that all applications share; after :func:`close`, one that
+        is disposed.
+        """
         if self.scoped_session is not None:
             bind = bind_of(self.scoped_session)
             return bind if isinstance(bind, Engine) else bind.engine
-        return self.shared.public
+        return self._disposed_engine if self._is_closed else self.shared.public
+
+    @cached_property
+    def _disposed_engine(self) -> Engine:
+        assert self._lease is not None
+        return self._lease.shared.disposed()
 
     @property
     def session_maker(self) -> sessionmaker[Session]:
@@ -226,7 +234,7 @@ class SQLAlchemyDatastore:
                     connection.commit()
                 return result
         except Exception as error:  # noqa: BLE001 (whatever a driver raises)
-            raise self.error(error, subject) from _cause(error)
+            raise self.error(error, subject) from cause_of(error)
 
     def run_in_session(
         self, session: Session, work: Callable[[Executor], _T], subject: str = "", *, savepoint: bool = True
@@ -244,7 +252,7 @@ class SQLAlchemyDatastore:
             with undoable(connection):
                 return work(ConnectionExecutor(connection))
         except Exception as error:  # noqa: BLE001 (whatever a driver raises)
-            raise self.error(error, subject) from _cause(error)
+            raise self.error(error, subject) from cause_of(error)
 
     @contextmanager
     def savepoint(self, session: Session) -> Iterator[None]:
@@ -329,16 +337,9 @@ class SQLAlchemyDatastore:
             engine = self.shared.public
         try:
             connection = engine.connect()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (whatever a driver raises)
             if self._lease is not None:
-                raise self.shared.connect_error(error) from error
-            raise translate(error, "Cannot connect") from error
+                raise self.shared.connect_error(error) from cause_of(error)
+            raise translate(error, "Cannot connect") from cause_of(error)
         with connection:
             yield connection
-
-
-def _cause(error: Exception) -> BaseException | None:
-    """Return what to raise the translation of an error from: the error, or, where that is the library's already, its
-    own cause.
-    """
-    return error.__cause__ if isinstance(error, PersistenceError) else error

@@ -19,9 +19,9 @@ of the error. Messages carry the first line of what the driver said and never th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import (
     DatabaseError,
@@ -35,10 +35,17 @@ from eventsourcing.persistence import (
     ProgrammingError,
 )
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from eventsourcing.persistence import Tracking
+
 __all__ = [
+    "READ_ONLY",
     "ConnectionLostError",
     "SequenceBehindError",
     "SettingsError",
+    "cause_of",
     "constraint",
     "describe",
     "is_retryable",
@@ -59,7 +66,24 @@ class SettingsError(EnvironmentError):
 
 
 class ConnectionLostError(OperationalError):
-    """The connection broke while a statement was under way."""
+    """The connection broke while a statement was under way.
+
+    When it is not known whether events were recorded, ``events`` has the (originator id, version) of each, and
+    ``tracking`` the position that was to be recorded with them. Otherwise they are empty and None.
+    """
+
+    def __init__(
+        self, *args: object, events: Sequence[tuple[UUID | str, int]] = (), tracking: Tracking | None = None
+    ) -> None:
+        super().__init__(*args)
+        self.events = events
+        self.tracking = tracking
+
+
+READ_ONLY: Final = "25006"
+"""The SQLSTATE of a write that is refused in a read-only transaction: by a standby, or by
+``default_transaction_read_only``.
+"""
 
 
 class SequenceBehindError(ProgrammingError):
@@ -75,7 +99,7 @@ class SequenceBehindError(ProgrammingError):
 
 
 _BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
-    "25006": OperationalError,  # read-only transaction: a standby, or default_transaction_read_only
+    READ_ONLY: OperationalError,
     "25P03": OperationalError,  # idle in transaction for too long: the server closed the connection
     "SQLITE_ERROR": ProgrammingError,  # a missing table, wrong SQL; the driver calls it an OperationalError
 }
@@ -173,8 +197,8 @@ _IS_CODE: Final = re.compile("[0-9A-Z]{5}|[A-Z]+(_[A-Z]+)+")
 _MAX_NAME: Final = 200
 
 # Deadlock, serialisation, lock timeout, lock not available, too many connections, shutdown, starting up, connection
-# trouble.
-_RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03")
+# trouble, a server that is about to be replaced.
+_RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03", READ_ONLY)
 
 
 def sqlstate(error: BaseException | None) -> str | None:
@@ -261,6 +285,13 @@ def translate(
     message = _message(error if original is None else original, subject)
     remedy = remedies.get(_code(error))
     return _class_of(error)(f"{message}. {remedy}." if remedy else message)
+
+
+def cause_of(error: Exception) -> BaseException | None:
+    """Return what to raise the translation of an error from: the error, or, where that is the library's already and so
+    its own translation, its cause.
+    """
+    return error.__cause__ if isinstance(error, PersistenceError) else error
 
 
 def _class_of(error: Exception) -> type[PersistenceError]:

@@ -66,6 +66,7 @@ class ListenThread(threading.Thread):
         self._dialect = dialect
         self._settings = settings
         self._stopping = threading.Event()
+        self._is_outdated = False
         self._alarm = _Alarm()
         self._connection: Any = None
 
@@ -84,6 +85,10 @@ class ListenThread(threading.Thread):
         self._stopping.set()
         self._alarm.set()
         self.join(_STOP_TIMEOUT)
+
+    def reconnect(self) -> None:
+        """Listen on a new connection, from the next time on that the thread looks around."""
+        self._is_outdated = True
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end of the thread; returns at once in the thread itself, and when it was never started."""
@@ -117,6 +122,7 @@ class ListenThread(threading.Thread):
         return False
 
     def _connect(self) -> Listener | None:
+        self._is_outdated = False
         engine, dialect = self._engine, self._dialect
         url = self._settings.listen_url
         if url is not None:
@@ -151,6 +157,9 @@ class ListenThread(threading.Thread):
         self._audience.wake_all()
         self.ready.set()
         while not self._stopping.is_set():
+            if self._is_outdated:
+                msg = "The connection is to be replaced."
+                raise ConnectionError(msg)
             ready = {descriptor for descriptor, _ in poll.poll(_SWEEP_MILLISECONDS)}
             if listener.fileno() in ready:
                 for payload in listener.receive():

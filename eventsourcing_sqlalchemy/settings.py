@@ -6,6 +6,7 @@ A variable is looked up for the application first (``TRAININGSCHOOL_SQLALCHEMY_S
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
@@ -21,6 +22,8 @@ from eventsourcing_sqlalchemy.naming import environment_name, expand_template
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from eventsourcing_sqlalchemy.dialects.base import Dialect
+
 __all__ = ["EngineSettings", "Settings", "mask", "parse_url"]
 
 OriginatorIDType = Literal["uuid", "text"]
@@ -28,6 +31,7 @@ OriginatorIDType = Literal["uuid", "text"]
 _T = TypeVar("_T")
 
 _ALIASES: Final = {"postgres": "postgresql"}  # what some platforms give
+_HOST: Final = re.compile(r"[\w.-]+(:\d+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,7 @@ class EngineSettings:
     connect_timeout: float | None = None
     lock_timeout: float | None = None
     idle_in_transaction_session_timeout: float | None = None
+    commit_resolve_timeout: float | None = None
     prepare_statements: Literal["auto", "on", "off"] | None = None
     listen_url: URL | None = field(default=None, repr=False)  # may hold secrets, also in its query
     sqlite_synchronous: Literal["FULL", "NORMAL"] | None = None
@@ -77,6 +82,7 @@ DEFAULTS: Final = EngineSettings(
     connect_timeout=5.0,
     lock_timeout=5.0,
     idle_in_transaction_session_timeout=30.0,
+    commit_resolve_timeout=10.0,
     prepare_statements="auto",
     sqlite_synchronous="FULL",
 )
@@ -128,6 +134,7 @@ class Settings:
                 idle_in_transaction_session_timeout=read.number(
                     "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", float, minimum=0
                 ),
+                commit_resolve_timeout=read.number("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", float, minimum=0),
                 prepare_statements=cast(
                     'Literal["auto", "on", "off"] | None',
                     read.choice("SQLALCHEMY_PREPARE_STATEMENTS", ("auto", "on", "off")),
@@ -260,9 +267,31 @@ def parse_url(value: str, variable: str = "url", application: str = "") -> URL:
     if dialect is None or driver not in dialect.drivers:
         msg = f"{variable} names {url.drivername!r}{whose}, which does not work here. These do: {supported_text()}."
         raise SettingsError(msg, variable=variable)
-    return url.set(drivername=f"{backend}+{driver}")
+    return _with_hosts(url.set(drivername=f"{backend}+{driver}"), dialect, variable, whose)
+
+
+def _with_hosts(url: URL, dialect: type[Dialect], variable: str, whose: str) -> URL:
+    """Return the URL with each of several hosts as an item of its own: only there does SQLAlchemy find the ports of
+    ``a:1,b:2``. Raises SettingsError where the driver takes one host.
+    """
+    given = url.query.get("host", ())
+    hosts = given.split(",") if isinstance(given, str) else given
+    has_several, driver = len(hosts) > 1, url.get_driver_name()
+    if dialect.is_server and (has_several or "target_session_attrs" in url.query):
+        able = [name for name in dialect.drivers if dialect(name).takes_several_hosts]
+        if driver not in able:
+            msg = (
+                f"{variable} names several hosts, or target_session_attrs{whose}, and {driver} connects to one host. "
+                f"Use {' or '.join(able)}, or an address that leads to the primary."
+            )
+            raise SettingsError(msg, variable=variable)
+    is_split = has_several and "port" not in url.query and all(map(_HOST.fullmatch, hosts))
+    return url.update_query_dict({"host": hosts}) if is_split else url
 
 
 def mask(url: URL) -> str:
-    """Return the URL for people: without password, and without its query, where drivers accept secrets too."""
-    return url.set(query={}).render_as_string(hide_password=True)
+    """Return the URL for people: without password, and with nothing but the hosts of its query, where drivers accept
+    secrets too.
+    """
+    hosts = {key: url.query[key] for key in ("host", "port") if key in url.query}
+    return url.set(query=hosts).render_as_string(hide_password=True)

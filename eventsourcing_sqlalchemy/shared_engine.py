@@ -17,7 +17,14 @@ from sqlalchemy.pool import Pool, QueuePool, StaticPool
 from eventsourcing_sqlalchemy.borrowing import Borrowed, borrow, served
 from eventsourcing_sqlalchemy.catalog import Catalog
 from eventsourcing_sqlalchemy.dialects import dialect_for, dialect_of
-from eventsourcing_sqlalchemy.errors import ConnectionLostError, SettingsError, sqlstate, translate
+from eventsourcing_sqlalchemy.errors import (
+    READ_ONLY,
+    ConnectionLostError,
+    SettingsError,
+    cause_of,
+    sqlstate,
+    translate,
+)
 from eventsourcing_sqlalchemy.executors import CursorExecutor
 from eventsourcing_sqlalchemy.settings import DEFAULTS, EngineSettings, mask
 from eventsourcing_sqlalchemy.turns import turns_on
@@ -123,6 +130,7 @@ class SharedEngine:
         event.listen(engine, "connect", self._opened, insert=True)
         event.listen(engine, "connect", self._connected)
         event.listen(engine, "close", self._closed)
+        event.listen(engine, "handle_error", self._failed)
         of_others = self._count_events(engine.pool)  # who listens to all pools
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine.pool, "reset", self._reset)
@@ -153,6 +161,11 @@ class SharedEngine:
     def _closed(self, connection: Any, record: Any) -> None:
         self._open.discard(id(connection))
         self._outdated.discard(id(connection))
+
+    def _failed(self, context: sa.engine.ExceptionContext) -> None:
+        # What a session has run. Only its author can run it again; the next session gets a new connection.
+        if sqlstate(context.original_exception) == READ_ONLY:
+            self.leave_server()
 
     def _checked_out(self, connection: Any, record: Any, proxy: Any) -> None:
         # A connection that the server has closed while it was idle is recognised here, for the price of looking at the
@@ -212,12 +225,20 @@ class SharedEngine:
         """Call ``work`` with an executor on a pooled connection that commits every statement by itself, and return its
         result; ``caller`` stands for an application, of which a connection serves a limited number.
 
+        Work that a read-only server refuses is done again, once, on a new connection: after a fail-over, that leads to
+        another server.
+
         Raises ConnectionLostError when it breaks, OperationalError when none is free, and what ``work`` raises.
         """
-        if self._turns is None:
+        if self._turns is not None:
+            with self._turns.take():
+                return self._run(work, caller)
+        try:
             return self._run(work, caller)
-        with self._turns.take():
-            return self._run(work, caller)
+        except Exception as error:
+            if sqlstate(error) != READ_ONLY:
+                raise
+        return self._run(work, caller)
 
     def _run(self, work: Callable[[Executor], _T], caller: Hashable) -> _T:
         proxy = self._check_out()
@@ -235,7 +256,10 @@ class SharedEngine:
                 self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (what SQLAlchemy's own connections call)
                 msg = f"The connection to {self} was lost: {translate(error)}"
                 raise ConnectionLostError(msg) from error
-            if sqlstate(error) == _PLAN_IS_OUTDATED:
+            code = sqlstate(error)
+            if code == READ_ONLY:
+                self.leave_server(proxy)
+            elif code == _PLAN_IS_OUTDATED:
                 self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (as above)
             answers = (PersistenceError, self.engine.dialect.loaded_dbapi.Error)
             if self.outlives_connections and not isinstance(error, answers):
@@ -265,8 +289,8 @@ class SharedEngine:
                 proxy.invalidate()
                 proxy.close()
                 proxy = self.engine.raw_connection()
-        except Exception as error:
-            raise self.connect_error(error) from error
+        except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+            raise self.connect_error(error) from cause_of(error)
         return proxy
 
     def _is_usable(self, proxy: PoolProxiedConnection) -> bool:
@@ -280,6 +304,13 @@ class SharedEngine:
         """Take all connections that are in the pool now for broken, as SQLAlchemy does for errors that it knows."""
         no_proxy: Any = None
         self.engine.pool._invalidate(no_proxy, error)  # noqa: SLF001 (there is no other way without a connection)
+
+    def leave_server(self, proxy: Any = None) -> None:
+        """Replace all connections before their next use, because the server that they lead to has become read-only;
+        ``proxy`` at once.
+        """
+        self.engine.pool._invalidate(proxy)  # noqa: SLF001 (as above)
+        self.wakeups.reconnect()
 
     def connect_error(self, error: Exception) -> Exception:
         """Return the library's exception for a connection that could not be had."""
@@ -316,6 +347,19 @@ class SharedEngine:
 
     # -- end --
 
+    def disposed(self) -> Engine:
+        """Return an engine as the public one is when it is disposed; that of a user as it is.
+
+        It has a pool of its own: whoever disposes of it once more must not close the connections of applications that
+        go on, which for a database in memory would remove it.
+        """
+        if not self.is_ours:
+            return self.public
+        engine = self.engine
+        return self.dialect.public_engine(
+            Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True)
+        )
+
     def dispose(self) -> None:
         """Close all idle connections now, and those in use when they come back."""
         self.wakeups.close()
@@ -349,7 +393,7 @@ class SharedEngine:
             self.engine.dispose(close=False)
 
 
-_LOST: Final = ("08", "57P01", "57P02", "57P03")  # connection trouble, and a server that shuts down
+_LOST: Final = ("08", "57P")  # connection trouble, and a server that shuts down or ends the session
 _PLAN_IS_OUTDATED: Final = "0A000"  # columns have got other types since a connection prepared a statement
 
 # Marks a checkout of our own, which leaves no settings behind.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, cast
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from eventsourcing_sqlalchemy.errors import translate
+from eventsourcing_sqlalchemy.errors import cause_of, translate
 from eventsourcing_sqlalchemy.turns import TURN
 
 if TYPE_CHECKING:
@@ -283,18 +283,18 @@ def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, comm
         resources.enter_context(datastore.writing())
     turn = resources.enter_context(shared.turn())
     session = resources.enter_context(datastore.session_maker())
-    options = dialect.session_options(commit=commit)
-    if turn is not None:
-        options[TURN] = turn
+    options = dialect.session_options(commit=commit) | ({} if turn is None else {TURN: turn})
 
-    def begin() -> Connection:
+    def begin() -> tuple[Connection, bool]:
         connection = session.connection(execution_options=options)
-        dialect.session_began(connection, shared.settings)
-        return connection
+        return connection, dialect.session_began(connection, shared.settings)
 
-    def begin_unless_dead() -> Connection | None:
+    def begin_unless_useless() -> Connection | None:
         try:
-            return begin()
+            connection, takes_writes = begin()
+            if takes_writes or not commit:
+                return connection
+            shared.leave_server()
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
@@ -305,11 +305,11 @@ def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, comm
 
     try:
         # The second time outside of the handler, whose error keeps a connection that is dead out of the pool.
-        connection = begin_unless_dead() or begin()
+        connection = begin_unless_useless() or begin()[0]
         if commit:
             dialect.ensure_transaction(connection)
-    except Exception as error:
-        raise shared.connect_error(error) from error
+    except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+        raise shared.connect_error(error) from cause_of(error)
     return session
 
 

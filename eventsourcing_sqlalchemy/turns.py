@@ -11,12 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event, Lock, get_ident
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing.persistence import InternalError, NotSupportedError, OperationalError
 from sqlalchemy import event
 from sqlalchemy.pool import AssertionPool, SingletonThreadPool, StaticPool
+
+from eventsourcing_sqlalchemy.background import pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,6 @@ TURN: Final = "eventsourcing_turn"
 
 # How often to look whether a transaction of a user has ended: nothing tells. Seconds.
 _PAUSE: Final = 0.002
-_never: Final = Event()
 
 # Hand one connection to several threads or callers at a time, where one would end the transaction of another.
 _SHARING_POOLS: Final = (StaticPool, SingletonThreadPool, AssertionPool)
@@ -97,7 +98,7 @@ class Turns:
         self._acquire(deadline)
         while self._is_in_transaction():
             self._lock.release()
-            _never.wait(_PAUSE)
+            pause(_PAUSE)
             if time.monotonic() > deadline:
                 raise self._in_use()
             self._acquire(deadline)

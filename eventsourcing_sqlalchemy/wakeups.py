@@ -212,6 +212,12 @@ class Wakeups:
         if ended is not None:
             ended.stop()
 
+    def reconnect(self) -> None:
+        """Listen on a new connection soon: the old one may lead to a server that hears of no commits any more."""
+        listening = self._listening
+        if isinstance(listening, ListenThread):
+            listening.reconnect()
+
     def sweep(self) -> None:
         """Let those leave that were collected without being closed."""
         while True:

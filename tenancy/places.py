@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from eventsourcing.persistence import OperationalError, ProgrammingError
 from eventsourcing.utils import Environment, resolve_topic
-from sqlalchemy.exc import SQLAlchemyError
 
 from eventsourcing_sqlalchemy import provisioning, sequences
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
@@ -26,7 +24,6 @@ from tenancy.isolation import looks_placed, prefix_of, schema_of, variables
 from tenancy.tenant import Placement, Tenant
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.dialects.base import Executor, RelationKind
@@ -354,10 +351,8 @@ class Places:
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                with self.datastore.writing(), self._connection() as connection:
-                    self.datastore.dialect.session_began(connection, self.datastore.settings)
-                    ConnectionExecutor(connection).fetch(statement)
-                    connection.commit()
+                with self.datastore.transaction() as session:
+                    self.datastore.run_in_session(session, lambda executor: executor.fetch(statement), savepoint=False)
             except OperationalError as error:
                 if self.datastore.dialect.is_server and sqlstate(error) not in _LOCKED:
                     raise
@@ -367,14 +362,6 @@ class Places:
                     raise TenancyError(msg, remedy=remedy, tenant=tenant.slug) from error
             else:
                 return
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        try:
-            with self.datastore.get_connection() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise self.datastore.error(error, "") from error
 
 
 def _head(template: str) -> str:

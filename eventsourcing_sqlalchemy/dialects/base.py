@@ -139,6 +139,8 @@ class Dialect(ABC):
     """The most bytes that a name may have; None without a limit."""
     has_schemas: ClassVar[bool]
     placeholder: ClassVar[str]
+    takes_several_hosts: bool = False
+    """Whether a URL may name several servers, of which the driver finds the one that takes writes."""
     can_notify: ClassVar[bool]
     """Whether a process can wake subscribers in other processes."""
     max_event_bytes: ClassVar[int]
@@ -264,8 +266,8 @@ class Dialect(ABC):
         """Return SQLAlchemy's execution options for the connection of a session that we open."""
 
     @abstractmethod
-    def session_began(self, connection: Connection, settings: EngineSettings) -> None:
-        """Prepare a transaction that we opened for a user."""
+    def session_began(self, connection: Connection, settings: EngineSettings) -> bool:
+        """Prepare a transaction that we opened for a user; return whether the server takes writes."""
 
     def ensure_transaction(self, connection: Connection) -> None:  # noqa: B027 (most databases need nothing here)
         """Make sure that a session that the user opened has really begun a transaction in the database."""

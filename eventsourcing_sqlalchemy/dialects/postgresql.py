@@ -30,6 +30,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql_drivers import Driver, DriverL
 from eventsourcing_sqlalchemy.dialects.postgresql_session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql_writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.values import check_text, check_uuid, milliseconds, uuid_of_int
+from eventsourcing_sqlalchemy.errors import READ_ONLY
 from eventsourcing_sqlalchemy.naming import TableName, quote
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class PostgreSQLDialect(Dialect):
         "42703": "It was not made for this: a column is missing. Use another schema or table prefix",
         "22001": "The table of tracking positions was made for application names of at most 32 characters. "
         "ALTER its column application_name to the type text, or shorten the name of the application",
-        "25006": "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the primary",
+        READ_ONLY: "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the "
+        "primary; with several hosts in SQLALCHEMY_URL, add target_session_attrs=read-write",
         postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the "
         "schema, SELECT and INSERT on the tables, UPDATE on that of tracking positions, USAGE on the sequence, and to "
         "repair a sequence SELECT and UPDATE on it",
@@ -81,6 +83,7 @@ class PostgreSQLDialect(Dialect):
     def __init__(self, driver: str) -> None:
         super().__init__(driver)
         self._driver: Driver = driver_for(driver)
+        self.takes_several_hosts = self._driver.takes_several_hosts
 
     def compatible_drivers(self) -> Sequence[str]:
         escapes = self._driver.escapes_percent_in_quotes
@@ -233,11 +236,13 @@ class PostgreSQLDialect(Dialect):
             )
             raise ProgrammingError(msg)
 
-    def session_began(self, connection: Connection, settings: EngineSettings) -> None:
-        connection.exec_driver_sql(
-            "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)",
+    def session_began(self, connection: Connection, settings: EngineSettings) -> bool:
+        result = connection.exec_driver_sql(
+            "SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true), "
+            "current_setting('transaction_read_only')",
             (milliseconds(settings.lock_timeout), milliseconds(settings.idle_in_transaction_session_timeout)),
         )
+        return bool(result.one()[2] == "off")
 
     # -- names, tables and values --
 

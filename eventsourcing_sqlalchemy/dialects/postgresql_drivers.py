@@ -31,6 +31,8 @@ _BYTEA: Final = 17  # its type in the catalog
 class Driver:
     """A driver that offers nothing beyond PEP 249 and the attribute ``autocommit``."""
 
+    takes_several_hosts: ClassVar[bool] = True
+    """Whether ``connect()`` tries several hosts, and looks for one that takes writes, as libpq does."""
     can_listen: ClassVar[bool] = False
     prepares: ClassVar[bool] = False
     """Whether statements can be prepared on the server."""
@@ -226,6 +228,7 @@ class Psycopg(Driver):
 
 
 class Pg8000(Driver):
+    takes_several_hosts = False
     escapes_percent_in_quotes = False
     splits_statements = True
 

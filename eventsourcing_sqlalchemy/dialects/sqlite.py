@@ -214,8 +214,8 @@ class SQLiteDialect(Dialect):
     def session_options(self, *, commit: bool) -> dict[str, Any]:
         return {"eventsourcing_read_only": not commit}
 
-    def session_began(self, connection: Connection, settings: EngineSettings) -> None:
-        """Do nothing more: the event of our engines, or :func:`ensure_transaction`, begins the transaction."""
+    def session_began(self, connection: Connection, settings: EngineSettings) -> bool:
+        return True  # the event of our engines, or ensure_transaction(), begins the transaction
 
     def ensure_transaction(self, connection: Connection) -> None:
         # Without this, the driver as it is by default takes the release of our savepoint for the commit of the user's

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from eventsourcing.persistence import AggregateRecorder, IntegrityError, OperationalError, PersistenceError, StoredEvent
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    InterfaceError,
+    OperationalError,
+    PersistenceError,
+    StoredEvent,
+)
 
 from eventsourcing_sqlalchemy import statements
 from eventsourcing_sqlalchemy.aggregate_cache import AggregateCaches
@@ -17,6 +23,7 @@ from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, check_identifier
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_stored_events
+from eventsourcing_sqlalchemy.resolving import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -207,25 +214,24 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         return SequenceBehindError(msg, table=table, sequence=sequence)
 
     def write_batch_again(self, batch: Batch) -> list[int]:
-        """Make sure that a batch is written when the connection broke while it was.
+        """Make sure that a batch is written when the connection broke while it was; see :func:`resolve`.
 
-        Nobody knows whether the commit took place, and it may still: the old server process may be about to commit. So
-        the same events are written once more. The unique index lets one of the two win, and if it is the first, what it
-        wrote is compared.
+        Raises ConnectionLostError when the outcome is not known after SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT.
         """
+        events, tracking = batch.events, batch.tracking
         try:
-            return self.write_batch(batch)
-        except IntegrityError:
-            ids = self._ids_if_recorded(batch.events, batch.tracking)
-            if ids is None:
-                raise
-            return ids
-        except OperationalError as error:
+            return resolve(
+                lambda: self.write_batch(batch),
+                lambda: self._ids_if_recorded(events, tracking),
+                self.datastore.settings.commit_resolve_timeout or 0.0,
+            )
+        except (OperationalError, InterfaceError) as error:  # the latter when another thread has closed the application
             msg = (
                 f"{self._subject}: the connection was lost and it is not known whether the events were recorded: "
                 f"{error}"
             )
-            raise ConnectionLostError(msg) from error
+            keys = [(event.originator_id, event.originator_version) for event in events]
+            raise ConnectionLostError(msg, events=keys, tracking=tracking) from error
 
     def _ids_if_recorded(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int] | None:
         """Return the ids of these very events, or None unless all of them are recorded with the same topic and

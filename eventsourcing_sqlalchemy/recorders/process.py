@@ -69,6 +69,9 @@ class SQLAlchemyProcessRecorder(SQLAlchemyTrackingRecorder, SQLAlchemyApplicatio
             self._insert_tracking(session, tracking)
 
     def _ids_if_recorded(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int] | None:
-        if tracking is not None and self.max_tracking_id(tracking.application_name) != tracking.notification_id:
-            return None
+        if tracking is not None:
+            position = self.max_tracking_id(tracking.application_name) or 0
+            # Another process may have followed further since. With events of ours, their being there tells.
+            if position < tracking.notification_id or (position > tracking.notification_id and not stored_events):
+                return None
         return super()._ids_if_recorded(stored_events, tracking)

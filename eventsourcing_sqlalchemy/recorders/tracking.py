@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from eventsourcing.persistence import IntegrityError, TrackingRecorder
+from eventsourcing.persistence import InterfaceError, OperationalError, TrackingRecorder
 
 from eventsourcing_sqlalchemy import statements
 from eventsourcing_sqlalchemy.dialects.values import check_argument
@@ -14,6 +14,7 @@ from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import shorten_identifier
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
+from eventsourcing_sqlalchemy.resolving import resolve
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import Tracking
@@ -85,16 +86,26 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
         try:
             self._track(batch)
         except ConnectionLostError:
-            # Whether the position was recorded is not known. If it was, this is the same position.
-            try:
-                self._track(batch)
-            except IntegrityError:
-                if self.max_tracking_id(tracking.application_name) != tracking.notification_id:
-                    raise
+            self._track_again(batch, tracking)
 
-    def _track(self, batch: Batch) -> None:
+    def _track(self, batch: Batch) -> list[int]:
         with self.datastore.writing():
-            self.datastore.run(lambda executor: self._writer.write(executor, batch), self._tracking_subject)
+            return self.datastore.run(lambda executor: self._writer.write(executor, batch), self._tracking_subject)
+
+    def _track_again(self, batch: Batch, tracking: Tracking) -> None:
+        """Make sure that a position is recorded when the connection broke while it was; see :func:`resolve`."""
+
+        def recorded() -> list[int] | None:
+            return [] if self.max_tracking_id(tracking.application_name) == tracking.notification_id else None
+
+        try:
+            resolve(lambda: self._track(batch), recorded, self.datastore.settings.commit_resolve_timeout or 0.0)
+        except (OperationalError, InterfaceError) as error:  # as for events
+            msg = (
+                f"{self._tracking_subject}: the connection was lost and it is not known whether the position was "
+                f"recorded: {error}"
+            )
+            raise ConnectionLostError(msg, tracking=tracking) from error
 
     def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
         """Record a position in a session's transaction; may be overridden, and called by views."""

@@ -135,7 +135,8 @@ class LocalServer(ABC):
         main = psutil.Process(self.process.pid)
         main.suspend()  # So that it makes no children while we list them.
         children = main.children(recursive=True)
-        for process in (main, *children):
+        # The main process last: its children notice when it has gone, and do more than a machine that crashes.
+        for process in (*children, main):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()

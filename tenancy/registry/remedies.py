@@ -25,6 +25,10 @@ _REMEDIES: Final = (
     (re.compile("database is locked"), "Another process writes to the file for long. Try again when it is done."),
     (re.compile("database or disk is full"), "Make room on the disk that the file is on."),
     (
+        re.compile("in a read-only transaction|during recovery"),
+        "Connect to the primary. With several hosts in the URL, add target_session_attrs=read-write to it.",
+    ),
+    (
         re.compile('database "(.+)" does not exist'),
         "If SQLALCHEMY_URL and TENANCY_CONTROL_URL are right, make it on that server: createdb {}",
     ),

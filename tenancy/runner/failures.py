@@ -15,13 +15,13 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from eventsourcing_sqlalchemy.errors import describe
+from eventsourcing_sqlalchemy.errors import describe, sqlstate
 
 if TYPE_CHECKING:
     from tenancy.registry import Registry
     from tenancy.runner.ready import Key
 
-__all__ = ["Failure", "FailureBook", "failure_of", "frames_of"]
+__all__ = ["Failure", "FailureBook", "failure_of", "frames_of", "outage_of"]
 
 _FRAMES: Final = 20
 _MAX_NAME: Final = 200
@@ -100,6 +100,26 @@ def frames_of(error: BaseException) -> list[str]:
         frames.append(_NO_NAME.sub("", f"{module}")[:_MAX_NAME] + f":{frame.f_code.co_qualname}:{traceback.tb_lineno}")
         traceback = traceback.tb_next
     return frames[-_FRAMES:]
+
+
+# By the SQLSTATE, or its class, that the server gave.
+_OUTAGES: Final = {
+    "08": "the connection failed",
+    "25006": "the server is read-only",
+    "53300": "the server accepts no more connections",
+    "57P01": "the server is shutting down",
+    "57P02": "the server has crashed",
+    "57P03": "the server is starting up",
+}
+
+
+def outage_of(error: BaseException) -> str:
+    """Return what keeps a database from serving: the class of the error, its SQLSTATE, and what that means."""
+    code = sqlstate(error)
+    if code is None:
+        return type(error).__name__
+    meaning = _OUTAGES.get(code) or _OUTAGES.get(code[:2])
+    return f"{type(error).__name__}, SQLSTATE {code}" + (f": {meaning}" if meaning else "")
 
 
 class FailureBook:

@@ -96,6 +96,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._changed: set[UUID] = set()
         self._was_valid = False
+        self._has_ended = False
         self._unlocated: list[Course] = []
 
     # -- told by others --
@@ -182,6 +183,7 @@ class Keeper:
             self._leases.tick(lambda bucket: bucket in map(bucket_of, self._ready.running()))
         finally:
             is_valid = self._leases.are_valid()
+            self._say_whether_it_works(is_valid=is_valid)
             if is_valid and not self._was_valid:
                 # Whoever was ready meanwhile has not been let work.
                 self._add(self._courses.all())
@@ -192,6 +194,14 @@ class Keeper:
         self._metrics.health(self.health())
         stopped = sum(1 for course in self._courses.all() if self._is_stopped(course))
         self._metrics.state(tenants=len(self._courses.tenants), ready=len(self._ready), quarantined=stopped)
+
+    def _say_whether_it_works(self, *, is_valid: bool) -> None:
+        if self._was_valid and not is_valid:
+            logger.warning("The leases have ended: nothing is processed until the registry takes writes again.")
+            self._has_ended = True
+        elif is_valid and self._has_ended:
+            logger.warning("The leases are valid again: followers go on.")
+            self._has_ended = False
 
     def _is_stopped(self, course: Course) -> bool:
         failure = self._troubles.get(course.key)

@@ -14,7 +14,7 @@ from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.errors import describe, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.runner.courses import Course, Courses
-from tenancy.runner.failures import frames_of
+from tenancy.runner.failures import frames_of, outage_of
 from tenancy.runner.following import Following, follow
 from tenancy.runner.troubles import Troubles
 
@@ -114,7 +114,7 @@ class Turns:
                 return None  # it is let go as soon as the registry's change is known here
             course.position = None
             if _is_outage(error):
-                logger.warning("A database does not answer: %s", describe(error), extra=_extra(course.key))
+                logger.warning("A follower waits for its database: %s", outage_of(error), extra=_extra(course.key))
                 self._ready.block(course.key, leaders, _OUTAGE)
             else:
                 self._troubles.met(error, course, turn.notification_id, leaders)

@@ -6,8 +6,9 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from eventsourcing.application import Application
-from eventsourcing.persistence import IntegrityError, ProgrammingError
+from eventsourcing.persistence import IntegrityError, InterfaceError, ProgrammingError
 from eventsourcing.utils import Environment, get_topic
+from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy import factory as factory_module
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
@@ -145,6 +146,45 @@ def test_close_may_be_called_twice_and_gives_the_engine_back() -> None:
     other.application_recorder()
     other.close()
     assert engines_in_use() == []
+
+
+SHARED_MEMORY = "sqlite:///file:shared?mode=memory&cache=shared&uri=true"
+
+
+def test_engine_of_a_closed_application_is_disposed_and_that_of_another_is_not(database_url: str) -> None:
+    """Users of the published package dispose of it: there, close() closes nothing."""
+    for url in (database_url, SHARED_MEMORY):
+        factory, other = SQLAlchemyFactory({"SQLALCHEMY_URL": url}), SQLAlchemyFactory({"SQLALCHEMY_URL": url})
+        recorder, others = factory.application_recorder(), other.application_recorder()
+        recorder.insert_events(stored_events())
+        factory.close()
+        pool_of_other = other.datastore.engine.pool
+        engine = factory.datastore.engine
+        engine.dispose()
+        assert engine is factory.datastore.engine
+        assert isinstance(engine.pool, QueuePool)
+        assert engine.pool.checkedin() == 0
+        assert engine.url == other.datastore.engine.url
+        assert other.datastore.engine.pool is pool_of_other  # to dispose of an engine gives it another pool
+        assert others.max_notification_id() == 1
+        with pytest.raises(InterfaceError, match="is closed"):
+            recorder.insert_events(stored_events())
+        with pytest.raises(InterfaceError, match="is closed"), factory.datastore.get_connection():
+            pass
+        other.close()
+        other.datastore.engine.dispose()
+
+
+def test_engine_of_the_user_stays_as_it_is_after_close(database_url: str) -> None:
+    engine = sa.create_engine(database_url, poolclass=QueuePool)
+    datastore = SQLAlchemyDatastore(engine=engine)
+    with datastore.get_connection():
+        pass
+    datastore.close()
+    assert datastore.engine is engine
+    assert isinstance(engine.pool, QueuePool)
+    assert engine.pool.checkedin() == 1
+    engine.dispose()
 
 
 def test_tables_are_not_made_when_that_is_switched_off(database_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 from collections.abc import Iterator
 
@@ -39,3 +40,10 @@ def applications(database: Database, driver: str) -> Iterator[Applications]:
     """Applications on the database, through the driver."""
     with Applications(database.url(driver)) as applications:
         yield applications
+
+
+@pytest.fixture
+def sockets_of_pg8000() -> Iterator[None]:
+    """Collect the sockets that pg8000 does not close when a server that is starting up refuses the connection."""
+    yield
+    gc.collect()

@@ -63,6 +63,10 @@ class Relay:
         with self._lock:
             self._point, self._marker, self._times = point, marker.lower().encode(), times
 
+    def lead_to(self, url: str) -> None:
+        """Relay new connections to the server of another URL, as an address that moves does."""
+        self._target = make_url(url)
+
     def __enter__(self) -> Self:
         self._selector.register(self._listening, selectors.EVENT_READ)
         self._selector.register(self._alarm_end, selectors.EVENT_READ)

@@ -224,7 +224,7 @@ def test_group_whose_connection_breaks_is_stored_once(  # noqa: PLR0917 (fixture
 def test_group_that_breaks_again_and_again_says_so_to_those_whose_outcome_is_open(
     relay: Relay, driver: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Applications(relay.url(driver), pool_size=WRITERS) as applications:
+    with Applications(relay.url(driver), pool_size=WRITERS, commit_resolve_timeout=0) as applications:
         recorder = applications.recorder(place=place)
         batches = Batches(recorder, monkeypatch)
         relay.break_at("before", "break here", times=2)

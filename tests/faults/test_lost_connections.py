@@ -241,16 +241,19 @@ def test_tracking_that_is_terminated_while_it_waits_for_its_row_is_stored(
 def test_append_that_is_terminated_again_and_again_says_that_the_outcome_is_not_known(
     applications: Applications, database: Database, place: str
 ) -> None:
-    recorder = applications.recorder(place=place)
+    recorder = applications.recorder(place=place, commit_resolve_timeout=0)
+    events = stored_events(2)
     with ThreadPoolExecutor(1) as threads, held(database, hold_writer_lock(recorder)):
-        writing = threads.submit(recorder.insert_events, stored_events())
+        writing = threads.submit(recorder.insert_events, events, tracking=Tracking("upstream", 1))
         for _ in range(2):
             database.wait_for_blocked()
             assert database.terminate("wait_event_type = 'Lock'") == 1
         with pytest.raises(ConnectionLostError, match="not known whether the events were recorded") as raised:
             writing.result(20)
     assert raised.value.__cause__ is not None
-    assert recorder.insert_events(stored_events()) is not None
+    assert raised.value.events == [(event.originator_id, event.originator_version) for event in events]
+    assert raised.value.tracking == Tracking("upstream", 1)
+    assert recorder.insert_events(events, tracking=Tracking("upstream", 1)) is not None
 
 
 def test_transaction_that_is_terminated_writes_nothing_and_the_next_one_does(
@@ -355,6 +358,49 @@ def test_write_whose_connection_breaks_is_stored_once(
     # The position is behind it now, and so are the versions: neither can be written again.
     with pytest.raises(IntegrityError):
         write(behind_relay, events, tracking)
+
+
+AGAIN_AND_AGAIN = 10**6
+
+
+@pytest.mark.parametrize(("point", "times"), [("before", 4), ("during", 4), ("after", AGAIN_AND_AGAIN)])
+@pytest.mark.parametrize("what", WRITES)
+def test_write_whose_connection_breaks_again_and_again_is_stored_once(  # noqa: PLR0917 (fixtures)
+    relay: Relay,
+    behind_relay: SQLAlchemyProcessRecorder,
+    neighbour: SQLAlchemyProcessRecorder,
+    what: str,
+    point: Point,
+    times: int,
+) -> None:
+    """Where every answer to a write is lost, reading tells."""
+    count, tracking = WRITES[what]
+    events = stored_events(count)
+    relay.break_at(point, "INSERT INTO", times=times)
+    ids = write(behind_relay, events, tracking)
+    assert relay.broken >= 2
+    assert_stored_once(neighbour, events, tracking, ids)
+
+
+def test_write_that_was_recorded_is_found_after_another_has_gone_on(
+    relay: Relay, behind_relay: SQLAlchemyProcessRecorder, neighbour: SQLAlchemyProcessRecorder
+) -> None:
+    """The answer was lost, and until the caller is back, another process has followed further."""
+    events = stored_events(2)
+    first = behind_relay.write_batch
+
+    def and_another_goes_on(batch: Batch) -> list[int]:
+        try:
+            return first(batch)
+        finally:
+            if neighbour.max_tracking_id("upstream") == 1:
+                neighbour.insert_tracking(Tracking("upstream", 2))
+
+    behind_relay.write_batch = and_another_goes_on  # type: ignore[method-assign]
+    relay.break_at("after", "INSERT INTO")
+    assert behind_relay.insert_events(events, tracking=Tracking("upstream", 1)) == [1, 2]
+    assert relay.broken == 1
+    assert neighbour.max_tracking_id("upstream") == 2
 
 
 @pytest.mark.usefixtures("form")

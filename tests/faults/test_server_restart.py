@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 import pytest
-from eventsourcing.persistence import OperationalError, Tracking
 
-from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.demo.server import PostgresServer
-from tests.applications import Applications, stored_events
+from tests.applications import Applications
 from tests.deadlines import run_together, wait_until
 from tests.faults.conftest import DRIVERS
 from tests.faults.growth import Growth
+from tests.faults.writer import Writer
 
 
 def restart(server: PostgresServer) -> None:
@@ -32,45 +29,6 @@ def stop_at_once(server: PostgresServer) -> None:
 def kill(server: PostgresServer) -> None:
     server.kill()
     server.start()
-
-
-class Writer:
-    """Appends until it is told to end, one event or a batch at a time, half of them with tracking."""
-
-    def __init__(self, name: str, recorder: SQLAlchemyProcessRecorder) -> None:
-        self.name = name
-        self.recorder = recorder
-        self.acknowledged: dict[int, UUID | str] = {}
-        self.unknown: set[UUID | str] = set()
-        self.failures = 0
-        self.is_done = threading.Event()
-
-    def run(self, is_over: threading.Event) -> None:
-        """Write; the same recorder serves for all of it."""
-        calls = 0
-        try:
-            while not is_over.is_set():
-                calls += 1
-                events = stored_events(1 + calls % 3)
-                tracking: Any = {"tracking": Tracking(self.name, calls)} if calls % 2 else {}
-                try:
-                    ids = self.recorder.insert_events(events, **tracking)
-                except OperationalError:
-                    self.failures += 1
-                    self.unknown.add(events[0].originator_id)
-                else:
-                    assert ids is not None
-                    self.acknowledged.update(dict.fromkeys(ids, events[0].originator_id))
-        finally:
-            is_over.set()
-            self.is_done.set()
-
-
-@pytest.fixture
-def sockets_of_pg8000() -> Iterator[None]:
-    """Collect the sockets that pg8000 does not close when a server that is starting up refuses the connection."""
-    yield
-    gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -119,4 +77,3 @@ def test_server_that_comes_back_finds_everybody_going_on(
             *(writer.unknown for writer in writers)
         )
         assert list(received.items()) == list(stored.items())
-        assert any(writer.failures for writer in writers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, Self
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from eventsourcing_sqlalchemy.dialects.base import Batch
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.group_commit import GroupCommit
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder
+from eventsourcing_sqlalchemy.settings import EngineSettings
 from tests.applications import stored_events
 from tests.deadlines import DEADLINE_SECONDS, wait_until
 
@@ -42,6 +44,8 @@ class Table:
         self.suffered: Counter[str] = Counter()
         self.before_write: Callable[[Batch], None] = lambda _: None
         self._subject = "Table"
+        # One attempt, so that a fault is a fault.
+        self.datastore = SimpleNamespace(settings=EngineSettings(commit_resolve_timeout=0.0))
         self._lock = threading.Lock()
 
     def write_batch(self, batch: Batch) -> list[int]:

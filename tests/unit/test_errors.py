@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +33,7 @@ from eventsourcing.persistence import (
     ProgrammingError,
 )
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import (
     ConnectionLostError,
     SettingsError,
@@ -239,7 +240,7 @@ BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
     "XX000": InternalError,  # internal error
 }
 RETRYABLE: Final = {
-    "08000", "08006", "08P01", "25P03", "40001", "40P01", "53100", "53300", "55P03", "57P01", "57P02", "57P03",
+    "08000", "08006", "08P01", "25006", "25P03", "40001", "40P01", "53100", "53300", "55P03", "57P01", "57P02", "57P03",
 }  # fmt: skip
 
 
@@ -461,3 +462,23 @@ def driver_error(**attributes: Any) -> Exception:
 def test_connection_that_sqlalchemy_found_broken_is_lost() -> None:
     assert type(translate(driver_error(connection_invalidated=True))) is ConnectionLostError
     assert type(translate(driver_error(connection_invalidated=False))) is OperationalError
+
+
+def test_error_of_the_library_that_a_creator_raises_is_not_its_own_cause() -> None:
+    """Who follows the causes would never come to an end."""
+
+    def refuse() -> Any:
+        raise OperationalError("no token")
+
+    datastore = SQLAlchemyDatastore(url="sqlite://", creator=refuse)
+    calls: list[Callable[[], object]] = [
+        lambda: datastore.run(lambda executor: executor.fetch("SELECT 1")),
+        datastore.transaction().__enter__,
+        datastore.get_connection().__enter__,
+    ]
+    for call in calls:
+        with pytest.raises(OperationalError, match="no token") as raised:
+            call()
+        assert raised.value.__cause__ is None
+        assert is_retryable(raised.value)
+    datastore.close()

@@ -4,6 +4,7 @@ import traceback
 from typing import Any, Final
 
 import pytest
+import sqlalchemy as sa
 from eventsourcing.utils import Environment
 from sqlalchemy.engine import make_url
 
@@ -53,6 +54,7 @@ def test_defaults() -> None:
         "SQLALCHEMY_CONNECT_TIMEOUT": 5.0,
         "SQLALCHEMY_LOCK_TIMEOUT": 5.0,
         "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT": 30.0,
+        "SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT": 10.0,
         "SQLALCHEMY_PREPARE_STATEMENTS": "auto",
         "SQLALCHEMY_SQLITE_SYNCHRONOUS": "FULL",
     }
@@ -84,6 +86,7 @@ VALUES: Final[list[tuple[str, str, Any]]] = [
     ("SQLALCHEMY_CONNECT_TIMEOUT", "3", 3.0),
     ("SQLALCHEMY_LOCK_TIMEOUT", "0", 0.0),
     ("SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "1e2", 100.0),
+    ("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", "2.5", 2.5),
     ("SQLALCHEMY_PREPARE_STATEMENTS", "OFF", "off"),
     ("SQLALCHEMY_PREPARE_STATEMENTS", "auto", "auto"),
     ("SQLALCHEMY_LISTEN_URL", "postgresql+psycopg://host/db", make_url("postgresql+psycopg://host/db")),
@@ -138,6 +141,7 @@ MALFORMED: Final = [
     ("SQLALCHEMY_CONNECT_TIMEOUT", "5s", "a number of seconds, at least 0"),
     ("SQLALCHEMY_LOCK_TIMEOUT", "none", "a number of seconds, at least 0"),
     ("SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "1,5", "a number of seconds, at least 0"),
+    ("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", "-1", "a number of seconds, at least 0"),
     ("SQLALCHEMY_PREPARE_STATEMENTS", "sometimes", "auto and on and off"),
     ("SQLALCHEMY_SQLITE_SYNCHRONOUS", "OFF", "FULL and NORMAL"),
     ("ORIGINATOR_ID_TYPE", "int", "uuid and text"),
@@ -277,6 +281,42 @@ def test_malformed_url_is_named_and_not_shown(variable: str, value: str) -> None
     with pytest.raises(SettingsError, match=f"^{variable}.*'School'.*postgresql://.*sqlite:///") as raised:
         read(**{variable: value.format(SECRET)})
     assert SECRET not in "".join(traceback.format_exception(raised.value))
+
+
+# -- several hosts --
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+@pytest.mark.parametrize(
+    ("hosts", "ports"),
+    [
+        ("host=a:1&host=b.c-d:2", "1,2"),
+        ("host=a:1,b.c-d:2", "1,2"),
+        ("host=a,b.c-d&port=1,2", "1,2"),
+        ("host=a:1,b.c-d", "1,"),
+    ],
+)
+def test_each_host_of_several_reaches_the_driver_with_its_port(driver: str, hosts: str, ports: str) -> None:
+    url = parse_url(f"postgresql+{driver}://user@/db?{hosts}&target_session_attrs=read-write")
+    for each in (url, parse_url(url.render_as_string())):
+        _, arguments = sa.create_engine(each).dialect.create_connect_args(each)
+        assert (arguments["host"], arguments["port"]) == ("a,b.c-d", ports)
+        assert arguments["target_session_attrs"] == "read-write"
+        assert "a" in mask(each)
+        assert "b.c-d" in mask(each)
+
+
+@pytest.mark.parametrize("query", ["host=a:1&host=b:2", "host=a,b&port=1,2", "target_session_attrs=read-write"])
+def test_driver_of_one_host_refuses_several(query: str) -> None:
+    with pytest.raises(SettingsError, match=r"SQLALCHEMY_URL .*\(application 'School'\).*pg8000.*psycopg2 or psycopg"):
+        read(SQLALCHEMY_URL=f"postgresql+pg8000://user@/db?{query}")
+    assert read(SQLALCHEMY_URL="postgresql+pg8000://user@/db?host=a&port=1").url is not None
+
+
+def test_one_host_may_be_asked_for_writes() -> None:
+    url = parse_url("postgresql://user@a:1/db?target_session_attrs=read-write")
+    _, arguments = sa.create_engine(url).dialect.create_connect_args(url)
+    assert (arguments["host"], arguments["port"]) == ("a", 1)
 
 
 # -- secrets --

