@@ -86,7 +86,7 @@ def measure_calls(
     work, total = 0, 0.0
     clock = time.perf_counter
     wall = clock() + _WALL_FACTOR * seconds
-    while total < seconds and clock() < wall and (at_most is None or len(latencies) < at_most):
+    while not latencies or (total < seconds and clock() < wall and (at_most is None or len(latencies) < at_most)):
         item = make()
         start = clock()
         result = call(item)
@@ -123,6 +123,7 @@ def measure_threads(seconds: float, bodies: Iterable[Callable[[Callable[[], bool
             if not has_begun:
                 has_begun = True
                 barrier.wait()
+                return True  # A measurement is one call of each thread at least, however late the thread begins.
             return time.perf_counter() < deadline
 
         try:

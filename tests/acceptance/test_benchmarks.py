@@ -27,7 +27,7 @@ from benchmarks.catalog import find_scenarios as find
 from benchmarks.databases import Databases
 from benchmarks.environments import find_python
 from benchmarks.events import Ledger, aggregates
-from benchmarks.measurement import WorkNotDoneError, measure_threads
+from benchmarks.measurement import WorkNotDoneError, measure_calls, measure_threads
 from benchmarks.one_run import prepare, run
 from benchmarks.results import Results
 from benchmarks.rounds import Plan, Rounds
@@ -314,3 +314,14 @@ def test_a_thread_that_fails_fails_the_measurement() -> None:
 
     with pytest.raises(KeyError, match="goes_on"):
         measure_threads(0.01, [works, fails])
+
+
+def test_a_measurement_is_one_call_at_least_however_late_it_begins() -> None:
+    def body(goes_on: Callable[[], bool]) -> list[float]:
+        latencies: list[float] = []
+        while goes_on():
+            latencies.append(0.001)
+        return latencies
+
+    assert measure_threads(0.0, [body] * 2).work == 2
+    assert measure_calls(0.0, int, abs, lambda *_: 1).work == 1

@@ -5,11 +5,14 @@ from typing import Final
 from unittest import TestCase
 
 import pytest
+from eventsourcing.persistence import TrackingRecorder
+from eventsourcing.projection import BaseProjectionRunner
 from eventsourcing.tests import projection as library
 
 from eventsourcing_sqlalchemy.wakeups import Waiter
 from tests.contract.counters_view import CountersView
 from tests.contract.places import PLACES, InPlace, Place, in_places
+from tests.deadlines import DEADLINE_SECONDS
 
 # Aggregates of the library's projections have UUIDs.
 UUID_PLACES: Final = tuple(place for place in PLACES if not place.text_ids)
@@ -20,6 +23,14 @@ REPEATED_PLACES: Final = (
     Place(database="psycopg"),
 )
 TIMES: Final = 4
+# It waits for a second that passes.
+WAITING: Final = "test_run_forever_raises_projection_error"
+
+
+def wait_patiently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library, which waits for a second, wait as long as our own tests do."""
+    for wait in (TrackingRecorder.wait, BaseProjectionRunner.wait):
+        monkeypatch.setattr(wait, "__defaults__", (DEADLINE_SECONDS, *(wait.__defaults__ or ())[1:]))
 
 
 class InClassVariable(InPlace):
@@ -27,10 +38,15 @@ class InClassVariable(InPlace):
 
     @pytest.fixture(autouse=True)
     def in_place(
-        self, place_variables: Callable[[Place], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+        self,
+        request: pytest.FixtureRequest,
+        place_variables: Callable[[Place], dict[str, str]],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> Iterator[None]:
         """Set the variables."""
         monkeypatch.setattr(type(self), "env", place_variables(self.place), raising=False)
+        if request.function.__name__ != WAITING:
+            wait_patiently(monkeypatch)
         return iter([None])
 
 
@@ -40,11 +56,7 @@ class View(InPlace, library.EventCountersViewTestCase):
         return self.factory.tracking_recorder(CountersView)
 
 
-# It waits for a second that passes.
-@in_places(
-    *(place for place in UUID_PLACES if place not in REPEATED_PLACES),
-    without=("test_run_forever_raises_projection_error",),
-)
+@in_places(*(place for place in UUID_PLACES if place not in REPEATED_PLACES), without=(WAITING,))
 @in_places(*REPEATED_PLACES)
 class Projection(InClassVariable, library.AggregateEventCountersProjectionTestCase):
     view_class = CountersView
@@ -70,15 +82,25 @@ def run_again(case: type[TestCase], test: str, variables: dict[str, str], times:
         getattr(type(case.__name__, (case,), {"env": env, "view_class": CountersView})(test), test)()
 
 
+@pytest.fixture
+def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave subscriptions nothing but wake-ups."""
+    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 60.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_DEAF", 60.0)
+
+
+@pytest.mark.usefixtures("without_polling")
 @pytest.mark.parametrize("place", REPEATED_PLACES, ids=str)
 @pytest.mark.parametrize(("case", "test"), REPEATED, ids=["projection", "event-sourced"])
-def test_no_wakeup_is_lost(
+def test_no_wakeup_is_lost(  # noqa: PLR0917 (fixtures)
     case: type[TestCase],
     test: str,
     place: Place,
     place_variables: Callable[[Place], dict[str, str]],
     repeat: Callable[[int], range],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    wait_patiently(monkeypatch)
     run_again(case, test, place_variables(place), repeat(TIMES))
 
 
@@ -96,7 +118,7 @@ def test_lost_wakeups_are_noticed(
 ) -> None:
     """The proof that the test above bites: deaf subscriptions, which look when it is time to, are too late for it."""
     monkeypatch.setattr(Waiter, "wake", lambda _: None)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 1.5)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_DEAF", 1.5)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 3.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_DEAF", 3.0)
     with pytest.raises(TimeoutError):
         run_again(case, test, place_variables(place), range(1))

@@ -25,15 +25,15 @@ from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
 from eventsourcing_sqlalchemy.wakeups import Waiter, Wakeups
 from tests.administrator import Database
 from tests.applications import Applications, stored_events
-from tests.deadlines import wait_until
+from tests.deadlines import DEADLINE_SECONDS, wait_until
 from tests.faults.conftest import DRIVERS
 
 LISTENING_DRIVERS = ("psycopg2", "psycopg")
 
 # Who waits for this long was not woken.
 POLL_SECONDS = 60.0
-# Far more than a wake-up takes, and far less than that.
-WOKEN_SECONDS = 15.0
+# Far more than a wake-up takes, and less than that.
+WOKEN_SECONDS = DEADLINE_SECONDS
 
 
 @pytest.fixture
