@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 import sqlalchemy as sa
-from eventsourcing.persistence import InternalError, NotSupportedError, OperationalError
+from eventsourcing.persistence import InternalError, NotSupportedError, OperationalError, ProgrammingError
 from eventsourcing.utils import Environment
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool, StaticPool
@@ -214,13 +214,15 @@ def test_session_inside_of_our_transaction_is_refused_and_nothing_is_half_commit
         assert recorder.max_notification_id() is None
 
 
-def test_transaction_may_end_in_another_thread(engine: sa.Engine) -> None:
+def test_turn_ends_with_a_transaction_that_another_thread_ends(engine: sa.Engine) -> None:
     with on(engine) as recorder, ThreadPoolExecutor(1) as other:
         transaction = recorder.transaction()
         session = transaction.__enter__()
         recorder.insert_events(stored_events(), session=session)
-        other.submit(transaction.__exit__, None, None, None).result()
-        assert recorder.max_notification_id() == 1
+        with pytest.raises(ProgrammingError, match="in another context"):
+            other.submit(transaction.__exit__, None, None, None).result()
+        assert recorder.max_notification_id() is None
+        recorder.insert_events(stored_events())
 
 
 def test_engine_is_left_as_it_was(engine: sa.Engine) -> None:
