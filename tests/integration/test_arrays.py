@@ -74,7 +74,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
         def noting(self: Any, statement: str, parameters: Sequence[Any] = (), **options: Any) -> Any:
             if "unnest" in statement:
-                binary.append(all(isinstance(value, BinaryArray) for value in parameters[-4:]))
+                binary.append(sum(isinstance(value, BinaryArray) for value in parameters) == 4)
             return fetch(self, statement, parameters, **options)
 
         monkeypatch.setattr(cls, "fetch", noting)

@@ -272,7 +272,6 @@ def test_closed_application_says_that_it_is_closed(url: str, place: str) -> None
             lambda: recorder.transaction().__enter__(),
             lambda: next(recorder.subscribe()),
             recorder.create_table,
-            lambda: shop.datastore.engine,
         ]
         for call in calls:
             with pytest.raises(PersistenceError, match="Application 'Shop' is closed"):

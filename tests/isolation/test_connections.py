@@ -109,7 +109,6 @@ def test_closed_application_says_so_and_the_others_go_on(database: str, request:
             lambda: topics(mine),
             lambda: mine.insert_tracking(Tracking("upstream", 1)),
             lambda: mine.transaction().__enter__(),
-            lambda: mine.datastore.engine,
             lambda: next(mine.subscribe()),
         ]
         for call in calls:
