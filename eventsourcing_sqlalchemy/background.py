@@ -24,22 +24,30 @@ class Activity:
     """What a background thread does, and the error that it fails with now. Safe to use from many threads.
 
     ``consequence`` says what an error means. It is logged once, with the class of the error, until the activity works
-    again or fails with another class.
+    again or fails with another class; ``explain`` returns what to log instead of the class.
     """
 
-    def __init__(self, name: str, consequence: str, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        name: str,
+        consequence: str,
+        logger: logging.Logger,
+        explain: Callable[[BaseException], str] | None = None,
+    ) -> None:
         self.name = name
         self.error: str | None = None
         """The class of the error with its SQLSTATE, None while it works."""
         self._consequence = consequence
         self._logger = logger
+        self._explain = explain
 
     def failed(self, error: BaseException) -> None:
         """Record that it has failed."""
         kind = describe(error).removeprefix("builtins.")
         is_new, self.error = kind != self.error, kind
         if is_new:
-            self._logger.warning("%s: %s. It is retried", self._consequence, kind)
+            what = kind if self._explain is None else self._explain(error)
+            self._logger.warning("%s: %s. It is retried", self._consequence, what)
 
     def works(self) -> None:
         """Record that it works."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
+from tenancy.runner.failures import outage_of
 from tenancy.runner.leases import bucket_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _Job:
     """Something that the thread does now and then."""
 
     def __init__(self, name: str, run: Callable[[], None], interval: Callable[[], float]) -> None:
-        self.activity = Activity(name, f"The runner goes on without its {name}", logger)
+        self.activity = Activity(name, f"The runner goes on without its {name}", logger, outage_of)
         self.run = run
         self.interval = interval
         self.due = -math.inf
