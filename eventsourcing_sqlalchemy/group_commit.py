@@ -25,7 +25,7 @@ from eventsourcing.persistence import PersistenceError
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
 
 if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.dialects.base import Batch
+    from eventsourcing_sqlalchemy.dialects.protocols import Batch
 
 __all__ = ["MAX_BYTES", "MAX_ROWS", "GroupCommit"]
 

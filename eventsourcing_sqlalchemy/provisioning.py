@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import PersistenceError
 
-from eventsourcing_sqlalchemy.scoped import check_idle, session_of
+from eventsourcing_sqlalchemy.scoped_sessions import check_idle, session_of
 from eventsourcing_sqlalchemy.tables import missing_tables
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.base import Executor, TableShape
+    from eventsourcing_sqlalchemy.dialects.protocols import Executor
     from eventsourcing_sqlalchemy.naming import TableName
-    from eventsourcing_sqlalchemy.tables import TableSpec
+    from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 __all__ = ["find_missing", "make", "make_many"]
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from eventsourcing.persistence import OperationalError, PersistenceError
 
-from eventsourcing_sqlalchemy.positions import TABLES_AT_ONCE, chunks
+from eventsourcing_sqlalchemy.high_water import TABLES_AT_ONCE, chunks
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.counters import CounterBehind
+    from eventsourcing_sqlalchemy.dialects.protocols import SequenceBehind
     from eventsourcing_sqlalchemy.naming import TableName
 
 __all__ = ["find_behind", "repair"]
 
 
-def find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> list[CounterBehind]:
+def find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> list[SequenceBehind]:
     """Return the sequences of these tables of events whose next id is not above the last one in the table.
 
     Tables that do not exist are left out, and so are those that the role may not read, or their sequences.
@@ -29,8 +29,8 @@ def find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> 
     return [counter for some in chunks(tables, TABLES_AT_ONCE) for counter in _find_behind(datastore, some)]
 
 
-def _find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> list[CounterBehind]:
-    look = partial(datastore.dialect.counters.behind, tables=tables)
+def _find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> list[SequenceBehind]:
+    look = partial(datastore.dialect.id_sequences.behind, tables=tables)
     try:
         return datastore.run(look)
     except OperationalError:
@@ -39,12 +39,12 @@ def _find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) ->
         return datastore.run(look)  # one was dropped between being found and being read
 
 
-def repair(datastore: SQLAlchemyDatastore, counter: CounterBehind) -> None:
+def repair(datastore: SQLAlchemyDatastore, counter: SequenceBehind) -> None:
     """Move a sequence to the last id of its table; never moves one back.
 
     Safe while others write. Raises OperationalError when a transaction holds the writer lock of the table for longer
     than SQLALCHEMY_LOCK_TIMEOUT, and ProgrammingError when the role may not UPDATE the sequence.
     """
-    advance = datastore.dialect.counters.advance
+    advance = datastore.dialect.id_sequences.advance
     with datastore.writing():
         datastore.run(partial(advance, counter=counter, settings=datastore.settings), f"Sequence {counter.name}")

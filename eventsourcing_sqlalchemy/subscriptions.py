@@ -18,8 +18,8 @@ from eventsourcing_sqlalchemy.errors import is_retryable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
     from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
-    from eventsourcing_sqlalchemy.wakeups import Waiter
 
 __all__ = ["SQLAlchemySubscription"]
 
@@ -79,7 +79,7 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
                 self._read()
                 self._failing_since = None
             except OperationalError as error:
-                self._bear(error)
+                self._tolerate(error)
             if not self._notifications and not self._has_been_stopped:
                 self._waiter.sleep()
         self._close()
@@ -99,7 +99,7 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
         elif passed is not None:
             self._last_notification_id = max(passed, self._last_notification_id or 0)
 
-    def _bear(self, error: OperationalError) -> None:
+    def _tolerate(self, error: OperationalError) -> None:
         """Let an error pass that may be over soon, such as a server that is restarted; raise it when it lasts."""
         now = time.monotonic()
         if self._failing_since is None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import sqlalchemy as sa
 from eventsourcing.persistence import ProgrammingError
@@ -19,14 +19,21 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy_utils import UUIDType
 
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName, quote
+from eventsourcing_sqlalchemy.options import OriginatorIDType
 
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.dialects.base import TableShape
-    from eventsourcing_sqlalchemy.settings import OriginatorIDType
-
-__all__ = ["TableKind", "TableSpec", "missing_tables"]
+__all__ = ["TableKind", "TableShape", "TableSpec", "missing_tables"]
 
 TableKind = Literal["events", "snapshots", "tracking"]
+
+
+@dataclass(slots=True)
+class TableShape:
+    """An existing table: the types of its columns by name, and which sets of columns are unique."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    unique: list[frozenset[str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What makes it unfit in ways that only this database has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final, cast
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from eventsourcing_sqlalchemy.engines.static_pool import TURN
 from eventsourcing_sqlalchemy.errors import cause_of, translate
-from eventsourcing_sqlalchemy.turns import TURN
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -8,19 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tenancy.creation import Order
-    from tenancy.removal import Certificate
+    from tenancy.lifecycle.provisioning import TenantRequest
+    from tenancy.lifecycle.purging import PurgeCertificate
+    from tenancy.model.tenant import Tenant, TenantStatus
     from tenancy.tenancy import Tenancy
-    from tenancy.tenant import Tenant, TenantStatus
 
-__all__ = ["Certificate", "Order", "Tenancy", "Tenant", "TenantStatus"]
+__all__ = ["PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus"]
 
 _HOMES = {
-    "Certificate": "removal",
-    "Order": "creation",
+    "PurgeCertificate": "lifecycle.purging",
+    "TenantRequest": "lifecycle.provisioning",
     "Tenancy": "tenancy",
-    "Tenant": "tenant",
-    "TenantStatus": "tenant",
+    "Tenant": "model.tenant",
+    "TenantStatus": "model.tenant",
 }
 
 

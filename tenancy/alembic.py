@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from eventsourcing_sqlalchemy.alembic import include_object
 from tenancy.errors import RegistryMissing
-from tenancy.isolation import prefix_of, schema_of
-from tenancy.tenant import Tenant
+from tenancy.isolation.names import prefix_of, schema_of
+from tenancy.model.tenant import Tenant
 
 if TYPE_CHECKING:
     from tenancy.tenancy import Tenancy
@@ -54,6 +54,6 @@ class FleetFilter:
 
 def _read(tenants: Tenancy) -> tuple[list[str], Sequence[Tenant]]:
     try:
-        return [blueprint.application for blueprint in tenants.blueprints()], tenants.list()
+        return [application_spec.application for application_spec in tenants.application_specs()], tenants.list()
     except RegistryMissing:
         return [], []  # nothing to keep yet

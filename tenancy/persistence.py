@@ -18,9 +18,9 @@ from eventsourcing.persistence import Mapper, PersistenceError, ProgrammingError
 from eventsourcing_sqlalchemy import factory as persistence
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
-from tenancy.directory import Directory, share
-from tenancy.encodings import Encoding
 from tenancy.errors import RegistryUnavailable
+from tenancy.model.encodings import Encoding
+from tenancy.registry.cache import RegistryCache, lease_registry
 from tenancy.settings import TenancySettings
 
 __all__ = ["TenantDatastore", "TenantFactory"]
@@ -34,38 +34,38 @@ class TenantDatastore(SQLAlchemyDatastore):
     sequence_remedy = "Repair it: tenancy doctor --repair"
     encoding: tuple[str, Encoding] | None = None
     """The application and how it stores events here; None for a view, which stores none."""
-    _directory: Directory | None = None
+    _registry_cache: RegistryCache | None = None
     _tenant_id: UUID
 
-    def guard(self, directory: Directory, tenant_id: UUID) -> None:
+    def guard(self, registry_cache: RegistryCache, tenant_id: UUID) -> None:
         """Ask ``directory`` from now on, and release it in the end."""
-        self._directory, self._tenant_id = directory, tenant_id
+        self._registry_cache, self._tenant_id = registry_cache, tenant_id
         # The library makes a factory for each application that another one follows, and never closes it.
-        self._giving_back = weakref.finalize(self, directory.abandon)
+        self._giving_back = weakref.finalize(self, registry_cache.abandon)
         self._giving_back.atexit = False
 
     def admit(self, *, writes: bool) -> None:
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; and EncodingMismatch."""
-        if self._directory is not None:
-            self._directory.admit(self._tenant_id, writes=writes)
+        if self._registry_cache is not None:
+            self._registry_cache.admit(self._tenant_id, writes=writes)
             if self.encoding is not None:
-                self._directory.check_encoding(*self.encoding)
+                self._registry_cache.check_encoding(*self.encoding)
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
         translated = super().error(error, subject)
-        if self._directory is not None and isinstance(translated, ProgrammingError):
+        if self._registry_cache is not None and isinstance(translated, ProgrammingError):
             # What is missing may be the table of a tenant that has been purged since it was let in.
-            self._directory.forget(self._tenant_id)
+            self._registry_cache.forget(self._tenant_id)
             with suppress(RegistryUnavailable):
-                self._directory.admit(self._tenant_id, writes=False)
+                self._registry_cache.admit(self._tenant_id, writes=False)
         return translated
 
     def close(self) -> None:
         super().close()
-        directory, self._directory = self._directory, None
+        registry_cache, self._registry_cache = self._registry_cache, None
         # The collector may have seen to it already, and then lets the application that it finds close.
-        if directory is not None and self._giving_back.detach() is not None:
-            directory.release()
+        if registry_cache is not None and self._giving_back.detach() is not None:
+            registry_cache.release()
 
 
 class TenantFactory(persistence.SQLAlchemyFactory):
@@ -79,7 +79,7 @@ class TenantFactory(persistence.SQLAlchemyFactory):
         settings = _settings(frozenset(item for item in self.env.items() if _is_of_registry(item[0])))
         datastore = super()._construct_datastore()
         assert isinstance(datastore, TenantDatastore)
-        datastore.guard(share(settings), tenant_id)
+        datastore.guard(lease_registry(settings), tenant_id)
         return datastore
 
     def mapper(self, *args: Any, **kwargs: Any) -> Mapper[Any]:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.settings import parse_url
-from tenancy.slugs import SlugRule
+from tenancy.model.slugs import SlugRule
 
 __all__ = ["VARIABLES", "TenancySettings"]
 

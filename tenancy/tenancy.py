@@ -20,24 +20,24 @@ from eventsourcing.system import System
 from eventsourcing.utils import get_topic
 
 from tenancy import context
-from tenancy.applications import Applications
+from tenancy.application_cache import ApplicationCache
 from tenancy.arguments import check_class, check_list, check_type
-from tenancy.blueprints import Blueprint, blueprint_of, by_name
-from tenancy.creation import Creation, Order
-from tenancy.directory import share
 from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
-from tenancy.isolation import variables
-from tenancy.lifecycle import Lifecycle, known_slug, not_found
-from tenancy.places import Places
-from tenancy.projections import Projected, Projections, TenantProjection
-from tenancy.removal import Removal
+from tenancy.isolation.names import variables
+from tenancy.lifecycle.provisioning import Provisioning, TenantRequest
+from tenancy.lifecycle.purging import Purging
+from tenancy.lifecycle.transitions import Transitions, known_slug, not_found
+from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
+from tenancy.model.projections import Projections, RegisteredProjection, TenantProjection
+from tenancy.model.tenant import Placement, Tenant, TenantStatus, check_status
+from tenancy.registry.cache import lease_registry
 from tenancy.settings import TenancySettings
-from tenancy.tenant import Placement, Tenant, TenantStatus, check_status
+from tenancy.storage.tenant_storage import TenantStorage
 from tenancy.verbs import Verbs
 
 if TYPE_CHECKING:
     from tenancy.registry.registry import Change
-    from tenancy.runner import Followers, Runner
+    from tenancy.runner import FollowerMonitor, Runner
 
 __all__ = ["Tenancy"]
 
@@ -77,19 +77,21 @@ class Tenancy(Verbs):
         self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The classes, by the names of the applications."""
         self.projections = Projections()
-        self._known: Sequence[Blueprint] | None = None
-        self.places = Places(self.settings)
+        self._known: Sequence[ApplicationSpec] | None = None
+        self.storage = TenantStorage(self.settings)
         """What the tenants have in the database."""
-        self._directory = share(self.settings)
+        self._registry_cache = lease_registry(self.settings)
         # For a fleet that nobody closes.
-        self._giving_back = weakref.finalize(self, self._directory.abandon)
+        self._giving_back = weakref.finalize(self, self._registry_cache.abandon)
         self._giving_back.atexit = False
-        self.registry = self._directory.registry
+        self.registry = self._registry_cache.registry
         self._where = str(self.registry)
-        self._at_hand = Applications(self.settings.max_applications)
-        self._creation = Creation(self.settings, self.registry, self.places, self.blueprints, self._changed)
-        self._lifecycle = Lifecycle(self.settings, self.registry, self._changed)
-        self._removal = Removal(self.registry, self.places, self._all_blueprints, self._changed)
+        self._application_cache = ApplicationCache(self.settings.max_applications)
+        self._provisioning = Provisioning(
+            self.settings, self.registry, self.storage, self.application_specs, self._changed
+        )
+        self._transitions = Transitions(self.settings, self.registry, self._changed)
+        self._purging = Purging(self.registry, self.storage, self._all_specs, self._changed)
 
     def __repr__(self) -> str:
         state = "; closed" if self.is_closed else ""
@@ -106,41 +108,43 @@ class Tenancy(Verbs):
     def close(self) -> None:
         """Close all applications that were handed out, and the connections; a second time does nothing."""
         if not self.is_closed:
-            directory = self._directory
+            registry_cache = self._registry_cache
             self.is_closed = True
-            self._at_hand.close()
-            self.places.close()
+            self._application_cache.close()
+            self.storage.close()
             if self._giving_back.detach() is not None:
-                directory.release()
+                registry_cache.release()
 
-    def blueprints(self) -> Sequence[Blueprint]:
+    def application_specs(self) -> Sequence[ApplicationSpec]:
         """Return which tables the applications have: by the classes, or without classes, by the registry."""
         if self._known is None:
             if self.applications:
                 environment = self.settings.environment
                 follows = {} if self.system is None else self.system.follows
                 known = [
-                    blueprint_of(cls, environment, follows.get(cls.name, ())) for cls in self.applications.values()
+                    application_spec_of(cls, environment, follows.get(cls.name, ()))
+                    for cls in self.applications.values()
                 ]
-                self._known = [*known, *self.projections.blueprints(environment)]
+                self._known = [*known, *self.projections.application_specs(environment)]
             else:
-                self._known = list(self._kept_blueprints().values()) or None
+                self._known = list(self._recorded_specs().values()) or None
         return self._known or ()
 
-    def _kept_blueprints(self) -> dict[str, Blueprint]:
+    def _recorded_specs(self) -> dict[str, ApplicationSpec]:
         return {
-            each["application"]: Blueprint.from_json(each) for each in self.registry.facts().get("applications", [])
+            each["application"]: ApplicationSpec.from_json(each)
+            for each in self.registry.fleet_settings().get("applications", [])
         }
 
-    def _all_blueprints(self) -> Sequence[Blueprint]:
+    def _all_specs(self) -> Sequence[ApplicationSpec]:
         # Also of applications that this process does not have: a tenant is removed whole.
-        own = {blueprint.application: blueprint for blueprint in self.blueprints()}
-        return list({**self._kept_blueprints(), **own}.values())
+        own = {application_spec.application: application_spec for application_spec in self.application_specs()}
+        return list({**self._recorded_specs(), **own}.values())
 
     def _changed(self, tenant: Tenant) -> None:
-        self._directory.forget(tenant.id)
+        self._registry_cache.forget(tenant.id)
         if tenant.status is TenantStatus.PURGING:
-            self._at_hand.forget(tenant.id)
+            self._application_cache.forget(tenant.id)
 
     def _bound(self, tenant: Tenant) -> Tenant:
         return replace(tenant, tenancy=self)
@@ -156,7 +160,7 @@ class Tenancy(Verbs):
         Needs the right to create a schema, or tables where there are no schemas. Safe to call again, and from many
         processes at once. Raises EncodingMismatch.
         """
-        self._creation.init(accept_encodings=accept_encodings)
+        self._provisioning.init(accept_encodings=accept_encodings)
 
     def create(
         self,
@@ -177,11 +181,13 @@ class Tenancy(Verbs):
         Raises TenantExists when the slug is taken, unless ``exist_ok``; and InvalidSlug.
         """
         self._check_applications()
-        order = Order(slug=slug, name=name, metadata={} if metadata is None else metadata, request_id=request_id)
-        return self._bound(self._creation.create(order, actor, exist_ok=exist_ok))
+        request = TenantRequest(
+            slug=slug, name=name, metadata={} if metadata is None else metadata, request_id=request_id
+        )
+        return self._bound(self._provisioning.create(request, actor, exist_ok=exist_ok))
 
     def create_many(
-        self, tenants: Iterable[str | Order], *, actor: str | None = None, exist_ok: bool = False
+        self, tenants: Iterable[str | TenantRequest], *, actor: str | None = None, exist_ok: bool = False
     ) -> Iterator[Tenant]:
         """Make tenants and yield each when it serves; much faster than one by one.
 
@@ -189,17 +195,17 @@ class Tenancy(Verbs):
         """
         check_list("The tenants", tenants, 'a list: create_many(["acme", "globex"])')
         self._check_applications()
-        for tenant in self._creation.create_many(map(_order, tenants), actor, exist_ok=exist_ok):
+        for tenant in self._provisioning.create_many(map(_order, tenants), actor, exist_ok=exist_ok):
             yield self._bound(tenant)
 
     def complete(self, tenant: Tenant | str, *, actor: str | None = None) -> Tenant:
         """Let a tenant serve whose making somebody has begun and not ended; nothing for any other one."""
-        (completed,) = self._creation.complete([self._meant(tenant)], actor)
+        (completed,) = self._provisioning.complete([self._meant(tenant)], actor)
         return self._bound(completed)
 
-    def make_missing(self, tenant: Tenant | str) -> None:
+    def create_missing(self, tenant: Tenant | str) -> None:
         """Make the tables that a tenant lacks; nothing for one that is being made or purged."""
-        self._creation.make_missing(self._meant(tenant))
+        self._provisioning.create_missing(self._meant(tenant))
 
     def adopt(
         self,
@@ -216,11 +222,11 @@ class Tenancy(Verbs):
         Raises TenantExists, and TenancyError when a table is missing or another tenant's.
         """
         self._check_applications()
-        order = Order(slug=slug, name=name, metadata={} if metadata is None else metadata)
-        return self._bound(self._creation.adopt(order, Placement(schema or None, table_prefix), actor))
+        request = TenantRequest(slug=slug, name=name, metadata={} if metadata is None else metadata)
+        return self._bound(self._provisioning.adopt(request, Placement(schema or None, table_prefix), actor))
 
     def _check_applications(self) -> None:
-        if not self.blueprints():
+        if not self.application_specs():
             msg = "The applications of the tenants are not known, so their tables cannot be made."
             raise TenancyError(msg, remedy="Give them once: Tenancy(applications=[...]), or --app on the command line.")
 
@@ -233,7 +239,7 @@ class Tenancy(Verbs):
         check_class("The application", application, Application, "its class")
         check_class("The projection", projection, Projection, "its class")
         check_class("The view", view, TrackingRecorder, "the class of the views, which are TrackingRecorders")
-        self.projections.register(Projected(application, projection, view), self.applications)
+        self.projections.register(RegisteredProjection(application, projection, view), self.applications)
         self._known = None
 
     # -- following --
@@ -245,20 +251,20 @@ class Tenancy(Verbs):
         """
         from tenancy.runner import Runner  # noqa: PLC0415 (most processes have none)
 
-        return Runner(self, self._directory, self._at_hand, workers=workers, **options)
+        return Runner(self, self._registry_cache, self._application_cache, workers=workers, **options)
 
     @property
-    def followers(self) -> Followers:
+    def followers(self) -> FollowerMonitor:
         """What can be asked of followers, and told to them, wherever they run."""
-        from tenancy.runner import Followers  # noqa: PLC0415 (as above)
+        from tenancy.runner import FollowerMonitor  # noqa: PLC0415 (as above)
 
-        return Followers(self.registry, self.places, self.blueprints())
+        return FollowerMonitor(self.registry, self.storage, self.application_specs())
 
     # -- finding --
 
     def __getitem__(self, slug: str) -> Tenant:
         """Return a tenant, whatever its status; raises TenantNotFound."""
-        tenant = self._directory.find(known_slug(slug))
+        tenant = self._registry_cache.find(known_slug(slug))
         if tenant is None:
             raise not_found(slug)
         return self._bound(tenant)
@@ -268,7 +274,7 @@ class Tenancy(Verbs):
 
         Raises TenantNotFound for a slug that is known to be nobody's.
         """
-        is_known, tenant = self._directory.recall(known_slug(slug))
+        is_known, tenant = self._registry_cache.recall(known_slug(slug))
         if not is_known:
             return None
         if tenant is None:
@@ -306,7 +312,7 @@ class Tenancy(Verbs):
         except ValueError:
             tenant_id = self[slug].id
         else:
-            tenant = self._directory.find(known_slug(slug))
+            tenant = self._registry_cache.find(known_slug(slug))
             tenant_id = tenant.id if tenant is not None else tenant_id
         changes = self.registry.history(tenant_id)
         if not changes:
@@ -326,19 +332,21 @@ class Tenancy(Verbs):
             msg = f"The application {cls.name!r} ({get_topic(cls)}) is none of these tenants'."
             raise NotRegistered(msg, remedy="Give its class to Tenancy(applications=[...]) and call init().")
         found = self.current if tenant is None else self._meant(tenant)
-        self._directory.admit(found.id, writes=False)
-        return self._at_hand.get(cls, found.id, lambda: cls(env=self.env(found)))
+        self._registry_cache.admit(found.id, writes=False)
+        return self._application_cache.get(cls, found.id, lambda: cls(env=self.env(found)))
 
     def projection(self, cls: type[Projection[Any]], tenant: Tenant | str | None = None) -> TenantProjection:
         """Return a tenant's projection, or that of the current one, with its ``view``; raises as :func:`application`
         does.
         """
         check_class("The projection", cls, Projection, "its class")
-        projected = self.projections.find(cls)
+        registered = self.projections.find(cls)
         found = self.current if tenant is None else self._meant(tenant)
-        self._directory.admit(found.id, writes=False)
+        self._registry_cache.admit(found.id, writes=False)
         process = self.settings.environment
-        return self._at_hand.get(cls, found.id, lambda: TenantProjection(projected, process, self.env(found)))
+        return self._application_cache.get(
+            cls, found.id, lambda: TenantProjection(registered, process, self.env(found))
+        )
 
     def env(self, tenant: Tenant | str) -> dict[str, str]:
         """Return the variables that put the applications of a process into a tenant's tables, also those that the
@@ -347,7 +355,7 @@ class Tenancy(Verbs):
         They hold the URL of the database, with its password.
         """
         found = self._meant(tenant)
-        return variables(self.settings, found.placement, found.id, self.blueprints())
+        return variables(self.settings, found.placement, found.id, self.application_specs())
 
     def scope(self, tenant: Tenant | str) -> AbstractContextManager[None]:
         """Return a context in which a tenant is the current one; raises a TenantUnavailable at once when it cannot be
@@ -369,15 +377,15 @@ class Tenancy(Verbs):
     def current(self) -> Tenant:
         """The tenant of this context; raises NoCurrentTenant where there is none."""
         tenant_id = context.current_id(self)
-        tenant = self._directory.get(tenant_id)
+        tenant = self._registry_cache.get(tenant_id)
         if tenant is None:
-            self._directory.admit(tenant_id, writes=False)
+            self._registry_cache.admit(tenant_id, writes=False)
             raise not_found(str(tenant_id))
         return self._bound(tenant)
 
 
-def _order(wanted: str | Order) -> Order:
+def _order(wanted: str | TenantRequest) -> TenantRequest:
     if isinstance(wanted, str):
-        return Order(slug=wanted)
-    check_type("A tenant", wanted, Order, "its slug or an Order")
+        return TenantRequest(slug=wanted)
+    check_type("A tenant", wanted, TenantRequest, "its slug or an Order")
     return wanted

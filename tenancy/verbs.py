@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Generic, TypeVar, cast
 
-from tenancy.creation import Creation
-from tenancy.directory import Directory
 from tenancy.errors import TenancyClosed
-from tenancy.lifecycle import Lifecycle
+from tenancy.lifecycle.provisioning import Provisioning
+from tenancy.lifecycle.purging import PurgeCertificate, Purging
+from tenancy.lifecycle.transitions import Transitions
+from tenancy.model.tenant import Tenant, TenantStatus, Verb
 from tenancy.registry import Registry
-from tenancy.removal import Certificate, Removal
-from tenancy.tenant import Tenant, TenantStatus, Verb
+from tenancy.registry.cache import RegistryCache
 
 __all__ = ["Verbs"]
 
@@ -43,10 +43,10 @@ class Verbs(ABC):
 
     registry = WhileOpen[Registry]()
     """What is known of the tenants."""
-    _directory = WhileOpen[Directory]()
-    _creation = WhileOpen[Creation]()
-    _lifecycle = WhileOpen[Lifecycle]()
-    _removal = WhileOpen[Removal]()
+    _registry_cache = WhileOpen[RegistryCache]()
+    _provisioning = WhileOpen[Provisioning]()
+    _transitions = WhileOpen[Transitions]()
+    _purging = WhileOpen[Purging]()
     is_closed = False
     """Whether close() has been called."""
 
@@ -58,7 +58,7 @@ class Verbs(ABC):
         self, tenant: str | Tenant, new_slug: str | None = None, *, name: str | None = None, actor: str | None = None
     ) -> Tenant:
         """Give a tenant another slug, another name or both. Its id and its tables keep their names."""
-        return self._bound(self._lifecycle.rename(tenant, new_slug, name, actor))
+        return self._bound(self._transitions.rename(tenant, new_slug, name, actor))
 
     def suspend(
         self, tenant: str | Tenant, *, reason: str | None = None, reads: bool | None = None, actor: str | None = None
@@ -68,40 +68,40 @@ class Verbs(ABC):
         ``reason`` is shown to whoever is refused in a process, and never over HTTP. Of a tenant that is suspended
         already, what is None stays as it is.
         """
-        return self._bound(self._lifecycle.move(tenant, Verb.SUSPEND, actor, reason=reason, reads=reads))
+        return self._bound(self._transitions.move(tenant, Verb.SUSPEND, actor, reason=reason, reads=reads))
 
     def resume(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Let a suspended tenant serve again."""
-        return self._bound(self._lifecycle.move(tenant, Verb.RESUME, actor))
+        return self._bound(self._transitions.move(tenant, Verb.RESUME, actor))
 
     def archive(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
         """Take a tenant off-line and keep its data."""
-        return self._bound(self._lifecycle.move(tenant, Verb.ARCHIVE, actor, reason=reason))
+        return self._bound(self._transitions.move(tenant, Verb.ARCHIVE, actor, reason=reason))
 
     def restore(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Give an archived tenant the status that it had before."""
-        return self._bound(self._lifecycle.move(tenant, Verb.RESTORE, actor))
+        return self._bound(self._transitions.move(tenant, Verb.RESTORE, actor))
 
     def delete(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
         """Take a tenant off-line. It can be undeleted for TENANCY_GRACE_DAYS, and longer if nobody purges it."""
-        return self._bound(self._lifecycle.move(tenant, Verb.DELETE, actor, reason=reason))
+        return self._bound(self._transitions.move(tenant, Verb.DELETE, actor, reason=reason))
 
     def undelete(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Give a deleted tenant the status that it had before."""
-        return self._bound(self._lifecycle.move(tenant, Verb.UNDELETE, actor))
+        return self._bound(self._transitions.move(tenant, Verb.UNDELETE, actor))
 
-    def purge(self, tenant: str | Tenant, *, actor: str | None = None) -> Certificate:
+    def purge(self, tenant: str | Tenant, *, actor: str | None = None) -> PurgeCertificate:
         """Remove a tenant and all its data, now and for ever; return what proves it.
 
         A slug means who has it now, whatever its status. A Tenant means that one, if its status is still the same:
         raises TransitionRefused when it has been undeleted, for example.
         """
-        (certificate,) = self._removal.purge([tenant], actor)
+        (certificate,) = self._purging.purge([tenant], actor)
         return certificate
 
-    def purge_many(self, tenants: Sequence[str | Tenant], *, actor: str | None = None) -> Iterator[Certificate]:
+    def purge_many(self, tenants: Sequence[str | Tenant], *, actor: str | None = None) -> Iterator[PurgeCertificate]:
         """Purge tenants as :func:`purge` does, and yield the certificate of each."""
-        yield from self._removal.purge(tenants, actor)
+        yield from self._purging.purge(tenants, actor)
 
     def due(self) -> Sequence[Tenant]:
         """Return the deleted tenants whose grace is over."""

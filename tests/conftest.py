@@ -116,7 +116,7 @@ def no_signal_left() -> Iterator[None]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let purge not wait for other processes to learn of it: there are none."""
-    monkeypatch.setattr("tenancy.removal.DELAY", 0.0)
+    monkeypatch.setattr("tenancy.lifecycle.purging.DELAY", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 import gc
 
-from eventsourcing_sqlalchemy import engines
-from eventsourcing_sqlalchemy.shared_engine import SharedEngine
+from eventsourcing_sqlalchemy.engines import leases as engines
+from eventsourcing_sqlalchemy.engines.engine import SharedEngine
 
 
 def engines_in_use() -> list[SharedEngine]:

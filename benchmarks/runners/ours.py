@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import sqlalchemy as sa
-from eventsourcing_sqlalchemy.positions import read_positions
+from eventsourcing_sqlalchemy.high_water import read_positions
 from tenancy import Tenancy
 from tenancy.runner.pipes import Pipe, Pipes
 
@@ -29,7 +29,7 @@ class Fleet(Contestant):
         self._kind = kind
         self._workers = workers
         self._source: Callable[[str], Source] = lambda slug: tenants[slug].get(Source)
-        pipe, pipes = Pipe("Copies", "Totals"), Pipes(tenants.blueprints())
+        pipe, pipes = Pipe("Copies", "Totals"), Pipes(tenants.application_specs())
         self._tables = [pipes.tracking_table(pipe, tenant.placement, None) for tenant in tenants.list()]
         self._looking = sa.create_engine(url, pool_size=1, isolation_level="AUTOCOMMIT")
 
@@ -51,7 +51,7 @@ class Fleet(Contestant):
             yield
 
     def followed(self) -> int:
-        read = read_positions(self._tenants.places.datastore, self._tables)
+        read = read_positions(self._tenants.storage.datastore, self._tables)
         return sum(each.get("Copies", 0) for each in read.values())
 
     def connections(self) -> int:

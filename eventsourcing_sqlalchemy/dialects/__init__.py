@@ -9,8 +9,8 @@ from eventsourcing.persistence import NotSupportedError
 from sqlalchemy.engine import URL
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
-from eventsourcing_sqlalchemy.dialects.postgresql import PostgreSQLDialect
-from eventsourcing_sqlalchemy.dialects.sqlite import SQLiteDialect
+from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDialect
+from eventsourcing_sqlalchemy.dialects.sqlite.dialect import SQLiteDialect
 
 __all__ = ["SUPPORTED", "dialect_for", "dialect_of", "supported_text", "url_of"]
 

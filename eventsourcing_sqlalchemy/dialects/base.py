@@ -7,121 +7,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar
 from uuid import UUID
 
-from eventsourcing.persistence import InterfaceError, PersistenceError
+from eventsourcing.persistence import InterfaceError
+from sqlalchemy.engine import URL, Connection, Engine
 
+from eventsourcing_sqlalchemy.dialects.protocols import (
+    EventWriter,
+    Executor,
+    IdSequences,
+    Listener,
+    RelationKind,
+    Right,
+)
 from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
-if TYPE_CHECKING:
-    from eventsourcing.persistence import StoredEvent, Tracking
-    from sqlalchemy.engine import URL, Connection, Engine
-
-    from eventsourcing_sqlalchemy.dialects.counters import Counters
-    from eventsourcing_sqlalchemy.settings import EngineSettings, OriginatorIDType
-    from eventsourcing_sqlalchemy.tables import TableSpec
-
-__all__ = ["Batch", "Dialect", "Doubt", "EventWriter", "Executor", "Listener", "RelationKind", "Right", "TableShape"]
-
-
-RelationKind = Literal["table", "foreign table", "view", "materialized view", "sequence"]
-"""What SQL calls a thing that can be dropped."""
-
-Doubt = Literal["low", "taken"]
-"""What may be wrong with ids that a sequence gave out: they are not above the last one, or another event has them."""
-
-Right = Literal["create", "read", "write"]
-"""What a role may do: make schemas and tables, read events, record them."""
-
-
-class Executor(Protocol):
-    """Runs SQL, either on a cursor of our own or on the connection of a session that the user opened."""
-
-    def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
-        """Run a statement and return all its rows, if it has any; cast a parameter whose type nothing else tells.
-
-        Without ``prepare``, the server plans it each time, for the parameters that it has then.
-        """
-
-    def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement once for each row of parameters."""
-
-    def run_script(self, statements: Sequence[str]) -> None:
-        """Run several statements, without parameters and results, in one transaction."""
-
-
-@dataclass(slots=True)
-class TableShape:
-    """An existing table: the types of its columns by name, and which sets of columns are unique."""
-
-    columns: dict[str, str] = field(default_factory=dict)
-    unique: list[frozenset[str]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    """What makes it unfit in ways that only this database has."""
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one call writes, checked, and packed as it is sent."""
-
-    events: Sequence[StoredEvent]
-    tracking: Tracking | None
-    size: int
-    """How many bytes the states have together."""
-    needs_transaction: bool
-    """Whether it takes more than one statement, so that the caller must begin and commit around it."""
-    can_join: bool
-    """Whether it can be written in one statement with others."""
-    columns: tuple[Any, ...] = ()
-    """The values, in a form that only its writer knows."""
-
-
-class EventWriter(ABC):
-    """Writes to the tables of one recorder; its statements are rendered once."""
-
-    @abstractmethod
-    def pack(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> Batch:
-        """Return a batch; raises DataError for a value that cannot be stored as it is."""
-
-    @abstractmethod
-    def join(self, batches: Sequence[Batch]) -> Batch:
-        """Return one batch of the events of several without tracking, in their order."""
-
-    @abstractmethod
-    def write(self, executor: Executor, batch: Batch, last_id: int | None = None) -> list[int]:
-        """Write events, and move a tracking position forward, at once; return the ids in the order of the events.
-
-        Takes the writer lock of the table and holds it until the transaction ends, so that ids become visible in their
-        order. Tracking is written before the lock is taken. Raises IntegrityError when the tracking position is not
-        ahead of the recorded one.
-
-        An error that :func:`doubt` knows is raised, and nothing is written, unless the ids are above ``last_id``, or
-        above all in the table when that is None.
-        """
-
-    def doubt(self, error: PersistenceError) -> Doubt | None:
-        """Return what an error of :func:`write` says of the ids; looks at memory only."""
-        return None
-
-    def find_sequence_behind(self, executor: Executor, error: PersistenceError) -> str | None:
-        """Return the name of the sequence that is the cause of an error with a :func:`doubt`, empty when that is not
-        known; None when there is another cause.
-        """
-        return None
-
-
-class Listener(Protocol):
-    """A connection that hears the wake-ups of other processes."""
-
-    def fileno(self) -> int:
-        """Return the file descriptor that becomes readable when there is something to hear."""
-
-    def receive(self) -> list[str]:
-        """Return the payloads that have arrived, without waiting; raises an error of the driver when the connection
-        is dead.
-        """
+__all__ = ["Dialect"]
 
 
 class Dialect(ABC):
@@ -346,7 +250,7 @@ class Dialect(ABC):
 
     # -- how far tables are --
 
-    counters: ClassVar[Counters]
+    id_sequences: ClassVar[IdSequences]
     """What counts the ids of its tables."""
 
     # -- wake-ups --

@@ -1,6 +1,6 @@
 """Recorders: what an application calls to write and read its events, snapshots and tracking positions."""
 
-from eventsourcing_sqlalchemy.dialects.values import ConditionalTracking
+from eventsourcing_sqlalchemy.dialects.validation import ConditionalTracking
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder

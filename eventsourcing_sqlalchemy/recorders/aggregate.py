@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.base import Batch, EventWriter, Executor
+    from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
     from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 
 __all__ = ["SQLAlchemyAggregateRecorder"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
 
 from eventsourcing_sqlalchemy import sequences, statements
-from eventsourcing_sqlalchemy.dialects.values import check_argument
+from eventsourcing_sqlalchemy.dialects.validation import check_argument
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_notifications
 from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.base import EventWriter
+    from eventsourcing_sqlalchemy.dialects.protocols import EventWriter
     from eventsourcing_sqlalchemy.tables import TableKind
     from eventsourcing_sqlalchemy.transactions import Transaction
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import InterfaceError, OperationalError, TrackingRecorder
 
 from eventsourcing_sqlalchemy import statements
-from eventsourcing_sqlalchemy.dialects.values import check_argument
+from eventsourcing_sqlalchemy.dialects.validation import check_argument
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import shorten_identifier
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.base import Batch
+    from eventsourcing_sqlalchemy.dialects.protocols import Batch
     from eventsourcing_sqlalchemy.tables import TableSpec
 
 __all__ = ["SQLAlchemyTrackingRecorder"]

@@ -9,15 +9,18 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tenancy.cli import changing, looking, making, removing
-from tenancy.cli.demo import demo
-from tenancy.cli.doctor import doctor
-from tenancy.cli.environment import env, exec_
-from tenancy.cli.failures import USAGE
-from tenancy.cli.fleet import Named
+from tenancy.cli.commands import create as making
+from tenancy.cli.commands import remove as removing
+from tenancy.cli.commands import show as looking
+from tenancy.cli.commands import update as changing
+from tenancy.cli.commands.demo import demo
+from tenancy.cli.commands.doctor import doctor
+from tenancy.cli.commands.env import env, exec_
+from tenancy.cli.commands.runner import runner
+from tenancy.cli.errors import USAGE
+from tenancy.cli.loader import Named
 from tenancy.cli.output import say
 from tenancy.cli.parsing import Group, Verb
-from tenancy.cli.runner import runner
 
 __all__ = ["URL_VARIABLE", "VERBS", "app"]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from tenancy.errors import TenancyError
-from tenancy.tenant import check_actor
+from tenancy.model.tenant import check_actor
 
 __all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "seconds"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from tenancy.cli.failures import CommandError, UsageError
+from tenancy.cli.errors import CommandError, UsageError
 
 __all__ = ["Group", "Verb"]
 

@@ -13,7 +13,7 @@ from itertools import takewhile
 import typer
 
 from tenancy.cli.app import URL_VARIABLE, app
-from tenancy.cli.failures import INTERRUPTED, failure_of, masked
+from tenancy.cli.errors import INTERRUPTED, failure_of, masked
 from tenancy.cli.output import CLOSED_PIPE
 
 __all__ = ["hide_password", "run"]

@@ -19,11 +19,11 @@ from tenancy.demo.system import APPLICATIONS, Kennel, Kennels, Report, Reports, 
 AGGREGATES = {Trainers.name: Trainer, Kennels.name: Kennel, Reports.name: Report}
 EVERYTHING = 1_000_000
 
-Places = Mapping[tuple[str, str], Place]
+TenantStorage = Mapping[tuple[str, str], Place]
 """By what the places of a school are called, and the name of the application."""
 
 
-def by_application(templates: Sequence[str], found: Sequence[Place]) -> Places:
+def by_application(templates: Sequence[str], found: Sequence[Place]) -> TenantStorage:
     """Return the place of each application, as it should be called; an empty one where the catalog has none."""
     listed = {(place.name, place.application): place for place in found}
     places = {}
@@ -35,7 +35,7 @@ def by_application(templates: Sequence[str], found: Sequence[Place]) -> Places:
     return places
 
 
-def check_places(screen: Screen, database: Database, places: Places, found: Sequence[Place]) -> None:
+def check_places(screen: Screen, database: Database, places: TenantStorage, found: Sequence[Place]) -> None:
     """Check that the catalog lists the place of each application, and no other."""
     missing = [place.name for place in places.values() if not place.tables]
     strange = [place.name for place in found if place not in places.values()]
@@ -63,7 +63,7 @@ def check_closed(screen: Screen, database: Database) -> None:
     screen.check(left == 0, "0 connections after the applications were closed", f"{left} connections after closing")
 
 
-def check_isolation(screen: Screen, schools: Sequence[School], places: Places) -> None:
+def check_isolation(screen: Screen, schools: Sequence[School], places: TenantStorage) -> None:
     """Check that an application reads its own aggregates and nobody else's, and that its table holds nothing else."""
     own = {app: _aggregate_ids(app) for app in _applications(schools)}
     unreadable = [app.name for app, ids in own.items() for each in ids if not _can_read(app, each)]
@@ -85,7 +85,7 @@ def check_isolation(screen: Screen, schools: Sequence[School], places: Places) -
     )
 
 
-def check_following(screen: Screen, schools: Sequence[School], places: Places) -> None:
+def check_following(screen: Screen, schools: Sequence[School], places: TenantStorage) -> None:
     """Check that Reports made one event of each recorded one: none lost, none twice."""
     faults = []
     recorded = 0
@@ -112,7 +112,7 @@ def check_following(screen: Screen, schools: Sequence[School], places: Places) -
     )
 
 
-def lag(school: School, places: Places) -> int:
+def lag(school: School, places: TenantStorage) -> int:
     """Return how many notifications Reports has yet to follow, as the tables say."""
     positions = places[school.place, Reports.name].positions
     return sum(places[school.place, cls.name].last_id - positions.get(cls.name, 0) for cls in (Trainers, Kennels))
@@ -139,7 +139,7 @@ def _can_read(application: Application[Any], aggregate_id: UUID) -> bool:
     return True
 
 
-def _strange_events(school: School, schools: Sequence[School], places: Places) -> Iterator[str]:
+def _strange_events(school: School, schools: Sequence[School], places: TenantStorage) -> Iterator[str]:
     """Yield a description of each event that another application or another tenant made."""
     others = [other.tenant for other in schools if other is not school]
     for cls in APPLICATIONS:

@@ -23,17 +23,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from eventsourcing_sqlalchemy.errors import sqlstate, translate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from eventsourcing_sqlalchemy.sequences import find_behind
-from tenancy.encodings import PLAIN, Encoding, check_encoding
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError
+from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.registry.history import FLEET_ID, FleetHistory, RegistryApplication
 from tenancy.registry.remedies import remedy_of
-from tenancy.registry.rows import Rows
+from tenancy.registry.tables import Rows
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.counters import CounterBehind
+    from eventsourcing_sqlalchemy.dialects.protocols import SequenceBehind
     from tenancy.settings import TenancySettings
 
 __all__ = ["FORMAT", "RegistryDatabase"]
@@ -109,7 +109,7 @@ class RegistryDatabase:
 
     def init(
         self,
-        facts: Mapping[str, Any],
+        fleet_settings: Mapping[str, Any],
         encodings: Mapping[str, Encoding] = MappingProxyType({}),
         *,
         accept_encodings: bool = False,
@@ -130,7 +130,7 @@ class RegistryDatabase:
                     raise
         # First: they are compared with the applications that were there before.
         self.record_encodings(encodings, accept=accept_encodings)
-        for key, value in facts.items():
+        for key, value in fleet_settings.items():
             self._record(key, value)
 
     def _make_tables(self) -> None:
@@ -155,7 +155,7 @@ class RegistryDatabase:
         except IntegrityError:
             self._record(key, value)  # another process has just inserted it
 
-    def facts(self) -> dict[str, Any]:
+    def fleet_settings(self) -> dict[str, Any]:
         """Return what :func:`init` has recorded, by key."""
         with self.reading() as session:
             return {row.key: row.value for row in session.execute(sa.select(self._rows.fleet))}
@@ -207,9 +207,9 @@ class RegistryDatabase:
 
     @cached_property
     def _hash_key(self) -> bytes:
-        return bytes.fromhex(self.facts()["hash_key"])
+        return bytes.fromhex(self.fleet_settings()["hash_key"])
 
-    def sequences_behind(self) -> list[CounterBehind]:
+    def sequences_behind(self) -> list[SequenceBehind]:
         """Return the sequence of the registry's events if it is behind its table."""
         with self._reaching():
             return find_behind(self.datastore, [spec.name for spec in self._recorder.tables if spec.kind == "events"])

@@ -14,7 +14,7 @@ from eventsourcing.utils import Environment
 
 from eventsourcing_sqlalchemy import factory as persistence
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from tenancy.tenant import TenantStatus, Verb
+from tenancy.model.tenant import TenantStatus, Verb
 
 if TYPE_CHECKING:
     from eventsourcing.utils import EnvType

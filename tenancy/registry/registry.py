@@ -13,10 +13,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
-from tenancy.registry.rows import NewTenant, check_metadata, check_texts, to_tenant
-from tenancy.tenant import Tenant, TenantStatus, Verb, check_actor
+from tenancy.registry.tables import NewTenant, check_metadata, check_texts, to_tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -207,7 +207,7 @@ class Registry(RegistryDatabase):
             self._application.save(*histories)
         return [replace(tenant, **columns) for tenant in tenants]
 
-    def bury(self, session: Session, tenant: Tenant, actor: str | None) -> datetime:
+    def erase(self, session: Session, tenant: Tenant, actor: str | None) -> datetime:
         """Erase what is known of a locked tenant, but for its id, times and a hash of its slug; return when."""
         now = datetime.now(UTC)
         values = {
@@ -226,7 +226,7 @@ class Registry(RegistryDatabase):
             self._application.save(history)
         return now
 
-    def residue(self, tenant_id: UUID) -> int:
+    def remaining_rows(self, tenant_id: UUID) -> int:
         """Return how many rows there still are that could name a tenant."""
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures

@@ -4,7 +4,7 @@ Wake-ups and a sweep find work, a fair queue hands it to workers in bounded turn
 leases.
 """
 
-from tenancy.runner.followers import Followers
+from tenancy.runner.monitor import FollowerMonitor
 from tenancy.runner.runner import Runner
 
-__all__ = ["Followers", "Runner"]
+__all__ = ["FollowerMonitor", "Runner"]

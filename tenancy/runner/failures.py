@@ -19,9 +19,9 @@ from eventsourcing_sqlalchemy.errors import describe, sqlstate
 
 if TYPE_CHECKING:
     from tenancy.registry import Registry
-    from tenancy.runner.ready import Key
+    from tenancy.runner.ready_queue import Key
 
-__all__ = ["Failure", "FailureBook", "failure_of", "frames_of", "outage_of"]
+__all__ = ["Failure", "FailureStore", "failure_of", "frames_of", "outage_of"]
 
 _FRAMES: Final = 20
 _MAX_NAME: Final = 200
@@ -122,7 +122,7 @@ def outage_of(error: BaseException) -> str:
     return f"{type(error).__name__}, SQLSTATE {code}" + (f": {meaning}" if meaning else "")
 
 
-class FailureBook:
+class FailureStore:
     """The failures of all tenants, in the control database. Safe to use from many threads and processes."""
 
     def __init__(self, registry: Registry) -> None:

@@ -51,7 +51,7 @@ class Leases:
         """What fails in this process, for others to know."""
         self._registry = registry
         self._rows = registry.rows
-        self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.counters.epoch_seconds)
+        self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
         # A process that has died is noticed by others at the end of its lease at the latest: they look this often.
         self._lasts = seconds - self.interval
         self._valid_until = -math.inf
@@ -70,7 +70,7 @@ class Leases:
         began = time.monotonic()
         with self._registry.writing_rows() as session:
             live = self._show_up(session)
-            share = math.ceil(BUCKETS / live)
+            lease_registry = math.ceil(BUCKETS / live)
             mine = self._renew(session)
             self._leaving &= mine
             gone = {bucket for bucket in self._leaving if not is_busy(bucket)}
@@ -78,12 +78,12 @@ class Leases:
             self._leaving -= gone
             mine -= gone
             kept = mine - self._leaving
-            if len(kept) > share:
-                self._leaving |= set(sorted(kept)[share:])
-            elif len(kept) < share:
-                stay = set(sorted(self._leaving)[: share - len(kept)])
+            if len(kept) > lease_registry:
+                self._leaving |= set(sorted(kept)[lease_registry:])
+            elif len(kept) < lease_registry:
+                stay = set(sorted(self._leaving)[: lease_registry - len(kept)])
                 self._leaving -= stay
-                mine |= self._take(session, share - len(mine)) if len(mine) < share else set()
+                mine |= self._take(session, lease_registry - len(mine)) if len(mine) < lease_registry else set()
         self.held = frozenset(mine - self._leaving)
         self._valid_until = began + self._lasts
 
@@ -152,7 +152,7 @@ class Leases:
 def owners(registry: Registry) -> dict[int, str]:
     """Return who works for which bucket, without those for which nobody does."""
     leases = registry.rows.leases
-    now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.counters.epoch_seconds)
+    now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
     rows: Iterable[Any]
     with registry.reading() as session:
         rows = session.execute(sa.select(leases).where(leases.c.owner.is_not(None), leases.c.expires > now)).all()

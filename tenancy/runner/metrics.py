@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from tenancy.runner.courses import Course
+    from tenancy.runner.assignments import Assignment
 
 __all__ = ["Metrics"]
 
@@ -37,15 +37,15 @@ class Metrics:
                     self._labels[tenant_id] = label
             return label
 
-    def processed(self, course: Course, count: int) -> None:
+    def processed(self, assignment: Assignment, count: int) -> None:
         """Count notifications that a follower has processed."""
         if self._collectors is not None:
-            self._collectors["processed"].labels(self._label(course.tenant.id), course.pipe.follower).inc(count)
+            self._collectors["processed"].labels(self._label(assignment.tenant.id), assignment.pipe.follower).inc(count)
 
-    def failed(self, course: Course) -> None:
+    def failed(self, assignment: Assignment) -> None:
         """Count an error of a follower."""
         if self._collectors is not None:
-            self._collectors["failed"].labels(self._label(course.tenant.id), course.pipe.follower).inc()
+            self._collectors["failed"].labels(self._label(assignment.tenant.id), assignment.pipe.follower).inc()
 
     def state(self, *, tenants: int, ready: int, quarantined: int) -> None:
         """Show for how many tenants this process works, and how many followers wait for a turn or have stopped."""

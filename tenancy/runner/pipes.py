@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from eventsourcing_sqlalchemy.naming import TableName
-from tenancy.blueprints import Blueprint
-from tenancy.tenant import Placement
+from tenancy.model.application_spec import ApplicationSpec
+from tenancy.model.tenant import Placement
 
 __all__ = ["Pipe", "Pipes"]
 
@@ -22,9 +22,15 @@ class Pipe(NamedTuple):
 class Pipes:
     """All pipes of a fleet, and which tables they are about."""
 
-    def __init__(self, blueprints: Sequence[Blueprint]) -> None:
-        self._blueprints = {blueprint.application: blueprint for blueprint in blueprints}
-        pipes = [Pipe(leader, blueprint.application) for blueprint in blueprints for leader in blueprint.follows]
+    def __init__(self, application_specs: Sequence[ApplicationSpec]) -> None:
+        self._application_specs = {
+            application_spec.application: application_spec for application_spec in application_specs
+        }
+        pipes = [
+            Pipe(leader, application_spec.application)
+            for application_spec in application_specs
+            for leader in application_spec.follows
+        ]
         self.all: Sequence[Pipe] = _downstream(pipes)
         """In the order of the way that events take, as far as they take no round trips."""
 
@@ -37,7 +43,7 @@ class Pipes:
         return self._table(pipe.follower, "tracking", placement, default_schema)
 
     def _table(self, name: str, kind: str, placement: Placement, default_schema: str | None) -> TableName:
-        specs = self._blueprints[name].specs(placement, default_schema)
+        specs = self._application_specs[name].specs(placement, default_schema)
         return next(spec.name for spec in specs if spec.kind == kind)
 
 

@@ -10,25 +10,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from tenancy.arguments import check_type
-from tenancy.blueprints import encodings_of
 from tenancy.errors import NotCaughtUp, TenancyError
-from tenancy.runner.courses import Courses
-from tenancy.runner.failures import Failure, FailureBook
-from tenancy.runner.followers import FollowerStatus
-from tenancy.runner.following import Following, follow
-from tenancy.runner.keeper import Keeper
+from tenancy.model.application_spec import encodings_of
+from tenancy.model.tenant import Tenant
+from tenancy.runner.assignments import Assignments
+from tenancy.runner.coordinator import Coordinator
+from tenancy.runner.failures import Failure, FailureStore
+from tenancy.runner.follower import FollowerDriver, open_follower
 from tenancy.runner.leases import Leases, bucket_of
 from tenancy.runner.metrics import Metrics
+from tenancy.runner.monitor import FollowerStatus
 from tenancy.runner.pipes import Pipe, Pipes
-from tenancy.runner.ready import ReadyQueue
+from tenancy.runner.quarantine import Quarantine
+from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
-from tenancy.runner.troubles import Troubles
-from tenancy.runner.turns import Turns
-from tenancy.tenant import Tenant
+from tenancy.runner.worker import Worker
 
 if TYPE_CHECKING:
-    from tenancy.applications import Applications
-    from tenancy.directory import Directory
+    from tenancy.application_cache import ApplicationCache
+    from tenancy.registry.cache import RegistryCache
     from tenancy.tenancy import Tenancy
 
 __all__ = ["Runner"]
@@ -49,8 +49,8 @@ class Runner:
     def __init__(
         self,
         tenants: Tenancy,
-        directory: Directory,
-        applications: Applications,
+        registry_cache: RegistryCache,
+        applications: ApplicationCache,
         *,
         workers: int = 4,
         lease_seconds: float = 10.0,
@@ -67,36 +67,38 @@ class Runner:
             raise TenancyError(msg, remedy="Give them: Tenancy(system=...), or --app on the command line.")
         self.workers = workers
         self._tenants = tenants
-        self._directory = directory
-        self._places = places = tenants.places
-        self._pipes = Pipes(tenants.blueprints())
+        self._registry_cache = registry_cache
+        self._storage = storage = tenants.storage
+        self._pipes = Pipes(tenants.application_specs())
         if not self._pipes.all:
             msg = "None of the applications follows another, and there is no projection: a runner has nothing to do."
             raise TenancyError(msg, remedy="Give them: Tenancy(system=...) with pipes, or tenants.project(...).")
         # One tenant, with however many followers, leaves at least half of the workers to the others.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
-        self._courses = Courses(self._pipes, places.datastore.default_schema, bucket_of)
-        self._leases = Leases(directory.registry, lease_seconds)
-        self._book = FailureBook(directory.registry)
-        self._troubles = Troubles(self._book, self._courses, self._ready, max_attempts)
+        self._assignments = Assignments(self._pipes, storage.datastore.default_schema, bucket_of)
+        self._leases = Leases(registry_cache.registry, lease_seconds)
+        self._failure_store = FailureStore(registry_cache.registry)
+        self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
         # Through the registry's connection where it is in the same database: the others are for the workers.
         is_same = tenants.settings.registry_is_beside
-        sweep = Sweep(directory.registry.datastore if is_same else places.datastore, self._courses, self._ready)
-        metrics = Metrics()
-        self._turns = Turns(
-            tenants, self._courses, self._ready, self._troubles, metrics=metrics, may_work=self._may_work
+        sweep = Sweep(
+            registry_cache.registry.datastore if is_same else storage.datastore, self._assignments, self._ready
         )
-        self._keeper = Keeper(
-            directory=directory,
+        metrics = Metrics()
+        self._worker = Worker(
+            tenants, self._assignments, self._ready, self._quarantine, metrics=metrics, may_work=self._may_work
+        )
+        self._coordinator = Coordinator(
+            registry_cache=registry_cache,
             applications=applications,
-            courses=self._courses,
+            assignments=self._assignments,
             ready=self._ready,
             leases=self._leases,
-            troubles=self._troubles,
+            quarantine=self._quarantine,
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
-            activities=(self._turns.activity,),
+            activities=(self._worker.activity,),
         )
         self._stopping = threading.Event()
         # By wake-ups, and of changes of tenants.
@@ -135,17 +137,17 @@ class Runner:
             msg = "This runner has been started before."
             raise TenancyError(msg, remedy="Make another one: tenants.runner()")
         try:
-            self._told.callback(self._directory.watch(self._keeper.changed))
-            hearing = self._places.datastore.shared.wakeups.hear(self._keeper.heard)
-            self._told.callback(hearing.close)
-            self._keeper.hears_by(hearing)
-            self._keeper.start()
-            for application, encoding in encodings_of(self._tenants.blueprints()).items():
-                self._directory.check_encoding(application, encoding)
-            self._threads = [threading.Thread(target=self._keeper.run, name="runner-keeper", daemon=True)]
+            self._told.callback(self._registry_cache.watch(self._coordinator.changed))
+            table_listener = self._storage.datastore.shared.wakeups.listen_to_all(self._coordinator.on_commit)
+            self._told.callback(table_listener.close)
+            self._coordinator.use_listener(table_listener)
+            self._coordinator.start()
+            for application, encoding in encodings_of(self._tenants.application_specs()).items():
+                self._registry_cache.check_encoding(application, encoding)
+            self._threads = [threading.Thread(target=self._coordinator.run, name="runner-keeper", daemon=True)]
             self._threads += [
                 threading.Thread(
-                    target=self._turns.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
+                    target=self._worker.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
                 )
                 for number in range(1, self.workers + 1)
             ]
@@ -163,7 +165,7 @@ class Runner:
         self._stopping.set()
         self._told.close()
         self._ready.close()
-        self._keeper.stop()
+        self._coordinator.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -182,28 +184,28 @@ class Runner:
         deadline = time.monotonic() + timeout
         tenant = self._tenants[slug]
         for pipe in self._pipes.all:
-            following = follow(self._tenants, tenant, pipe)
-            target = following.last_id()
+            driver = open_follower(self._tenants, tenant, pipe)
+            target = driver.last_id()
             self._wake_if_ours(tenant, pipe)
             pause = _LOOK_FIRST
-            while not self._has_passed(tenant, pipe, following, target):
+            while not self._has_passed(tenant, pipe, driver, target):
                 self._check_trouble(tenant, pipe, time.monotonic() > deadline)
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LOOK_MAX)
 
     def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
-        if self._courses.holds(tenant.id):
+        if self._assignments.holds(tenant.id):
             self._ready.add((tenant.id, pipe.follower), (pipe.leader,))
 
-    def _has_passed(self, tenant: Tenant, pipe: Pipe, following: Following, target: int) -> bool:
-        course = self._courses.get(tenant.id, pipe)
-        if course is None:
-            return following.has_passed(target)
+    def _has_passed(self, tenant: Tenant, pipe: Pipe, driver: FollowerDriver, target: int) -> bool:
+        assignment = self._assignments.get(tenant.id, pipe)
+        if assignment is None:
+            return driver.has_passed(target)
         # What this process remembers is no answer: the recorded position may have been set back.
-        if course.recorded >= target and following.position() >= target:
+        if assignment.recorded >= target and driver.position() >= target:
             return True
-        if (course.position or 0) >= target:
-            course.is_to_be_compared = True
+        if (assignment.position or 0) >= target:
+            assignment.is_to_be_compared = True
             self._wake_if_ours(tenant, pipe)
         return False
 
@@ -223,22 +225,22 @@ class Runner:
 
     def _failure(self, tenant: Tenant, pipe: Pipe) -> Failure | None:
         key = (tenant.id, pipe.follower)
-        if self._courses.holds(tenant.id):
-            known = self._troubles.get(key)
+        if self._assignments.holds(tenant.id):
+            known = self._quarantine.get(key)
             if known is None or not known.is_quarantined:
                 return known
         # Another process knows, or somebody may have removed a moment ago what is known here.
-        return self._book.get(key)
+        return self._failure_store.get(key)
 
     def status(self) -> Sequence[FollowerStatus]:
         """Return how the followers of all tenants are, in the order of the tenants' slugs; those that other processes
         work for have no rate here.
         """
-        return self._tenants.followers.status(course_of=self._courses.get)
+        return self._tenants.followers.status(assignment_of=self._assignments.get)
 
     def health(self) -> Mapping[str, str | None]:
         """Return what this process does in the background, with the class of the error where it fails, else None.
 
         Asks no database, and never waits. What fails is retried with growing pauses.
         """
-        return self._keeper.health()
+        return self._coordinator.health()

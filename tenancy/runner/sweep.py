@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from eventsourcing_sqlalchemy.positions import LastIDs, read_positions
-from tenancy.runner.courses import Course, Courses, Doubt
+from eventsourcing_sqlalchemy.high_water import HighWaterMarks, read_positions
+from tenancy.runner.assignments import Assignment, Assignments, PendingGap
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from tenancy.runner.ready import ReadyQueue
+    from tenancy.runner.ready_queue import ReadyQueue
 
 __all__ = ["Sweep"]
 
@@ -32,75 +32,80 @@ class Sweep:
     after it has got an id, so its number is compared with one that is given out at the next sweep.
     """
 
-    def __init__(self, datastore: SQLAlchemyDatastore, courses: Courses, ready: ReadyQueue) -> None:
+    def __init__(self, datastore: SQLAlchemyDatastore, assignments: Assignments, ready: ReadyQueue) -> None:
         self._datastore = datastore
-        self._last_ids = LastIDs(datastore)
-        self._courses = courses
+        self._last_ids = HighWaterMarks(datastore)
+        self._assignments = assignments
         self._ready = ready
         self._recorded_at = -_RECORD
         self._compared = 0
 
-    def locate(self, courses: Iterable[Course]) -> None:
+    def locate(self, assignments: Iterable[Assignment]) -> None:
         """Learn the recorded positions of new courses, so that only those have to look that have something to do."""
-        courses = list(courses)
-        positions = read_positions(self._datastore, list({course.tracking for course in courses}))
-        for course in courses:
-            if course.tracking in positions and course.position is None:
-                course.position = course.recorded = positions[course.tracking].get(course.pipe.leader, 0)
+        assignments = list(assignments)
+        positions = read_positions(self._datastore, list({assignment.tracking for assignment in assignments}))
+        for assignment in assignments:
+            if assignment.tracking in positions and assignment.position is None:
+                assignment.position = assignment.recorded = positions[assignment.tracking].get(
+                    assignment.pipe.leader, 0
+                )
 
     def run(self) -> None:
         """Let those look who may have something to do."""
-        courses = self._courses.all()
-        last_ids = self._last_ids.read(list({course.events for course in courses}))
+        assignments = self._assignments.all()
+        last_ids = self._last_ids.read(list({assignment.events for assignment in assignments}))
         doubtful = []
-        for course in courses:
-            last = last_ids.get(course.events, 0)
-            if last <= max(course.position or 0, course.settled):
-                course.doubt = None
-            elif course.doubt is None or course.doubt.last != last:
-                course.doubt = Doubt(last)
-                self._wake(course)
-            elif course.doubt.is_final:
-                self._wake(course)
+        for assignment in assignments:
+            last = last_ids.get(assignment.events, 0)
+            if last <= max(assignment.position or 0, assignment.settled_up_to):
+                assignment.pending_gap = None
+            elif assignment.pending_gap is None or assignment.pending_gap.last != last:
+                assignment.pending_gap = PendingGap(last)
+                self._wake(assignment)
+            elif assignment.pending_gap.is_final:
+                self._wake(assignment)
             else:
-                doubtful.append(course)
+                doubtful.append(assignment)
         if doubtful:
             self._resolve(doubtful)
         if time.monotonic() - self._recorded_at >= _RECORD:
             self._recorded_at = time.monotonic()
-            self._let_record(courses)
-            self._find_set_back(courses)
+            self._let_record(assignments)
+            self._find_set_back(assignments)
 
-    def _find_set_back(self, courses: Sequence[Course]) -> None:
-        start = self._compared if self._compared < len(courses) else 0
+    def _find_set_back(self, assignments: Sequence[Assignment]) -> None:
+        start = self._compared if self._compared < len(assignments) else 0
         self._compared = start + _COMPARED_AT_ONCE
         # What is known now is recorded already; workers may record more before it is read.
-        known = {course: course.recorded for course in courses[start : self._compared]}
-        positions = read_positions(self._datastore, list({course.tracking for course in known}))
-        for course, recorded in known.items():
-            if course.tracking in positions and positions[course.tracking].get(course.pipe.leader, 0) < recorded:
-                course.is_to_be_compared = True
-                self._wake(course)
+        known = {assignment: assignment.recorded for assignment in assignments[start : self._compared]}
+        positions = read_positions(self._datastore, list({assignment.tracking for assignment in known}))
+        for assignment, recorded in known.items():
+            if (
+                assignment.tracking in positions
+                and positions[assignment.tracking].get(assignment.pipe.leader, 0) < recorded
+            ):
+                assignment.is_to_be_compared = True
+                self._wake(assignment)
 
-    def _let_record(self, courses: Iterable[Course]) -> None:
+    def _let_record(self, assignments: Iterable[Assignment]) -> None:
         # A follower that passes over events, or a projection that makes nothing of them, need not record anything: now
         # and then it is done for them, and not for each event.
-        for course in courses:
-            if (course.position or 0) > course.recorded:
-                course.is_to_be_compared = True
-                self._wake(course)
+        for assignment in assignments:
+            if (assignment.position or 0) > assignment.recorded:
+                assignment.is_to_be_compared = True
+                self._wake(assignment)
 
-    def _resolve(self, courses: Iterable[Course]) -> None:
-        horizon = self._last_ids.horizon()
-        for course in courses:
-            doubt = course.doubt
-            if doubt is None:
+    def _resolve(self, assignments: Iterable[Assignment]) -> None:
+        transaction_horizon = self._last_ids.transaction_horizon()
+        for assignment in assignments:
+            pending_gap = assignment.pending_gap
+            if pending_gap is None:
                 continue  # somebody has looked meanwhile
-            if horizon is not None and doubt.mark is None:
-                doubt.mark = horizon[1]
-            elif horizon is None or horizon[0] >= (doubt.mark or 0):
-                doubt.is_final = True
-                self._wake(course)
+            if transaction_horizon is not None and pending_gap.mark is None:
+                pending_gap.mark = transaction_horizon[1]
+            elif transaction_horizon is None or transaction_horizon[0] >= (pending_gap.mark or 0):
+                pending_gap.is_final = True
+                self._wake(assignment)
 
-    def _wake(self, course: Course) -> None:
-        self._ready.add(course.key, (course.pipe.leader,))
+    def _wake(self, assignment: Assignment) -> None:
+        self._ready.add(assignment.key, (assignment.pipe.leader,))

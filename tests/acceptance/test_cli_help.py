@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import typer
 
-from tenancy.cli import runner
 from tenancy.cli.app import VERBS, app
-from tenancy.cli.failures import EXIT_CODES
+from tenancy.cli.commands import runner
+from tenancy.cli.errors import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (

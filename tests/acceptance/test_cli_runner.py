@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tenancy import Tenancy
-from tenancy.runner.failures import FailureBook, failure_of
+from tenancy.runner.failures import FailureStore, failure_of
 from tests.acceptance.commands import Command
 from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, fleet
@@ -45,12 +45,12 @@ except ValueError:
 
 
 @contextmanager
-def started(url: str, directory: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
+def started(url: str, registry_cache: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """Yield a runner that works; its log is in `directory`."""
-    (directory / "kennel_fleet.py").write_text(CODE + more)
-    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{directory}{os.pathsep}{Path.cwd()}"}
+    (registry_cache / "kennel_fleet.py").write_text(CODE + more)
+    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{registry_cache}{os.pathsep}{Path.cwd()}"}
     command = [sys.executable, "-m", "tenancy", "--app", "kennel_fleet:tenants", "runner", "start", *options]
-    log = directory / "runner.log"
+    log = registry_cache / "runner.log"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
         try:
             wait_until(lambda: "The runner works" in log.read_text() or process.poll() is not None, "it works", 60)
@@ -119,7 +119,7 @@ def test_every_line_is_one_of_the_log_whoever_writes_it(sqlite_url: str, tmp_pat
 def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
     command = Command(sqlite_url, app=None)
     with fleet(sqlite_url, ["acme", "globex"]) as tenants:
-        book = FailureBook(tenants.registry)
+        failure_store = FailureStore(tenants.registry)
 
         def fail() -> None:
             for slug, follower, number in (
@@ -128,7 +128,7 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
                 ("globex", "Summaries", None),
             ):
                 key = (tenants[slug].id, follower)
-                book.record(failure_of(ZeroDivisionError(), key, "School", number, None, max_attempts=1))
+                failure_store.record(failure_of(ZeroDivisionError(), key, "School", number, None, max_attempts=1))
 
         fail()
         shown = command.ok("runner", "status", "globex").out

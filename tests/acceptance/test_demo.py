@@ -19,7 +19,7 @@ from eventsourcing.persistence import StoredEvent
 from sqlalchemy import create_engine, make_url, text
 
 from eventsourcing_sqlalchemy import SQLAlchemyFactory
-from eventsourcing_sqlalchemy.engines import EngineSource, SharedEngine
+from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder
 from tenancy.demo import choice, following, observation, verification
 from tenancy.demo.__main__ import main
@@ -29,7 +29,7 @@ from tenancy.demo.school import School
 from tenancy.demo.server import Postgres, PostgresServer, find_postgres
 from tenancy.demo.sqlite import SQLiteDatabase
 from tenancy.demo.system import Kennels, Reports
-from tenancy.directory import Directory
+from tenancy.registry.cache import RegistryCache
 from tests.conftest import unavailable
 from tests.databases import fresh_database
 from tests.deadlines import DEADLINE_SECONDS, wait_until
@@ -313,7 +313,7 @@ def allow_fewer_threads(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack)
 
 
 def refuse_nobody(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
-    monkeypatch.setattr(Directory, "admit", lambda *_, **__: None)
+    monkeypatch.setattr(RegistryCache, "admit", lambda *_, **__: None)
     monkeypatch.setattr("tenancy.demo.fleet.REFUSAL_SECONDS", 0.1)
 
 

@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from eventsourcing.utils import Environment
 from sqlalchemy import make_url
 
-from eventsourcing_sqlalchemy import engines
-from eventsourcing_sqlalchemy.settings import DEFAULTS, Settings
+from eventsourcing_sqlalchemy.engines import leases as engines
+from eventsourcing_sqlalchemy.options import DEFAULTS
+from eventsourcing_sqlalchemy.settings import Settings
 from tenancy.demo.server import Postgres
-from tenancy.directory import settle
+from tenancy.registry.cache import drain
 from tenancy.settings import VARIABLES, TenancySettings
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
@@ -45,7 +46,7 @@ def _as_before() -> Iterator[None]:
     os.environ.clear()
     os.environ.update(before)
     gc.collect()
-    settle()
+    drain()
     engines._drain()  # noqa: SLF001 (what the next one to use an engine would do)
     assert [str(shared) for shared in engines._engines.values()] == []  # noqa: SLF001 (users cannot see it)
 

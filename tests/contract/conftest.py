@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from tenancy.demo.server import Postgres
-from tests.applications import Applications
+from tests.applications import ApplicationCache
 from tests.contract.places import PREFIX, SCHEMA, Place
 from tests.contract.training_school import own_engine
 from tests.databases import fresh_database
@@ -87,9 +87,9 @@ def database_url(request: pytest.FixtureRequest, place_url: Callable[[Place], st
 
 
 @pytest.fixture
-def apps(postgres_url: str) -> Iterator[Applications]:
+def apps(postgres_url: str) -> Iterator[ApplicationCache]:
     """Applications on an empty database of PostgreSQL."""
-    with Applications(postgres_url) as applications:
+    with ApplicationCache(postgres_url) as applications:
         yield applications
 
 

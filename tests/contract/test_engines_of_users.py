@@ -17,7 +17,7 @@ from eventsourcing.persistence import NotSupportedError
 from eventsourcing.utils import Environment
 from sqlalchemy.engine import make_url
 
-from eventsourcing_sqlalchemy.engines import EngineSource
+from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from tenancy.demo.server import Postgres

@@ -9,7 +9,7 @@ from eventsourcing.persistence import TrackingRecorder
 from eventsourcing.projection import BaseProjectionRunner
 from eventsourcing.tests import projection as library
 
-from eventsourcing_sqlalchemy.wakeups import Waiter
+from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 from tests.contract.counters_view import CountersView
 from tests.contract.places import PLACES, InPlace, Place, in_places
 from tests.deadlines import DEADLINE_SECONDS
@@ -85,8 +85,8 @@ def run_again(case: type[TestCase], test: str, variables: dict[str, str], times:
 @pytest.fixture
 def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave subscriptions nothing but wake-ups."""
-    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 60.0)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_DEAF", 60.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_DEAF", 60.0)
 
 
 @pytest.mark.usefixtures("without_polling")
@@ -118,7 +118,7 @@ def test_lost_wakeups_are_noticed(
 ) -> None:
     """The proof that the test above bites: deaf subscriptions, which look when it is time to, are too late for it."""
     monkeypatch.setattr(Waiter, "wake", lambda _: None)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 3.0)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_DEAF", 3.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 3.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_DEAF", 3.0)
     with pytest.raises(TimeoutError):
         run_again(case, test, place_variables(place), range(1))

@@ -18,7 +18,7 @@ from eventsourcing.system import (
 )
 from eventsourcing.tests.projection import AggregateEventCountersProjection, Counters
 
-from eventsourcing_sqlalchemy.engines import EngineSource
+from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from tests.contract.counters_view import CountersView
 from tests.contract.places import Place

@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
-from tests.applications import Applications, stored_events, topics
+from tests.applications import ApplicationCache, stored_events, topics
 from tests.contract.training_school import own_engine
 
 
@@ -56,7 +56,7 @@ def test_keyboard_interrupt_leaves_the_database_in_memory() -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    with Applications("sqlite://") as apps:
+    with ApplicationCache("sqlite://") as apps:
         recorder = apps.recorder()
         recorder.insert_events(stored_events(topic="kept"))
         with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ import pytest
 
 from tenancy.demo.server import Postgres
 from tests.administrator import Database
-from tests.applications import Applications
+from tests.applications import ApplicationCache
 from tests.databases import fresh_database
 
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
@@ -24,7 +24,7 @@ def database(postgres_server: Postgres) -> Iterator[Database]:
 
 
 @pytest.fixture
-def place() -> str:
+def allocate_placement() -> str:
     """The name of a schema, or a prefix, that nobody else uses."""
     return f"faults_{secrets.token_hex(4)}_"
 
@@ -36,9 +36,9 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def applications(database: Database, driver: str) -> Iterator[Applications]:
+def applications(database: Database, driver: str) -> Iterator[ApplicationCache]:
     """Applications on the database, through the driver."""
-    with Applications(database.url(driver)) as applications:
+    with ApplicationCache(database.url(driver)) as applications:
         yield applications
 
 

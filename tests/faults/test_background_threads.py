@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
 
-from eventsourcing_sqlalchemy import wakeups
-from eventsourcing_sqlalchemy.wakeups import CHANNEL, Wakeups
-from tenancy.runner.keeper import Keeper
+from eventsourcing_sqlalchemy.notifications import wakeups
+from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Wakeups
+from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.metrics import Metrics
-from tenancy.runner.ready import ReadyQueue
+from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
-from tests.applications import Applications, stored_events
+from tests.applications import ApplicationCache, stored_events
 from tests.deadlines import wait_until
 from tests.followers import Follower
 from tests.tenancy.fleets import check, fleet
@@ -74,7 +74,7 @@ def test_notifier_goes_on(driver: str, request: pytest.FixtureRequest, monkeypat
 
     failing = Failing(wakeups.payload)
     monkeypatch.setattr(wakeups, "payload", failing.once())
-    with Applications(server.url(database, driver)) as applications:
+    with ApplicationCache(server.url(database, driver)) as applications:
         recorder = applications.recorder()
         recorder.insert_events(stored_events())
         assert failing.has_failed.wait(20)
@@ -96,12 +96,12 @@ def test_thread_that_hears_others_goes_on(
         (fail_once if is_in_background else failing.function)(self)
 
     monkeypatch.setattr(Wakeups, "sweep", sweep)
-    with Applications(request.getfixturevalue(database)) as applications:
+    with ApplicationCache(request.getfixturevalue(database)) as applications:
         recorder = applications.recorder()
         other = applications.elsewhere(recorder)
         with Follower(recorder) as follower:
             assert failing.has_failed.wait(20)
-            wait_until(lambda: recorder.datastore.shared.wakeups.hears_others, "it hears again")
+            wait_until(lambda: recorder.datastore.shared.wakeups.receives_others, "it hears again")
             for number in range(3):
                 other.insert_events(stored_events(topic=str(number)))
                 follower.wait_for(*map(str, range(number + 1)))
@@ -126,7 +126,7 @@ def test_worker_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("cls", "name", "activity"),
-    [(Keeper, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep"), (Metrics, "state", "metrics")],
+    [(Coordinator, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep"), (Metrics, "state", "metrics")],
 )
 def test_coordinator_goes_on_and_shows_what_fails(
     url: str,
@@ -143,7 +143,7 @@ def test_coordinator_goes_on_and_shows_what_fails(
     def shown() -> set[str | None]:
         return {each.owner_failing for each in tenants.followers.status()}
 
-    monkeypatch.setattr("tenancy.runner.keeper._SWEEP", 0.05)
+    monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.05)
     failing = Failing(getattr(cls, name))
     monkeypatch.setattr(cls, name, failing.while_on())
     with fleet(url, ["acme"]) as tenants, tenants.runner(lease_seconds=1.0) as runner:

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from eventsourcing.utils import Environment
 
-from eventsourcing_sqlalchemy import SQLAlchemyFactory, engines
-from eventsourcing_sqlalchemy.shared_engine import SharedEngine
-from tenancy.directory import settle, share
+from eventsourcing_sqlalchemy import SQLAlchemyFactory
+from eventsourcing_sqlalchemy.engines import leases as engines
+from eventsourcing_sqlalchemy.engines.engine import SharedEngine
+from tenancy.registry.cache import drain, lease_registry
 from tenancy.settings import TenancySettings
 from tests.administrator import Database
-from tests.applications import Applications, stored_events, topics
+from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import DEADLINE_SECONDS
 from tests.engine_count import engines_in_use, forget_abandoned
 
@@ -34,7 +35,7 @@ def in_time(call: Callable[[], object], what: str) -> None:
 
 
 def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Applications(sqlite_url) as apps:
+    with ApplicationCache(sqlite_url) as apps:
         forgotten = apps.factory("Forgotten")
         check = engines._check_settings  # noqa: SLF001
 
@@ -62,7 +63,7 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing connections takes as long as it takes; other applications must not wait for it."""
-    with Applications(sqlite_url) as apps, Applications("sqlite://") as others:
+    with ApplicationCache(sqlite_url) as apps, ApplicationCache("sqlite://") as others:
         forgotten = apps.factory("Forgotten")
         init, dispose = SharedEngine.__init__, SharedEngine.dispose
         could_lease: list[bool] = []
@@ -74,7 +75,7 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
         def lease_and_dispose(self: SharedEngine) -> None:
             if not could_lease:
                 could_lease.append(False)
-                thread = threading.Thread(target=lambda: Applications(sqlite_url).factory("Meanwhile").close())
+                thread = threading.Thread(target=lambda: ApplicationCache(sqlite_url).factory("Meanwhile").close())
                 thread.start()
                 thread.join(DEADLINE_SECONDS / 2)
                 could_lease[0] = not thread.is_alive()
@@ -88,10 +89,10 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
 
 
 def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
-    database: Database, place: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, allocate_placement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Applications(database.url()) as apps:
-        factory = apps.factory(place=place)
+    with ApplicationCache(database.url()) as apps:
+        factory = apps.factory(allocate_placement=allocate_placement)
         recorder = factory.process_recorder()
         start = threading.Thread.start
         closed: list[bool] = []
@@ -108,7 +109,7 @@ def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
         assert closed == [True]
         forget_abandoned()
         assert engines_in_use() == []
-        again = apps.recorder("Again", place=place)
+        again = apps.recorder("Again", allocate_placement=allocate_placement)
         assert again.datastore.shared is not None
 
 
@@ -128,9 +129,9 @@ def test_any_number_of_factories_may_be_collected_at_once(sqlite_url: str) -> No
 
 def test_any_number_of_directories_may_be_collected_at_once(sqlite_url: str) -> None:
     settings = TenancySettings.read({"SQLALCHEMY_URL": sqlite_url})
-    directory = share(settings)
+    registry_cache = lease_registry(settings)
     for _ in range(sys.getrecursionlimit()):
-        share(settings).abandon()
-    settle()
-    assert directory.users == 1
-    directory.release()
+        lease_registry(settings).abandon()
+    drain()
+    assert registry_cache.users == 1
+    registry_cache.release()

@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 
-from eventsourcing_sqlalchemy.dialects.base import Executor
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.administrator import Database
-from tests.applications import Applications, stored_events, topics
+from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import run_together
 from tests.faults.relay import Relay
 
@@ -75,7 +75,7 @@ def append_in_transaction(recorder: SQLAlchemyProcessRecorder) -> None:
 def test_call_succeeds_though_all_pooled_connections_are_dead(
     relay: ForgetfulRelay, driver: str, place: str, call: Callable[[SQLAlchemyProcessRecorder], None]
 ) -> None:
-    with Applications(relay.url(driver), pool_size=CONNECTIONS, max_overflow=0) as apps:
+    with ApplicationCache(relay.url(driver), pool_size=CONNECTIONS, max_overflow=0) as apps:
         recorder = apps.recorder(place=place)
         recorder.insert_events(stored_events(topic="first"))
         fill_pool(recorder)
@@ -88,7 +88,7 @@ def test_transaction_succeeds_though_the_only_connection_of_the_pool_is_dead(
     relay: ForgetfulRelay, driver: str, place: str
 ) -> None:
     """The dead one is given back before another one is asked for."""
-    with Applications(relay.url(driver), pool_size=1, max_overflow=0, pool_timeout=2) as apps:
+    with ApplicationCache(relay.url(driver), pool_size=1, max_overflow=0, pool_timeout=2) as apps:
         recorder = apps.recorder(place=place)
         recorder.insert_events(stored_events(topic="first"))
         fill_pool(recorder, 1)

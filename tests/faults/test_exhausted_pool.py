@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.demo.server import Postgres
 from tests.administrator import Database
-from tests.applications import Applications, stored_events, topics
+from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import wait_until
 from tests.faults.conftest import DRIVERS
 
@@ -29,15 +29,15 @@ CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
 
 
 @pytest.fixture(params=[*DRIVERS, "sqlite"])
-def tight(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
+def tight(request: pytest.FixtureRequest, allocate_placement: str) -> Iterator[SQLAlchemyProcessRecorder]:
     """A recorder on a pool of two connections."""
     if request.param == "sqlite":
         url = request.getfixturevalue("sqlite_url")
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
-    with Applications(url, pool_size=1, max_overflow=1, pool_timeout=0.1, lock_timeout=0.2) as applications:
-        yield applications.recorder("Shop", place)
+    with ApplicationCache(url, pool_size=1, max_overflow=1, pool_timeout=0.1, lock_timeout=0.2) as applications:
+        yield applications.recorder("Shop", allocate_placement)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -66,10 +66,10 @@ def test_error_names_the_pool_and_what_to_do(tight: SQLAlchemyProcessRecorder, c
 
 
 def test_nested_transactions_of_many_applications_end_in_an_error_that_rolls_back(
-    database: Database, driver: str, place: str
+    database: Database, driver: str, allocate_placement: str
 ) -> None:
-    with Applications(database.url(driver), pool_size=1, max_overflow=1, pool_timeout=0.1) as applications:
-        recorders = [applications.recorder(f"Shop{number}", place) for number in range(3)]
+    with ApplicationCache(database.url(driver), pool_size=1, max_overflow=1, pool_timeout=0.1) as applications:
+        recorders = [applications.recorder(f"Shop{number}", allocate_placement) for number in range(3)]
         with pytest.raises(OperationalError, match="do not open one inside another"), ExitStack() as stack:  # noqa: PT012 (the block rolls back)
             for recorder in recorders:
                 stack.enter_context(recorder.transaction())
@@ -98,7 +98,7 @@ def test_nested_transactions_on_a_small_pool_end_in_an_error_that_names_the_pool
     postgres_server: Postgres, postgres_database: str, driver: str
 ) -> None:
     url = postgres_server.url(postgres_database, driver)
-    with Applications(url, pool_size=1, max_overflow=1, pool_timeout=0.2) as apps:
+    with ApplicationCache(url, pool_size=1, max_overflow=1, pool_timeout=0.2) as apps:
         recorders = [apps.recorder(f"App{number}") for number in range(6)]
         for _ in range(2):
             opened: list[SQLAlchemyProcessRecorder] = []
@@ -119,7 +119,7 @@ def test_nested_transactions_on_a_small_pool_end_in_an_error_that_names_the_pool
 
 
 def test_nested_transactions_on_sqlite_end_in_an_error(sqlite_url: str) -> None:
-    with Applications(sqlite_url, pool_size=1, max_overflow=1, pool_timeout=0.2, lock_timeout=0.2) as apps:
+    with ApplicationCache(sqlite_url, pool_size=1, max_overflow=1, pool_timeout=0.2, lock_timeout=0.2) as apps:
         recorders = [apps.recorder(f"App{number}") for number in range(4)]
         with recorders[0].transaction(), pytest.raises(OperationalError, match="writing to the SQLite database"):
             recorders[1].transaction().__enter__()

@@ -13,9 +13,9 @@ import pytest
 from eventsourcing.persistence import Notification
 
 from tests.administrator import Database
-from tests.applications import Applications
+from tests.applications import ApplicationCache
 from tests.deadlines import wait_until
-from tests.faults.writing_process import NAME, SOURCE, Acknowledgement, Order, WritingProcesses
+from tests.faults.writing_process import NAME, SOURCE, Acknowledgement, TenantRequest, WritingProcesses
 
 TARGETS = ["psycopg2", "psycopg2 in rows", "psycopg", "pg8000", "sqlite"]
 
@@ -28,7 +28,7 @@ def processes() -> Iterator[WritingProcesses]:
 
 
 @pytest.fixture(params=TARGETS)
-def order(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> Order:
+def order(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> TenantRequest:
     """Where a process is to write."""
     driver, _, form = request.param.partition(" ")
     if driver == "sqlite":
@@ -36,7 +36,7 @@ def order(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> Order:
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(driver)
-    return Order(url=url, place=place, log=str(tmp_path / "log"), in_rows=bool(form))
+    return TenantRequest(url=url, place=place, log=str(tmp_path / "log"), in_rows=bool(form))
 
 
 def faults(
@@ -72,14 +72,14 @@ def faults(
     return found
 
 
-def read(order: Order) -> tuple[list[Notification], int | None]:
-    with Applications(order.url) as applications:
+def read(order: TenantRequest) -> tuple[list[Notification], int | None]:
+    with ApplicationCache(order.url) as applications:
         recorder = applications.recorder(NAME, order.place)
         return recorder.select_notifications(None, 10**6), recorder.max_tracking_id(SOURCE)
 
 
 def test_killed_process_loses_nothing_and_writes_nothing_twice(
-    processes: WritingProcesses, order: Order, repeat: Callable[[int], range]
+    processes: WritingProcesses, order: TenantRequest, repeat: Callable[[int], range]
 ) -> None:
     log, chance = Path(order.log), random.Random(7)  # noqa: S311 (chance for a test)
     rounds = repeat(6)
@@ -103,8 +103,8 @@ def test_killed_process_loses_nothing_and_writes_nothing_twice(
 
 
 @pytest.mark.parametrize("order", ["psycopg2", "sqlite"], indirect=True)
-def test_call_that_is_noted_before_it_is_recorded_is_found(processes: WritingProcesses, order: Order) -> None:
-    order = Order(url=order.url, place=order.place, log=order.log, notes_too_early=True)
+def test_call_that_is_noted_before_it_is_recorded_is_found(processes: WritingProcesses, order: TenantRequest) -> None:
+    order = TenantRequest(url=order.url, place=order.place, log=order.log, notes_too_early=True)
     log = Path(order.log)
     processes.run_until(order, lambda: wait_until(lambda: bool(Acknowledgement.read_all(log)), "the process writes"))
     acknowledged = Acknowledgement.read_all(log)

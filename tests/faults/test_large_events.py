@@ -20,7 +20,7 @@ from eventsourcing.persistence import DataError, StoredEvent, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.administrator import Database
-from tests.applications import Applications, stored_events, topics
+from tests.applications import ApplicationCache, stored_events, topics
 from tests.faults.conftest import DRIVERS
 
 MEGABYTE = 10**6
@@ -56,7 +56,7 @@ def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyP
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
-    with Applications(url) as applications:
+    with ApplicationCache(url) as applications:
         yield applications.recorder("Shop", place)
 
 

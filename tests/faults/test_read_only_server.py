@@ -15,7 +15,7 @@ from eventsourcing_sqlalchemy.errors import is_retryable, sqlstate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.demo.server import Postgres
 from tests.administrator import Database
-from tests.applications import Applications, stored_events, topics
+from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import run_together, wait_until
 from tests.tenancy.fleets import check, fleet
 from tests.tenancy.kennel import School
@@ -72,9 +72,9 @@ CALLS: dict[str, tuple[int, Call]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_write_is_refused_and_made_again_on_a_new_connection(
-    applications: Applications, database: Database, place: str, call: str
+    applications: ApplicationCache, database: Database, allocate_placement: str, call: str
 ) -> None:
-    recorder = applications.recorder(place=place)
+    recorder = applications.recorder(allocate_placement=allocate_placement)
     fail_over(recorder.datastore.engine, database)
     count, write = CALLS[call]
     write(recorder)
@@ -90,12 +90,14 @@ def engine_of_a_user() -> sa.Engine:
 
 
 @pytest.mark.parametrize("call", ["event", "transaction"])
-def test_on_an_engine_of_the_user_too(database: Database, driver: str, place: str, call: str) -> None:
+def test_on_an_engine_of_the_user_too(database: Database, driver: str, allocate_placement: str, call: str) -> None:
     url = database.url(driver)
     engine = sa.create_engine(url)
     _engine_of_a_user.append(engine)
-    with Applications(url) as applications:
-        recorder = applications.recorder(place=place, engine_topic=f"{__name__}:engine_of_a_user")
+    with ApplicationCache(url) as applications:
+        recorder = applications.recorder(
+            allocate_placement=allocate_placement, engine_topic=f"{__name__}:engine_of_a_user"
+        )
         engine.dispose()  # an engine of theirs does not notice that its connections are gone
         fail_over(engine, database)
         CALLS[call][1](recorder)
@@ -103,9 +105,11 @@ def test_on_an_engine_of_the_user_too(database: Database, driver: str, place: st
     engine.dispose()
 
 
-def test_session_of_the_user_is_refused_once(applications: Applications, database: Database, place: str) -> None:
+def test_session_of_the_user_is_refused_once(
+    applications: ApplicationCache, database: Database, allocate_placement: str
+) -> None:
     """Only its author knows what was in it. The next one is on a new connection."""
-    recorder = applications.recorder(place=place)
+    recorder = applications.recorder(allocate_placement=allocate_placement)
     datastore = recorder.datastore
     fail_over(datastore.engine, database)
     insert = sa.insert(recorder.tracking_table).values(application_name="mine", notification_id=1)
@@ -119,9 +123,9 @@ def test_session_of_the_user_is_refused_once(applications: Applications, databas
 
 
 def test_server_that_stays_read_only_is_worth_another_try(
-    applications: Applications, database: Database, place: str
+    applications: ApplicationCache, database: Database, allocate_placement: str
 ) -> None:
-    recorder = applications.recorder(place=place)
+    recorder = applications.recorder(allocate_placement=allocate_placement)
     recorder.insert_events(stored_events(topic="before"))
     database.terminate()
     with read_only(database):
@@ -134,10 +138,10 @@ def test_server_that_stays_read_only_is_worth_another_try(
     assert topics(recorder) == ["before", "new"]
 
 
-def test_wake_ups_are_heard_from_the_new_server(database: Database, place: str) -> None:
+def test_wake_ups_are_heard_from_the_new_server(database: Database, allocate_placement: str) -> None:
     listening = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-    with Applications(database.url()) as applications:
-        recorder = applications.recorder(place=place)
+    with ApplicationCache(database.url()) as applications:
+        recorder = applications.recorder(allocate_placement=allocate_placement)
         subscription = recorder.subscribe()
         received = threading.Thread(target=lambda: next(subscription), daemon=True)
         received.start()
@@ -171,7 +175,7 @@ def test_tenant_is_created_and_purged(database_of_a_fleet: Database) -> None:
     database = database_of_a_fleet
     with fleet(database.url(), ["acme"]) as tenants:
         for do in (lambda: tenants.create("globex"), lambda: [tenants.purge("acme"), tenants.purge("globex")]):
-            fail_over(tenants.places.datastore.engine, database)
+            fail_over(tenants.storage.datastore.engine, database)
             do()
         assert not tenants.list()
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from eventsourcing_sqlalchemy.wakeups import Wakeups
+from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from tenancy.demo.server import PostgresServer
 from tenancy.runner.leases import BUCKETS, owners
 from tenancy.runner.runner import Runner
@@ -73,8 +73,8 @@ def test_tenant_is_purged_in_the_middle_of_its_batch(postgres_url: str) -> None:
         runner.wait("globex")
         check(tenants, "globex", {dog_id: ["Rex", "sit"]})
         registry: Any = tenants.registry
-        assert tenants.followers._book.all() == {}  # noqa: SLF001 (as above)
-        assert registry.residue(certificate.tenant_id) == 0
+        assert tenants.followers._failure_store.all() == {}  # noqa: SLF001 (as above)
+        assert registry.remaining_rows(certificate.tenant_id) == 0
 
 
 def position(runner: Runner, slug: str) -> int:
@@ -102,26 +102,29 @@ def test_event_that_is_committed_long_after_its_id_was_given_out(
         school = tenants["acme"].get(School)
         recorder: Any = school.recorder
         monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
-        course = next(each for each in runner._courses.all() if each.pipe.follower == "Diaries")  # noqa: SLF001 (what the sweep believes)
+        assignment = next(each for each in runner._assignments.all() if each.pipe.follower == "Diaries")  # noqa: SLF001 (what the sweep believes)
         with recorder.transaction():
             dog_id = school.register("Fido", "sit")
-            wait_until(lambda: course.doubt is not None and course.doubt.mark is not None, "the sweep is in doubt")
-            mark = course.doubt
+            wait_until(
+                lambda: assignment.pending_gap is not None and assignment.pending_gap.mark is not None,
+                "the sweep is in doubt",
+            )
+            mark = assignment.pending_gap
             sweeps = threading.Event()
-            run = runner._keeper._sweep.run  # noqa: SLF001 (as above)
+            run = runner._coordinator._sweep.run  # noqa: SLF001 (as above)
             seen = []
 
             def count() -> None:
                 run()
-                seen.append(course.doubt)
+                seen.append(assignment.pending_gap)
                 if len(seen) == 2:
                     sweeps.set()
 
-            monkeypatch.setattr(runner._keeper._sweep, "run", count)  # noqa: SLF001 (as above)
+            monkeypatch.setattr(runner._coordinator._sweep, "run", count)  # noqa: SLF001 (as above)
             assert sweeps.wait(20)
             assert seen == [mark, mark]  # however often it looks
-            assert (course.settled, mark.is_final if mark else None) == (0, False)
-        wait_until(lambda: caught_up(runner, "acme") and course.position == 2, "it is found")
+            assert (assignment.settled_up_to, mark.is_final if mark else None) == (0, False)
+        wait_until(lambda: caught_up(runner, "acme") and assignment.position == 2, "it is found")
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
 
 
@@ -133,14 +136,14 @@ def test_two_runners_that_believe_to_hold_the_same_tenant(postgres_url: str, mon
         with tenants.runner(max_attempts=1) as one, others.runner(max_attempts=1) as other:
             for runner in (one, other):
                 monkeypatch.setattr(runner._leases, "tick", lambda _: None)  # noqa: SLF001 (neither gives anything up)
-                runner._keeper._follow(runner._courses.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
+                runner._coordinator._follow(runner._assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
             expected = {}
             for number in range(20):
                 expected[tenants["acme"].get(School).register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
             one.wait("acme", timeout=60)
             other.wait("acme", timeout=60)
         check(tenants, "acme", expected)
-        assert tenants.followers._book.all() == {}  # noqa: SLF001 (to lose a race is no failure)
+        assert tenants.followers._failure_store.all() == {}  # noqa: SLF001 (to lose a race is no failure)
 
 
 def test_stop_waits_for_what_is_being_processed(postgres_url: str) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from tenancy.demo.server import PostgresServer
-from tests.applications import Applications
+from tests.applications import ApplicationCache
 from tests.deadlines import run_together, wait_until
 from tests.faults.conftest import DRIVERS
 from tests.faults.growth import Growth
@@ -39,7 +39,7 @@ def test_server_that_comes_back_finds_everybody_going_on(
 ) -> None:
     server = own_postgres_server
     is_over = threading.Event()
-    with Applications(server.url()) as applications:
+    with ApplicationCache(server.url()) as applications:
         writers = []
         for driver in DRIVERS:
             recorder = applications.recorder("Shop", "shop", url=server.url(driver=driver))

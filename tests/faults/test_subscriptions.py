@@ -18,13 +18,14 @@ import pytest
 from eventsourcing.persistence import Notification, OperationalError, ProgrammingError
 from sqlalchemy import text
 
-from eventsourcing_sqlalchemy import subscriptions, wakeups
-from eventsourcing_sqlalchemy.listener import ListenThread
+from eventsourcing_sqlalchemy import subscriptions
+from eventsourcing_sqlalchemy.notifications import wakeups
+from eventsourcing_sqlalchemy.notifications.listener import ListenThread
+from eventsourcing_sqlalchemy.notifications.wakeups import Waiter, Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
-from eventsourcing_sqlalchemy.wakeups import Waiter, Wakeups
 from tests.administrator import Database
-from tests.applications import Applications, stored_events
+from tests.applications import ApplicationCache, stored_events
 from tests.deadlines import DEADLINE_SECONDS, wait_until
 from tests.faults.conftest import DRIVERS
 
@@ -40,17 +41,17 @@ WOKEN_SECONDS = DEADLINE_SECONDS
 def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave subscriptions nothing but wake-ups."""
     monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", POLL_SECONDS)
-    monkeypatch.setattr(wakeups, "POLL_WHEN_DEAF", POLL_SECONDS)
+    monkeypatch.setattr(wakeups, "POLL_WHEN_NOT_LISTENING", POLL_SECONDS)
 
 
 @pytest.fixture
-def recorder(applications: Applications, place: str) -> SQLAlchemyProcessRecorder:
+def recorder(applications: ApplicationCache, place: str) -> SQLAlchemyProcessRecorder:
     """A recorder that is subscribed to."""
     return applications.recorder("Shop", place)
 
 
 @pytest.fixture
-def elsewhere(applications: Applications, recorder: SQLAlchemyProcessRecorder) -> SQLAlchemyProcessRecorder:
+def elsewhere(applications: ApplicationCache, recorder: SQLAlchemyProcessRecorder) -> SQLAlchemyProcessRecorder:
     """A recorder of the same events that shares no memory with the other one, as in another process."""
     return applications.elsewhere(recorder)
 
@@ -197,7 +198,7 @@ def test_error_that_does_not_pass_reaches_the_subscriber(
 
     monkeypatch.setattr(SQLAlchemyApplicationRecorder, "select_notifications", unreachable)
     monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", 0.01)
-    monkeypatch.setattr(wakeups, "POLL_WHEN_DEAF", 0.01)
+    monkeypatch.setattr(wakeups, "POLL_WHEN_NOT_LISTENING", 0.01)
     monkeypatch.setattr(subscriptions, "_PATIENCE", 0.1)
     begin = time.monotonic()
     with recorder.subscribe() as subscription, pytest.raises(OperationalError, match="nobody answers"):
@@ -258,7 +259,7 @@ def writing_process(url: str, place: str) -> Iterator[tuple[Callable[[], object]
 def test_no_wakeup_is_lost(  # noqa: PLR0917 (fixtures)
     recorder: SQLAlchemyProcessRecorder,
     elsewhere: SQLAlchemyProcessRecorder,
-    applications: Applications,
+    applications: ApplicationCache,
     place: str,
     writer: str,
     repeat: Callable[[int], range],
@@ -346,7 +347,7 @@ def any_recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlch
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
-    with Applications(url) as applications:
+    with ApplicationCache(url) as applications:
         yield applications.recorder("Shop", place)
 
 

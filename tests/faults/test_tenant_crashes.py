@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import PersistenceError
 from sqlalchemy.engine.default import DefaultDialect
 
-from eventsourcing_sqlalchemy.executors import CursorExecutor
+from eventsourcing_sqlalchemy.engines.executors import CursorExecutor
 from tenancy import Tenancy
 from tenancy.errors import TenancyError, TenantExists, TenantNotFound
 from tests.tenancy.core import catalog
@@ -93,20 +93,20 @@ def consistent(tenants: Tenancy, url: str) -> None:
     """Fail for tables of nobody, tenants without tables, rows that their history contradicts, and locks."""
     found = tenants.list()
     names = catalog.tenants(url)
-    places = {str(tenant.placement) for tenant in found}
-    assert all(any(name.startswith(place) for place in places) for name in names), "orphaned"
+    storage = {str(tenant.placement) for tenant in found}
+    assert all(any(name.startswith(allocate_placement) for allocate_placement in storage) for name in names), "orphaned"
     for tenant in found:
         history = tenants.history(tenant.slug)
         assert history[-1].status == tenant.status
         assert [change.version for change in history] == list(range(1, len(history) + 1))
         if tenant.status in ("active", "suspended", "archived", "deleted"):
-            assert not list(tenants.places.faults([tenant], tenants.blueprints()))
+            assert not list(tenants.storage.faults([tenant], tenants.application_specs()))
 
 
 def repair(tenants: Tenancy) -> None:
     """Do what a doctor does: complete what is half made, and remove what is half removed."""
     half_made = tenants.list("provisioning")
-    tenants._creation.complete(half_made, None)  # noqa: SLF001 (as the doctor)
+    tenants._provisioning.complete(half_made, None)  # noqa: SLF001 (as the doctor)
     list(tenants.purge_many([tenant.slug for tenant in tenants.list("purging")]))
 
 
@@ -166,7 +166,7 @@ def test_death_at_every_step_of_init(url: str) -> None:
         with tenancy(url) as tenants:
             tenants.create("acme").get(Kennel).register("Fido")
             tenants.purge("acme")
-            assert tenants.registry.facts().keys() >= {"format", "hash_key"}
+            assert tenants.registry.fleet_settings().keys() >= {"format", "hash_key"}
         engine = sa.create_engine(url)
         with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
@@ -249,7 +249,7 @@ def test_error_instead_of_death(url: str) -> None:
                 if steps == _at:
                     raise sa.exc.OperationalError("", {}, Exception("no"))
 
-            engines = [tenants.registry.datastore.engine, tenants.places.datastore.engine]
+            engines = [tenants.registry.datastore.engine, tenants.storage.datastore.engine]
             for engine in engines:
                 sa.event.listen(engine, "before_cursor_execute", refuse)
             with suppress(TenancyError, PersistenceError):  # and not what SQLAlchemy raises

@@ -19,15 +19,15 @@ from typing import Self
 
 from eventsourcing.persistence import StoredEvent, Tracking
 
-from eventsourcing_sqlalchemy.dialects import postgresql_writer
-from tests.applications import Applications, stored_events
+from eventsourcing_sqlalchemy.dialects.postgresql import writer as postgresql_writer
+from tests.applications import ApplicationCache, stored_events
 
 SOURCE = "upstream"
 NAME = "Shop"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class TenantRequest:
     """Where to write and where to note it; `notes_too_early` is what must not pass for recording."""
 
     url: str
@@ -58,7 +58,7 @@ class Acknowledgement:
         ]
 
 
-def write(order: Order) -> None:
+def write(order: TenantRequest) -> None:
     """Record one to three events at a time: by turns with tracking, without, and in a transaction."""
     if order.in_rows:
         postgresql_writer.MAX_ARRAY_BYTES = 1
@@ -67,7 +67,7 @@ def write(order: Order) -> None:
     def note(call: int, events: Sequence[StoredEvent], ids: Sequence[int] | None) -> None:
         os.write(log, f"{Acknowledgement(call, str(events[0].originator_id), tuple(ids or ()))}\n".encode())
 
-    with Applications(order.url) as applications:
+    with ApplicationCache(order.url) as applications:
         recorder = applications.recorder(NAME, order.place)
         call = max((int(notification.state) for notification in recorder.select_notifications(None, 10**6)), default=0)
         while True:
@@ -108,7 +108,7 @@ class WritingProcesses:
         assert self._starter is not None
         self._starter.communicate()
 
-    def run_until(self, order: Order, condition: Callable[[], None]) -> int:
+    def run_until(self, order: TenantRequest, condition: Callable[[], None]) -> int:
         """Start a process, call a function that returns when it is to be killed, kill it, and return its exit
         status.
         """
@@ -136,7 +136,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                write(Order(**json.loads(line)))
+                write(TenantRequest(**json.loads(line)))
             except BaseException:  # noqa: BLE001 (the process ends here, whatever it is)
                 traceback.print_exc()
                 os._exit(1)

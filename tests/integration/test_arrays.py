@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from eventsourcing_sqlalchemy.dialects.base import Executor
-from eventsourcing_sqlalchemy.dialects.postgresql_arrays import BinaryArray
-from eventsourcing_sqlalchemy.executors import ConnectionExecutor, CursorExecutor
+from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BinaryArray
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, CursorExecutor
+from eventsourcing_sqlalchemy.options import OriginatorIDType
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from eventsourcing_sqlalchemy.settings import OriginatorIDType
 from tests.administrator import Database
-from tests.applications import Applications, stored_events, topics, twin
+from tests.applications import ApplicationCache, stored_events, topics, twin
 from tests.unit.test_arrays import states, texts, versions
 
 Insert = Callable[[SQLAlchemyProcessRecorder, Sequence[StoredEvent]], Sequence[int] | None]
@@ -103,7 +103,7 @@ contents = st.lists(
 @pytest.fixture
 def recorder(database: Database, way: str, originator_id_type: OriginatorIDType) -> Iterator[SQLAlchemyProcessRecorder]:
     """A recorder, the same for all examples: soon its statements are prepared where they can be."""
-    with Applications(database.url(WAYS[way][0]), originator_id_type=originator_id_type) as apps:
+    with ApplicationCache(database.url(WAYS[way][0]), originator_id_type=originator_id_type) as apps:
         yield apps.recorder("Shop", f"arrays {originator_id_type}")
 
 
@@ -144,7 +144,7 @@ def test_id_of_a_wrong_type_is_refused_before_anything_is_sent(
     database: Database, place: str, sent: list[bool], way: str, wrong: Any
 ) -> None:
     driver, insert, _ = WAYS[way]
-    with Applications(database.url(driver)) as apps:
+    with ApplicationCache(database.url(driver)) as apps:
         recorder = apps.recorder("Shop", place)
         events = [*stored_events(2), StoredEvent(wrong, 1, "topic", b"")]
         with pytest.raises(DataError, match="originator_id"):
@@ -166,7 +166,7 @@ def test_engine_of_the_user_gets_text(  # noqa: PLR0917 (fixtures)
     """Nothing has told its connections how to take anything else."""
     theirs = sa.create_engine(database.url(driver))
     monkeypatch.setitem(engines, "theirs", theirs)
-    with Applications(database.url(driver), originator_id_type=originator_id_type) as apps:
+    with ApplicationCache(database.url(driver), originator_id_type=originator_id_type) as apps:
         recorder = apps.recorder("Shop", place, url="", engine_topic=f"{__name__}:their_engine")
         for state in (b"\0'\\", b"x" * 100_000):
             events = stored_events(3, state=state, topic="NULL")
@@ -205,7 +205,7 @@ def test_text_is_the_same_in_every_encoding_of_a_connection(
     database: Database, place: str, resources: ExitStack, way: str, by: str
 ) -> None:
     driver, insert, _ = WAYS[way]
-    with Applications(database.url(driver), originator_id_type="text") as apps:
+    with ApplicationCache(database.url(driver), originator_id_type="text") as apps:
         plain = apps.recorder("Shop", place)
         url = database.url(driver)
         if by == "the URL":

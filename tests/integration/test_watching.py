@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from eventsourcing_sqlalchemy import wakeups, watching
-from eventsourcing_sqlalchemy.dialects.sqlite import SQLiteDialect
+from eventsourcing_sqlalchemy.dialects.sqlite.dialect import SQLiteDialect
+from eventsourcing_sqlalchemy.notifications import file_watcher as watching
+from eventsourcing_sqlalchemy.notifications import wakeups
+from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from eventsourcing_sqlalchemy.wakeups import Waiter
-from tests.applications import Applications, stored_events, topics
+from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import wait_until
 from tests.followers import Follower
 from tests.forked import forks, in_child
@@ -30,7 +31,7 @@ POLL_SECONDS = 60.0  # longer than any test waits
 def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave subscriptions nothing but wake-ups."""
     monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", POLL_SECONDS)
-    monkeypatch.setattr(wakeups, "POLL_WHEN_DEAF", POLL_SECONDS)
+    monkeypatch.setattr(wakeups, "POLL_WHEN_NOT_LISTENING", POLL_SECONDS)
 
 
 @pytest.fixture
@@ -39,13 +40,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def apps(path: Path) -> Iterator[Applications]:
-    with Applications(f"sqlite:///{path}") as apps:
+def apps(path: Path) -> Iterator[ApplicationCache]:
+    with ApplicationCache(f"sqlite:///{path}") as apps:
         yield apps
 
 
 @pytest.fixture
-def recorder(apps: Applications) -> SQLAlchemyProcessRecorder:
+def recorder(apps: ApplicationCache) -> SQLAlchemyProcessRecorder:
     return apps.recorder("Shop")
 
 
@@ -100,7 +101,9 @@ def test_without_watching_it_would_sleep_on(
 
 
 @pytest.mark.usefixtures("without_polling")
-def test_commit_of_this_process_wakes_subscriptions(apps: Applications, recorder: SQLAlchemyProcessRecorder) -> None:
+def test_commit_of_this_process_wakes_subscriptions(
+    apps: ApplicationCache, recorder: SQLAlchemyProcessRecorder
+) -> None:
     with Follower(recorder) as follower:
         recorder.insert_events(stored_events(topic="call"))
         with recorder.transaction():
@@ -127,14 +130,14 @@ def test_rollback_of_another_process_brings_nothing(recorder: SQLAlchemyProcessR
 @pytest.mark.usefixtures("without_polling")
 def test_commit_in_another_journal_mode_wakes_a_subscription(path: Path) -> None:
     """The file was put into it by an administrator, and a process that reads it keeps it there."""
-    with Applications(f"sqlite:///{path}") as apps:
+    with ApplicationCache(f"sqlite:///{path}") as apps:
         apps.recorder("Shop")
     with closing(sqlite3.connect(path, isolation_level=None)) as administrator:
         assert administrator.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
         administrator.execute("BEGIN")
         administrator.execute("SELECT * FROM shop_events").fetchall()
         with (
-            Applications(f"sqlite:///{path}", pool_size=1, max_overflow=0, lock_timeout=1) as apps,
+            ApplicationCache(f"sqlite:///{path}", pool_size=1, max_overflow=0, lock_timeout=1) as apps,
             closing(OtherProcess(path)) as other,
         ):
             recorder = apps.recorder("Shop")
@@ -195,7 +198,7 @@ def test_file_that_goes_away_ends_nothing(path: Path, recorder: SQLAlchemyProces
 # -- the thread --
 
 
-def test_thread_ends_with_the_last_subscription(apps: Applications, recorder: SQLAlchemyProcessRecorder) -> None:
+def test_thread_ends_with_the_last_subscription(apps: ApplicationCache, recorder: SQLAlchemyProcessRecorder) -> None:
     for _ in range(2):
         with Follower(recorder):
             (first,) = watchers()
@@ -206,7 +209,7 @@ def test_thread_ends_with_the_last_subscription(apps: Applications, recorder: SQ
 
 
 def test_thread_ends_when_the_last_application_is_closed(path: Path) -> None:
-    with Applications(f"sqlite:///{path}") as apps:
+    with ApplicationCache(f"sqlite:///{path}") as apps:
         recorder = apps.recorder("Shop")
         recorder.datastore.wait_for(recorder.wakeup_key)
         assert len(watchers()) == 1
@@ -298,11 +301,11 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_thread")
 def test_process_that_cannot_start_a_thread_polls(
-    apps: Applications, recorder: SQLAlchemyProcessRecorder, other: OtherProcess
+    apps: ApplicationCache, recorder: SQLAlchemyProcessRecorder, other: OtherProcess
 ) -> None:
     for number in range(2):
         with Follower(recorder) as follower, Follower(apps.recorder("Shop")) as second:
-            assert recorder.datastore.shared.wakeups.poll_interval == wakeups.POLL_WHEN_DEAF
+            assert recorder.datastore.shared.wakeups.poll_interval == wakeups.POLL_WHEN_NOT_LISTENING
             other.insert(f"{number}")
             follower.wait_for(f"{number}")
             second.wait_for(f"{number}")
@@ -312,22 +315,22 @@ def test_process_that_cannot_start_a_thread_polls(
 @pytest.mark.parametrize(
     ("url", "interval"),
     [
-        ("sqlite:///file:{path}?uri=true", "POLL_WHEN_DEAF"),
-        ("sqlite:///file:{path}?mode=rwc&uri=true", "POLL_WHEN_DEAF"),
+        ("sqlite:///file:{path}?uri=true", "POLL_WHEN_NOT_LISTENING"),
+        ("sqlite:///file:{path}?mode=rwc&uri=true", "POLL_WHEN_NOT_LISTENING"),
         ("sqlite://", "POLL_WHEN_LISTENING"),
         ("sqlite:///:memory:", "POLL_WHEN_LISTENING"),
         ("sqlite:///file:watched?mode=memory&cache=shared&uri=true", "POLL_WHEN_LISTENING"),
     ],
 )
 def test_other_databases_are_polled_as_ever(path: Path, url: str, interval: str) -> None:
-    with Applications(url.format(path=path)) as apps:
+    with ApplicationCache(url.format(path=path)) as apps:
         recorder = apps.recorder("Shop")
         with Follower(recorder) as follower:
             assert recorder.datastore.shared.wakeups.poll_interval == getattr(wakeups, interval)
             assert no_watcher()
             recorder.insert_events(stored_events(topic="here"))
             follower.wait_for("here")
-            if interval == "POLL_WHEN_DEAF":
+            if interval == "POLL_WHEN_NOT_LISTENING":
                 with closing(OtherProcess(path)) as other:
                     other.insert("there")
                 follower.wait_for("here", "there")
@@ -341,10 +344,10 @@ def test_file_that_only_a_creator_knows_is_polled_as_ever(path: Path, monkeypatc
     connect = lambda: sqlite3.connect(path, check_same_thread=False)  # noqa: E731 (looked up by its name)
     monkeypatch.setitem(globals(), "connect_elsewhere", connect)
     url = f"sqlite:///{path.with_name('not-there.db')}"
-    with Applications(url, connection_creator_topic=f"{__name__}:connect_elsewhere") as apps:
+    with ApplicationCache(url, connection_creator_topic=f"{__name__}:connect_elsewhere") as apps:
         recorder = apps.recorder("Shop")
         with closing(OtherProcess(path)) as other, Follower(recorder) as follower:
             other.insert("there")
             follower.wait_for("there")
             assert topics(recorder) == ["there"]
-            assert recorder.datastore.shared.wakeups.poll_interval == wakeups.POLL_WHEN_DEAF
+            assert recorder.datastore.shared.wakeups.poll_interval == wakeups.POLL_WHEN_NOT_LISTENING

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from eventsourcing.persistence import IntegrityError, PersistenceError
 from sqlalchemy.pool import Pool
 
-from eventsourcing_sqlalchemy import borrowing, shared_engine
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from eventsourcing_sqlalchemy.dialects.base import Executor
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.engines import engine as shared_engine
+from eventsourcing_sqlalchemy.engines import pool as borrowing
 from tenancy.demo.server import Postgres
 from tests.activity import Activity
 from tests.deadlines import run_together
@@ -92,23 +93,25 @@ def test_connection_comes_back_after_success_and_errors(datastore: SQLAlchemyDat
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ErrorOfTheUser])
-@pytest.mark.parametrize("place", ["connecting", "checking", "checking again", "returning", "rolling back"])
+@pytest.mark.parametrize(
+    "allocate_placement", ["connecting", "checking", "checking again", "returning", "rolling back"]
+)
 def test_connection_comes_back_when_taking_or_returning_it_fails(
-    datastore: SQLAlchemyDatastore, monkeypatch: pytest.MonkeyPatch, place: str, error: type[BaseException]
+    datastore: SQLAlchemyDatastore, monkeypatch: pytest.MonkeyPatch, allocate_placement: str, error: type[BaseException]
 ) -> None:
     shared = datastore.shared
     names = {"connecting": "connected", "returning": "in_transaction", "rolling back": "rollback"}
-    failing = names.get(place, "is_stale")
+    failing = names.get(allocate_placement, "is_stale")
     calls: list[object] = []
 
     def interrupt(*_: object, **__: object) -> Any:
-        calls.append(place)
-        if place == "checking again" and len(calls) == 1:
+        calls.append(allocate_placement)
+        if allocate_placement == "checking again" and len(calls) == 1:
             raise ErrorOfTheUser  # the connection is taken for dead
         raise error
 
     for is_new in (False, True):
-        if is_new or place == "connecting":
+        if is_new or allocate_placement == "connecting":
             datastore.engine.dispose()
         else:
             assert_usable(datastore)
@@ -266,19 +269,19 @@ def test_listener_hears_of_calls_of_recorders(
 ) -> None:
     if is_late:
         datastore.run(pid)
-    heard: list[str] = []
-    stop = listen(datastore.engine, name, lambda *_: heard.append(name))
+    on_commit: list[str] = []
+    stop = listen(datastore.engine, name, lambda *_: on_commit.append(name))
     try:
         for number in range(1, 4):
             datastore.run(pid)
-            assert len(heard) == number
+            assert len(on_commit) == number
         datastore.engine.dispose()
         datastore.run(pid)
-        assert len(heard) == 4
+        assert len(on_commit) == 4
     finally:
         stop()
     datastore.run(pid)
-    assert len(heard) == 4
+    assert len(on_commit) == 4
     assert_usable(datastore)
 
 
@@ -286,14 +289,14 @@ def test_listener_hears_of_calls_of_recorders(
 def test_listener_to_all_pools_hears_of_an_engine_that_is_made_later(
     open_datastore: Callable[..., SQLAlchemyDatastore], name: str
 ) -> None:
-    heard: list[str] = []
-    listener = lambda *_: heard.append(name)  # noqa: E731 (to be removed again)
+    on_commit: list[str] = []
+    listener = lambda *_: on_commit.append(name)  # noqa: E731 (to be removed again)
     sa.event.listen(Pool, name, listener)
     try:
         datastore = open_datastore()
         datastore.run(pid)
-        assert len(heard) == 1
+        assert len(on_commit) == 1
         datastore.run(pid)
-        assert len(heard) == 2
+        assert len(on_commit) == 2
     finally:
         sa.event.remove(Pool, name, listener)

@@ -19,8 +19,8 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant
-from tenancy.middleware import ASGIMiddleware
-from tenancy.resolvers import by_path
+from tenancy.web.middleware import ASGIMiddleware
+from tenancy.web.resolvers import by_path
 from tests.deadlines import DEADLINE_SECONDS
 from tests.isolation.diary import Diary
 

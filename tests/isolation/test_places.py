@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tenancy.demo.server import Postgres
-from tests.applications import Applications, stored_events, topics
+from tests.applications import ApplicationCache, stored_events, topics
 from tests.databases import fresh_database
 from tests.deadlines import wait_until
 from tests.followers import Follower
@@ -45,7 +45,7 @@ PLACES: list[tuple[str | None, str]] = [
 class Place:
     """An application called App in one place, with all the recorders that it can have."""
 
-    def __init__(self, apps: Applications, schema: str | None, prefix: str) -> None:
+    def __init__(self, apps: ApplicationCache, schema: str | None, prefix: str) -> None:
         settings: dict[str, Any] = {"table_prefix": prefix} | ({} if schema is None else {"schema": schema})
         factory = apps.factory("App", None, **settings)
         recorder = factory.process_recorder()
@@ -56,46 +56,46 @@ class Place:
         self.snapshots = snapshots
 
 
-def check_places_share_nothing(places: list[Place]) -> None:
+def check_places_share_nothing(storage: list[Place]) -> None:
     """Write the same ids and versions everywhere, and find in each place what was written there."""
     originator_id = uuid4()
-    for number, place in enumerate(places):
+    for number, allocate_placement in enumerate(storage):
         marked = stored_events(2, originator_id, state=b"%d" % number, topic=str(number))
-        place.events.insert_events(marked[:1], tracking=Tracking("upstream", number + 1))
-        with place.events.transaction():
-            place.events.insert_events(marked[1:])
-        place.snapshots.insert_events(marked)
-    for number, place in enumerate(places):
-        assert topics(place.events) == [str(number)] * 2
-        assert {event.topic for event in place.events.select_events(originator_id)} == {str(number)}
-        assert {event.topic for event in place.snapshots.select_events(originator_id)} == {str(number)}
-        assert place.events.max_tracking_id("upstream") == number + 1
-        assert place.events.max_notification_id() == 2
-        with place.events.transaction(commit=False) as session:
-            record = place.events.events_record_cls
+        allocate_placement.events.insert_events(marked[:1], tracking=Tracking("upstream", number + 1))
+        with allocate_placement.events.transaction():
+            allocate_placement.events.insert_events(marked[1:])
+        allocate_placement.snapshots.insert_events(marked)
+    for number, allocate_placement in enumerate(storage):
+        assert topics(allocate_placement.events) == [str(number)] * 2
+        assert {event.topic for event in allocate_placement.events.select_events(originator_id)} == {str(number)}
+        assert {event.topic for event in allocate_placement.snapshots.select_events(originator_id)} == {str(number)}
+        assert allocate_placement.events.max_tracking_id("upstream") == number + 1
+        assert allocate_placement.events.max_notification_id() == 2
+        with allocate_placement.events.transaction(commit=False) as session:
+            record = allocate_placement.events.events_record_cls
             assert {row.topic for row in session.scalars(sa.select(record))} == {str(number)}
 
 
-def check_keys_differ(places: list[Place]) -> None:
+def check_keys_differ(storage: list[Place]) -> None:
     """Find a lock and wake-ups of its own for each table."""
-    assert len({place.events.wakeup_key for place in places}) == len(places)
+    assert len({allocate_placement.events.wakeup_key for allocate_placement in storage}) == len(storage)
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_places_on_postgresql_share_nothing(postgres_server: Postgres, postgres_database: str, driver: str) -> None:
     """Seen to fail against names that are not quoted, and against names that are joined by a dot."""
-    with Applications(postgres_server.url(postgres_database, driver)) as apps:
-        places = [Place(apps, schema, prefix) for schema, prefix in PLACES]
-        check_places_share_nothing(places)
-        check_keys_differ(places)
+    with ApplicationCache(postgres_server.url(postgres_database, driver)) as apps:
+        storage = [Place(apps, schema, prefix) for schema, prefix in PLACES]
+        check_places_share_nothing(storage)
+        check_keys_differ(storage)
 
 
 def test_places_on_sqlite_share_nothing(sqlite_url: str) -> None:
-    with Applications(sqlite_url) as apps:
+    with ApplicationCache(sqlite_url) as apps:
         prefixes = list(dict.fromkeys(prefix + (schema or "").replace("A", "B") for schema, prefix in PLACES))
-        places = [Place(apps, None, prefix) for prefix in prefixes]
-        check_places_share_nothing(places)
-        check_keys_differ(places)
+        storage = [Place(apps, None, prefix) for prefix in prefixes]
+        check_places_share_nothing(storage)
+        check_keys_differ(storage)
 
 
 def test_databases_share_nothing(postgres_server: Postgres, postgres_database: str, sqlite_url: str) -> None:
@@ -107,7 +107,7 @@ def test_databases_share_nothing(postgres_server: Postgres, postgres_database: s
             "sqlite://",
             "sqlite://",
         ]
-        applications = [Applications(url) for url in urls]
+        applications = [ApplicationCache(url) for url in urls]
         check_places_share_nothing([Place(apps, None, "") for apps in applications])
         for apps in applications:
             apps.__exit__()
@@ -115,10 +115,10 @@ def test_databases_share_nothing(postgres_server: Postgres, postgres_database: s
 
 def test_prefix_that_differs_in_case_alone_is_refused_on_sqlite(sqlite_url: str) -> None:
     """SQLite takes both names for one table."""
-    with Applications(sqlite_url) as apps:
-        apps.recorder(place="acme_").insert_events(stored_events())
+    with ApplicationCache(sqlite_url) as apps:
+        apps.recorder(allocate_placement="acme_").insert_events(stored_events())
         with pytest.raises(ProgrammingError, match="acme_app_events"):
-            apps.recorder(place="Acme_")
+            apps.recorder(allocate_placement="Acme_")
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
@@ -126,7 +126,7 @@ def test_index_that_belongs_to_a_table_that_was_renamed_is_noticed(
     database: str, request: pytest.FixtureRequest
 ) -> None:
     """The index keeps its name, and a new table without one would record an event twice."""
-    with Applications(request.getfixturevalue(database)) as apps:
+    with ApplicationCache(request.getfixturevalue(database)) as apps:
         recorder = apps.recorder()
         with recorder.datastore.engine.begin() as connection:
             connection.execute(sa.text("ALTER TABLE app_events RENAME TO moved_away"))
@@ -140,8 +140,8 @@ def test_index_that_belongs_to_a_table_that_was_renamed_is_noticed(
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a wake-up makes a subscription look."""
-    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_LISTENING", 60.0)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.wakeups.POLL_WHEN_DEAF", 60.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_DEAF", 60.0)
 
 
 def by_itself(recorder: SQLAlchemyProcessRecorder, topic: str) -> None:
@@ -196,19 +196,19 @@ def check_is_woken(mine: SQLAlchemyProcessRecorder, write: Callable[[], None]) -
 
 @pytest.mark.usefixtures("no_poll")
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("place", ["here", "elsewhere"])
+@pytest.mark.parametrize("allocate_placement", ["here", "elsewhere"])
 def test_wakeup_is_for_one_application(
     postgres_url: str,
     way: Callable[[SQLAlchemyProcessRecorder, str], None],
-    place: str,
+    allocate_placement: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wrong variant: wake-ups are for a name, whatever the schema."""
-    with Applications(postgres_url) as apps:
+    with ApplicationCache(postgres_url) as apps:
 
         def recorders(*schemas: str) -> list[SQLAlchemyProcessRecorder]:
-            mine, other = (apps.recorder(place=schema) for schema in schemas)
-            return [mine, other, other if place == "here" else apps.elsewhere(other)]
+            mine, other = (apps.recorder(allocate_placement=schema) for schema in schemas)
+            return [mine, other, other if allocate_placement == "here" else apps.elsewhere(other)]
 
         mine, other, writer = recorders("mine", "other")
         check_nobody_else_is_woken(mine, other, lambda: way(writer, "other"), 5)
@@ -219,8 +219,8 @@ def test_wakeup_is_for_one_application(
 
 @pytest.mark.usefixtures("no_poll")
 def test_wakeup_is_for_one_application_on_sqlite(sqlite_url: str) -> None:
-    with Applications(sqlite_url) as apps:
-        mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
+    with ApplicationCache(sqlite_url) as apps:
+        mine, other = apps.recorder(allocate_placement="mine"), apps.recorder(allocate_placement="other")
         check_nobody_else_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
 
 
@@ -228,8 +228,8 @@ def test_wakeup_is_for_one_application_on_sqlite(sqlite_url: str) -> None:
 def test_wakeup_is_for_one_database(postgres_server: Postgres, postgres_database: str) -> None:
     with (
         fresh_database(postgres_server) as second,
-        Applications(postgres_server.url(second)) as others,
-        Applications(postgres_server.url(postgres_database)) as apps,
+        ApplicationCache(postgres_server.url(second)) as others,
+        ApplicationCache(postgres_server.url(postgres_database)) as apps,
     ):
         mine, other = apps.recorder(), others.recorder()
         check_nobody_else_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
@@ -260,7 +260,7 @@ def given_up(request: pytest.FixtureRequest) -> Callable[[SQLAlchemyProcessRecor
 def test_transaction_that_does_not_commit_wakes_nobody(
     postgres_url: str, given_up: Callable[[SQLAlchemyProcessRecorder], None]
 ) -> None:
-    with Applications(postgres_url) as apps:
+    with ApplicationCache(postgres_url) as apps:
         mine = apps.recorder()
         writers = [mine, apps.elsewhere(mine)]
         with Follower(mine) as follower:

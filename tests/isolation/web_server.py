@@ -22,9 +22,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant, RegistryUnavailable, TenantUnavailable
-from tenancy.middleware import ASGIMiddleware, WSGIMiddleware
-from tenancy.refusals import Refusal, refusal
-from tenancy.resolvers import by_path
+from tenancy.web.middleware import ASGIMiddleware, WSGIMiddleware
+from tenancy.web.resolvers import by_path
+from tenancy.web.responses import ErrorResponse, error_response
 from tests.isolation.diary import Diary
 
 READS: Final = 8
@@ -105,9 +105,9 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
     return app
 
 
-def refuse(error: TenantUnavailable | RegistryUnavailable) -> Refusal:
+def refuse(error: TenantUnavailable | RegistryUnavailable) -> ErrorResponse:
     """Answer for what comes out of an endpoint: Flask answers errors itself, and the middleware sees none of them."""
-    return refusal(error)
+    return error_response(error)
 
 
 def whoever(tenants: Tenancy) -> str:

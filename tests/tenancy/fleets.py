@@ -34,7 +34,7 @@ def check(tenants: Tenancy, slug: str, expected: dict[UUID, list[str]]) -> None:
     assert (view.get_created_event_counter(), view.get_subsequent_event_counter()) == (len(expected), tricks), slug
 
 
-def contents(application: Any) -> list[tuple[Any, ...]]:
+def inventory(application: Any) -> list[tuple[Any, ...]]:
     """Return all that an application has recorded, less what differs from run to run: times."""
     found = []
     for notification in application.recorder.select_notifications(start=None, limit=100_000):

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from tenancy import Tenancy, directory
+from tenancy import Tenancy
 from tenancy.errors import TenantSuspended
-from tenancy.middleware import ASGIMiddleware
-from tenancy.resolvers import by_path
-from tenancy.tenant import Tenant
+from tenancy.model.tenant import Tenant
+from tenancy.registry import cache as registry_cache
+from tenancy.web.middleware import ASGIMiddleware
+from tenancy.web.resolvers import by_path
 from tests.deadlines import DEADLINE_SECONDS
 from tests.tenancy.shop import Shop
 from tests.tenancy.web import App, Message, Receive, Scope, Send, call, run
@@ -123,7 +124,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
 
 
 def test_no_thread_is_needed_for_what_is_known(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory, "_ASK_INTERVAL", DEADLINE_SECONDS)
+    monkeypatch.setattr(registry_cache, "_ASK_INTERVAL", DEADLINE_SECONDS)
     tenants.create("acme")
     hops: list[str] = []
     to_thread = asyncio.to_thread

@@ -10,9 +10,10 @@ from typing import NoReturn
 
 import pytest
 
-from tenancy import Tenancy, directory
-from tenancy.directory import settle, share
+from tenancy import Tenancy
 from tenancy.errors import RegistryUnavailable, TenantNotFound
+from tenancy.registry import cache as registry_cache
+from tenancy.registry.cache import drain, lease_registry
 from tests.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.engine_count import engines_in_use, forget_abandoned
 from tests.tenancy.shop import Shop
@@ -46,7 +47,7 @@ def test_a_fleet_that_nobody_closes_gives_the_registry_back(sqlite_url: str, tmp
 def test_applications_that_nobody_closes_give_it_back_once(tenants: Tenancy) -> None:
     """The collector runs what is to be done when a datastore is gone, and then the application's own end closes it."""
     tenants.create("acme")
-    shared = share(tenants.settings)
+    shared = lease_registry(tenants.settings)
     users = shared.users
     for _ in range(3):
         application = Shop(env=tenants.env("acme"))
@@ -54,7 +55,7 @@ def test_applications_that_nobody_closes_give_it_back_once(tenants: Tenancy) -> 
         application.itself = application  # type: ignore[attr-defined]  # so that only the collector finds it
         del application
         gc.collect()
-        settle()
+        drain()
         assert shared.users == users
     shared.release()
     assert tenants.create("globex").slug == "globex"  # the registry is still open
@@ -110,7 +111,7 @@ def test_one_caller_waits_for_a_registry_that_does_not_answer(
 ) -> None:
     tenants.create("acme")
     assert tenants["acme"].slug == "acme"
-    known = tenants._directory  # noqa: SLF001 (what happens in it cannot be seen from outside)
+    known = tenants._registry_cache  # noqa: SLF001 (what happens in it cannot be seen from outside)
     lock, asked = CountingLock(), []
 
     def ask(position: int) -> NoReturn:
@@ -118,10 +119,10 @@ def test_one_caller_waits_for_a_registry_that_does_not_answer(
         asked.append(position)
         raise RegistryUnavailable("The registry does not answer.")
 
-    monkeypatch.setattr(directory, "DELAY", DEADLINE_SECONDS)
-    monkeypatch.setattr(directory, "_SILENCE", DEADLINE_SECONDS)
+    monkeypatch.setattr(registry_cache, "DELAY", DEADLINE_SECONDS)
+    monkeypatch.setattr(registry_cache, "_SILENCE", DEADLINE_SECONDS)
     monkeypatch.setattr(known, "_asking", lock)
-    monkeypatch.setattr(known, "_asked_at", known._asked_at - directory._WAIT_AGE)  # noqa: SLF001 (as above)
+    monkeypatch.setattr(known, "_asked_at", known._asked_at - registry_cache._WAIT_AGE)  # noqa: SLF001 (as above)
     monkeypatch.setattr(known.registry, "changed_since", ask)
     assert [tenant.slug for tenant in run_together([lambda: tenants["acme"]] * 5)] == ["acme"] * 5
     assert len(asked) == 1

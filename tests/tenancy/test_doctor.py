@@ -15,13 +15,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url
 
-from eventsourcing_sqlalchemy.dialects.base import Executor
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.errors import SequenceBehindError
 from tenancy import Tenancy
-from tenancy.doctor import Finding, examine, is_unreachable, repair
 from tenancy.errors import TenantPurged
-from tenancy.places import Places
-from tenancy.tenant import Tenant, TenantStatus
+from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.operations.doctor import Finding, examine, is_unreachable, repair
+from tenancy.storage.tenant_storage import TenantStorage
 from tests.acceptance.commands import ROOT, Command
 from tests.acceptance.kennel import Kennel, Reports
 from tests.pgbouncer import PgBouncer
@@ -72,7 +72,7 @@ def run(url: str, *statements: str) -> None:
 
 def tables(tenants: Tenancy, slug: str) -> list[str]:
     """Return the names of a tenant's tables."""
-    return [str(spec.name) for spec in tenants.places.specs(tenants[slug].placement, tenants.blueprints())]
+    return [str(spec.name) for spec in tenants.storage.specs(tenants[slug].placement, tenants.application_specs())]
 
 
 def age(url: str, slug: str, status: TenantStatus) -> None:
@@ -106,7 +106,7 @@ class Counting:
 
 def test_the_whole_fleet_is_examined_in_few_queries(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    run_there = tenants.places.datastore.run
+    run_there = tenants.storage.datastore.run
 
     def run_counting(work: Callable[[Any], Any], *_: object) -> Any:
         def counted(executor: Executor) -> Any:
@@ -119,12 +119,12 @@ def test_the_whole_fleet_is_examined_in_few_queries(tenants: Tenancy, monkeypatc
         return run_there(counted)
 
     list(tenants.create_many(f"tenant-{number}" for number in range(30)))
-    blueprints, every = tenants.blueprints(), tenants.list()
-    monkeypatch.setattr(tenants.places.datastore, "run", run_counting)
-    assert list(tenants.places.faults(every, blueprints)) == []
+    application_specs, every = tenants.application_specs(), tenants.list()
+    monkeypatch.setattr(tenants.storage.datastore, "run", run_counting)
+    assert list(tenants.storage.faults(every, application_specs)) == []
     assert counts == [1]
     counts.clear()
-    assert tenants.places.sequences_behind(every, blueprints) == []
+    assert tenants.storage.sequences_behind(every, application_specs) == []
     assert sum(counts) <= 3
 
 
@@ -264,7 +264,7 @@ def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) ->
         found = about(examine(tenants), "sequences")
         assert [(each.level, each.tenant) for each in found] == [("failure", owner) for owner in (None, *slugs)]
         blocker = sa.create_engine(postgres_url)
-        key = tenants.places.specs(tenants["globex"].placement, tenants.blueprints())[0].name.key
+        key = tenants.storage.specs(tenants["globex"].placement, tenants.application_specs())[0].name.key
         with blocker.begin() as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
             done = about(list(repair(tenants)), "sequences")
@@ -310,7 +310,7 @@ def test_an_application_that_the_code_has_no_more_is_not_forgotten_by_itself(url
         list(repair(shrunk))
         assert levels(examine(shrunk))["applications"] == "failure"
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
-        assert [each.application for each in operator.blueprints()] == ["Kennel"]
+        assert [each.application for each in operator.application_specs()] == ["Kennel"]
 
 
 # -- half-done steps --
@@ -326,18 +326,18 @@ def test_what_was_begun_is_completed(url: str, monkeypatch: pytest.MonkeyPatch) 
         tenants.create("good")
         tenants.create("doomed")
         with monkeypatch.context() as patch:
-            patch.setattr(Places, "make", die)
-            patch.setattr(Places, "drop", die)
+            patch.setattr(TenantStorage, "make", die)
+            patch.setattr(TenantStorage, "drop", die)
             with pytest.raises(Killed):
                 tenants.create("begun")
             with pytest.raises(Killed):
-                tenants.purge("doomed")
+                tenants.purge("purging")
         steps = about(examine(tenants), "steps")
-        assert [(step.tenant, step.level) for step in steps] == [("begun", "warning"), ("doomed", "warning")]
+        assert [(step.tenant, step.level) for step in steps] == [("begun", "warning"), ("purging", "warning")]
         age(url, "begun", TenantStatus.PROVISIONING)
-        age(url, "doomed", TenantStatus.PURGING)
+        age(url, "purging", TenantStatus.PURGING)
         steps = about(examine(tenants), "steps")
-        assert [(step.tenant, step.level) for step in steps] == [("begun", "failure"), ("doomed", "failure")]
+        assert [(step.tenant, step.level) for step in steps] == [("begun", "failure"), ("purging", "failure")]
         assert f"since {datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d %H}" in steps[0].what
         report = Command(url)("doctor", "--repair", "--actor", "cron")
         assert report.code == 0, report
@@ -359,7 +359,7 @@ def test_a_tenant_that_is_purged_meanwhile_is_not_brought_back(
     tenants.purge("acme")
     monkeypatch.setattr(Tenancy, "list", lambda *_: every)
     list(repair(tenants))
-    assert not tenants.places.contents(acme, tenants.blueprints())
+    assert not tenants.storage.inventory(acme, tenants.application_specs())
     with pytest.raises(TenantPurged):
         tenants.complete(beginning(acme))
 

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from eventsourcing.application import Application
 
 from tenancy import Tenancy
-from tenancy.doctor import Finding, examine, repair
 from tenancy.errors import NotRegistered, TenancyError
-from tenancy.tenant import TenantStatus
+from tenancy.model.tenant import TenantStatus
+from tenancy.operations.doctor import Finding, examine, repair
 from tests.acceptance.commands import Command
 from tests.contract.counters_view import CountersView
 from tests.tenancy.kennel import DogCounters, School
@@ -42,16 +42,16 @@ def faults(findings: Sequence[Finding]) -> list[str]:
 
 def tables(tenants: Tenancy, slug: str) -> list[str]:
     """Return the tables of a tenant, and of whose view they are."""
-    return [str(name) for name in tenants.places.contents(tenants[slug], tenants.blueprints()).of("table")]
+    return [str(name) for name in tenants.storage.inventory(tenants[slug], tenants.application_specs()).of("table")]
 
 
 def drop(tenants: Tenancy, table: str) -> None:
     """Do so behind the back of the fleet."""
-    with tenants.places.datastore.engine.begin() as connection:
+    with tenants.storage.datastore.engine.begin() as connection:
         connection.execute(sa.text(f"DROP TABLE {table}"))
 
 
-def counters(tenants: Tenancy, slug: str) -> str:
+def id_sequences(tenants: Tenancy, slug: str) -> str:
     """Return the table that a tenant's view has of its own."""
     (found,) = [name for name in tables(tenants, slug) if "_tracking_counters" in name]
     return found
@@ -82,7 +82,7 @@ def test_a_new_application_is_recorded_beside_a_projection(url: str) -> None:
     with fleet(url) as shrunk:
         assert list(repair(shrunk)) == []
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
-        assert {each.application for each in operator.blueprints()} == {"School", "DogCounters", "Shop"}
+        assert {each.application for each in operator.application_specs()} == {"School", "DogCounters", "Shop"}
 
 
 # -- tables of views --
@@ -92,7 +92,7 @@ def test_a_lost_table_of_a_view_is_made_again_and_what_cannot_be_judged_is_said(
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         assert list(repair(tenants)) == []
-        drop(tenants, counters(tenants, "acme"))
+        drop(tenants, id_sequences(tenants, "acme"))
         findings = examine(tenants)
         (unjudged,) = [finding for finding in findings if "DogCounters" in finding.what and finding.name == "tables"]
         assert (unjudged.level, unjudged.tenant) == ("ok", None)
@@ -112,7 +112,7 @@ def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> 
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         tenants.suspend("acme")
-        drop(tenants, counters(tenants, "acme"))
+        drop(tenants, id_sequences(tenants, "acme"))
         assert [each.tenant for each in repair(tenants)] == ["acme"]
 
 
@@ -121,7 +121,7 @@ def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> 
 
 def lose_code(tenants: Tenancy) -> None:
     """Record of the view that its code is where this process finds none."""
-    kept = [{**each.to_json(), "view": each.view and "nowhere:CountersView"} for each in tenants.blueprints()]
+    kept = [{**each.to_json(), "view": each.view and "nowhere:CountersView"} for each in tenants.application_specs()]
     tenants.registry.init({"applications": kept})
 
 
@@ -170,7 +170,7 @@ def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
 ) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
-        lost = [counters(tenants, slug) for slug in ("acme", "globex")]
+        lost = [id_sequences(tenants, slug) for slug in ("acme", "globex")]
         for table in lost:
             drop(tenants, table)
         make = CountersView.create_table

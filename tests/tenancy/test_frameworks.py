@@ -12,9 +12,9 @@ from flask import Flask, url_for
 
 from tenancy import Tenancy
 from tenancy.errors import TenantUnavailable
-from tenancy.middleware import ASGIMiddleware, WSGIMiddleware
-from tenancy.refusals import refusal
-from tenancy.resolvers import by_path
+from tenancy.web.middleware import ASGIMiddleware, WSGIMiddleware
+from tenancy.web.resolvers import by_path
+from tenancy.web.responses import error_response
 from tests.tenancy.shop import Shop
 from tests.tenancy.web import App, call
 
@@ -43,7 +43,7 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
 
 
 @pytest.fixture
-def served(fastapi_app: FastAPI, tenants: Tenancy) -> FastAPI:
+def count_use(fastapi_app: FastAPI, tenants: Tenancy) -> FastAPI:
     tenants.create("acme")
     fastapi_app.add_middleware(ASGIMiddleware, tenants=tenants, resolver=by_path("/t"))
     return fastapi_app
@@ -58,16 +58,16 @@ def get(app: App, path: str) -> httpx.Response:
     return asyncio.run(main())
 
 
-def test_fastapi_refuses_a_tenant_that_is_suspended_meanwhile(served: App) -> None:
-    assert get(served, "/t/acme/suspend").status_code == 403
+def test_fastapi_refuses_a_tenant_that_is_suspended_meanwhile(count_use: App) -> None:
+    assert get(count_use, "/t/acme/suspend").status_code == 403
 
 
-def test_fastapi_makes_urls_of_the_tenant(served: App) -> None:
-    assert get(served, "/t/acme/url").text == "/t/acme/url"
+def test_fastapi_makes_urls_of_the_tenant(count_use: App) -> None:
+    assert get(count_use, "/t/acme/url").text == "/t/acme/url"
 
 
-def test_a_websocket_of_fastapi_is_closed_when_its_tenant_is_suspended(served: App) -> None:
-    accepted, said, closed = call(served, "websocket", "/t/acme/talk", query_string=b"")
+def test_a_websocket_of_fastapi_is_closed_when_its_tenant_is_suspended(count_use: App) -> None:
+    accepted, said, closed = call(count_use, "websocket", "/t/acme/talk", query_string=b"")
     assert accepted["type"] == "websocket.accept"
     assert said["text"] == "acme"
     assert closed["code"] == 4403
@@ -88,7 +88,7 @@ def test_flask_refuses_a_tenant_that_is_suspended_meanwhile(is_registered: bool,
     app = Flask(__name__)
     app.wsgi_app = WSGIMiddleware(app.wsgi_app, tenants=tenants, resolver=by_path("/t"))  # type: ignore[method-assign]
     if is_registered:
-        app.register_error_handler(TenantUnavailable, refusal)
+        app.register_error_handler(TenantUnavailable, error_response)
 
     @app.get("/suspend")
     def suspend() -> str:

@@ -12,10 +12,10 @@ import pytest
 from tenancy import Tenancy
 from tenancy.demo.server import PostgresServer
 from tenancy.errors import NoCurrentTenant, TenantNotFound, TenantPurged
-from tenancy.refusals import refusal
-from tenancy.registry.rows import NewTenant
-from tenancy.resolvers import Request, Resolver, by_header, by_host, by_path
-from tenancy.tenant import Placement
+from tenancy.model.tenant import Placement
+from tenancy.registry.tables import NewTenant
+from tenancy.web.resolvers import Request, Resolver, by_header, by_host, by_path
+from tenancy.web.responses import error_response
 from tests.tenancy.shop import Shop
 from tests.tenancy.web import Answer, Kind, Web
 
@@ -260,7 +260,7 @@ def test_a_mistake_of_the_application_is_not_answered(tenants: Tenancy, serve: C
 def test_a_refusal_is_only_for_what_can_be_refused() -> None:
     error = NoCurrentTenant("There is no current tenant here.")
     with pytest.raises(NoCurrentTenant):
-        refusal(error)
+        error_response(error)
 
 
 def test_a_registry_that_cannot_be_reached_is_unavailable(

@@ -15,15 +15,15 @@ from eventsourcing.system import SingleThreadedRunner
 from prometheus_client import REGISTRY
 
 from tenancy import Tenancy
-from tenancy.directory import _directories as directories
-from tenancy.directory import settle
 from tenancy.errors import NotCaughtUp, NotRegistered, RegistryMissing, TenancyError, TenantSuspended
-from tenancy.runner.courses import Course
-from tenancy.runner.followers import Followers, FollowerStatus
+from tenancy.registry.cache import _caches as directories
+from tenancy.registry.cache import drain
+from tenancy.runner.assignments import Assignment
+from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.sweep import Sweep
 from tests.contract.counters_view import CountersView
 from tests.deadlines import wait_until
-from tests.tenancy.fleets import check, contents, fleet
+from tests.tenancy.fleets import check, fleet, inventory
 from tests.tenancy.kennel import SYSTEM, Diaries, DogCounters, School, Summaries
 
 SECRET = "Sesame-4711"  # noqa: S105 (it is to be found nowhere)
@@ -64,12 +64,12 @@ def test_positions_are_looked_up_in_parts(tenants: Tenancy, monkeypatch: pytest.
     looked_up: list[int] = []
     locate = Sweep.locate
 
-    def count(self: Sweep, courses: Sequence[Course]) -> None:
-        looked_up.append(len(courses))
-        locate(self, courses)
+    def count(self: Sweep, assignments: Sequence[Assignment]) -> None:
+        looked_up.append(len(assignments))
+        locate(self, assignments)
 
     monkeypatch.setattr(Sweep, "locate", count)
-    monkeypatch.setattr("tenancy.runner.keeper._LOCATED_AT_ONCE", 2)
+    monkeypatch.setattr("tenancy.runner.coordinator._LOCATED_AT_ONCE", 2)
     dog_id = tenants["globex"].get(School).register("Rex", "beg")
     with tenants.runner(workers=2) as runner:
         runner.wait("globex")
@@ -105,7 +105,7 @@ def test_same_as_the_runner_of_the_library(tenants: Tenancy) -> None:
         for cls in (School, Diaries, Summaries):
             ours: Application[Any] = tenants["globex"].get(cls)
             theirs: Application[Any] = one_thread.get(cls)
-            assert contents(ours) == contents(theirs)
+            assert inventory(ours) == inventory(theirs)
             for leader in SYSTEM.follows.get(cls.name, ()):
                 positions = [each.recorder.max_tracking_id(leader) for each in (ours, theirs)]  # type: ignore[attr-defined]
                 assert positions[0] == positions[1] is not None
@@ -261,7 +261,7 @@ def test_tenant_that_is_let_go_in_the_middle_of_a_turn_leaves_no_metrics(
         acme.get(School).register("Fido", "sit")
         assert reached.wait(20)
         tenants.suspend("acme")
-        wait_until(lambda: not runner._courses.holds(acme.id), "it is let go")  # noqa: SLF001 (nothing else says when)
+        wait_until(lambda: not runner._assignments.holds(acme.id), "it is let go")  # noqa: SLF001 (nothing else says when)
         go_on.set()
     assert runner.stop()
     samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
@@ -315,14 +315,14 @@ def test_skip_is_about_the_tenant_whatever_it_is_called_meanwhile(
         acme.get(School).register("Fido", "poison")
         with pytest.raises(NotCaughtUp):
             runner.wait("acme")
-    move = Followers._move  # noqa: SLF001 (between its two steps)
+    move = FollowerMonitor._move  # noqa: SLF001 (between its two steps)
 
     def rename(*args: Any) -> None:
         move(*args)
         tenants.rename("acme", "old")
         tenants.rename("globex", "acme")
 
-    monkeypatch.setattr(Followers, "_move", rename)
+    monkeypatch.setattr(FollowerMonitor, "_move", rename)
     tenants.followers.skip("acme", "Diaries", 2)
     assert [change.verb for change in tenants.history("old")][-2:] == ["rename", "skip"]
     assert "skip" not in {change.verb for change in tenants.history("acme")}
@@ -343,7 +343,7 @@ def test_mistakes_of_projections_are_told() -> None:
 def test_nothing_keeps_the_registry_open(postgres_url: str) -> None:
     """The library makes a factory for each leader of a follower, and never closes it."""
     gc.collect()
-    settle()
+    drain()
     before = set(directories)  # of fleets in modules that are loaded
     with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
         assert len(directories) == len(before) + 1
@@ -351,5 +351,5 @@ def test_nothing_keeps_the_registry_open(postgres_url: str) -> None:
         runner.wait("acme")
     del tenants, runner
     gc.collect()
-    settle()
+    drain()
     assert set(directories) <= before

@@ -14,7 +14,7 @@ from eventsourcing.utils import get_topic
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
-from tenancy.runner.following import Following, _FollowingOfFollower, _FollowingOfProjection
+from tenancy.runner.follower import FollowerDriver, _FollowerDriver, _ProjectionDriver
 from tests.contract.counters_view import CountersView
 from tests.deadlines import wait_until
 from tests.tenancy.kennel import Dog, DogCounters, School
@@ -47,7 +47,7 @@ class Tricks(Projection[SQLAlchemyTrackingRecorder]):
 @pytest.fixture(params=["postgres_url", "sqlite_url"])
 def fleets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Tenancy, Tenancy]]:
     """Two objects for the same fleet, as in two processes."""
-    monkeypatch.setattr("tenancy.runner.keeper._SWEEP", 0.1)
+    monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
     Tricks.processed.clear()
     env = {"SQLALCHEMY_URL": request.getfixturevalue(request.param)}
@@ -84,10 +84,10 @@ def test_positions_that_are_recorded_with_the_events_are_not_recorded_again(
     fleets: tuple[Tenancy, Tenancy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenants, _ = fleets
-    monkeypatch.setattr("tenancy.runner.turns._SECONDS", 60.0)  # no turn ends between two events
+    monkeypatch.setattr("tenancy.runner.worker._SECONDS", 60.0)  # no turn ends between two events
     recorded: list[tuple[str, int]] = []
 
-    def count(cls: type[Following], name: str) -> None:
+    def count(cls: type[FollowerDriver], name: str) -> None:
         record = cls.record
 
         def counted(self: Any, position: int, known: int) -> None:
@@ -96,18 +96,20 @@ def test_positions_that_are_recorded_with_the_events_are_not_recorded_again(
 
         monkeypatch.setattr(cls, "record", counted)
 
-    count(_FollowingOfFollower, "Tricksters")
-    count(_FollowingOfProjection, "Tricks")
+    count(_FollowerDriver, "Tricksters")
+    count(_ProjectionDriver, "Tricks")
     with tenants.runner() as runner:
         school = tenants["acme"].get(School)
         school.register("Fido", "sit", "beg")
         runner.wait("acme")
-        courses = runner._courses.all()  # noqa: SLF001 (nothing else tells that they were looked at)
+        assignments = runner._assignments.all()  # noqa: SLF001 (nothing else tells that they were looked at)
         # Of a process application that is known without looking.
-        assert [course.recorded for course in courses if course.pipe.follower == "Tricksters"] == [3]
-        wait_until(lambda: {course.recorded for course in courses} == {3}, "it is known that they are recorded")
+        assert [assignment.recorded for assignment in assignments if assignment.pipe.follower == "Tricksters"] == [3]
+        wait_until(
+            lambda: {assignment.recorded for assignment in assignments} == {3}, "it is known that they are recorded"
+        )
         assert recorded == []
         school.register("Rex")
         runner.wait("acme")
-        wait_until(lambda: {course.recorded for course in courses} == {4}, "the others are recorded")
+        wait_until(lambda: {assignment.recorded for assignment in assignments} == {4}, "the others are recorded")
         assert sorted(recorded) == [("Tricks", 4), ("Tricksters", 4)]

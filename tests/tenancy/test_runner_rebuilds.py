@@ -13,7 +13,7 @@ from eventsourcing.system import ProcessApplication, System
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
 from tenancy.errors import NotCaughtUp
-from tenancy.runner.followers import FollowerStatus
+from tenancy.runner.monitor import FollowerStatus
 from tests.contract.counters_view import CountersView
 from tests.tenancy.kennel import DogCounters, School
 from tests.tenancy.test_runner_positions import Tricks
@@ -67,12 +67,12 @@ def restore(view: CountersView, position: int, count: int) -> None:
     """Make the view, and its position, what they were when it had counted some dogs."""
     with view.transaction() as session:
         session.execute(sa.delete(view.tracking_table))
-        session.execute(sa.delete(view.counters))
+        session.execute(sa.delete(view.id_sequences))
         if position:
             session.execute(
                 sa.insert(view.tracking_table).values(application_name=School.name, notification_id=position)
             )
-            session.execute(sa.insert(view.counters).values(name="created", value=count))
+            session.execute(sa.insert(view.id_sequences).values(name="created", value=count))
 
 
 def status(tenants: Any, follower: str = DogCounters.name) -> FollowerStatus:
@@ -108,7 +108,7 @@ def test_view_that_is_emptied_is_filled_when_an_event_comes(tenants: Tenancy, po
 
 def test_view_that_is_emptied_is_filled_when_no_event_comes(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a fleet in which the followers are compared in turn."""
-    monkeypatch.setattr("tenancy.runner.keeper._SWEEP", 0.1)
+    monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._COMPARED_AT_ONCE", 1)
     view = view_of(tenants)
@@ -171,7 +171,7 @@ def test_position_that_nothing_recorded_is_not_taken_for_set_back(
     tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a projection has made nothing of is not processed again, whatever the sweep finds."""
-    monkeypatch.setattr("tenancy.runner.keeper._SWEEP", 0.05)
+    monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.05)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.05)
     Tricks.processed.clear()
     with tenants.runner() as runner:

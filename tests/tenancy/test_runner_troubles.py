@@ -8,45 +8,46 @@ import pytest
 import sqlalchemy as sa
 
 from eventsourcing_sqlalchemy.naming import TableName
-from tenancy import Tenancy, doctor
+from tenancy import Tenancy
 from tenancy.errors import TenancyError
-from tenancy.runner.courses import Course, Courses
-from tenancy.runner.failures import FailureBook
+from tenancy.operations import doctor
+from tenancy.runner.assignments import Assignment, Assignments
+from tenancy.runner.failures import FailureStore
 from tenancy.runner.leases import BUCKETS, bucket_of
 from tenancy.runner.pipes import Pipe, Pipes
-from tenancy.runner.ready import ReadyQueue
-from tenancy.runner.troubles import Troubles
+from tenancy.runner.quarantine import Quarantine
+from tenancy.runner.ready_queue import ReadyQueue
 from tests.contract.counters_view import CountersView
 from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, fleet
 from tests.tenancy.kennel import SYSTEM, DogCounters, School
 
 
-def troubles(tenants: Tenancy) -> Troubles:
-    courses = Courses(Pipes(tenants.blueprints()), lambda: None, bucket_of)
-    return Troubles(FailureBook(tenants.registry), courses, ReadyQueue(1), max_attempts=2)
+def quarantine(tenants: Tenancy) -> Quarantine:
+    assignments = Assignments(Pipes(tenants.application_specs()), lambda: None, bucket_of)
+    return Quarantine(FailureStore(tenants.registry), assignments, ReadyQueue(1), max_attempts=2)
 
 
 def test_follower_that_has_stopped_elsewhere_has_no_attempts_left(tenants: Tenancy) -> None:
     """It may get a turn here before this process has learned of it."""
     acme = tenants.create("acme")
-    course = Course(acme, Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking"))
-    first, second = troubles(tenants), troubles(tenants)
+    assignment = Assignment(acme, Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking"))
+    first, second = quarantine(tenants), quarantine(tenants)
     for _ in range(2):
-        first.met(ZeroDivisionError(), course, 1, ["Shop"])
-    second.met(ZeroDivisionError(), course, 1, ["Shop"])
-    failure = FailureBook(tenants.registry).get(course.key)
+        first.met(ZeroDivisionError(), assignment, 1, ["Shop"])
+    second.met(ZeroDivisionError(), assignment, 1, ["Shop"])
+    failure = FailureStore(tenants.registry).get(assignment.key)
     assert failure is not None
     assert (failure.attempts, failure.is_quarantined) == (3, True)
-    second.met(ZeroDivisionError(), course, 2, ["Shop"])  # of another event
-    assert [each.attempts for each in FailureBook(tenants.registry).all().values()] == [1]
+    second.met(ZeroDivisionError(), assignment, 2, ["Shop"])  # of another event
+    assert [each.attempts for each in FailureStore(tenants.registry).all().values()] == [1]
 
 
 def test_row_that_somebody_holds_keeps_a_failure_and_nothing_else_waiting(postgres_url: str) -> None:
     settings = {"sqlalchemy_lock_timeout": 0}  # who waits, does so for ever
     with fleet(postgres_url, ["acme", "globex"], **settings) as tenants, tenants.runner(max_attempts=2) as runner:
         acme, rows = tenants["acme"], tenants.registry.rows
-        known, book = runner._troubles, FailureBook(tenants.registry)  # noqa: SLF001 (what is not written is known)
+        known, failure_store = runner._quarantine, FailureStore(tenants.registry)  # noqa: SLF001 (what is not written is known)
         engine = sa.create_engine(tenants.settings.url)
         with engine.connect() as connection:
             connection.execute(sa.select(rows.tenants).where(rows.tenants.c.id == acme.id).with_for_update())
@@ -57,9 +58,9 @@ def test_row_that_somebody_holds_keeps_a_failure_and_nothing_else_waiting(postgr
             runner.wait("globex")
             check(tenants, "globex", {dog_id: ["Rex", "sit"]})
             known.refresh()  # as the keeper does, while nobody else may use the registry
-            assert book.all() == {}
+            assert failure_store.all() == {}
         engine.dispose()
-        wait_until(lambda: list(book.all()) == [key], "it is written down")
+        wait_until(lambda: list(failure_store.all()) == [key], "it is written down")
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
@@ -67,7 +68,7 @@ def test_tables_that_are_missing_are_waited_for(
     database: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a projection is new, and the runner with its code is started before its tables are made."""
-    monkeypatch.setattr("tenancy.runner.troubles._MAX_DELAY", 0.2)
+    monkeypatch.setattr("tenancy.runner.quarantine._MAX_DELAY", 0.2)
     env = {"SQLALCHEMY_URL": request.getfixturevalue(database)}
     with Tenancy(system=SYSTEM, env=env) as before:
         before.create("acme").get(School).register("Fido", "sit")
@@ -75,7 +76,7 @@ def test_tables_that_are_missing_are_waited_for(
         tenants.project(School, DogCounters, CountersView)
         with tenants.runner(max_attempts=2) as runner:
             key = (tenants["acme"].id, "DogCounters")
-            known = runner._troubles  # noqa: SLF001 (nothing else counts so soon)
+            known = runner._quarantine  # noqa: SLF001 (nothing else counts so soon)
             wait_until(lambda: (failure := known.get(key)) is not None and failure.attempts > 2, "it is tried again")
             (shown,) = (each for each in tenants.followers.status() if each.follower == "DogCounters")
             assert shown.state == "retrying"
@@ -94,14 +95,16 @@ def test_tables_that_are_missing_are_waited_for(
 
 
 def test_what_is_tried_for_ever_is_tried_now_and_then(tenants: Tenancy) -> None:
-    course = Course(tenants.create("acme"), Pipe("Shop", "F"), TableName(None, "events"), TableName(None, "tracking"))
-    known = troubles(tenants)
+    assignment = Assignment(
+        tenants.create("acme"), Pipe("Shop", "F"), TableName(None, "events"), TableName(None, "tracking")
+    )
+    known = quarantine(tenants)
     for _ in range(3):
-        known.met(ZeroDivisionError(), course, None, ["Shop"])
-    many = replace(known._known[course.key], attempts=5000)  # noqa: SLF001 (it would take a day)
-    known._known[course.key] = many  # noqa: SLF001 (as above)
-    known.met(ZeroDivisionError(), course, None, ["Shop"])
-    failure = known.get(course.key)
+        known.met(ZeroDivisionError(), assignment, None, ["Shop"])
+    many = replace(known._known[assignment.key], attempts=5000)  # noqa: SLF001 (it would take a day)
+    known._known[assignment.key] = many  # noqa: SLF001 (as above)
+    known.met(ZeroDivisionError(), assignment, None, ["Shop"])
+    failure = known.get(assignment.key)
     assert failure is not None
     assert (failure.attempts, failure.is_quarantined) == (5001, False)
 
@@ -109,17 +112,19 @@ def test_what_is_tried_for_ever_is_tried_now_and_then(tenants: Tenancy) -> None:
 def test_worker_writes_down_what_it_has_met_alone(tenants: Tenancy) -> None:
     """What others could not write down may have to wait for longer."""
     first, second = (
-        Course(tenants.create(slug), Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking"))
+        Assignment(
+            tenants.create(slug), Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking")
+        )
         for slug in ("acme", "globex")
     )
-    known, book = troubles(tenants), FailureBook(tenants.registry)
+    known, failure_store = quarantine(tenants), FailureStore(tenants.registry)
     known.met(ZeroDivisionError(), first, 1, ["Shop"])
     known._unwritten.add(first.key)  # noqa: SLF001 (as if it could not be written)
-    book.clear(first.key)
+    failure_store.clear(first.key)
     known.met(ZeroDivisionError(), second, 1, ["Shop"])
-    assert list(book.all()) == [second.key]
+    assert list(failure_store.all()) == [second.key]
     known.refresh()
-    assert book.all().keys() == {first.key, second.key}
+    assert failure_store.all().keys() == {first.key, second.key}
 
 
 def test_failure_of_a_turn_that_is_being_taken_while_its_tenant_is_let_go(
@@ -128,18 +133,18 @@ def test_failure_of_a_turn_that_is_being_taken_while_its_tenant_is_let_go(
     """When the tenant comes back after it was told elsewhere to try again, it may have turns."""
     with fleet(sqlite_url, ["acme"]) as tenants:
         runner = tenants.runner(max_attempts=1)
-        keeper, courses, ready = runner._keeper, runner._courses, runner._ready  # noqa: SLF001 (without the threads)
-        keeper.start()
-        course = next(course for course in courses.all() if course.pipe.follower == "Diaries")
+        coordinator, assignments, ready = runner._coordinator, runner._assignments, runner._ready  # noqa: SLF001 (without the threads)
+        coordinator.start()
+        assignment = next(assignment for assignment in assignments.all() if assignment.pipe.follower == "Diaries")
 
         def fail(*_: object) -> None:
-            runner._troubles.met(ZeroDivisionError(), course, 1, ["School"])  # noqa: SLF001 (as a worker does)
+            runner._quarantine.met(ZeroDivisionError(), assignment, 1, ["School"])  # noqa: SLF001 (as a worker does)
 
-        monkeypatch.setattr(keeper._applications, "forget", fail)  # noqa: SLF001 (in the middle of letting it go)
-        keeper._follow(courses.hold(()))  # noqa: SLF001 (as when another process gets the leases)
+        monkeypatch.setattr(coordinator._applications, "forget", fail)  # noqa: SLF001 (in the middle of letting it go)
+        coordinator._follow(assignments.hold(()))  # noqa: SLF001 (as when another process gets the leases)
         assert [failure.follower for failure in tenants.followers.retry("acme")] == ["Diaries"]
-        keeper._follow(courses.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
+        coordinator._follow(assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
         before = len(ready)
-        ready.add(course.key, ["School"])
+        ready.add(assignment.key, ["School"])
         assert len(ready) == before + 1
         runner.stop()

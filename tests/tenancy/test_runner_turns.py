@@ -31,21 +31,21 @@ class Both(ProcessApplication[UUID]):
 def test_leader_that_always_has_more_leaves_turns_to_the_others(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tenancy.runner.turns._NOTIFICATIONS", 2)
-    monkeypatch.setattr("tenancy.runner.turns._SECONDS", 60.0)  # what counts here is the number
+    monkeypatch.setattr("tenancy.runner.worker._NOTIFICATIONS", 2)
+    monkeypatch.setattr("tenancy.runner.worker._SECONDS", 60.0)  # what counts here is the number
     system = System(pipes=[[Busy, Both], [Calm, Both]])
     with Tenancy(system=system, env={"SQLALCHEMY_URL": sqlite_url}) as tenants:
         acme = tenants.create("acme")
         for leader, count in ((Busy, 10), (Calm, 3)):
             acme.get(leader).save(*(Dog(f"Dog {number}") for number in range(count)))
         runner = tenants.runner()
-        runner._keeper.start()  # noqa: SLF001 (without the threads: the turns are taken here)
-        courses = runner._courses.all()  # noqa: SLF001 (as above)
+        runner._coordinator.start()  # noqa: SLF001 (without the threads: the turns are taken here)
+        assignments = runner._assignments.all()  # noqa: SLF001 (as above)
         more, processed = {"Busy", "Calm"}, []
         for _ in range(4):
-            more = runner._turns._take((acme.id, "Both"), more)  # noqa: SLF001 (as above)
+            more = runner._worker._take((acme.id, "Both"), more)  # noqa: SLF001 (as above)
             assert "Busy" in more
-            processed.append({course.pipe.leader: course.processed for course in courses})
+            processed.append({assignment.pipe.leader: assignment.processed for assignment in assignments})
         assert processed == [
             {"Busy": 2, "Calm": 0},
             {"Busy": 2, "Calm": 2},

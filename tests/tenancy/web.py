@@ -13,8 +13,8 @@ import httpx
 from werkzeug.test import Client
 
 from tenancy import Tenancy
-from tenancy.middleware import ASGIMiddleware, WSGIMiddleware
-from tenancy.resolvers import Resolver
+from tenancy.web.middleware import ASGIMiddleware, WSGIMiddleware
+from tenancy.web.resolvers import Resolver
 
 Kind = Literal["asgi", "wsgi"]
 Scope = MutableMapping[str, Any]

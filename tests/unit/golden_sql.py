@@ -15,7 +15,7 @@ from uuid import UUID
 from eventsourcing.persistence import StoredEvent, Tracking
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from eventsourcing_sqlalchemy.dialects.base import Executor
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.recorders import (
     ConditionalTracking,
     SQLAlchemyAggregateRecorder,

@@ -13,9 +13,9 @@ from eventsourcing.persistence import DataError, StoredEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventsourcing_sqlalchemy.dialects.postgresql import PostgreSQLDialect
-from eventsourcing_sqlalchemy.dialects.postgresql_arrays import Arrays, BinaryArrays, TextArrays
-from eventsourcing_sqlalchemy.settings import OriginatorIDType
+from eventsourcing_sqlalchemy.dialects.postgresql.arrays import Arrays, BinaryArrays, TextArrays
+from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDialect
+from eventsourcing_sqlalchemy.options import OriginatorIDType
 
 texts = st.one_of(
     st.sampled_from(["", "NULL", "null", "{}", '{"a"}', "a,b", '"', "\\", '\\"', "\\x00", " ", "\n", "é😀", "%s", "'"]),

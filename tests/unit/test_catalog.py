@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventsourcing_sqlalchemy import catalog, provisioning
-from eventsourcing_sqlalchemy.catalog import Catalog
-from eventsourcing_sqlalchemy.dialects.base import TableShape
+from eventsourcing_sqlalchemy import provisioning
+from eventsourcing_sqlalchemy.engines import table_cache as catalog
+from eventsourcing_sqlalchemy.engines.table_cache import Catalog
 from eventsourcing_sqlalchemy.naming import TableName
-from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 from tests.deadlines import run_together
 
 FRESH = 5.0

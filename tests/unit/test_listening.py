@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventsourcing_sqlalchemy import background
-from eventsourcing_sqlalchemy.listener import ListenThread
+from eventsourcing_sqlalchemy.notifications.listener import ListenThread
 
 FIRST, MOST = 0.1, 5.0
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventsourcing_sqlalchemy.dialects import postgresql_prepared
-from eventsourcing_sqlalchemy.dialects.postgresql_prepared import PreparedStatements, numbered
+from eventsourcing_sqlalchemy.dialects.postgresql import prepared as postgresql_prepared
+from eventsourcing_sqlalchemy.dialects.postgresql.prepared import PreparedStatements, numbered
 
 RUNS_BEFORE, MAX_STATEMENTS = 5, 100
 STATEMENT = 'SELECT id FROM "t" WHERE a = %s AND b = %s'

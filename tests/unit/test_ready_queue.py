@@ -8,7 +8,7 @@ from collections import Counter
 from uuid import UUID, uuid4
 
 from tenancy.runner.pipes import Pipe, Pipes
-from tenancy.runner.ready import ReadyQueue
+from tenancy.runner.ready_queue import ReadyQueue
 from tests.deadlines import wait_until
 
 ONE, TWO, THREE = uuid4(), uuid4(), uuid4()
@@ -36,12 +36,12 @@ def test_who_wants_more_goes_to_the_end() -> None:
         queue.add((tenant_id, "F"), ("A",))
     assert taken(queue)[0] == ONE
     queue.done((ONE, "F"), ("A",))
-    order = []
+    request = []
     for _ in range(3):
         tenant_id = taken(queue)[0]
-        order.append(tenant_id)
+        request.append(tenant_id)
         queue.done((tenant_id, "F"))
-    assert order == [TWO, THREE, ONE]
+    assert request == [TWO, THREE, ONE]
 
 
 def test_wake_up_during_a_turn_gives_another_one() -> None:
@@ -128,12 +128,15 @@ def test_many_threads() -> None:
 
 
 def test_pipes_go_downstream_and_end_in_circles() -> None:
-    class Blueprint:
+    class ApplicationSpec:
         def __init__(self, application: str, *follows: str) -> None:
             self.application, self.follows = application, follows
 
-    def order(*blueprints: Blueprint) -> list[Pipe]:
-        return list(Pipes(blueprints).all)  # type: ignore[arg-type]
+    def request(*application_specs: ApplicationSpec) -> list[Pipe]:
+        return list(Pipes(application_specs).all)  # type: ignore[arg-type]
 
-    assert order(Blueprint("C", "B"), Blueprint("B", "A"), Blueprint("A")) == [Pipe("A", "B"), Pipe("B", "C")]
-    assert set(order(Blueprint("A", "B"), Blueprint("B", "A"))) == {Pipe("B", "A"), Pipe("A", "B")}
+    assert request(ApplicationSpec("C", "B"), ApplicationSpec("B", "A"), ApplicationSpec("A")) == [
+        Pipe("A", "B"),
+        Pipe("B", "C"),
+    ]
+    assert set(request(ApplicationSpec("A", "B"), ApplicationSpec("B", "A"))) == {Pipe("B", "A"), Pipe("A", "B")}

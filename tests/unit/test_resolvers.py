@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenancy.errors import InvalidSlug
-from tenancy.resolvers import Found, Request, by_header, by_host, by_path
-from tenancy.slugs import normalize
+from tenancy.model.slugs import normalize
+from tenancy.web.resolvers import Found, Request, by_header, by_host, by_path
 
 # -- by host --
 

@@ -8,13 +8,13 @@ from uuid import uuid4
 from prometheus_client import REGISTRY
 
 from eventsourcing_sqlalchemy.naming import TableName
-from tenancy.runner.courses import Course
+from tenancy.model.tenant import Placement, Tenant, TenantStatus
+from tenancy.runner.assignments import Assignment
 from tenancy.runner.metrics import Metrics
 from tenancy.runner.pipes import Pipe
-from tenancy.tenant import Placement, Tenant, TenantStatus
 
 
-def course() -> Course:
+def assignment() -> Assignment:
     table, now = TableName(None, "events"), datetime.now(UTC)
     tenant = Tenant(
         id=uuid4(),
@@ -27,7 +27,7 @@ def course() -> Course:
         created_at=now,
         changed_at=now,
     )
-    return Course(tenant, Pipe("Leader", "Follower"), table, table)
+    return Assignment(tenant, Pipe("Leader", "Follower"), table, table)
 
 
 def count(label: object) -> float | None:
@@ -37,16 +37,16 @@ def count(label: object) -> float | None:
 
 def test_tenants_that_are_too_many_are_counted_together() -> None:
     metrics = Metrics(max_tenants=2)
-    courses = [course() for _ in range(4)]
-    for number, each in enumerate(courses):
+    assignments = [assignment() for _ in range(4)]
+    for number, each in enumerate(assignments):
         metrics.processed(each, number + 1)
         metrics.failed(each)
-    assert [count(each.tenant.id) for each in courses] == [1, 2, None, None]
+    assert [count(each.tenant.id) for each in assignments] == [1, 2, None, None]
     assert count("other") == 3 + 4
-    metrics.forget([each.tenant.id for each in courses])
-    assert [count(each.tenant.id) for each in courses] == [None] * 4
-    metrics.processed(courses[3], 5)  # there is room again
-    assert count(courses[3].tenant.id) == 5
+    metrics.forget([each.tenant.id for each in assignments])
+    assert [count(each.tenant.id) for each in assignments] == [None] * 4
+    metrics.processed(assignments[3], 5)  # there is room again
+    assert count(assignments[3].tenant.id) == 5
 
 
 def test_state_of_the_process() -> None:

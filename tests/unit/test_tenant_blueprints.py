@@ -15,8 +15,8 @@ from eventsourcing.system import ProcessApplication
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from tenancy.blueprints import Blueprint, blueprint_of
-from tenancy.tenant import Placement
+from tenancy.model.application_spec import ApplicationSpec, application_spec_of
+from tenancy.model.tenant import Placement
 
 
 class Plain(Application[UUID]):
@@ -88,16 +88,16 @@ def made(url: str) -> Iterator[sa.Inspector]:
     engine.dispose()
 
 
-@pytest.mark.parametrize(("cls", "variables", "makes_more"), CASES)
+@pytest.mark.parametrize(("cls", "variables", "creates_extra_tables"), CASES)
 def test_blueprint_is_what_the_application_makes(
-    cls: type[Application[Any]], variables: dict[str, str], *, makes_more: bool, url: str, made: sa.Inspector
+    cls: type[Application[Any]], variables: dict[str, str], *, creates_extra_tables: bool, url: str, made: sa.Inspector
 ) -> None:
     persistence = {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": url}
     cls(env={**persistence, "SQLALCHEMY_TABLE_PREFIX": "x_", **variables}).close()
-    blueprint = blueprint_of(cls, variables)
-    specs = blueprint.specs(Placement(None, "x_"), None)
+    application_spec = application_spec_of(cls, variables)
+    specs = application_spec.specs(Placement(None, "x_"), None)
     assert sorted(spec.name.name for spec in specs) == sorted(made.get_table_names())
-    assert blueprint.makes_more == makes_more
+    assert application_spec.creates_extra_tables == creates_extra_tables
     for spec in specs:
         if spec.kind != "tracking":
             columns = {column["name"]: column["type"] for column in made.get_columns(spec.name.name)}
@@ -106,9 +106,9 @@ def test_blueprint_is_what_the_application_makes(
 
 
 def test_blueprint_is_kept_as_json() -> None:
-    blueprint = blueprint_of(SnapshotsOfProcess, {"ORIGINATOR_ID_TYPE": "text"})
-    assert Blueprint.from_json(blueprint.to_json()) == blueprint
-    assert blueprint.topic == f"{__name__}:SnapshotsOfProcess"
+    application_spec = application_spec_of(SnapshotsOfProcess, {"ORIGINATOR_ID_TYPE": "text"})
+    assert ApplicationSpec.from_json(application_spec.to_json()) == application_spec
+    assert application_spec.topic == f"{__name__}:SnapshotsOfProcess"
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_blueprint_is_kept_as_json() -> None:
 )
 def test_bad_value_is_named(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{variable} is '{value}'") as caught:
-        blueprint_of(Plain, {variable: value})
+        application_spec_of(Plain, {variable: value})
     assert caught.value.variable == variable
 
 
 def test_place_of_each_application() -> None:
-    specs = blueprint_of(Process, {}).specs(Placement("acme_{application}", "{application}_x_"), "public")
+    specs = application_spec_of(Process, {}).specs(Placement("acme_{application}", "{application}_x_"), "public")
     assert [str(spec.name) for spec in specs] == [
         '"acme_process"."process_x_process_tracking"',
         '"acme_process"."process_x_process_events"',

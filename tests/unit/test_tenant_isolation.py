@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX
-from tenancy.blueprints import Blueprint
-from tenancy.isolation import PERSISTENCE_MODULE, place, prefix_of, schema_of, variables
+from tenancy.isolation.names import PERSISTENCE_MODULE, allocate_placement, prefix_of, schema_of, variables
+from tenancy.model.application_spec import ApplicationSpec
+from tenancy.model.tenant import Placement
 from tenancy.settings import TenancySettings
-from tenancy.tenant import Placement
 
 POSTGRESQL = "postgresql://user@host/db"
 SQLITE = "sqlite:///fleet.db"
@@ -33,10 +33,10 @@ def settings(url: str = POSTGRESQL, **variables: str) -> TenancySettings:
     return TenancySettings.read({"SQLALCHEMY_URL": url, **variables})
 
 
-def blueprint(application: str, **fields: Any) -> Blueprint:
-    return Blueprint(
+def application_spec(application: str, **fields: Any) -> ApplicationSpec:
+    return ApplicationSpec(
         **{"application": application, "topic": "m:C", "tables": ("events",), "originator_id_type": "uuid"}
-        | {"makes_more": False}
+        | {"creates_extra_tables": False}
         | fields
     )
 
@@ -64,7 +64,9 @@ def test_no_two_tenants_share_a_table(
 ) -> None:
     fleet = settings(url, **templates)
     limit = LIMIT if url == POSTGRESQL else None
-    one, other = (place(fleet, slug.casefold(), tenant_id, names, limit) for slug, tenant_id in (first, second))
+    one, other = (
+        allocate_placement(fleet, slug.casefold(), tenant_id, names, limit) for slug, tenant_id in (first, second)
+    )
     if one == other:
         # The registry refuses the second; it takes equal readable parts and equal pieces of ids.
         assert first[1].int & 0xFFFFF == second[1].int & 0xFFFFF
@@ -82,7 +84,7 @@ def test_no_two_tenants_share_a_table(
 def test_names_are_short_enough_for_the_database(slug: str, tenant_id: UUID, application: str) -> None:
     fleet = settings(TENANCY_SCHEMA="{tenant}_{application}", TENANCY_TABLE_PREFIX="{tenant}_")
     try:
-        placement = place(fleet, slug.casefold(), tenant_id, [application], LIMIT)
+        placement = allocate_placement(fleet, slug.casefold(), tenant_id, [application], LIMIT)
     except SettingsError as error:
         assert "leaves no room" in str(error)  # noqa: PT017 (most examples raise nothing)
         return
@@ -97,7 +99,7 @@ def test_names_are_short_enough_for_the_database(slug: str, tenant_id: UUID, app
 def test_schema_is_never_the_servers(slug: str, tenant_id: UUID, room: int) -> None:
     application = "a" * (LIMIT - len("_events" + EVENTS_INDEX_SUFFIX) - len("_0000_") - room)
     fleet = settings(TENANCY_SCHEMA="{tenant}", TENANCY_TABLE_PREFIX="{tenant}_")
-    placement = place(fleet, slug.casefold(), tenant_id, [application], LIMIT)
+    placement = allocate_placement(fleet, slug.casefold(), tenant_id, [application], LIMIT)
     assert placement.schema is not None
     assert not placement.schema.startswith("pg_")
     assert placement.schema[0].isalpha()
@@ -109,19 +111,19 @@ def test_schema_is_never_the_servers(slug: str, tenant_id: UUID, room: int) -> N
     [("acme", "acme"), ("pg", "tpg"), ("7up", "t7up"), ("東京", "t"), ("x" * 50, "x" * 20), ("PG!", "tpg")],
 )
 def test_readable_part(slug: str, label: str) -> None:
-    assert place(settings(), slug.lower(), TENANT, [], LIMIT).schema == f"{label}_5t82"
+    assert allocate_placement(settings(), slug.lower(), TENANT, [], LIMIT).schema == f"{label}_5t82"
 
 
 def test_name_of_an_application_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(SettingsError, match="leaves no room"):
-        place(settings(TENANCY_TABLE_PREFIX="{tenant}_"), "acme", TENANT, ["a" * 40], LIMIT)
+        allocate_placement(settings(TENANCY_TABLE_PREFIX="{tenant}_"), "acme", TENANT, ["a" * 40], LIMIT)
 
 
 def test_schema_is_owned_when_it_is_the_tenants_alone() -> None:
-    assert place(settings(), "acme", TENANT, [], LIMIT).owns_schema
-    assert not place(settings(TENANCY_TABLE_PREFIX="{tenant}_"), "acme", TENANT, [], LIMIT).owns_schema
+    assert allocate_placement(settings(), "acme", TENANT, [], LIMIT).owns_schema
+    assert not allocate_placement(settings(TENANCY_TABLE_PREFIX="{tenant}_"), "acme", TENANT, [], LIMIT).owns_schema
     shared = settings(TENANCY_SCHEMA="shop", TENANCY_TABLE_PREFIX="{tenant}_")
-    assert not place(shared, "acme", TENANT, [], LIMIT).owns_schema
+    assert not allocate_placement(shared, "acme", TENANT, [], LIMIT).owns_schema
 
 
 def test_variables_name_everything_twice() -> None:
@@ -129,7 +131,7 @@ def test_variables_name_everything_twice() -> None:
         settings(TENANCY_CONTROL_SCHEMA="control"),
         Placement("acme_k3f9_{application}", "x_"),
         TENANT,
-        [blueprint("Shop", tables=("events", "snapshots")), blueprint("Bar", originator_id_type="text")],
+        [application_spec("Shop", tables=("events", "snapshots")), application_spec("Bar", originator_id_type="text")],
     )
     assert result["PERSISTENCE_MODULE"] == result["SHOP_PERSISTENCE_MODULE"] == PERSISTENCE_MODULE
     assert result["SHOP_SQLALCHEMY_SCHEMA"] == "acme_k3f9_shop"

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tenancy.errors import InvalidSlug
-from tenancy.slugs import MAX_LENGTH, normalize, readable
+from tenancy.model.slugs import MAX_LENGTH, normalize, readable
 
 
 @pytest.mark.parametrize(

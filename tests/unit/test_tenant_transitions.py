@@ -17,7 +17,7 @@ from tenancy.errors import (
     TenantUnavailable,
     TransitionRefused,
 )
-from tenancy.tenant import TRANSITIONS, Placement, Tenant, TenantStatus, Verb, check_status, next_status
+from tenancy.model.tenant import TRANSITIONS, Placement, Tenant, TenantStatus, Verb, check_status, next_status
 
 PROVISIONING, ACTIVE, SUSPENDED, ARCHIVED, DELETED, PURGING = TenantStatus
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventsourcing_sqlalchemy.watching import WatchThread
+from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
 
 
 class Nobody:
@@ -17,7 +17,7 @@ class Nobody:
 
 def test_write_between_the_making_of_the_thread_and_its_start_is_not_disturbed() -> None:
     """A subscription begins while another thread appends: the thread is known before it runs."""
-    watch = WatchThread(Nobody(), lambda: 1)
+    watch = FileWatcher(Nobody(), lambda: 1)
     with watch.ignoring():
         written = True
     assert written

@@ -56,6 +56,6 @@ def tenants(fleet: MakeFleet) -> Tenancy:
 @pytest.fixture
 def elsewhere(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tenancy]:
     """The same fleet as another process sees it: with a directory of its own."""
-    monkeypatch.setattr("tenancy.directory._directories", {})
+    monkeypatch.setattr("tenancy.registry.cache._caches", {})
     with Tenancy(applications=list(tenants.applications.values()), env=tenants.settings.environment) as other:
         yield other

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
-from tenancy import Order, Tenancy
+from tenancy import Tenancy, TenantRequest
 from tenancy.errors import InvalidArgument, TenancyClosed, TenancyError
-from tenancy.middleware import ASGIMiddleware
-from tenancy.resolvers import by_header, by_host, by_path
+from tenancy.web.middleware import ASGIMiddleware
+from tenancy.web.resolvers import by_header, by_host, by_path
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel, Visits
 from tests.tenancy.kennel import SYSTEM, DogCounters
@@ -173,9 +173,9 @@ def test_objects_show_what_they_are(fleet: MakeFleet, url: str) -> None:
     with Tenancy(env={"SQLALCHEMY_URL": url}) as without_code:
         assert repr(without_code) == f"Tenancy(no applications; the registry in {where})"
         assert repr(without_code.followers).startswith("Followers(none; ")
-    with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url}) as following:
-        assert "Diaries of School" in repr(following.followers)
-        runner = following.runner(workers=2)
+    with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url}) as driver:
+        assert "Diaries of School" in repr(driver.followers)
+        runner = driver.runner(workers=2)
         assert repr(runner).endswith("; 2 workers; not started)")
         with runner:
             assert repr(runner).endswith("; started)")
@@ -183,5 +183,5 @@ def test_objects_show_what_they_are(fleet: MakeFleet, url: str) -> None:
 
 
 def test_orders_are_taken_beside_slugs(tenants: Tenancy) -> None:
-    made = list(tenants.create_many(["acme", Order(slug="globex", name="Globex")]))
+    made = list(tenants.create_many(["acme", TenantRequest(slug="globex", name="Globex")]))
     assert [tenant.name for tenant in made] == ["acme", "Globex"]

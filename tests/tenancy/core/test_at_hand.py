@@ -15,7 +15,7 @@ import pytest
 from eventsourcing.application import Application
 
 from tenancy import Tenancy
-from tenancy.applications import Applications
+from tenancy.application_cache import ApplicationCache
 from tenancy.errors import TenancyError
 from tests.deadlines import run_together
 from tests.engine_count import engines_in_use, forget_abandoned
@@ -38,7 +38,7 @@ def no_collector() -> Iterator[None]:
 
 def test_one_for_all_who_come_at_once(repeat: Callable[[int], range]) -> None:
     for _ in repeat(20):
-        applications, tenant_id = Applications(10), uuid4()
+        applications, tenant_id = ApplicationCache(10), uuid4()
         made: list[Shop] = []
 
         def construct(made: list[Shop] = made) -> Shop:
@@ -46,7 +46,7 @@ def test_one_for_all_who_come_at_once(repeat: Callable[[int], range]) -> None:
             return made[-1]
 
         def get(
-            here: Applications = applications, make: Callable[[], Shop] = construct, whose: UUID = tenant_id
+            here: ApplicationCache = applications, make: Callable[[], Shop] = construct, whose: UUID = tenant_id
         ) -> Shop:
             return here.get(Shop, whose, make)
 
@@ -58,7 +58,7 @@ def test_one_for_all_who_come_at_once(repeat: Callable[[int], range]) -> None:
 def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> None:
     """Who waited for one who failed does not construct beside another one."""
     for _ in repeat(20):
-        applications, tenant_id = Applications(10), uuid4()
+        applications, tenant_id = ApplicationCache(10), uuid4()
         at_once, most, calls = 0, 0, 0
 
         def construct() -> Shop:
@@ -74,7 +74,7 @@ def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> Non
             return shop
 
         def get(
-            here: Applications = applications, make: Callable[[], Shop] = construct, whose: UUID = tenant_id
+            here: ApplicationCache = applications, make: Callable[[], Shop] = construct, whose: UUID = tenant_id
         ) -> Shop | None:
             try:
                 return here.get(Shop, whose, make)
@@ -87,7 +87,7 @@ def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> Non
 
 
 def test_least_recently_used_is_put_out() -> None:
-    applications, made = Applications(2), [uuid4() for _ in range(3)]
+    applications, made = ApplicationCache(2), [uuid4() for _ in range(3)]
     for tenant_id in made[:2]:
         applications.get(Shop, tenant_id, Shop)
     applications.get(Shop, made[0], Shop)
@@ -97,7 +97,7 @@ def test_least_recently_used_is_put_out() -> None:
 
 
 def test_who_holds_one_that_was_put_out_shares_it() -> None:
-    applications, tenant_id = Applications(1), uuid4()
+    applications, tenant_id = ApplicationCache(1), uuid4()
     held = applications.get(Shop, tenant_id, Shop)
     applications.get(Shop, uuid4(), Shop)
     assert not held.closing.is_set()
@@ -126,9 +126,9 @@ def test_closed_as_soon_as_nobody_uses_it(fleet: MakeFleet, cls: type[Applicatio
 def test_purged_tenant_is_put_out(tenants: Tenancy, hasty: None) -> None:  # noqa: ARG001 (a fixture)
     tenants.create("acme").get(Kennel)
     tenants.create("globex").get(Kennel)
-    assert len(tenants._at_hand) == 2  # noqa: SLF001 (how many there are)
+    assert len(tenants._application_cache) == 2  # noqa: SLF001 (how many there are)
     tenants.purge("acme")
-    assert len(tenants._at_hand) == 1  # noqa: SLF001 (as above)
+    assert len(tenants._application_cache) == 1  # noqa: SLF001 (as above)
 
 
 def test_fleet_that_is_closed_closes_what_it_handed_out(fleet: MakeFleet) -> None:
@@ -160,7 +160,7 @@ def test_fleet_that_is_closed_hands_out_nothing(fleet: MakeFleet) -> None:
 
 
 def test_fleet_that_is_closed_meanwhile_closes_what_is_being_constructed() -> None:
-    applications, made = Applications(10), list[Shop]()
+    applications, made = ApplicationCache(10), list[Shop]()
 
     def construct() -> Shop:
         applications.close()
@@ -177,12 +177,12 @@ def test_fork_while_others_construct(tenants: Tenancy) -> None:
     """The child of a fork knows nothing of threads that held a lock in the parent."""
     acme = tenants.create("acme")
     acme.get(Kennel)
-    at_hand, directory = tenants._at_hand, tenants._directory  # noqa: SLF001 (what has the locks)
+    application_cache, registry_cache = tenants._application_cache, tenants._registry_cache  # noqa: SLF001 (what has the locks)
     held = threading.Event()
     done = threading.Event()
 
     def hold() -> None:
-        with at_hand._lock, directory._lock, directory._asking:  # noqa: SLF001 (as above)
+        with application_cache._lock, registry_cache._lock, registry_cache._asking:  # noqa: SLF001 (as above)
             held.set()
             done.wait(20)
 
@@ -221,7 +221,7 @@ def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callab
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(use, range(count)))
     assert threading.active_count() <= threads_before
-    assert len(tenants._at_hand) == 100  # noqa: SLF001 (how many there are)
+    assert len(tenants._application_cache) == 100  # noqa: SLF001 (how many there are)
     assert sum(each() is not None for each in seen) <= 100 + 4
     datastore: Any = made[-1].get(Shop).factory.datastore  # type: ignore[attr-defined]
     assert datastore.engine.pool.checkedin() <= 5

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from eventsourcing.application import Application
 
-from tenancy import Order, Tenancy, TenantStatus
+from tenancy import Tenancy, TenantRequest, TenantStatus
 from tenancy.errors import (
     InvalidSlug,
     NotRegistered,
@@ -81,7 +81,7 @@ def test_tenant_that_does_not_serve_is_not_ready(tenants: Tenancy, verb: str) ->
         lambda: tenants.create("acme", exist_ok=True),
         lambda: tenants.create("acme", request_id="r-1"),
         lambda: list(tenants.create_many(["acme"], exist_ok=True)),
-        lambda: list(tenants.create_many([Order(slug="acme", request_id="r-1")])),
+        lambda: list(tenants.create_many([TenantRequest(slug="acme", request_id="r-1")])),
     ):
         with pytest.raises(TenantUnavailable, match=f"{status}.*tenancy {undo} acme"):
             again()
@@ -165,8 +165,10 @@ def test_names_are_never_run(tenants: Tenancy, name: str) -> None:
 
 def test_many_are_made_in_their_order(tenants: Tenancy) -> None:
     slugs = [f"t{number:03}" for number in range(60)]
-    orders: list[str | Order] = [Order(slug=slug, name=slug.upper()) if slug < "t030" else slug for slug in slugs]
-    made = list(tenants.create_many(orders, actor="ops-1"))
+    requests: list[str | TenantRequest] = [
+        TenantRequest(slug=slug, name=slug.upper()) if slug < "t030" else slug for slug in slugs
+    ]
+    made = list(tenants.create_many(requests, actor="ops-1"))
     assert [tenant.slug for tenant in made] == slugs
     assert all(tenant.status == "active" for tenant in made)
     assert len({str(tenant.placement) for tenant in made}) == 60
@@ -209,7 +211,7 @@ def test_registry_is_made_by_the_first_tenant(tenants: Tenancy) -> None:
     with pytest.raises(RegistryMissing, match="tenancy init"):
         tenants.list()
     tenants.create("acme")
-    assert [each["application"] for each in tenants.registry.facts()["applications"]] == ["Kennel", "Visits"]
+    assert [each["application"] for each in tenants.registry.fleet_settings()["applications"]] == ["Kennel", "Visits"]
 
 
 def test_registry_is_made_without_code(url: str) -> None:
@@ -227,7 +229,7 @@ def test_registry_is_made_without_code(url: str) -> None:
 def test_init_at_once(fleet: MakeFleet) -> None:
     fleets = [fleet() for _ in range(8)]
     run_together([each.init for each in fleets])
-    assert len({each.registry.facts()["hash_key"] for each in fleets}) == 1
+    assert len({each.registry.fleet_settings()["hash_key"] for each in fleets}) == 1
 
 
 def test_registry_may_be_called_anything(fleet: MakeFleet, url: str) -> None:

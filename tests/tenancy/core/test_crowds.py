@@ -61,11 +61,17 @@ def consistent(tenants: Tenancy, url: str) -> None:
     """Fail for what the registry, the histories and the catalog do not agree on."""
     found = tenants.list()
     assert len({tenant.slug for tenant in found}) == len(found)
-    places = {str(tenant.placement) for tenant in found}
-    assert len(places) == len(found)
+    storage = {str(tenant.placement) for tenant in found}
+    assert len(storage) == len(found)
     names = catalog.tenants(url)
-    assert {place for place in places if any(name.startswith(place) for name in names)} == places
-    assert [name for name in names if not any(name.startswith(place) for place in places)] == []
+    assert {
+        allocate_placement
+        for allocate_placement in storage
+        if any(name.startswith(allocate_placement) for name in names)
+    } == storage
+    assert [
+        name for name in names if not any(name.startswith(allocate_placement) for allocate_placement in storage)
+    ] == []
     for tenant in found:
         history = tenants.history(tenant.slug)
         assert [change.version for change in history] == list(range(1, len(history) + 1))

@@ -159,7 +159,7 @@ def test_own_changes_are_seen_at_once(tenants: Tenancy, repeat: Callable[[int], 
         while not is_over.is_set():
             for slug in ("acme", "globex"):
                 if slug in tenants:
-                    tenants._directory.find(slug)  # noqa: SLF001 (what others ask)
+                    tenants._registry_cache.find(slug)  # noqa: SLF001 (what others ask)
 
     def change() -> None:
         try:
@@ -182,7 +182,7 @@ def test_own_changes_are_seen_at_once(tenants: Tenancy, repeat: Callable[[int], 
             is_over.set()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tenancy.removal.DELAY", 0.0)
+        patch.setattr("tenancy.lifecycle.purging.DELAY", 0.0)
         run_together([change, ask, ask], seconds=60)
 
 
@@ -256,11 +256,11 @@ def test_known_tenants_are_served_without_the_registry_for_a_time(outage: Outage
     tenants.create("globex")
     kennel.register("Fido")
     outage.stop()
-    directory: Any = tenants._directory  # noqa: SLF001 (what it has noticed)
-    served = 0
-    while directory._failed_at < directory._asked_at:  # noqa: SLF001 (as above)
+    registry_cache: Any = tenants._registry_cache  # noqa: SLF001 (what it has noticed)
+    count_use = 0
+    while registry_cache._failed_at < registry_cache._asked_at:  # noqa: SLF001 (as above)
         kennel.register("Rex")
-        served += 1
+        count_use += 1
     kennel.register("Rex")  # it is noticed, and borne
     with pytest.raises(RegistryUnavailable):
         tenants["globex"]  # of whom nothing is known
@@ -290,7 +290,7 @@ def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch:
     tenants = outage.tenants
     acme = tenants.create("acme")
     tenants["acme"]
-    directory = tenants._directory  # noqa: SLF001 (who asks)
+    registry_cache = tenants._registry_cache  # noqa: SLF001 (who asks)
     asking, release = threading.Event(), threading.Event()
     questions = 0
 
@@ -302,18 +302,18 @@ def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch:
         msg = "gone"
         raise RegistryUnavailable(msg)
 
-    monkeypatch.setattr(directory, "_max_outage", 1000.0)
-    monkeypatch.setattr("tenancy.directory._SILENCE", 0.1)
-    monkeypatch.setattr(directory.registry, "changed_since", swallow)
-    directory._asked_at -= 10  # noqa: SLF001 (as if nobody had asked for some time)
-    first = threading.Thread(target=directory.admit, args=(acme.id,), kwargs={"writes": True})
+    monkeypatch.setattr(registry_cache, "_max_outage", 1000.0)
+    monkeypatch.setattr("tenancy.registry.cache._SILENCE", 0.1)
+    monkeypatch.setattr(registry_cache.registry, "changed_since", swallow)
+    registry_cache._asked_at -= 10  # noqa: SLF001 (as if nobody had asked for some time)
+    first = threading.Thread(target=registry_cache.admit, args=(acme.id,), kwargs={"writes": True})
     first.start()
     assert asking.wait(20)
     # While he still waits for an answer:
-    run_together([lambda: directory.admit(acme.id, writes=True)] * 8)
+    run_together([lambda: registry_cache.admit(acme.id, writes=True)] * 8)
     release.set()
     first.join(20)
-    run_together([lambda: directory.admit(acme.id, writes=True)] * 8)
+    run_together([lambda: registry_cache.admit(acme.id, writes=True)] * 8)
     assert questions == 1
 
 

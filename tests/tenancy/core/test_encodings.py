@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from eventsourcing.cipher import AESCipher
 
 from tenancy import Tenancy
-from tenancy.doctor import examine, repair
 from tenancy.errors import EncodingMismatch
+from tenancy.operations.doctor import examine, repair
 from tests.deadlines import run_together, wait_until
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import SYSTEM, Dog, Kennel, Notes
@@ -106,7 +106,7 @@ def test_a_fleet_can_be_changed_and_running_processes_are_told(
     acme = fleet().create("acme")
     before = acme.get(Kennel)
     assert before.names() == []
-    monkeypatch.setattr("tenancy.directory._directories", {})  # as another process
+    monkeypatch.setattr("tenancy.registry.cache._caches", {})  # as another process
     tenants = fleet(CIPHER_KEY=key())
     kennel = tenants["acme"].get(Kennel)
     with pytest.raises(EncodingMismatch, match="init --accept-encodings"):

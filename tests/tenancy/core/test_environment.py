@@ -96,7 +96,7 @@ def test_process_of_a_purged_tenant_brings_no_table_back(tenants: Tenancy, url: 
             with pytest.raises(TenantPurged, match="has been purged"):
                 call()
         # Past the door, as by a process that was let in just before.
-        kennel.factory.datastore._directory = None  # type: ignore[attr-defined]  # noqa: SLF001 (there is no other way)
+        kennel.factory.datastore._registry_cache = None  # type: ignore[attr-defined]  # noqa: SLF001 (there is no other way)
         with pytest.raises(ProgrammingError):
             kennel.register("Fido")
     assert catalog.tenants(url) == set()

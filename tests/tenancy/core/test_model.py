@@ -35,7 +35,7 @@ class Model:
     verbs: list[str] = field(default_factory=lambda: ["create", "activate"])
 
 
-class Lifecycle(RuleBasedStateMachine):
+class Transitions(RuleBasedStateMachine):
     """Does something to one of three tenants at a time."""
 
     tenants: Tenancy
@@ -199,9 +199,9 @@ class Lifecycle(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         names = catalog.tenants(self.url)
-        places = [str(tenant.placement) for tenant in self.tenants]
-        assert all(any(name.startswith(place) for place in places) for name in names)
-        assert all(any(name.startswith(place) for name in names) for place in places)
+        storage = [str(tenant.placement) for tenant in self.tenants]
+        assert all(any(name.startswith(allocate_placement) for allocate_placement in storage) for name in names)
+        assert all(any(name.startswith(allocate_placement) for name in names) for allocate_placement in storage)
 
     @invariant()
     def events_are_those_of_the_tenants(self) -> None:
@@ -216,7 +216,7 @@ class Lifecycle(RuleBasedStateMachine):
 @pytest.mark.usefixtures("hasty")
 def test_lifecycle_is_as_the_model(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel)
-    machine = type("Machine", (Lifecycle,), {"tenants": tenants, "url": url})
+    machine = type("Machine", (Transitions,), {"tenants": tenants, "url": url})
     run_state_machine_as_test(
         machine,
         settings=settings(

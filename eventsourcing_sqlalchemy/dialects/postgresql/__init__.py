@@ -1,0 +1,1 @@
+"""PostgreSQL, and servers that speak its protocol."""

@@ -1,0 +1,196 @@
+"""The tables of PostgreSQL: which there are and of which shape, and how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from eventsourcing.persistence import ProgrammingError
+from sqlalchemy.dialects import postgresql
+
+from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationKind, Right
+from eventsourcing_sqlalchemy.dialects.validation import milliseconds
+from eventsourcing_sqlalchemy.errors import sqlstate
+from eventsourcing_sqlalchemy.naming import TableName, quote
+from eventsourcing_sqlalchemy.tables import TableShape
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.tables import TableSpec
+
+INSUFFICIENT_PRIVILEGE = "42501"
+
+
+def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
+    """Return the shapes of those tables that exist."""
+    # The schema is looked up first: names are the same in all schemas of a fleet, and a plan that begins with them
+    # takes longer with every application.
+    conditions, parameters = [], []
+    for schema in dict.fromkeys(table.schema or "" for table in tables):
+        names = [table.name for table in tables if (table.schema or "") == schema]
+        conditions.append(
+            "c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %s) "
+            f"AND c.relname IN ({', '.join(['%s'] * len(names))})"
+        )
+        parameters += [schema, *names]
+    statement = _DESCRIBE.format(conditions=f"({' OR '.join(conditions)})")
+    wanted = set(tables)
+    # A plan for any parameters would read the whole catalog.
+    found = _shapes(executor.fetch(statement, parameters * 2, prepare=False))
+    return {table: shape for table, shape in found.items() if table in wanted}
+
+
+def describe_all(executor: Executor) -> dict[TableName, TableShape]:
+    """Return the shapes of all tables whose names end as those of applications do."""
+    conditions = "c.relname ~ '(events|snapshots|tracking)$'"
+    return _shapes(executor.fetch(_DESCRIBE.format(conditions=conditions), prepare=False))
+
+
+def _shapes(rows: Sequence[Sequence[str]]) -> dict[TableName, TableShape]:
+    shapes: dict[TableName, TableShape] = {}
+    for schema, name, column, column_type in rows:
+        shape = shapes.setdefault(TableName(schema, name), TableShape())
+        if column_type is None:
+            shape.unique.append(frozenset(column.split(",")))
+        else:
+            shape.columns[column] = column_type
+    return shapes
+
+
+def schemas(executor: Executor, prefix: str) -> list[str]:
+    """Return the names of the schemas that begin with a prefix."""
+    statement = "SELECT nspname FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname::text, %s)"
+    return [name for (name,) in executor.fetch(statement, (prefix,), prepare=False)]
+
+
+def relations(executor: Executor, schema: str, prefix: str) -> list[tuple[RelationKind, str]]:
+    """Return the tables, views and sequences of their own in a schema that begin with a prefix."""
+    # By indexes: of what depends on a schema, or of names. A look at all relations of a large fleet takes long.
+    if prefix:
+        found = executor.fetch(_BY_NAME, (schema, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)), prepare=False)
+    else:
+        found = executor.fetch(_BY_SCHEMA, (schema,), prepare=False)
+    return [(_KINDS[kind], name) for kind, name in found]
+
+
+_KINDS: Final[dict[str, RelationKind]] = {
+    "r": "table",
+    "p": "table",
+    "f": "foreign table",
+    "v": "view",
+    "m": "materialized view",
+    "S": "sequence",
+}
+
+
+def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) -> None:
+    """Make tables, and their schemas, that do not exist, in one transaction; ``lock_timeout`` is in seconds."""
+    schemas = list(dict.fromkeys(spec.name.schema or "public" for spec in specs))
+    # A role that may make tables in a schema need not be allowed to make schemas, and IF NOT EXISTS asks for that right
+    # in any case.
+    places = ", ".join(["%s"] * len(schemas))
+    look = f"SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ({places})"
+    existing = {row[0] for row in executor.fetch(look, schemas, prepare=False)}
+    # Without these locks two processes that both see nothing both create, and one fails on a unique index of the
+    # catalog. They block others that make tables in these schemas until the statements have been committed, and are
+    # taken in an order, so that two who make tables in the same schemas do not wait for each other.
+    statements = [f"SELECT set_config('lock_timeout', '{milliseconds(lock_timeout)}', true)"]
+    statements += [f"SELECT pg_advisory_xact_lock({key})" for key in sorted(TableName(s, "").key for s in schemas)]
+    statements += [f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}" for schema in schemas if schema not in existing]
+    for spec in specs:
+        statements += spec.ddl(postgresql.dialect)
+    try:
+        executor.run_script(statements)
+    except Exception as error:
+        if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
+            raise
+        schema = next((schema for schema in schemas if schema not in existing), schemas[0])
+        raise ProgrammingError(_what_to_grant(executor, schema, exists=schema in existing)) from error
+
+
+def missing_rights(executor: Executor, schemas: Sequence[str | None]) -> dict[Right, str]:
+    """Return which rights the role lacks in this database and on the tables in some schemas, with what to grant."""
+    ((database, role, may_create),) = executor.fetch(
+        "SELECT quote_ident(current_database()), quote_ident(current_user), "
+        "has_database_privilege(current_database(), 'CREATE')"
+    )
+    missing: dict[Right, str] = {} if may_create else {"create": f"GRANT CREATE ON DATABASE {database} TO {role};"}
+    names = list(dict.fromkeys(schema or "public" for schema in schemas))
+    for right, schema, count in executor.fetch(_MISSING_RIGHTS, (names,), prepare=False) if names else ():
+        others = f" The same for {count - 1} other schemas." if count > 1 else ""
+        privilege = {"read": "SELECT", "write": "SELECT, INSERT, UPDATE"}[right]
+        missing[right] = (
+            f"GRANT USAGE ON SCHEMA {schema} TO {role}; "
+            f"GRANT {privilege} ON ALL TABLES IN SCHEMA {schema} TO {role};{others}"
+        )
+    return missing
+
+
+def _what_to_grant(executor: Executor, schema: str, *, exists: bool) -> str:
+    try:
+        ((name, database, role, written_schema),) = executor.fetch(
+            "SELECT current_user, quote_ident(current_database()), quote_ident(current_user), quote_ident(%s)",
+            (schema,),
+        )
+        who = f"role '{name}'"
+    except Exception:  # noqa: BLE001 (in a transaction that has failed, nobody can ask any more)
+        who, database, role, written_schema = "the role of this connection", "this database", "it", quote(schema)
+    if exists:
+        return (
+            f"{who} may not create tables in schema '{schema}'. Run as an administrator: "
+            f"GRANT USAGE, CREATE ON SCHEMA {written_schema} TO {role};  "
+            "or make them beforehand and set CREATE_TABLE=no"
+        )
+    return (
+        f"{who} may not create schema '{schema}'. Run as an administrator: "
+        f"GRANT CREATE ON DATABASE {database} TO {role};  or make it beforehand and set CREATE_TABLE=no"
+    )
+
+
+_RELATIONS = """
+SELECT c.relkind::text, c.relname FROM {source}
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = %s
+WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND NOT c.relispartition AND {condition}
+AND NOT EXISTS (
+  SELECT FROM pg_catalog.pg_depend o
+  WHERE c.relkind = 'S' AND o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = c.oid AND o.deptype IN ('a', 'i')
+)
+"""
+_BY_NAME = _RELATIONS.format(source="pg_catalog.pg_class c", condition="c.relname >= %s AND c.relname < %s")
+_BY_SCHEMA = _RELATIONS.format(
+    source="""pg_catalog.pg_depend d
+JOIN pg_catalog.pg_class c ON c.oid = d.objid""",
+    condition="""d.classid = 'pg_catalog.pg_class'::regclass AND d.objsubid = 0
+AND d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = n.oid""",
+)
+
+# Columns with their types, then unique indexes with the names of their columns and NULL.
+_DESCRIBE = """
+SELECT n.nspname, c.relname, a.attname, t.typname
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {conditions}
+UNION ALL
+SELECT n.nspname, c.relname,
+  (
+    SELECT string_agg(a.attname, ',') FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+  ), NULL
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimmediate
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+WHERE {conditions}
+"""
+
+# In how many schemas a right is missing on the tables of applications, and one of these schemas.
+_MISSING_RIGHTS = """
+SELECT wanted.label, quote_ident(min(n.nspname::text)), count(DISTINCT n.oid)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN (VALUES ('read', 'SELECT'), ('write', 'INSERT')) AS wanted (label, privilege)
+WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (%s) AND c.relname ~ '(events|snapshots|tracking)$'
+  AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, wanted.privilege))
+GROUP BY wanted.label
+"""

@@ -1,0 +1,87 @@
+"""Ask the database once which tables there are when many applications start together.
+
+Each application asks about its own tables. When several do so within a moment, as in a process that serves a fleet, all
+tables in the database that could be an application's are read with one query, for those that come next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from eventsourcing_sqlalchemy.locks import Lock
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.naming import TableName
+    from eventsourcing_sqlalchemy.tables import TableShape
+
+__all__ = ["Catalog"]
+
+# How many questions within a moment mean that more will follow, and how long what was read holds. Seconds.
+_MANY: Final = 3
+_MOMENT: Final = 1.0
+_FRESH: Final = 5.0
+
+# A process that has made so many tables makes them all the time; remembering more would only take memory.
+_MAX_ASKED: Final = 100_000
+
+
+class Catalog:
+    """The tables of one database that were read ahead. Safe to use from many threads.
+
+    An answer is given once, and only about tables that this process has never asked about: whoever asks again, perhaps
+    because the table was dropped, gets the truth of that moment.
+    """
+
+    def __init__(self, *, can_read_all: bool) -> None:
+        self._can_read_all = can_read_all
+        self._start()
+
+    def _start(self) -> None:
+        # Guards what follows, for operations in memory only.
+        self._lock = Lock()
+        self._shapes: dict[TableName, TableShape] = {}
+        self._filled_at = -_FRESH
+        self._asked: set[int] = set()
+        self._asked_at: list[float] = []
+
+    def take(self, tables: Sequence[TableName]) -> dict[TableName, TableShape] | None:
+        """Return the shapes of tables, of which all exist, or None when the database has to be asked."""
+        if not self._shapes:
+            return None
+        with self._lock:
+            if time.monotonic() - self._filled_at > _FRESH:
+                self._shapes.clear()
+            found = {table: self._shapes.pop(table) for table in tables if table in self._shapes}
+            self._asked.update(table.key for table in found)
+            return found if len(found) == len(tables) else None
+
+    def is_worth_reading(self, tables: Sequence[TableName]) -> bool:
+        """Return whether to read the whole catalog now, given that somebody asks about some tables."""
+        if not self._can_read_all:
+            return False
+        now = time.monotonic()
+        with self._lock:
+            keys = {table.key for table in tables}
+            is_first = not keys & self._asked
+            self._asked |= keys
+            for table in tables:
+                self._shapes.pop(table, None)  # another thread has read it since
+            if len(self._asked) > _MAX_ASKED:
+                self._can_read_all = False
+                self._asked.clear()
+            self._asked_at = [then for then in self._asked_at if now - then < _MOMENT] + [now]
+            if not is_first or len(self._asked_at) < _MANY or now - self._filled_at < _FRESH:
+                return False
+            self._filled_at = now
+            return True
+
+    def fill(self, shapes: Mapping[TableName, TableShape]) -> None:
+        """Keep what was read."""
+        with self._lock:
+            self._shapes = {table: shape for table, shape in shapes.items() if table.key not in self._asked}
+
+    def after_fork(self) -> None:
+        """Forget what the parent process knew, and which of its threads held the lock."""
+        self._start()

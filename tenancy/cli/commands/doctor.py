@@ -1,0 +1,61 @@
+"""The verb doctor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tenancy.cli.errors import FAILED, UNREACHABLE, masked
+from tenancy.cli.loader import open_tenancy
+from tenancy.cli.options import Actor, Json
+from tenancy.cli.output import note, printable, show_json, show_table
+
+if TYPE_CHECKING:
+    from tenancy.operations.doctor import Finding
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    context: typer.Context,
+    *,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Complete tenants that are being made, finish purges, make missing tables, advance sequences.",
+        ),
+    ] = False,
+    actor: Actor = None,
+    json: Json = False,
+) -> None:
+    """Examine the database, the registry and every tenant's tables. Exits with 1 while there are failures."""
+    from tenancy.operations import doctor as examination  # noqa: PLC0415 (slow: it loads the database)
+
+    repairs = []
+    with open_tenancy(context) as tenants:
+        findings = examination.examine(tenants)
+        if repair and not examination.is_unreachable(findings):
+            for each in examination.repair(tenants, actor=actor):
+                repairs.append(each)
+                if not json:
+                    note(f"{'repaired' if each.level == 'ok' else 'not repaired'}: {printable(masked(each.what))}")
+            findings = examination.examine(tenants)
+    if json:
+        show_json({"findings": [_record(each) for each in findings], "repairs": [_record(each) for each in repairs]})
+    else:
+        show_table(
+            ("", "about", "finding"),
+            [(each.level, each.name, masked(f"{each.what} {each.remedy}".rstrip())) for each in findings],
+        )
+    if examination.is_unreachable(findings):
+        raise typer.Exit(UNREACHABLE)
+    if any(each.level == "failure" for each in findings):
+        raise typer.Exit(FAILED)
+
+
+def _record(finding: Finding) -> dict[str, Any]:
+    # An error of a user's code may have the URL of the database.
+    return {key: masked(value) if isinstance(value, str) else value for key, value in asdict(finding).items()}

@@ -1,0 +1,123 @@
+"""The verbs that put programs into a tenant's tables: env, exec."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+
+from tenancy.cli.errors import CommandError
+from tenancy.cli.loader import open_tenancy, tenant_of
+from tenancy.cli.options import Json, Slug
+from tenancy.cli.output import say, show_json
+
+if TYPE_CHECKING:
+    from tenancy import Tenancy
+
+__all__ = ["Format", "env", "exec_"]
+
+# Of what the code passes, only the library's settings and ours are known to hold no secret: CIPHER_KEY does.
+_WITHOUT_SECRETS: Final = re.compile(
+    r"(?!.*(URL|KEY|PASSWORD|SECRET|TOKEN))(.*_)?"
+    r"(\w+_TOPIC|(SQLALCHEMY|TENANCY)_\w+|AGGREGATE_CACHE_\w+|DEEPCOPY_FROM_AGGREGATE_CACHE"
+    r"|PERSISTENCE_MODULE|CREATE_TABLE|ORIGINATOR_ID_TYPE|IS_SNAPSHOTTING_ENABLED)"
+)
+
+
+class Format(StrEnum):
+    """How variables are written."""
+
+    SH = "sh"
+    DOTENV = "dotenv"
+    JSON = "json"
+
+
+def env(
+    context: typer.Context,
+    slug: Slug,
+    *,
+    form: Annotated[Format, typer.Option("--format", help="For a shell, for a file .env, or JSON.")] = Format.SH,
+    show_secrets: Annotated[
+        bool,
+        typer.Option(
+            "--show-secrets",
+            help="Write URLs with their passwords, and keys, instead of references to their variables.",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show the variables that lead to a tenant's tables."""
+    with open_tenancy(context) as tenants:
+        variables = tenants.env(tenant_of(tenants, slug))
+        references = {} if show_secrets else _references(tenants, variables)
+    form = Format.JSON if json else form
+    if form is Format.JSON:
+        show_json({key: f"${{{references[key]}}}" if key in references else value for key, value in variables.items()})
+        return
+    for key, value in variables.items():
+        if form is Format.SH:
+            reference = references.get(key)
+            # An expansion that fails when it is not set, and does not end up with a database of something else.
+            text = shlex.quote(value) if reference is None else f'"${{{reference}:?is not set}}"'
+            say(f"export {key}={text}")
+        elif key not in references:
+            say(f"{key}={_quoted(value)}")
+        elif key != references[key]:  # one that referred to itself would be an endless loop to some readers
+            say(f"{key}=${{{references[key]}}}")
+
+
+def _references(tenants: Tenancy, variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the variable to refer to, for each variable whose value may be a secret."""
+    settings = tenants.settings
+    urls = {
+        settings.control_url.render_as_string(hide_password=False): "TENANCY_CONTROL_URL",
+        settings.url.render_as_string(hide_password=False): "SQLALCHEMY_URL",
+    }
+    return {
+        key: urls.get(value, key)
+        for key, value in variables.items()
+        if value in urls or (key in settings.given and not _WITHOUT_SECRETS.fullmatch(key))
+    }
+
+
+def _quoted(value: str) -> str:
+    if not set(value) & {"'", "\\", "\n", "\r"}:
+        return f"'{value}'"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'"{escaped}"'
+
+
+def exec_(
+    context: typer.Context,
+    slug: Slug,
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="The program and its arguments, after --.")
+    ],
+    *,
+    json: Json = False,  # noqa: ARG001 (for the errors; what the program writes is its own)
+) -> None:
+    """Run a program that uses a tenant's tables. It takes the place of this process."""
+    with open_tenancy(context) as tenants:
+        tenant = tenant_of(tenants, slug)
+        with tenants.scope(tenant):  # refuses at once when the program could not even read
+            variables = tenants.env(tenant)
+    _become(command, variables)
+
+
+def _become(command: list[str], variables: Mapping[str, str]) -> NoReturn:
+    # Python ignores it, and a program that inherits that would not end when nobody reads its output.
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.stdout.flush()
+    try:
+        os.execvpe(command[0], command, {**os.environ, **variables})  # noqa: S606 (what the user asked for)
+    except OSError as error:
+        signal.signal(signal.SIGPIPE, before)
+        msg = f"{command[0]!r} cannot be run: {error.strerror}."
+        raise CommandError(msg, remedy="Give the program and its arguments after --.", code="not_executable") from error

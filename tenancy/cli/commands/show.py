@@ -1,0 +1,79 @@
+"""The verbs that only look: list, show, history."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tenancy.cli.errors import CommandError
+from tenancy.cli.loader import open_tenancy, tenant_of
+from tenancy.cli.options import Json, Slug
+from tenancy.cli.output import json_of, shortened, show_json, show_pairs, show_table
+from tenancy.cli.shapes import change, details, moment, summary
+
+__all__ = ["history", "list_", "show"]
+
+
+def list_(
+    context: typer.Context,
+    *,
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="STATUS", help="Only those with this status.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the tenants in the order of their slugs."""
+    with open_tenancy(context) as tenants:
+        from tenancy import TenantStatus  # noqa: PLC0415 (slow; it is loaded by now)
+
+        if status is not None and status not in set(TenantStatus):
+            msg = f"There is no status {status!r}."
+            raise CommandError(msg, remedy=f"One of: {', '.join(TenantStatus)}")
+        found = tenants.list(status)
+    if json:
+        show_json([summary(tenant) for tenant in found])
+        return
+    show_table(
+        ("slug", "status", "where", "created", "name"),
+        [
+            (tenant.slug, tenant.status, tenant.placement, moment(tenant.created_at), shortened(tenant.name))
+            for tenant in found
+        ],
+    )
+
+
+def show(context: typer.Context, slug: Slug, *, json: Json = False) -> None:
+    """Show everything that the registry knows of a tenant."""
+    with open_tenancy(context) as tenants:
+        record = details(tenant_of(tenants, slug))
+    if json:
+        show_json(record)
+    else:
+        show_pairs((name, _readable(value)) for name, value in record.items())
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return json_of(value) if value and isinstance(value, dict) else value
+
+
+def history(
+    context: typer.Context,
+    slug: Annotated[
+        str, typer.Argument(metavar="SLUG", help="The tenant's slug, or its id: a purged one has no slug any more.")
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """Show what was done to a tenant, when, and by whose id."""
+    with open_tenancy(context) as tenants:
+        changes = tenants.history(slug)
+    if json:
+        show_json([change(each) for each in changes])
+        return
+    show_table(
+        ("when", "verb", "status", "actor", "remark"),
+        [(moment(each.at), each.verb, each.status, each.actor, each.remark) for each in changes],
+    )

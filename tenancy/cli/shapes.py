@@ -1,0 +1,57 @@
+"""What the command shows of tenants: the shapes of its JSON, which are an interface."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tenancy import PurgeCertificate, Tenant
+    from tenancy.registry.registry import Change
+
+__all__ = ["certificate", "change", "details", "moment", "summary"]
+
+
+def summary(tenant: Tenant) -> dict[str, Any]:
+    """Return a tenant in a list."""
+    return {
+        "slug": tenant.slug,
+        "id": str(tenant.id),
+        "name": tenant.name,
+        "status": str(tenant.status),
+        "schema": tenant.placement.schema,
+        "prefix": tenant.placement.table_prefix or None,
+        "created_at": tenant.created_at.isoformat(),
+    }
+
+
+def details(tenant: Tenant) -> dict[str, Any]:
+    """Return everything about a tenant."""
+    return {
+        **summary(tenant),
+        "changed_at": tenant.changed_at.isoformat(),
+        "reason": tenant.reason,
+        "reads": tenant.reads,
+        "adopted": tenant.adopted,
+        "due_at": tenant.due_at and tenant.due_at.isoformat(),
+        "metadata": dict(tenant.metadata),
+    }
+
+
+def change(entry: Change) -> dict[str, Any]:
+    """Return something that was done to a tenant."""
+    return {**entry._asdict(), "at": entry.at.isoformat()}
+
+
+def certificate(proof: PurgeCertificate) -> dict[str, Any]:
+    """Return the proof that nothing is left of a tenant."""
+    record = asdict(proof)
+    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in record.items()} | {
+        "tenant_id": str(proof.tenant_id)
+    }
+
+
+def moment(when: datetime) -> str:
+    """Return a time for people."""
+    return f"{when:%Y-%m-%d %H:%M}Z"

@@ -1,0 +1,1 @@
+"""Provision, change and purge tenants."""

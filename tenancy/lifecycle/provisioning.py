@@ -1,0 +1,330 @@
+"""How tenants come to be: made, or adopted with the tables that they have.
+
+Two recorded steps: the tenant is registered, which takes its slug, and its tables are made. A process may die between
+them. What it leaves has the status ``provisioning``; the same request, or ``tenancy doctor --repair``, completes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from eventsourcing.persistence import IntegrityError
+
+from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
+from tenancy.isolation.names import allocate_placement
+from tenancy.model.application_spec import encodings_of
+from tenancy.model.slugs import normalize
+from tenancy.model.tenant import Placement, Tenant, TenantStatus, Verb, check_status, status_error
+from tenancy.registry import NewTenant, Registry
+from tenancy.registry.tables import check_texts
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from tenancy.model.application_spec import ApplicationSpec
+    from tenancy.settings import TenancySettings
+    from tenancy.storage.tenant_storage import TenantStorage
+
+__all__ = ["Provisioning", "TenantRequest"]
+
+# Making many tables in one transaction takes locks out of a table that all clients of the server share.
+_TABLES_PER_STEP: Final = 150
+# How often a new tenant is given another id, because its part of a name is taken.
+_ATTEMPTS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantRequest:
+    """A tenant that somebody wants; ``name`` is the slug as it was written when none is given."""
+
+    slug: str
+    name: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
+
+
+class Provisioning:
+    """Makes tenants. Safe to use from many threads and processes at once."""
+
+    def __init__(
+        self,
+        settings: TenancySettings,
+        registry: Registry,
+        storage: TenantStorage,
+        application_specs: Callable[[], Sequence[ApplicationSpec]],
+        changed: Callable[[Tenant], None],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._storage = storage
+        self._application_specs = application_specs
+        self._changed = changed
+
+    def init(self, *, accept_encodings: bool = False) -> None:
+        """Make the registry where there is none, and record the applications of the fleet."""
+        try:
+            application_specs = self._application_specs()
+        except RegistryMissing:  # without classes, nothing but the registry could tell
+            application_specs = ()
+        fleet_settings = (
+            {"applications": [application_spec.to_json() for application_spec in application_specs]}
+            if application_specs
+            else {}
+        )
+        self._registry.init(fleet_settings, encodings_of(application_specs), accept_encodings=accept_encodings)
+
+    def _record_encodings(self) -> None:
+        """Record how the events of new applications are stored; raises EncodingMismatch before anything is made."""
+        with suppress(RegistryMissing):  # made next, with them
+            self._registry.record_encodings(encodings_of(self._application_specs()))
+
+    def create(self, request: TenantRequest, actor: str | None, *, exist_ok: bool) -> Tenant:
+        """Make a tenant, or complete one that the same request, or with ``exist_ok`` anybody, has begun.
+
+        Raises a TenantUnavailable for one that there is and that does not serve.
+        """
+        slug = normalize(request.slug, self._settings.slugs)
+        self._record_encodings()
+        for _ in range(_ATTEMPTS):
+            tenant = self._registered(self._new(slug, request), actor) or self._taken(
+                slug, request.request_id, exist_ok=exist_ok
+            )
+            if tenant is not None:
+                return self._serving(tenant, actor)
+            # Taken by nobody: the tenant's part of a name is, or who had the slug has just been purged.
+        msg = f"No place was found for tenant {slug!r} in {_ATTEMPTS} attempts."
+        raise TenancyError(msg, remedy="Try again.", tenant=slug)
+
+    def create_many(self, requests: Iterable[TenantRequest], actor: str | None, *, exist_ok: bool) -> Iterator[Tenant]:
+        """Make tenants in batches, and yield each when it is ready, in the order that they were asked for.
+
+        Raises TenantExists at the first slug that is taken, unless ``exist_ok``; those before it are made.
+        """
+        self._record_encodings()
+        for batch in self._batches(requests):
+            slugs = [normalize(request.slug, self._settings.slugs) for request in batch]
+            try:
+                if len(set(slugs)) < len(slugs) or self._registry.find_many(slugs):
+                    added = None
+                else:
+                    added = self._add([self._new(*each) for each in zip(slugs, batch, strict=True)], actor)
+            except IntegrityError:
+                added = None
+            except RegistryMissing:
+                self.init()
+                added = None
+            if added is not None:
+                yield from self.complete(added, actor)
+            else:
+                for request in batch:  # one by one, to tell which is taken
+                    yield self.create(request, actor, exist_ok=exist_ok)
+
+    def _batches(self, requests: Iterable[TenantRequest]) -> Iterator[list[TenantRequest]]:
+        size = max(
+            1,
+            _TABLES_PER_STEP
+            // max(1, sum(len(application_spec.tables) for application_spec in self._application_specs())),
+        )
+        batch: list[TenantRequest] = []
+        for request in requests:
+            batch.append(request)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _new(self, slug: str, request: TenantRequest) -> NewTenant:
+        self._check_code(slug)
+        tenant_id = uuid4()
+        names = [application_spec.application for application_spec in self._application_specs()]
+        placement = allocate_placement(self._settings, slug, tenant_id, names, self._storage.identifier_limit)
+        return NewTenant(
+            id=tenant_id,
+            slug=slug,
+            name=request.name or request.slug,
+            placement=placement,
+            metadata=request.metadata,
+            request_id=request.request_id,
+        )
+
+    def _check_code(self, slug: str) -> None:
+        """Raise NotRegistered for a new tenant that this process could only begin, before its row is written."""
+        try:
+            for application_spec in self._application_specs():
+                application_spec.check_code()
+        except NotRegistered:
+            with suppress(RegistryMissing):
+                if self._registry.find(slug) is not None:
+                    return  # what is there may need nothing
+            raise
+
+    def _add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
+        try:
+            return self._registry.add(new, actor)
+        except RegistryMissing:
+            self.init()
+            return self._registry.add(new, actor)
+
+    def _registered(self, new: NewTenant, actor: str | None) -> Tenant | None:
+        """Return a tenant that is registered now, or None when its slug, its place or its request is taken."""
+        try:
+            return self._add([new], actor)[0]
+        except IntegrityError:
+            return None
+
+    def _serving(self, tenant: Tenant, actor: str | None) -> Tenant:
+        """Complete a tenant, and return it if it serves."""
+        (completed,) = self.complete([tenant], actor)
+        check_status(completed, writes=True)
+        return completed
+
+    def _taken(self, slug: str, request_id: str | None, *, exist_ok: bool) -> Tenant | None:
+        found = self._registry.find(slug)
+        if found is not None and (exist_ok or (request_id is not None and found.request_id == request_id)):
+            return found
+        if found is not None:
+            raise _exists(found)
+        if request_id is not None and self._registry.find_request(request_id) is not None:
+            msg = f"The request {request_id!r} has made a tenant with another slug."
+            raise TenantExists(msg, remedy="Give each request an id of its own.", tenant=slug)
+        return None
+
+    def complete(self, tenants: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
+        """Make the tables of tenants that lack them, and let these tenants serve; others are returned as they are.
+
+        Nobody else makes or removes tables of the same tenants meanwhile: their rows in the registry are locked.
+        """
+        for tenant in tenants:
+            _check_is_kept(tenant)
+        if all(tenant.status is not TenantStatus.PROVISIONING for tenant in tenants):
+            return tenants
+        with self._with_tables(tenants, _is_provisioning) as (session, current):
+            waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
+            change, status = Verb.ACTIVATE, TenantStatus.ACTIVE
+            ready = self._registry.change(session, waiting, change, actor, status=status) if waiting else ()
+        now = {tenant.id: tenant for tenant in (*current, *ready)}
+        for tenant in tenants:
+            self._changed(tenant)
+            if tenant.id not in now:
+                msg = f"Tenant {tenant.slug!r} was purged while it was being made."
+                raise TenantPurged(msg, tenant=tenant.slug)
+            _check_is_kept(now[tenant.id])
+        return [now[tenant.id] for tenant in tenants]
+
+    def create_missing(self, tenant: Tenant) -> None:
+        """Make the tables that a tenant has lost, or that are new in the code; nothing for one that is going."""
+        with self._with_tables([tenant], _is_provisioned):
+            pass
+
+    @contextmanager
+    def _with_tables(
+        self, tenants: Sequence[Tenant], are_for: Callable[[Tenant], bool]
+    ) -> Iterator[tuple[Session, Sequence[Tenant]]]:
+        """Make the tables of those tenants that they are for, and yield all that there are, with their rows locked."""
+        application_specs = self._application_specs()
+        if self._storage.is_file_of_registry:
+            # Their own connections would wait for the transaction that locks the rows.
+            self._storage.create_extra_tables([tenant for tenant in tenants if are_for(tenant)], application_specs)
+        with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
+            lacking = [tenant for tenant in current if are_for(tenant)]
+            if not self._storage.is_file_of_registry:
+                self._storage.create_extra_tables(lacking, application_specs)
+            self._storage.make([tenant.placement for tenant in lacking], application_specs, session)
+            yield session, current
+        kept = {tenant.id for tenant in current if tenant.status is not TenantStatus.PURGING}
+        for tenant in tenants:
+            if tenant.id not in kept and not tenant.adopted:
+                self._storage.drop(tenant, application_specs)  # what was made after somebody had purged it
+
+    def adopt(self, request: TenantRequest, placement: Placement, actor: str | None) -> Tenant:
+        """Register tables that exist as a tenant, without touching them.
+
+        Raises TenancyError when one of the tables is missing or is another tenant's, and ProgrammingError when one is
+        of another shape.
+        """
+        slug = normalize(request.slug, self._settings.slugs)
+        check_texts(schema=placement.schema, table_prefix=placement.table_prefix)
+        self._record_encodings()
+        self._storage.check(placement)
+        application_specs = self._application_specs()
+        missing = self._storage.missing(placement, application_specs)
+        if missing:
+            msg = (
+                f"Tenant {slug!r} cannot be adopted: there is no table {', '.join(str(each.name) for each in missing)}."
+            )
+            remedy = (
+                "Check the schema and the prefix, or make it: construct the application once with CREATE_TABLE=yes."
+            )
+            raise TenancyError(msg, remedy=remedy, tenant=slug)
+        new = NewTenant(
+            id=uuid4(),
+            slug=slug,
+            name=request.name or request.slug,
+            placement=placement,
+            adopted=True,
+            metadata=request.metadata,
+            request_id=request.request_id,
+        )
+        try:
+            found = self._taken(slug, request.request_id, exist_ok=False)
+        except RegistryMissing:
+            self.init()
+            found = None
+        if found is not None:
+            return self._serving(found, actor)
+        if self._is_of_another(placement):
+            raise _overlap(slug)
+        tenant = self._registered(new, actor)
+        if tenant is None:
+            self._taken(slug, None, exist_ok=False)
+            raise _overlap(slug)
+        return self._serving(tenant, actor)
+
+    def _is_of_another(self, placement: Placement) -> bool:
+        # In both directions: neither of them may be purged with the other one.
+        application_specs = self._application_specs()
+        wanted = [spec.name for spec in self._storage.specs(placement, application_specs)]
+        return any(
+            any(self._storage.covers(other, name, application_specs) for name in wanted)
+            or any(
+                self._storage.owns(placement, spec.name, application_specs)
+                for spec in self._storage.specs(other.placement, application_specs)
+            )
+            for other in self._registry.list()
+        )
+
+
+def _is_provisioning(tenant: Tenant) -> bool:
+    return tenant.status is TenantStatus.PROVISIONING and not tenant.adopted
+
+
+def _is_provisioned(tenant: Tenant) -> bool:
+    return tenant.status not in (TenantStatus.PROVISIONING, TenantStatus.PURGING)
+
+
+def _check_is_kept(tenant: Tenant) -> None:
+    if tenant.status is TenantStatus.PURGING:
+        check_status(tenant, writes=False)
+
+
+def _exists(tenant: Tenant) -> TenantExists:
+    msg = f"Tenant {tenant.slug!r} exists already"
+    if tenant.status is TenantStatus.ACTIVE:
+        remedy = "Choose another slug, or exist_ok=True (--exist-ok) if this one is meant."
+        return TenantExists(f"{msg}.", remedy=remedy, tenant=tenant.slug)
+    _, what, remedy = status_error(tenant)
+    if tenant.status is TenantStatus.PROVISIONING:
+        remedy = "If the process that made it has died: tenancy doctor --repair, or the same request_id again."
+    else:
+        remedy = f"Choose another slug. {remedy}".rstrip()
+    return TenantExists(f"{msg}, and {what}.", remedy=remedy, tenant=tenant.slug)
+
+
+def _overlap(slug: str) -> TenancyError:
+    msg = f"Tenant {slug!r} cannot be adopted: these tables, or the place they are in, are another tenant's."
+    return TenancyError(msg, remedy="Give the schema and the prefix of tables that are nobody's.", tenant=slug)

@@ -1,0 +1,126 @@
+"""Remove a tenant and all that is its own, in steps that can be done again, and prove that nothing is left.
+
+First its status says so, and every process is given the time to learn it; then its tables go, in batches; the catalog
+is asked what is left; at last what the registry knows of it is erased. A process may die anywhere: the tenant has the
+status ``purging`` until the end, and ``purge``, or ``tenancy doctor --repair``, does the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from tenancy.arguments import check_list, check_type
+from tenancy.errors import TenancyError, TransitionRefused
+from tenancy.lifecycle.transitions import known_slug, not_found, one_tenant
+from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor, next_status
+from tenancy.registry import Registry
+from tenancy.registry.cache import DELAY
+
+if TYPE_CHECKING:
+    from tenancy.model.application_spec import ApplicationSpec
+    from tenancy.storage.tenant_storage import TenantStorage
+
+__all__ = ["PurgeCertificate", "Purging"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeCertificate:
+    """That nothing is left of a tenant: looked up in the catalog and in the registry after everything was removed."""
+
+    tenant_id: UUID
+    slug: str
+    slug_hash: str
+    """What the registry keeps, to tell a purged tenant from one that never was."""
+    created_at: datetime
+    purged_at: datetime
+    removed: Mapping[str, int]
+    """How many schemas, views, tables and sequences there were."""
+    left: Mapping[str, int]
+    """How many of them, and of rows in the registry, there are now: none."""
+    others: tuple[str, ...] = ()
+    """The names of what is in the place of an adopted tenant and was left, because it is not the tenant's."""
+
+
+class Purging:
+    """Purges tenants. Safe to use from many threads and processes at once."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        storage: TenantStorage,
+        application_specs: Callable[[], Sequence[ApplicationSpec]],
+        changed: Callable[[Tenant], None],
+    ) -> None:
+        self._registry = registry
+        self._storage = storage
+        self._application_specs = application_specs
+        self._changed = changed
+
+    def purge(self, tenants: Sequence[str | Tenant], actor: str | None) -> Iterator[PurgeCertificate]:
+        """Remove tenants and all that is theirs, now and for ever; yield the certificate of each.
+
+        Raises TenantNotFound at the first slug that nobody has, before anything is removed. A Tenant stands for itself
+        as it was: TransitionRefused says that its status is another one by now.
+        """
+        check_actor(actor)
+        check_list("The tenants", tenants, "a list of slugs or Tenants")
+        tenants = list(tenants)
+        for each in tenants:
+            check_type("A tenant", each, (str, Tenant), "its slug or a Tenant")
+        there = self._registry.find_many([known_slug(each) for each in tenants if isinstance(each, str)])
+        by_id = self._registry.get_many([each.id for each in tenants if isinstance(each, Tenant)])
+        for each in tenants:
+            _check_is_meant(each, there.get(known_slug(each)) if isinstance(each, str) else by_id.get(each.id))
+        purging = [self._mark_purging(each, actor) for each in tenants]
+        if purging:
+            # Until every process has learned it. By no clock that processes would have to agree on.
+            time.sleep(DELAY)
+        for tenant in purging:
+            yield self._remove(tenant, actor)
+
+    def _mark_purging(self, wanted: str | Tenant, actor: str | None) -> Tenant:
+        with one_tenant(self._registry, wanted) as (session, tenant):
+            _check_is_meant(wanted, tenant)
+            purging = [tenant]
+            if next_status(tenant, Verb.PURGE) is not None:
+                columns = {"status": TenantStatus.PURGING, "due_at": None}
+                purging = list(self._registry.change(session, purging, Verb.PURGE, actor, **columns))
+        self._changed(purging[0])
+        return purging[0]
+
+    def _remove(self, tenant: Tenant, actor: str | None) -> PurgeCertificate:
+        application_specs = self._application_specs()
+        removed = self._storage.drop(tenant, application_specs)
+        left = self._storage.inventory(tenant, application_specs)
+        if left:
+            msg = f"Something is left of tenant {tenant.slug!r}: {left.count()}."
+            raise TenancyError(msg, remedy=f"Go on: tenancy purge {tenant.slug}", tenant=tenant.slug)
+        others = self._storage.others(tenant, application_specs, self._registry.list() if tenant.adopted else ())
+        with self._registry.locked(tenant.id) as (session, current):
+            # None, when another process has removed the same tenant meanwhile.
+            purged_at = self._registry.erase(session, tenant, actor) if current else datetime.now(UTC)
+        self._changed(tenant)
+        fields = self._registry.remaining_rows(tenant.id)
+        return PurgeCertificate(
+            tenant_id=tenant.id,
+            slug=tenant.slug,
+            slug_hash=self._registry.hash(tenant.slug),
+            created_at=tenant.created_at,
+            purged_at=purged_at,
+            removed=removed.count(),
+            left={**left.count(), "registry rows": fields},
+            others=others,
+        )
+
+
+def _check_is_meant(wanted: str | Tenant, tenant: Tenant | None) -> None:
+    if tenant is None:
+        raise not_found(wanted if isinstance(wanted, str) else wanted.slug)
+    if isinstance(wanted, Tenant) and tenant.status not in (wanted.status, TenantStatus.PURGING):
+        msg = f"Tenant {tenant.slug!r} is {tenant.status} by now, and was {wanted.status} when it was to be purged."
+        raise TransitionRefused(msg, remedy=f"If it still is: tenancy purge {tenant.slug}", tenant=tenant.slug)

@@ -1,0 +1,129 @@
+"""What happens to tenants that there are: each verb is one recorded step, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing.persistence import IntegrityError
+
+from tenancy.arguments import check_type
+from tenancy.errors import InvalidSlug, TenantExists, TenantNotFound
+from tenancy.model.slugs import normalize
+from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status, next_status
+from tenancy.registry import Registry
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from tenancy.settings import TenancySettings
+
+__all__ = ["Transitions", "known_slug", "not_found", "one_tenant"]
+
+
+class Transitions:
+    """The verbs. Safe to use from many threads and processes at once."""
+
+    def __init__(self, settings: TenancySettings, registry: Registry, changed: Callable[[Tenant], None]) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._changed = changed
+
+    def move(
+        self,
+        wanted: str | Tenant,
+        verb: Verb,
+        actor: str | None,
+        *,
+        reason: str | None = None,
+        reads: bool | None = None,
+    ) -> Tenant:
+        """Do what a verb says, and return the tenant as it is then.
+
+        Where it is so already, what is given replaces what is there, and what is None stays as it is. Raises
+        TenantNotFound, and TransitionRefused where the verb does not apply.
+        """
+        if reads is not None:
+            check_type("reads", reads, bool, "True, False or None")
+        with one_tenant(self._registry, wanted) as (session, tenant):
+            status = next_status(tenant, verb)
+            if status is None:
+                given = {"reason": reason, "reads": reads}
+                columns: dict[str, Any] = {
+                    key: new for key, new in given.items() if new not in (None, getattr(tenant, key))
+                }
+                if not columns:
+                    return tenant
+            else:
+                columns = {"status": status, "reason": reason, **self._following(tenant, verb, reads=reads)}
+            (changed,) = self._registry.change(session, [tenant], verb, actor, remark=columns.get("reason"), **columns)
+        self._changed(changed)
+        return changed
+
+    def _following(self, tenant: Tenant, verb: Verb, *, reads: bool | None) -> dict[str, Any]:
+        """Return what goes with another status: the way back, the end of a grace, whether it can be read."""
+        columns: dict[str, Any] = {"due_at": None}
+        if verb is Verb.SUSPEND:
+            columns["reads"] = bool(reads)
+        elif verb in (Verb.ARCHIVE, Verb.DELETE):
+            columns["previous"] = (*tenant.previous, tenant.status)
+        elif verb in (Verb.RESTORE, Verb.UNDELETE):
+            columns["previous"] = tenant.previous[:-1]
+        if verb is Verb.DELETE:
+            columns["due_at"] = datetime.now(UTC) + timedelta(days=self._settings.grace_days)
+        return columns
+
+    def rename(self, wanted: str | Tenant, new_slug: str | None, name: str | None, actor: str | None) -> Tenant:
+        """Give a tenant another slug, another name or both; its id and its tables stay. Raises TenantExists."""
+        old = wanted.slug if isinstance(wanted, Tenant) else known_slug(wanted)
+        new = old if new_slug is None else normalize(new_slug, self._settings.slugs)
+        try:
+            # Both, so that two who exchange slugs wait for one another and never in a ring.
+            with self._registry.locked([old, new]) as (session, tenants):
+                by_slug = {tenant.slug: tenant for tenant in tenants}
+                tenant = by_slug.get(old)
+                if tenant is None or (isinstance(wanted, Tenant) and wanted.id != tenant.id):
+                    raise not_found(old)
+                if tenant.status is TenantStatus.PURGING:
+                    check_status(tenant, writes=False)
+                if by_slug.get(new, tenant) is not tenant:
+                    raise _taken(new)
+                columns = {"slug": new, "name": tenant.name if name is None else name}
+                if columns == {"slug": tenant.slug, "name": tenant.name}:
+                    return tenant
+                remark = f"was {old}" if new != old else None
+                (renamed,) = self._registry.change(session, [tenant], Verb.RENAME, actor, remark=remark, **columns)
+        except IntegrityError:
+            raise _taken(new) from None
+        self._changed(renamed)
+        return renamed
+
+
+def _taken(slug: str) -> TenantExists:
+    return TenantExists(f"Tenant {slug!r} exists already.", remedy="Choose another slug.", tenant=slug)
+
+
+@contextmanager
+def one_tenant(registry: Registry, wanted: str | Tenant) -> Iterator[tuple[Session, Tenant]]:
+    """Yield the tenant with a slug, or a tenant as it is by now, in a transaction that nobody else changes it in."""
+    if not isinstance(wanted, str):
+        check_type("The tenant", wanted, Tenant, "its slug or a Tenant")
+    with registry.locked(known_slug(wanted) if isinstance(wanted, str) else wanted.id) as (session, tenants):
+        if not tenants:
+            raise not_found(wanted if isinstance(wanted, str) else wanted.slug)
+        yield session, tenants[0]
+
+
+def known_slug(slug: str) -> str:
+    """Return the normal form of a slug that somebody may have; raises TenantNotFound for one that nobody can have."""
+    try:
+        return normalize(slug)  # by the widest rule: it may be of a time when that was in force
+    except InvalidSlug as error:
+        raise not_found(slug) from error
+
+
+def not_found(slug: str) -> TenantNotFound:
+    """Return the error to raise for a slug that nobody has."""
+    return TenantNotFound(f"There is no tenant {slug!r}.", tenant=slug)

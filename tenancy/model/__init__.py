@@ -1,0 +1,1 @@
+"""What a tenant, its placement and its applications are. No I/O."""

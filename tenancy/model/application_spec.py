@@ -1,0 +1,234 @@
+"""Which tables an application or a projection has, as far as its class and the environment tell before it is
+constructed, and whom it follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
+
+import sqlalchemy as sa
+from eventsourcing.persistence import InfrastructureFactory, PersistenceError, TrackingRecorder
+from eventsourcing.projection import EventSourcedProjection, Projection
+from eventsourcing.utils import Environment, TopicError, get_topic, resolve_topic, strtobool
+
+from eventsourcing_sqlalchemy.errors import SettingsError
+from eventsourcing_sqlalchemy.naming import TableName, is_extended
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
+from eventsourcing_sqlalchemy.settings import Settings
+from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+from tenancy.errors import NotRegistered, TenancyError
+from tenancy.isolation.names import prefix_of, schema_of
+from tenancy.model.encodings import Encoding
+from tenancy.model.tenant import Placement
+
+if TYPE_CHECKING:
+    from eventsourcing.application import Application
+
+    from eventsourcing_sqlalchemy.options import OriginatorIDType
+
+__all__ = ["ApplicationSpec", "application_spec_of", "by_name", "encodings_of", "projection_spec_of"]
+
+_TOPICS: Final = (
+    "AGGREGATE_RECORDER_TOPIC",
+    "APPLICATION_RECORDER_TOPIC",
+    "PROCESS_RECORDER_TOPIC",
+    "TRACKING_RECORDER_TOPIC",
+)
+_HOOKS: Final = ("construct_env", "construct_factory", "construct_recorder", "construct_snapshot_store")
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationSpec:
+    """The tables of one application, the same for every tenant."""
+
+    application: str
+    """The application's name."""
+    topic: str
+    """Where its class is."""
+    tables: tuple[TableKind, ...]
+    originator_id_type: OriginatorIDType
+    creates_extra_tables: bool
+    """Whether it has recorders or constructors of its own, which may make more tables when it is constructed."""
+    follows: tuple[str, ...] = ()
+    """The names of the applications whose events it processes."""
+    view: str = ""
+    """Where the class of its view is, if it is a projection and not an application."""
+    encoding: Encoding | None = field(default=None, compare=False)
+    """How this process stores its events; None for a projection, and without its class."""
+
+    def specs(self, placement: Placement, default_schema: str | None) -> list[TableSpec]:
+        """Return the tables of a tenant; ``default_schema`` is that of tables without one."""
+        return [
+            TableSpec(kind, self._table(kind, placement, default_schema), self.originator_id_type)
+            for kind in self.tables
+        ]
+
+    def _table(self, kind: TableKind, placement: Placement, default_schema: str | None) -> TableName:
+        schema = schema_of(placement, self.application) or default_schema
+        return TableName(schema, f"{prefix_of(placement, self.application)}{self.application.lower()}_{kind}")
+
+    def owns(self, placement: Placement, default_schema: str | None, name: TableName, limit: int | None) -> bool:
+        """Return whether a relation is by its name a table of the application, also of a kind that it had once, or one
+        that its recorder or view makes beside that; ``limit`` is the most bytes of a name in the database.
+        """
+        for kind in get_args(TableKind):
+            table = self._table(kind, placement, default_schema)
+            if name == table or (name.schema == table.schema and is_extended(name.name, f"{table.name}_", limit)):
+                return True
+        return False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the registry keeps."""
+        return {
+            "application": self.application,
+            "topic": self.topic,
+            "tables": list(self.tables),
+            "originator_id_type": self.originator_id_type,
+            "creates_extra_tables": self.creates_extra_tables,
+            "follows": list(self.follows),
+            "view": self.view,
+        }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> ApplicationSpec:
+        """Return what :func:`to_json` was made of."""
+        return cls(**{**kept, "tables": tuple(kept["tables"]), "follows": tuple(kept.get("follows", ()))})
+
+    def check_code(self) -> None:
+        """Raise NotRegistered where the code cannot be imported that its tables need; most need none."""
+        if self.creates_extra_tables:
+            self._code()
+
+    def _code(self) -> Any:
+        try:
+            return resolve_topic(self.view or self.topic)
+        except TopicError as error:
+            msg = f"All tables of {self.application!r} can only be made by its code: {error}."
+            raise NotRegistered(msg, remedy="Give it: --app module:name, in the directory that it is in.") from error
+
+    def construct(self, environment: Mapping[str, str], look: Callable[[TableName], None]) -> None:
+        """Construct what it is of once, for the tables that this makes.
+
+        ``look`` is called before SQLAlchemy makes one, and before it finds one of a MetaData there; it may raise.
+        Raises NotRegistered where the code cannot be imported, and TenancyError where it fails.
+        """
+        code = self._code()
+        looking = _look.set(look)
+        try:
+            if self.view:
+                env = Environment(self.application, {**environment})
+                with closing(InfrastructureFactory.construct(env)) as factory:
+                    factory.tracking_recorder(code)
+            else:
+                code(env=environment).close()
+        except (TenancyError, PersistenceError, SettingsError):
+            raise
+        except Exception as error:
+            # Those of SQLAlchemy and of drivers go on with SQL and its parameters.
+            what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            msg = f"{self.application!r} could not be constructed, which makes its tables: {what}."
+            raise TenancyError(msg, remedy="Mend that. Then: tenancy doctor --repair") from error
+        finally:
+            _look.reset(looking)
+
+
+# What looks at the tables that are made in this context.
+_look: ContextVar[Callable[[TableName], None] | None] = ContextVar("_look", default=None)
+
+
+def _before_create(target: sa.MetaData | sa.Table, connection: sa.Connection, **options: Any) -> None:
+    look = _look.get()
+    if look is None:
+        return
+    if isinstance(target, sa.Table):
+        tables: Iterable[sa.Table] = (target,)
+    else:
+        # Those that are there too: the event itself tells of the others only.
+        wanted = options["_ddl_runner"].tables
+        tables = target.tables.values() if wanted is None else wanted
+    for table in tables:
+        look(TableName(connection.schema_for_object(table), table.name))
+
+
+# For the whole process and for ever: an engine's listeners cannot be changed while other threads use it.
+sa.event.listen(sa.MetaData, "before_create", _before_create)
+sa.event.listen(sa.Table, "before_create", _before_create)
+
+
+def projection_spec_of(
+    cls: type[Projection[Any]], view: type[TrackingRecorder], follows: str, environment: Mapping[str, str]
+) -> ApplicationSpec:
+    """Return the blueprint of a projection, whose view would read ``environment``."""
+    return ApplicationSpec(
+        application=cls.name,
+        topic=get_topic(cls),
+        tables=("tracking",),
+        originator_id_type=_originator_id_type(Environment(cls.name, {**environment})),
+        creates_extra_tables=view is not SQLAlchemyTrackingRecorder,
+        follows=(follows,),
+        view=get_topic(view),
+    )
+
+
+def application_spec_of(
+    cls: type[Application[Any]], environment: Mapping[str, str], follows: Sequence[str] = ()
+) -> ApplicationSpec:
+    """Return the blueprint of an application, which would read ``environment``."""
+    of_class = dict(cls.env)
+    if cls.is_snapshotting_enabled or cls.snapshotting_intervals:
+        of_class["IS_SNAPSHOTTING_ENABLED"] = "yes"
+    env = Environment(cls.name, {**of_class, **environment})
+    tables: list[TableKind] = ["tracking"] if issubclass(cls, EventSourcedProjection) else []
+    tables += ["events", "snapshots"] if _takes_snapshots(env) else ["events"]
+    return ApplicationSpec(
+        application=cls.name,
+        topic=get_topic(cls),
+        tables=tuple(tables),
+        originator_id_type=_originator_id_type(env),
+        creates_extra_tables=any(_is_overridden(cls, hook) for hook in _HOOKS)
+        or any(env.get(topic) for topic in _TOPICS),
+        follows=tuple(follows),
+        encoding=Encoding.read(env),
+    )
+
+
+def _takes_snapshots(env: Environment) -> bool:
+    value = env.get("IS_SNAPSHOTTING_ENABLED", "no")
+    try:
+        return bool(strtobool(value))
+    except ValueError:
+        msg = f"IS_SNAPSHOTTING_ENABLED is {value!r} (application {env.name!r}). Accepted are yes and no."
+        raise SettingsError(msg, variable="IS_SNAPSHOTTING_ENABLED") from None
+
+
+def _originator_id_type(env: Environment) -> OriginatorIDType:
+    value = (Settings.read_topic(env, "ORIGINATOR_ID_TYPE") or "uuid").lower()
+    if value not in ("uuid", "text"):
+        msg = f"ORIGINATOR_ID_TYPE is {value!r} (application {env.name!r}). Accepted are uuid and text."
+        raise SettingsError(msg, variable="ORIGINATOR_ID_TYPE")
+    return cast("OriginatorIDType", value)
+
+
+def _is_overridden(cls: type[Application[Any]], hook: str) -> bool:
+    module: str = getattr(cls, hook).__module__
+    return module.partition(".")[0] != "eventsourcing"
+
+
+def by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Application[Any]]]:
+    """Return applications by their names; raises TenancyError when two have the same, and so the same tables."""
+    by_name: dict[str, type[Application[Any]]] = {}
+    for cls in classes:
+        other = by_name.setdefault(cls.name, cls)
+        if other is not cls:
+            msg = f"Two applications have the name {cls.name!r}: {get_topic(other)} and {get_topic(cls)}."
+            raise TenancyError(msg, remedy="Give one of them another name: their tables would be the same.")
+    return by_name
+
+
+def encodings_of(application_specs: Iterable[ApplicationSpec]) -> dict[str, Encoding]:
+    """Return how this process stores the events of those applications whose classes it has."""
+    return {each.application: each.encoding for each in application_specs if each.encoding is not None}

@@ -1,0 +1,409 @@
+"""Examine a fleet, and say what is wrong and what to do; mend what can be mended without asking."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from eventsourcing.persistence import PersistenceError
+
+from eventsourcing_sqlalchemy import sequences
+from tenancy.errors import EncodingMismatch, RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
+from tenancy.model.application_spec import encodings_of
+from tenancy.model.encodings import PLAIN, check_encoding
+from tenancy.model.tenant import TenantStatus
+from tenancy.registry import FORMAT
+from tenancy.registry.remedies import remedy_of
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from eventsourcing_sqlalchemy.dialects.protocols import Right, SequenceBehind
+    from tenancy.model.tenant import Tenant
+    from tenancy.tenancy import Tenancy
+
+__all__ = ["Finding", "Level", "examine", "is_unreachable", "repair"]
+
+Level = Literal["ok", "warning", "failure"]
+
+PERSISTENCE: Final = "eventsourcing-sqlalchemy"
+_IMPORTED: Final = "eventsourcing_sqlalchemy"
+
+# Whoever makes or purges a tenant is done sooner. Until then it is no failure that it is not.
+_LONG: Final = timedelta(seconds=60)
+
+_HALF_DONE: Final = {
+    TenantStatus.PROVISIONING: "is being made",
+    TenantStatus.PURGING: "is being purged",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was found in one respect, or what was done about it."""
+
+    name: str
+    """What it is about: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
+    ``registry``, ``applications``, ``tables``, ``sequences``, ``steps``, ``orphans``, ``due``.
+    """
+    level: Level
+    what: str
+    remedy: str = ""
+    tenant: str | None = None
+    """The slug of the one tenant that it is about."""
+
+
+def examine(tenants: Tenancy) -> Sequence[Finding]:
+    """Return what there is to say about a fleet. Nothing is changed."""
+    findings = [*_versions(), _distributions()]
+    database = [*_databases(tenants)]
+    findings += database
+    if is_unreachable(database):
+        return findings
+    findings += _connection(tenants)
+    every: Sequence[Tenant] = ()
+    try:
+        registry = _registry(tenants)
+        findings.append(registry)
+        if registry.level == "ok":
+            every = tenants.list()
+            findings += _fleet(tenants, every)
+    except RegistryMissing as error:
+        findings.append(_failure("registry", error))
+    except PersistenceError as error:
+        findings.append(Finding(name="registry", level="failure", what=f"It cannot be examined: {error}."))
+    findings += _rights(tenants, every)
+    return findings
+
+
+def is_unreachable(findings: Sequence[Finding]) -> bool:
+    """Return whether a database did not answer, so that nothing else could be examined."""
+    return any(finding.name == "database" and finding.level == "failure" for finding in findings)
+
+
+def _failure(name: str, error: TenancyError) -> Finding:
+    return Finding(name=name, level="failure", what=error.message, remedy=error.remedy, tenant=error.tenant)
+
+
+# -- the installation --
+
+
+def _versions() -> Iterator[Finding]:
+    installed = [f"{name} {metadata.version(name)}" for name in ("eventsourcing", "sqlalchemy")]
+    yield Finding(name="versions", level="ok", what=f"Python {platform.python_version()}, {', '.join(installed)}.")
+
+
+def _distributions() -> Finding:
+    """Say whether what is imported is ours alone: the published package has the same name and the same import."""
+    found = set()
+    for each in metadata.distributions():
+        name = each.metadata["Name"]
+        if name.lower().replace("_", "-") == PERSISTENCE or any(
+            file.parts[0] == _IMPORTED for file in each.files or ()
+        ):
+            found.add(f"{name} {each.version} in {each.locate_file('')}")
+    if len(found) <= 1:
+        return Finding(name="distributions", level="ok", what=f"One distribution has {_IMPORTED}.")
+    return Finding(
+        name="distributions",
+        level="failure",
+        what=f"Which of these is imported as {_IMPORTED} is chance: {'; '.join(sorted(found))}.",
+        remedy=f"Uninstall all of them (pip uninstall {PERSISTENCE}) and install this one again.",
+    )
+
+
+# -- the database --
+
+
+def _databases(tenants: Tenancy) -> Iterator[Finding]:
+    storage, registry = tenants.storage.datastore, tenants.registry.datastore
+    is_one = tenants.settings.registry_is_beside
+    for what, datastore in (("tenants", storage), ("registry", registry)):
+        if is_one and datastore is registry:
+            return
+        try:
+            version = datastore.run(datastore.dialect.server_version)
+        except PersistenceError as error:
+            remedy = remedy_of(error) or (
+                "Start the server, or set SQLALCHEMY_URL right. Is the network open, the password good?"
+            )
+            yield Finding(name="database", level="failure", what=f"It does not answer: {error}.", remedy=remedy)
+            return
+        of = "tenants and registry" if is_one else what
+        yield Finding(name="database", level="ok", what=f"{version} answers ({of}): {datastore.shared}.")
+
+
+def _connection(tenants: Tenancy) -> Iterator[Finding]:
+    datastore = tenants.storage.datastore
+    dialect = datastore.dialect
+    version = getattr(datastore.engine.dialect.dbapi, "__version__", "").partition(" ")[0]
+    yield Finding(name="driver", level="ok", what=f"{dialect.driver} {version}".rstrip() + ".")
+    if not dialect.is_server:
+        return
+    with datastore.get_connection() as connection:
+        is_pooled = dialect.is_behind_pooler(connection.connection.dbapi_connection)
+    if not is_pooled:
+        yield Finding(name="pooler", level="ok", what="None: the server itself answers.")
+    elif datastore.settings.listen_url is not None:
+        yield Finding(
+            name="pooler", level="ok", what="A pooler is in between; wake-ups have a connection of their own."
+        )
+    else:
+        remedy = "Set SQLALCHEMY_LISTEN_URL to the server itself; without it, followers poll."
+        yield Finding(name="pooler", level="warning", what="A pooler is in between.", remedy=remedy)
+
+
+def _rights(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    datastore = tenants.storage.datastore
+    schemas = {
+        spec.name.schema
+        for tenant in every
+        for spec in tenants.storage.specs(tenant.placement, tenants.application_specs())
+    }
+    missing = datastore.run(lambda executor: datastore.dialect.missing_rights(executor, sorted(schemas, key=str)))
+    if not missing:
+        yield Finding(name="rights", level="ok", what="This role may make tenants, read and write.")
+    for right, remedy in missing.items():
+        what, level = _RIGHTS[right]
+        yield Finding(name="rights", level=level, what=f"This role may not {what}.", remedy=f"If it should: {remedy}")
+
+
+# A role that only serves tenants need not be able to make them, nor one that only reads to write.
+_RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
+    "create": ("make schemas and tables, and so no tenants", "warning"),
+    "write": ("write to all tables of tenants", "warning"),
+    "read": ("read all tables of tenants", "failure"),
+}
+
+
+# -- the registry --
+
+
+def _registry(tenants: Tenancy) -> Finding:
+    known = tenants.registry.fleet_settings().get("format")
+    if known == FORMAT:
+        return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {tenants.registry.datastore.shared}.")
+    what = f"It has the format {known}, and this version knows the format {FORMAT}."
+    return Finding(
+        name="registry", level="failure", what=what, remedy="Install the version that made it, or a newer one."
+    )
+
+
+def _fleet(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    yield from _applications(tenants)
+    yield from _steps(every)
+    yield from _tables(tenants, every)
+    yield from _sequences(tenants, every)
+    yield from _orphans(tenants, every)
+    yield from _due(tenants)
+
+
+def _applications(tenants: Tenancy) -> Iterator[Finding]:
+    recorded = {each["application"]: each for each in tenants.registry.fleet_settings().get("applications", [])}
+    if not recorded and not tenants.applications:
+        remedy = "Record them: tenancy --app module:tenants init"
+        yield Finding(name="applications", level="failure", what="No application is recorded.", remedy=remedy)
+        return
+    if not tenants.applications:
+        yield Finding(name="applications", level="ok", what=f"Recorded are {', '.join(recorded)}.")
+        return
+    code = {each.application: each.to_json() for each in tenants.application_specs()}
+    mismatches = list(_mismatches(tenants, recorded))
+    yield from mismatches
+    is_same = not mismatches
+    for name in sorted({*code, *recorded}):
+        if code.get(name) == recorded.get(name):
+            continue
+        is_same = False
+        if name not in recorded:
+            what, remedy = "is in the code and not recorded", "Record it and make its tables: tenancy doctor --repair"
+        elif name not in code:
+            what, remedy = "is recorded and not in the code", "If it was removed for good: tenancy init"
+        else:
+            what, remedy = "is recorded with other tables", "Record the code's: tenancy init, then tenancy doctor"
+        level: Level = "failure" if name not in recorded else "warning"
+        yield Finding(name="applications", level=level, what=f"{name} {what}.", remedy=remedy)
+    if is_same:
+        yield Finding(name="applications", level="ok", what=f"Those of the code are recorded: {', '.join(code)}.")
+
+
+def _mismatches(tenants: Tenancy, recorded: Container[str]) -> Iterator[Finding]:
+    encodings = tenants.registry.encodings()
+    for application, encoding in encodings_of(tenants.application_specs()).items():
+        if application in recorded:
+            try:
+                check_encoding(application, encoding, encodings.get(application, PLAIN))
+            except EncodingMismatch as error:
+                yield _failure("applications", error)
+
+
+def _steps(every: Sequence[Tenant]) -> Iterator[Finding]:
+    half_done = [tenant for tenant in every if tenant.status in _HALF_DONE]
+    if not half_done:
+        yield Finding(name="steps", level="ok", what="Nothing is half done.")
+    for tenant in half_done:
+        is_long = datetime.now(UTC) - tenant.changed_at > _LONG
+        yield Finding(
+            name="steps",
+            level="failure" if is_long else "warning",
+            what=f"{tenant.slug!r} {_HALF_DONE[tenant.status]} since {tenant.changed_at:%Y-%m-%d %H:%M:%S}Z.",
+            remedy="If whoever does it has died: tenancy doctor --repair",
+            tenant=tenant.slug,
+        )
+
+
+def _counted(number: int) -> str:
+    return f"{number} tenant{'' if number == 1 else 's'}"
+
+
+def _complete(every: Sequence[Tenant]) -> list[Tenant]:
+    return [tenant for tenant in every if tenant.status not in _HALF_DONE]
+
+
+def _tables(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    complete = _complete(every)
+    faults = list(tenants.storage.faults(complete, tenants.application_specs()))
+    if not faults:
+        ready = f"Those of {_counted(len(complete))} are as they should be."
+        yield Finding(name="tables", level="ok", what=ready if complete else "No tenant is ready: there are none yet.")
+    more = [
+        application_spec.application
+        for application_spec in tenants.application_specs()
+        if application_spec.creates_extra_tables
+    ]
+    if more:
+        what = f"Those that the code of {', '.join(more)} makes by itself cannot be judged."
+        yield Finding(name="tables", level="ok", what=what, remedy="Missing ones can be made: tenancy doctor --repair")
+    for tenant, what in faults:
+        remedy = "Missing ones can be made: tenancy doctor --repair"
+        yield Finding(
+            name="tables", level="failure", what=f"{tenant.slug!r}: {what}", remedy=remedy, tenant=tenant.slug
+        )
+
+
+class _Behind(NamedTuple):
+    """A sequence that is behind its table: of a tenant, or of the registry."""
+
+    datastore: SQLAlchemyDatastore
+    counter: SequenceBehind
+    tenant: str | None = None
+
+    @property
+    def owner(self) -> str:
+        return "registry" if self.tenant is None else repr(self.tenant)
+
+
+def _sequences_behind(tenants: Tenancy, every: Sequence[Tenant]) -> list[_Behind]:
+    storage, registry = tenants.storage, tenants.registry
+    return [_Behind(registry.datastore, counter) for counter in registry.sequences_behind()] + [
+        _Behind(storage.datastore, counter, tenant.slug)
+        for tenant, counter in storage.sequences_behind(_complete(every), tenants.application_specs())
+    ]
+
+
+def _sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    behind = _sequences_behind(tenants, every)
+    if not behind:
+        what = f"Those of {_counted(len(_complete(every)))} and of the registry are ahead of their tables."
+        yield Finding(name="sequences", level="ok", what=what)
+    for each in behind:
+        counter = each.counter
+        what = f"{each.owner}: {counter.name} is behind the last id of {counter.table}. Events are refused."
+        remedy = "Move it forward: tenancy doctor --repair"
+        yield Finding(name="sequences", level="failure", what=what, remedy=remedy, tenant=each.tenant)
+
+
+def _orphans(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    found = tenants.storage.orphans(every, tenants.application_specs())
+    if not found:
+        yield Finding(name="orphans", level="ok", what="All tables that look like a tenant's are one's.")
+    for name in found:
+        remedy = "Register it again: tenancy adopt SLUG --schema or --prefix. Or drop it yourself: nothing here does."
+        yield Finding(
+            name="orphans", level="warning", what=f"{name} looks like a tenant's and is nobody's.", remedy=remedy
+        )
+
+
+def _due(tenants: Tenancy) -> Iterator[Finding]:
+    due = tenants.due()
+    if due:
+        what = f"{len(due)} deleted {'tenants have' if len(due) > 1 else 'tenant has'} no grace left."
+        yield Finding(name="due", level="warning", what=what, remedy="Purge: tenancy purge --due")
+    else:
+        yield Finding(name="due", level="ok", what="No deleted tenant is to be purged yet.")
+
+
+# -- repairing --
+
+
+def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
+    """Complete what is half done, make missing tables, and advance sequences that are behind; yield what was done, and
+    as failures what could not be.
+
+    Orphans and tables of another shape are left alone. A tenant's failure keeps nobody else from being repaired. Where
+    applications or views make tables by themselves, they are let do so for every tenant: nobody else knows which.
+    """
+    try:
+        recorded = {each["application"] for each in tenants.registry.fleet_settings().get("applications", [])}
+        code = {each.application for each in tenants.application_specs()}
+        new = code - recorded
+        if new and recorded <= code:
+            tenants.init()
+            yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
+        every = tenants.list()
+    except (RegistryMissing, EncodingMismatch) as error:
+        yield _failure("registry", error)
+        return
+    yield from _repair_sequences(tenants, every)  # first: what follows records events of the registry
+    application_specs = tenants.application_specs()
+    broken = {tenant.id for tenant, _ in tenants.storage.faults(_complete(every), application_specs)}
+    creates_extra_tables = any(application_spec.creates_extra_tables for application_spec in application_specs)
+    try:
+        for application_spec in application_specs:
+            application_spec.check_code()
+    except TenancyError as error:
+        yield Finding(name="tables", level="failure", what=str(error))  # once, and not for every tenant
+        creates_extra_tables = False
+    for tenant in every:
+        is_whole = tenant.status not in _HALF_DONE and tenant.id not in broken
+        if is_whole and not creates_extra_tables:
+            continue
+        done = {
+            TenantStatus.PROVISIONING: Finding(name="steps", level="ok", what=f"{tenant.slug!r} is ready."),
+            TenantStatus.PURGING: Finding(name="steps", level="ok", what=f"{tenant.slug!r} is purged."),
+        }.get(tenant.status, Finding(name="tables", level="ok", what=f"{tenant.slug!r} has all its tables."))
+        try:
+            before = len(tenants.storage.inventory(tenant, application_specs).relations) if is_whole else 0
+            _mend(tenants, tenant, actor)
+            if is_whole and len(tenants.storage.inventory(tenant, application_specs).relations) <= before:
+                continue
+        except RegistryUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 (the code of applications and views runs here)
+            done = replace(done, level="failure", what=f"{tenant.slug!r}: {error}")
+        yield replace(done, tenant=tenant.slug)
+
+
+def _repair_sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+    for each in _sequences_behind(tenants, every):
+        what = f"{each.owner}: {each.counter.name} is at the last id of its table."
+        done = Finding(name="sequences", level="ok", what=what, tenant=each.tenant)
+        try:
+            sequences.repair(each.datastore, each.counter)
+        except PersistenceError as error:
+            done = replace(done, level="failure", what=f"{each.owner}: {error}")
+        yield done
+
+
+def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:
+    if tenant.status is TenantStatus.PROVISIONING:
+        tenants.complete(tenant, actor=actor)
+    elif tenant.status is TenantStatus.PURGING:
+        with suppress(TenantNotFound):  # whoever had begun it is done
+            tenants.purge(tenant, actor=actor)  # that one, and nobody who has its slug by now
+    else:
+        tenants.create_missing(tenant)

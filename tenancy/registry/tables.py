@@ -1,0 +1,220 @@
+"""The rows of the registry: everything that may name a person or a customer, and what tenants are looked up by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+from tenancy.arguments import check_type
+from tenancy.errors import InvalidArgument, TenancyError
+from tenancy.model.tenant import Placement, Tenant, TenantStatus
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+__all__ = ["NewTenant", "Rows", "check_metadata", "check_texts", "to_tenant"]
+
+
+class _Moment(TypeDecorator[datetime]):
+    """A time with its zone, also where the database forgets it."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTenant:
+    """A tenant to be registered. ``slug`` is normal already."""
+
+    id: UUID
+    slug: str
+    name: str
+    placement: Placement
+    adopted: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
+
+
+class Rows:
+    """The tables, in a schema or with a prefix of their names."""
+
+    def __init__(self, schema: str | None, prefix: str) -> None:
+        self.metadata = sa.MetaData(schema=schema)
+        self.tenants = sa.Table(
+            f"{prefix}tenants",
+            self.metadata,
+            sa.Column("id", sa.Uuid, primary_key=True),
+            sa.Column("slug", sa.Text, nullable=False, unique=True),
+            sa.Column("name", sa.Text, nullable=False),
+            sa.Column("status", sa.Text, nullable=False),
+            sa.Column("previous", sa.Text, nullable=False),
+            sa.Column("reads", sa.Boolean, nullable=False),
+            sa.Column("place", sa.Text, nullable=False, unique=True),
+            sa.Column("owns_schema", sa.Boolean, nullable=False),
+            sa.Column("adopted", sa.Boolean, nullable=False),
+            sa.Column("metadata", sa.JSON, nullable=False),
+            sa.Column("request_id", sa.Text, unique=True),
+            sa.Column("reason", sa.Text),
+            sa.Column("created_at", _Moment, nullable=False),
+            sa.Column("changed_at", _Moment, nullable=False),
+            sa.Column("due_at", _Moment),
+        )
+        self.remarks = sa.Table(
+            f"{prefix}remarks",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+            sa.Column("text", sa.Text, nullable=False),
+        )
+        self.tombstones = sa.Table(
+            f"{prefix}tombstones",
+            self.metadata,
+            sa.Column("id", sa.Uuid, primary_key=True),
+            sa.Column("slug_hash", sa.Text, nullable=False),
+            sa.Column("created_at", _Moment, nullable=False),
+            sa.Column("purged_at", _Moment, nullable=False),
+        )
+        self.fleet = sa.Table(
+            f"{prefix}fleet",
+            self.metadata,
+            sa.Column("key", sa.Text, primary_key=True),
+            sa.Column("value", sa.JSON, nullable=False),
+        )
+        self.encodings = sa.Table(
+            f"{prefix}encodings",
+            self.metadata,
+            sa.Column("application", sa.Text, primary_key=True),
+            sa.Column("cipher", sa.Text, nullable=False),
+            sa.Column("compressor", sa.Text, nullable=False),
+        )
+        self.failures = sa.Table(
+            f"{prefix}runner_failures",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("follower", sa.Text, primary_key=True),
+            sa.Column("leader", sa.Text, nullable=False),
+            sa.Column("notification_id", sa.BigInteger),
+            sa.Column("error", sa.Text, nullable=False),
+            sa.Column("frames", sa.JSON, nullable=False),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            sa.Column("first_at", _Moment, nullable=False),
+            sa.Column("last_at", _Moment, nullable=False),
+            sa.Column("is_quarantined", sa.Boolean, nullable=False),
+        )
+        self.processes = sa.Table(
+            f"{prefix}runner_processes",
+            self.metadata,
+            sa.Column("owner", sa.Text, primary_key=True),
+            # By the database's clock, as seconds since 1970.
+            sa.Column("expires", sa.Double, nullable=False),
+            # What fails in it, beside followers.
+            sa.Column("failing", sa.Text),
+        )
+        self.leases = sa.Table(
+            f"{prefix}runner_leases",
+            self.metadata,
+            sa.Column("bucket", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("owner", sa.Text),
+            sa.Column("expires", sa.Double, nullable=False),
+        )
+
+    def insert(self, new: NewTenant, now: datetime) -> dict[str, Any]:
+        """Return the row of a new tenant."""
+        return {
+            "id": new.id,
+            "slug": new.slug,
+            "name": new.name,
+            "status": str(TenantStatus.PROVISIONING),
+            "previous": "",
+            "reads": False,
+            "place": json.dumps([new.placement.schema, new.placement.table_prefix]),
+            "owns_schema": new.placement.owns_schema,
+            "adopted": new.adopted,
+            "metadata": dict(new.metadata),
+            "request_id": new.request_id,
+            "reason": None,
+            "created_at": now,
+            "changed_at": now,
+            "due_at": None,
+        }
+
+
+def check_texts(**texts: str | None) -> None:
+    """Raise TenancyError, which names the text, for one that not every database can keep."""
+    for what, text in texts.items():
+        if text is None:
+            continue
+        name = f"The {what.replace('_', ' ')}"
+        check_type(name, text, str, "text")
+        if not _can_be_kept(text):
+            msg = f"{name} contains a NUL or a lone surrogate, which a database cannot store."
+            raise TenancyError(msg, remedy="Remove it.")
+
+
+def _can_be_kept(text: str) -> bool:
+    return not ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text))
+
+
+def check_metadata(metadata: object) -> None:
+    """Raise InvalidArgument for metadata that not every database can store, and return as it is: what is not JSON."""
+    check_type("The metadata", metadata, Mapping, "a dict of what JSON can hold")
+    try:
+        json.dumps(dict(cast("Mapping[str, Any]", metadata)), allow_nan=False)
+        is_storable = all(map(_can_be_kept, _texts(metadata)))
+    except (TypeError, ValueError, RecursionError):
+        is_storable = False
+    if not is_storable:
+        msg = "The metadata contains something that is not JSON, such as NaN, or a NUL or a lone surrogate in a text."
+        remedy = "Pass text, finite numbers, True, False, None, lists, and dicts whose keys are text."
+        raise InvalidArgument(msg, remedy=remedy)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield all texts in a value, the keys among them; raises TypeError for a key that JSON would turn into a text."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise TypeError
+            yield key
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+
+
+def to_tenant(row: Any) -> Tenant:
+    """Return the tenant of a row."""
+    schema, prefix = json.loads(row.place)
+    return Tenant(
+        id=row.id,
+        slug=row.slug,
+        name=row.name,
+        status=TenantStatus(row.status),
+        reads=row.reads,
+        placement=Placement(schema, prefix, row.owns_schema),
+        adopted=row.adopted,
+        created_at=row.created_at,
+        changed_at=row.changed_at,
+        previous=tuple(TenantStatus(status) for status in row.previous.split()),
+        due_at=row.due_at,
+        reason=row.reason,
+        metadata=row.metadata,
+        request_id=row.request_id,
+    )

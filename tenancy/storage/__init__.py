@@ -1,0 +1,1 @@
+"""What a tenant has in a database: look, create, remove."""
