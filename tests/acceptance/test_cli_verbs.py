@@ -145,7 +145,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
     assert foretold["would_remove"]["tables"] == 1
     assert quick("create", "bad/slug", "--json").error["tenant"] == "bad/slug"
     (proof,) = quick.ok("purge", "acme", "--yes", "--json").json
-    assert list(proof) == ["tenant_id", "slug", "slug_hash", "created_at", "purged_at", "removed", "left"]
+    assert list(proof) == ["tenant_id", "slug", "slug_hash", "created_at", "purged_at", "removed", "left", "others"]
     report = quick.ok("doctor", "--json").json
     assert list(report) == ["findings", "repairs"]
     assert {*map(tuple, report["findings"])} == {("name", "level", "what", "remedy", "tenant")}
