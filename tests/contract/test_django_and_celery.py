@@ -1,0 +1,148 @@
+"""One transaction for a view of Django and for a task of Celery, with the decorator that the documentation advises.
+
+Both frameworks are real: views behind Django's WSGI and ASGI handlers, tasks in a Celery worker. Each way succeeds for
+Fido and fails for a cat, for which nothing may be committed.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from asgiref.sync import sync_to_async
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from eventsourcing.persistence import ProgrammingError
+
+from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2"], indirect=True)
+
+
+class CatsAreRefusedError(Exception):
+    """What the user's code raises after it has recorded something."""
+
+
+class Scene:
+    """The application under test and the error that a view ended with; Django's views are module-wide."""
+
+    school: TrainingSchool
+    error: BaseException | None = None
+
+
+def in_transaction(function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with Scene.school.recorder.transaction():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def register(name: str) -> None:
+    """Record a dog in the open transaction, with a row of the user's."""
+    with Scene.school.recorder.transaction() as session:
+        session.add(Invoice(number=1))
+        Scene.school.save(Dog(name))
+    if name == "Cat":
+        raise CatsAreRefusedError
+
+
+@in_transaction
+def _view(_: HttpRequest, name: str) -> HttpResponse:
+    register(name)
+    return HttpResponse(name)
+
+
+def _answered(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    @wraps(view)
+    def answer(request: HttpRequest, name: str) -> HttpResponse:
+        try:
+            return view(request, name)
+        except CatsAreRefusedError:
+            return HttpResponse(status=409)
+
+    return answer
+
+
+async def _async_view(_: HttpRequest, name: str) -> HttpResponse:
+    try:
+        with Scene.school.recorder.transaction():
+            await sync_to_async(register)(name)
+    except ProgrammingError as error:
+        Scene.error = error
+        return HttpResponse(status=500)
+    return HttpResponse(name)
+
+
+urlpatterns = [path("view/<name>", _answered(_view)), path("async/<name>", _async_view)]
+
+CELERY: Final[Any] = Celery("school", broker="memory://", backend="cache+memory://")
+
+
+register_in_task: Any = CELERY.task(in_transaction(register))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def django_is_configured() -> None:
+    settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], MIDDLEWARE=[])
+
+
+@pytest.fixture
+def school(database_url: str, engine: sa.Engine) -> Iterator[sa.Engine]:
+    """The user's engine, beside the application on the same database."""
+    Scene.error = None
+    with TrainingSchool({"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": database_url}) as school:
+        Scene.school = school
+        yield engine
+
+
+def committed(engine: sa.Engine) -> tuple[list[str], list[int]]:
+    return Scene.school.names(), invoices(engine)
+
+
+@pytest.mark.parametrize("handler", [WSGIHandler, ASGIHandler])
+def test_view_of_django(school: sa.Engine, handler: Callable[[], Any]) -> None:
+    if handler is WSGIHandler:
+        with httpx.Client(transport=httpx.WSGITransport(handler()), base_url="http://school") as client:
+            codes = [client.get(f"/view/{name}").status_code for name in ("Cat", "Fido")]
+    else:
+
+        async def get() -> list[int]:
+            transport = httpx.ASGITransport(handler())
+            async with httpx.AsyncClient(transport=transport, base_url="http://school") as client:
+                return [(await client.get(f"/view/{name}")).status_code for name in ("Cat", "Fido")]
+
+        codes = asyncio.run(get())
+    assert codes == [409, 200]
+    assert committed(school) == (["Fido"], [1])
+
+
+def test_async_view_of_django_that_records_in_a_thread_is_refused(school: sa.Engine) -> None:
+    async def get() -> int:
+        transport = httpx.ASGITransport(ASGIHandler())
+        async with httpx.AsyncClient(transport=transport, base_url="http://school") as client:
+            return (await client.get("/async/Fido")).status_code
+
+    assert asyncio.run(get()) == 500
+    assert isinstance(Scene.error, ProgrammingError)
+    assert committed(school) == ([], [])
+
+
+def test_task_of_celery(school: sa.Engine) -> None:
+    with start_worker(CELERY, pool="threads", perform_ping_check=False, shutdown_timeout=30):
+        with pytest.raises(CatsAreRefusedError):
+            register_in_task.delay("Cat").get(timeout=30)
+        register_in_task.delay("Fido").get(timeout=30)
+    assert committed(school) == (["Fido"], [1])
