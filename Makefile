@@ -15,7 +15,7 @@ help: ## Show this list
 	@echo "make <target>:"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '  %-8s %s\n' $$target "$$text"; done
 
-demo: $(VENV)/ready ## Run the demo; DATABASE=embedded (default), sqlite, compose or a URL
+demo: $(VENV)/ready ## See it work; DATABASE=embedded (default), sqlite, compose or a URL
 	@$(BIN)/tenancy demo --database "$(DATABASE)"
 
 bench: $(VENV)/ready ## Run the benchmarks; QUICK=1 takes 5 minutes, ARGS="--scenarios W1,R1 --rounds 3"
