@@ -1,11 +1,11 @@
-# Needs make and Python 3.11 or newer with pip. Everything else goes into .venv on first use.
+# Requires make and Python 3.11 or newer with pip. Everything else is installed into .venv on first use.
 
 VENV := .venv
 BIN := $(VENV)/bin
 DATABASE ?= embedded
 ARGS ?=
 
-# The tests start hundreds of processes, which should not compile the package again each time.
+# The tests start hundreds of processes. Cached bytecode saves each of them from compiling the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -18,32 +18,32 @@ help: ## Show this list
 demo: $(VENV)/ready ## See it work; DATABASE=embedded (default), sqlite, compose or a URL
 	@$(BIN)/tenancy demo --database "$(DATABASE)"
 
-bench: $(VENV)/ready ## Measure against peers and limits; QUICK=1 for 5 minutes, ARGS="--scenarios W1,R1 --rounds 3"
+bench: $(VENV)/ready ## Run the benchmarks; QUICK=1 takes 5 minutes, ARGS="--scenarios W1,R1 --rounds 3"
 	@$(BIN)/python -m benchmarks --database "$(DATABASE)" $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
 
-test: $(VENV)/ready ## Run the tests; ARGS="-k schema -x" goes to pytest
+test: $(VENV)/ready ## Run the tests; ARGS="-k schema -x" is passed to pytest
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
-check: lint test ## Check formatting, style, types, imports, and run the tests
+check: lint test ## Run lint and test
 
-lint: $(VENV)/ready ## The checks that run no code
+lint: $(VENV)/ready ## Check formatting, style, types and imports
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/ready ## Format the code and mend what ruff can mend
+format: $(VENV)/ready ## Format the code and apply ruff's fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-clean: ## Remove .venv and every cache
+clean: ## Remove .venv and all caches
 	rm -rf $(VENV) .venv-bench-* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Without uv, the pip that is there installs into the environment: Debian's Python cannot put a pip into it by itself.
+# Without uv, the system's pip installs into the environment, because Debian's Python cannot create one that has pip.
 $(VENV)/ready: pyproject.toml
 	@if command -v uv >/dev/null; then \
-		echo "[1/2] Making $(VENV) with uv"; \
+		echo "[1/2] Creating $(VENV) with uv"; \
 		test -x $(BIN)/python || uv venv --quiet --python '>=3.11' $(VENV) || exit 1; \
 		echo "[2/2] Installing the package and its tools into $(VENV)"; \
 		uv pip install --quiet --python $(BIN)/python --editable '.[dev]' || exit 1; \
@@ -52,7 +52,7 @@ $(VENV)/ready: pyproject.toml
 			test -n "$$python" || { echo "error: no Python 3.11 or newer with pip as python3.11 or python3. Install one, or uv."; exit 1; }; \
 			"$$python" -c 'import pip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 		done; \
-		echo "[1/2] Making $(VENV) with $$("$$python" --version)"; \
+		echo "[1/2] Creating $(VENV) with $$("$$python" --version)"; \
 		test -x $(BIN)/python || "$$python" -m venv --without-pip $(VENV) || exit 1; \
 		echo "[2/2] Installing the package and its tools into $(VENV) (about a minute)"; \
 		"$$python" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --editable '.[dev]' || exit 1; \
