@@ -42,7 +42,7 @@ class Assignment:
         "_counted",
         "_since",
         "events",
-        "is_to_be_compared",
+        "is_comparison_due",
         "pending_gap",
         "pipe",
         "position",
@@ -63,7 +63,7 @@ class Assignment:
         """What comes after it has not been looked at; None when the recorded position must be asked for."""
         self.recorded = 0
         """The position that is known to be recorded; a recorded one behind it has been set back."""
-        self.is_to_be_compared = False
+        self.is_comparison_due = False
         """Whether the next turn compares the position with the recorded one, and records it where that is behind."""
         self.settled_up_to = 0
         """What the leader's counter may show without there being anything."""

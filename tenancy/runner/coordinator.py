@@ -36,10 +36,10 @@ _FAILURES: Final = 1.0
 _METRICS: Final = 1.0
 _SWEEP: Final = 2.0
 # Of how many followers the positions are looked up before others may use the registry's connection.
-_LOCATED_AT_ONCE: Final = 200
-_SWEEP_WHEN_DEAF: Final = 0.5
+_LOCATE_BATCH: Final = 200
+_SWEEP_WITHOUT_WAKEUPS: Final = 0.5
 # Between two sweeps that somebody asks for: where nobody can say which table was written to, each commit does.
-_SWEEP_AT_LEAST: Final = 0.02
+_SWEEP_MIN_INTERVAL: Final = 0.02
 
 
 class _Job:
@@ -83,8 +83,8 @@ class Coordinator:
         self._running = Activity("coordinator", "The runner's coordinator fails", logger)
         self._jobs = [
             _Job("metrics", self._measure, lambda: _METRICS),
-            _Job("leases", self._keep_leases, lambda: self._leases.interval),
-            _Job("changes", self._see_changes, lambda: _REGISTRY),
+            _Job("leases", self._renew_leases, lambda: self._leases.interval),
+            _Job("changes", self._apply_changes, lambda: _REGISTRY),
             _Job("failures", self._quarantine.refresh, lambda: _FAILURES),
             _Job("positions", self._locate, lambda: math.inf),
             _Job("sweep", self._run_sweep, self._sweep_interval),
@@ -98,7 +98,7 @@ class Coordinator:
         self._changed: set[UUID] = set()
         self._was_valid = False
         self._has_ended = False
-        self._unlocated: list[Assignment] = []
+        self._to_locate: list[Assignment] = []
 
     # -- told by others --
 
@@ -136,10 +136,10 @@ class Coordinator:
 
     def start(self) -> None:
         """Learn which tenants there are, and get the first leases; raises what keeps it from doing so."""
-        self._leases.make()
+        self._leases.create_rows()
         self._registry_cache.refresh()
-        self._follow(self._assignments.update(self._registry_cache.read().values()))
-        self._keep_leases()
+        self._apply_reassignment(self._assignments.update(self._registry_cache.read().values()))
+        self._renew_leases()
 
     def run(self) -> None:
         """Keep things up to date until it is stopped; an outage is waited for."""
@@ -149,19 +149,19 @@ class Coordinator:
         now = time.monotonic()
         for job in self._jobs:
             is_asked_for = job.run == self._run_sweep and self._is_sweep_due
-            is_asked_for |= job.run == self._see_changes and bool(self._changed)
-            is_asked_for |= job.run == self._locate and self._was_valid and bool(self._unlocated)
+            is_asked_for |= job.run == self._apply_changes and bool(self._changed)
+            is_asked_for |= job.run == self._locate and self._was_valid and bool(self._to_locate)
             if (now >= job.due or is_asked_for) and not self._stopping.is_set():
                 self._attempt(job)
                 job.due = time.monotonic() + job.interval()
         self._alarm.wait(max(0.0, min(job.due for job in self._jobs) - time.monotonic()))
         self._alarm.clear()
         if self._is_sweep_due:
-            self._stopping.wait(_SWEEP_AT_LEAST)
+            self._stopping.wait(_SWEEP_MIN_INTERVAL)
         return not self._stopping.is_set()
 
     def _attempt(self, job: _Job) -> None:
-        elsewhere = [self._measure, self._see_changes]
+        elsewhere = [self._measure, self._apply_changes]
         if not self._sweeps_registry:
             elsewhere += [self._run_sweep, self._locate]
         alone = nullcontext() if job.run in elsewhere else self._registry_cache.alone()
@@ -175,28 +175,28 @@ class Coordinator:
 
     def _sweep_interval(self) -> float:
         hears = self._table_listener is not None and self._table_listener.receives_others
-        return _SWEEP if hears else _SWEEP_WHEN_DEAF
+        return _SWEEP if hears else _SWEEP_WITHOUT_WAKEUPS
 
-    def _keep_leases(self) -> None:
+    def _renew_leases(self) -> None:
         failing = {name: error for name, error in self.health().items() if error is not None}
         self._leases.failing = ", ".join(f"{name} ({error})" for name, error in failing.items()) or None
         try:
             self._leases.tick(lambda bucket: bucket in map(bucket_of, self._ready.running()))
         finally:
             is_valid = self._leases.are_valid()
-            self._say_whether_it_works(is_valid=is_valid)
+            self._log_lease_state(is_valid=is_valid)
             if is_valid and not self._was_valid:
                 # Whoever was ready meanwhile has not been let work.
                 self._add(self._assignments.all())
             self._was_valid = is_valid
-        self._follow(self._assignments.hold(self._leases.held))
+        self._apply_reassignment(self._assignments.hold(self._leases.held))
 
     def _measure(self) -> None:
         self._metrics.health(self.health())
         stopped = sum(1 for assignment in self._assignments.all() if self._is_stopped(assignment))
         self._metrics.state(tenants=len(self._assignments.tenants), ready=len(self._ready), quarantined=stopped)
 
-    def _say_whether_it_works(self, *, is_valid: bool) -> None:
+    def _log_lease_state(self, *, is_valid: bool) -> None:
         if self._was_valid and not is_valid:
             logger.warning("The leases have ended: nothing is processed until the registry takes writes again.")
             self._has_ended = True
@@ -208,7 +208,7 @@ class Coordinator:
         failure = self._quarantine.get(assignment.key)
         return failure is not None and failure.is_quarantined and failure.leader == assignment.pipe.leader
 
-    def _see_changes(self) -> None:
+    def _apply_changes(self) -> None:
         self._registry_cache.refresh()
         with self._lock:
             changed, self._changed = self._changed, set()
@@ -219,9 +219,9 @@ class Coordinator:
                 with self._lock:
                     self._changed |= changed  # without the alarm: they are asked for again after a pause
                 raise
-            self._follow(self._assignments.update(found.values(), changed - found.keys()))
+            self._apply_reassignment(self._assignments.update(found.values(), changed - found.keys()))
 
-    def _follow(self, begun_and_ended: tuple[list[Assignment], list[UUID]]) -> None:
+    def _apply_reassignment(self, begun_and_ended: tuple[list[Assignment], list[UUID]]) -> None:
         begun, ended = begun_and_ended
         for tenant_id in ended:
             self._applications.forget(tenant_id)
@@ -231,7 +231,7 @@ class Coordinator:
         for tenant_id in ended:
             # After its failures: a turn that is being taken may have met one until then, and let its follower wait.
             self._ready.drop(tenant_id)
-        self._unlocated += begun
+        self._to_locate += begun
         if begun and self._was_valid:
             self._quarantine.refresh()
             self._alarm.set()
@@ -240,14 +240,14 @@ class Coordinator:
         if not self._was_valid:
             return
         # Not all at once: while the registry's connection is used for it, nobody learns what has changed.
-        begun, self._unlocated = self._unlocated[:_LOCATED_AT_ONCE], self._unlocated[_LOCATED_AT_ONCE:]
+        begun, self._to_locate = self._to_locate[:_LOCATE_BATCH], self._to_locate[_LOCATE_BATCH:]
         new = [assignment for assignment in begun if assignment.position is None]
         try:
             self._sweep.locate(new)
         finally:
             # A recorded position that is not known is asked for in the first turn.
             self._add([assignment for assignment in begun if assignment not in new or assignment.position is None])
-            self._is_sweep_due = self._is_sweep_due or not self._unlocated
+            self._is_sweep_due = self._is_sweep_due or not self._to_locate
             self._alarm.set()
 
     def _run_sweep(self) -> None:

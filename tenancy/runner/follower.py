@@ -25,7 +25,7 @@ PAGE: Final = 100
 """How many notifications are read at once, where nobody has said how many."""
 
 # Held while a follower is told whom it follows, which is done in memory.
-_introducing: Final = threading.Lock()
+_attach_lock: Final = threading.Lock()
 
 
 class Page(NamedTuple):
@@ -85,20 +85,20 @@ class _FollowerDriver(FollowerDriver):
         self.records_all = type(follower).process_event is Follower.process_event
         self._name = leader.name
         self._follower = follower
-        with _introducing:
+        with _attach_lock:
             reader = follower.readers.get(self._name)
             log: Any = None if reader is None else reader.notification_log
             # An application that was closed and constructed again has another recorder.
             if log is None or getattr(log, "recorder", None) is not leader.recorder:
-                self._introduce()
+                self._attach()
 
-    def _introduce(self) -> None:
+    def _attach(self) -> None:
         log = self.leader.notification_log
-        nobody_cares = type(log) is LocalNotificationLog and self._follower.pull_section_size == log.section_size
-        if nobody_cares and log.section_size == LocalNotificationLog.DEFAULT_SECTION_SIZE:
+        has_default_size = type(log) is LocalNotificationLog and self._follower.pull_section_size == log.section_size
+        if has_default_size and log.section_size == LocalNotificationLog.DEFAULT_SECTION_SIZE:
             log = LocalNotificationLog(self.leader.recorder, section_size=PAGE)
         self._follower.follow(self._name, log)
-        if nobody_cares:
+        if has_default_size:
             self._follower.readers[self._name].section_size = log.section_size
 
     def position(self) -> int:

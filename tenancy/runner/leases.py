@@ -53,9 +53,9 @@ class Leases:
         self._rows = registry.rows
         self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
         # A process that has died is noticed by others at the end of its lease at the latest: they look this often.
-        self._lasts = seconds - self.interval
+        self._duration = seconds - self.interval
         self._valid_until = -math.inf
-        self._leaving: set[int] = set()
+        self._releasing: set[int] = set()
 
     def are_valid(self) -> bool:
         """Return whether the leases still hold, as far as this process knows."""
@@ -69,23 +69,23 @@ class Leases:
         """
         began = time.monotonic()
         with self._registry.writing_rows() as session:
-            live = self._show_up(session)
-            lease_registry = math.ceil(BUCKETS / live)
+            live = self._register_process(session)
+            fair_share = math.ceil(BUCKETS / live)
             mine = self._renew(session)
-            self._leaving &= mine
-            gone = {bucket for bucket in self._leaving if not is_busy(bucket)}
-            self._give_back(session, gone)
-            self._leaving -= gone
+            self._releasing &= mine
+            gone = {bucket for bucket in self._releasing if not is_busy(bucket)}
+            self._release(session, gone)
+            self._releasing -= gone
             mine -= gone
-            kept = mine - self._leaving
-            if len(kept) > lease_registry:
-                self._leaving |= set(sorted(kept)[lease_registry:])
-            elif len(kept) < lease_registry:
-                stay = set(sorted(self._leaving)[: lease_registry - len(kept)])
-                self._leaving -= stay
-                mine |= self._take(session, lease_registry - len(mine)) if len(mine) < lease_registry else set()
-        self.held = frozenset(mine - self._leaving)
-        self._valid_until = began + self._lasts
+            kept = mine - self._releasing
+            if len(kept) > fair_share:
+                self._releasing |= set(sorted(kept)[fair_share:])
+            elif len(kept) < fair_share:
+                stay = set(sorted(self._releasing)[: fair_share - len(kept)])
+                self._releasing -= stay
+                mine |= self._take(session, fair_share - len(mine)) if len(mine) < fair_share else set()
+        self.held = frozenset(mine - self._releasing)
+        self._valid_until = began + self._duration
 
     def leave(self) -> None:
         """Give everything back."""
@@ -96,7 +96,7 @@ class Leases:
             session.execute(sa.update(leases).where(leases.c.owner == self.owner).values(owner=None, expires=0))
             session.execute(sa.delete(processes).where(processes.c.owner == self.owner))
 
-    def make(self) -> None:
+    def create_rows(self) -> None:
         """Make the rows of the buckets where there are none, and remove those of processes long gone."""
         leases, processes = self._rows.leases, self._rows.processes
         with self._registry.reading() as session:
@@ -110,10 +110,10 @@ class Leases:
         with self._registry.writing_rows() as session:
             session.execute(sa.delete(processes).where(processes.c.expires < self._now - _FORGET_AFTER))
 
-    def _show_up(self, session: Session) -> int:
+    def _register_process(self, session: Session) -> int:
         processes = self._rows.processes
         mine = processes.c.owner == self.owner
-        values = {"expires": self._now + self._lasts, "failing": self.failing}
+        values = {"expires": self._now + self._duration, "failing": self.failing}
         result: Any = session.execute(sa.update(processes).where(mine).values(values))
         if not result.rowcount:
             session.execute(sa.insert(processes).values(owner=self.owner, **values))
@@ -123,10 +123,10 @@ class Leases:
     def _renew(self, session: Session) -> set[int]:
         leases = self._rows.leases
         mine = leases.c.owner == self.owner
-        session.execute(sa.update(leases).where(mine).values(expires=self._now + self._lasts))
+        session.execute(sa.update(leases).where(mine).values(expires=self._now + self._duration))
         return set(session.scalars(sa.select(leases.c.bucket).where(mine)))
 
-    def _give_back(self, session: Session, buckets: Collection[int]) -> None:
+    def _release(self, session: Session, buckets: Collection[int]) -> None:
         leases = self._rows.leases
         if buckets:
             which = sa.and_(leases.c.owner == self.owner, leases.c.bucket.in_(buckets))
@@ -144,7 +144,7 @@ class Leases:
         )
         taken = set(session.scalars(free))
         if taken:
-            values = {"owner": self.owner, "expires": self._now + self._lasts}
+            values = {"owner": self.owner, "expires": self._now + self._duration}
             session.execute(sa.update(leases).where(leases.c.bucket.in_(taken)).values(values))
         return taken
 

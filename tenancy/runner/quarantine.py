@@ -55,7 +55,7 @@ class Quarantine:
         """Return what a follower has met last, or None when it goes well."""
         return self._known.get(key)
 
-    def met(
+    def record_failure(
         self, error: BaseException, assignment: Assignment, notification_id: int | None, leaders: Iterable[str]
     ) -> None:
         """Let a follower wait after an error, or for good when there were too many."""
@@ -107,7 +107,7 @@ class Quarantine:
                 if is_written and self._known.get(failure.key) is failure:
                     self._unwritten.discard(failure.key)
 
-    def are_over(self, key: Key, leader: str) -> None:
+    def clear(self, key: Key, leader: str) -> None:
         """Know that a follower gets on behind a leader."""
         failure = self._known.get(key)
         if failure is None or failure.leader != leader:
@@ -135,7 +135,7 @@ class Quarantine:
                     if self._known.get(key) is not failure:
                         continue
                     del self._known[key]
-                self._again(key)
+                self._retry(key)
         for key, failure in failure_store.items():
             if key not in self._known and self._assignments.holds(key[0]):
                 with self._lock:
@@ -143,7 +143,7 @@ class Quarantine:
                 if failure.is_quarantined:
                     self._ready.block(key, (failure.leader,), math.inf)
 
-    def _again(self, key: Key) -> None:
+    def _retry(self, key: Key) -> None:
         for assignment in self._assignments.of(key):
             assignment.position = None
         self._ready.unblock(key)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Runner"]
 
 _DRAIN: Final = 30.0
-_LOOK_FIRST: Final = 0.005
-_LOOK_MAX: Final = 0.1
+_POLL_FIRST: Final = 0.005
+_POLL_MAX: Final = 0.1
 
 
 class Runner:
@@ -102,7 +102,7 @@ class Runner:
         )
         self._stopping = threading.Event()
         # By wake-ups, and of changes of tenants.
-        self._told = ExitStack()
+        self._registrations = ExitStack()
         self._threads: list[threading.Thread] = []
 
     def __repr__(self) -> str:
@@ -137,14 +137,14 @@ class Runner:
             msg = "This runner has been started before."
             raise TenancyError(msg, remedy="Make another one: tenants.runner()")
         try:
-            self._told.callback(self._registry_cache.watch(self._coordinator.changed))
+            self._registrations.callback(self._registry_cache.watch(self._coordinator.changed))
             table_listener = self._storage.datastore.shared.wakeups.listen_to_all(self._coordinator.on_commit)
-            self._told.callback(table_listener.close)
+            self._registrations.callback(table_listener.close)
             self._coordinator.use_listener(table_listener)
             self._coordinator.start()
             for application, encoding in encodings_of(self._tenants.application_specs()).items():
                 self._registry_cache.check_encoding(application, encoding)
-            self._threads = [threading.Thread(target=self._coordinator.run, name="runner-keeper", daemon=True)]
+            self._threads = [threading.Thread(target=self._coordinator.run, name="runner-coordinator", daemon=True)]
             self._threads += [
                 threading.Thread(
                     target=self._worker.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
@@ -163,7 +163,7 @@ class Runner:
         were finished in ``timeout`` seconds. What is not is left to its transaction, and done again elsewhere.
         """
         self._stopping.set()
-        self._told.close()
+        self._registrations.close()
         self._ready.close()
         self._coordinator.stop()
         deadline = time.monotonic() + timeout
@@ -187,11 +187,11 @@ class Runner:
             driver = open_follower(self._tenants, tenant, pipe)
             target = driver.last_id()
             self._wake_if_ours(tenant, pipe)
-            pause = _LOOK_FIRST
+            pause = _POLL_FIRST
             while not self._has_passed(tenant, pipe, driver, target):
-                self._check_trouble(tenant, pipe, time.monotonic() > deadline)
+                self._raise_if_stuck(tenant, pipe, time.monotonic() > deadline)
                 time.sleep(pause)
-                pause = min(pause * 1.5, _LOOK_MAX)
+                pause = min(pause * 1.5, _POLL_MAX)
 
     def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
         if self._assignments.holds(tenant.id):
@@ -205,11 +205,11 @@ class Runner:
         if assignment.recorded >= target and driver.position() >= target:
             return True
         if (assignment.position or 0) >= target:
-            assignment.is_to_be_compared = True
+            assignment.is_comparison_due = True
             self._wake_if_ours(tenant, pipe)
         return False
 
-    def _check_trouble(self, tenant: Tenant, pipe: Pipe, is_late: bool) -> None:
+    def _raise_if_stuck(self, tenant: Tenant, pipe: Pipe, is_late: bool) -> None:
         failure = self._failure(tenant, pipe)
         if failure is not None and failure.is_quarantined:
             msg = (

@@ -21,7 +21,7 @@ __all__ = ["Sweep"]
 # How often positions are compared with the recorded ones: a sweep may come with each commit. Seconds.
 _RECORD: Final = 2.0
 # How many followers at a time, as each costs the server a table in a query.
-_COMPARED_AT_ONCE: Final = 200
+_COMPARE_BATCH: Final = 200
 
 
 class Sweep:
@@ -54,7 +54,7 @@ class Sweep:
         """Let those look who may have something to do."""
         assignments = self._assignments.all()
         last_ids = self._last_ids.read(list({assignment.events for assignment in assignments}))
-        doubtful = []
+        unsettled = []
         for assignment in assignments:
             last = last_ids.get(assignment.events, 0)
             if last <= max(assignment.position or 0, assignment.settled_up_to):
@@ -65,17 +65,17 @@ class Sweep:
             elif assignment.pending_gap.is_final:
                 self._wake(assignment)
             else:
-                doubtful.append(assignment)
-        if doubtful:
-            self._resolve(doubtful)
+                unsettled.append(assignment)
+        if unsettled:
+            self._resolve(unsettled)
         if time.monotonic() - self._recorded_at >= _RECORD:
             self._recorded_at = time.monotonic()
-            self._let_record(assignments)
-            self._find_set_back(assignments)
+            self._schedule_recording(assignments)
+            self._detect_rewinds(assignments)
 
-    def _find_set_back(self, assignments: Sequence[Assignment]) -> None:
+    def _detect_rewinds(self, assignments: Sequence[Assignment]) -> None:
         start = self._compared if self._compared < len(assignments) else 0
-        self._compared = start + _COMPARED_AT_ONCE
+        self._compared = start + _COMPARE_BATCH
         # What is known now is recorded already; workers may record more before it is read.
         known = {assignment: assignment.recorded for assignment in assignments[start : self._compared]}
         positions = read_positions(self._datastore, list({assignment.tracking for assignment in known}))
@@ -84,15 +84,15 @@ class Sweep:
                 assignment.tracking in positions
                 and positions[assignment.tracking].get(assignment.pipe.leader, 0) < recorded
             ):
-                assignment.is_to_be_compared = True
+                assignment.is_comparison_due = True
                 self._wake(assignment)
 
-    def _let_record(self, assignments: Iterable[Assignment]) -> None:
+    def _schedule_recording(self, assignments: Iterable[Assignment]) -> None:
         # A follower that passes over events, or a projection that makes nothing of them, need not record anything: now
         # and then it is done for them, and not for each event.
         for assignment in assignments:
             if (assignment.position or 0) > assignment.recorded:
-                assignment.is_to_be_compared = True
+                assignment.is_comparison_due = True
                 self._wake(assignment)
 
     def _resolve(self, assignments: Iterable[Assignment]) -> None:

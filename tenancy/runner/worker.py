@@ -68,7 +68,7 @@ class Worker:
         key, leaders = taken
         more: set[str] = set()
         try:
-            more = self._take(key, leaders)
+            more = self._run_slice(key, leaders)
         except Exception as error:
             where = frames_of(error)[-1]
             logger.error("A turn failed: %s at %s", describe(error), where, extra=_extra(key))  # noqa: TRY400 (no values)
@@ -78,7 +78,7 @@ class Worker:
             self._ready.done(key, more)
         return True
 
-    def _take(self, key: Key, leaders: Iterable[str]) -> set[str]:
+    def _run_slice(self, key: Key, leaders: Iterable[str]) -> set[str]:
         """Return the leaders behind which there is more to do."""
         more: set[str] = set()
         began = time.monotonic()
@@ -99,8 +99,8 @@ class Worker:
                 self._metrics.processed(assignment, slice_.processed)
             if is_done is None:
                 return set()
-            if slice_.processed or slice_.came_to_end:
-                self._quarantine.are_over(key, leader)
+            if slice_.processed or slice_.reached_end:
+                self._quarantine.clear(key, leader)
             if not is_done:
                 assignment.used_up_at = time.monotonic()  # its next turn begins with another leader
                 more.add(leader)
@@ -119,7 +119,7 @@ class Worker:
                 logger.warning("A follower waits for its database: %s", outage_of(error), extra=_extra(assignment.key))
                 self._ready.block(assignment.key, leaders, _OUTAGE)
             else:
-                self._quarantine.met(error, assignment, slice_.notification_id, leaders)
+                self._quarantine.record_failure(error, assignment, slice_.notification_id, leaders)
                 if self._assignments.holds(assignment.tenant.id):
                     self._metrics.failed(assignment)
             return None
@@ -138,7 +138,7 @@ class _Slice:
         self.processed = 0
         self.notification_id: int | None = None
         """The notification that is being processed."""
-        self.came_to_end = False
+        self.reached_end = False
         self._budget = budget
         self._until = until
         self._may_go_on = may_go_on
@@ -156,7 +156,7 @@ class _Slice:
         is_done = self._read(driver, position)
         if self._may_go_on(assignment):
             is_done = self._compare(driver) and is_done
-        if self.came_to_end and pending_gap is not None:
+        if self.reached_end and pending_gap is not None:
             assignment.settled_up_to = max(assignment.settled_up_to, pending_gap.last)
             assignment.pending_gap = None
         return is_done
@@ -200,7 +200,7 @@ class _Slice:
             if page.is_last:
                 break
         assignment.position = max(position, passed)
-        self.came_to_end = True
+        self.reached_end = True
         return True
 
     def _compare(self, driver: FollowerDriver) -> bool:
@@ -209,10 +209,10 @@ class _Slice:
         All up to it is processed, and nothing can appear there later.
         """
         assignment = self.assignment
-        reached, is_due = assignment.position, assignment.is_to_be_compared
+        reached, is_due = assignment.position, assignment.is_comparison_due
         if reached is None or not (is_due or (self.processed and reached != assignment.recorded)):
             return True
-        assignment.is_to_be_compared = False
+        assignment.is_comparison_due = False
         position = self._look(driver, reached)
         if is_due and assignment.recorded < position:
             position = self._record(driver, position)

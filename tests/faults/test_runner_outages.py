@@ -131,12 +131,12 @@ def test_event_that_is_committed_long_after_its_id_was_given_out(
 def test_two_runners_that_believe_to_hold_the_same_tenant(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when one was stopped for a while: who loses the race for a notification goes on behind the other."""
     monkeypatch.setattr("tenancy.runner.leases.Leases.are_valid", lambda _: True)
-    monkeypatch.setattr("tenancy.runner.leases.Leases._give_back", lambda *_: None)
+    monkeypatch.setattr("tenancy.runner.leases.Leases._release", lambda *_: None)
     with fleet(postgres_url, ["acme"]) as tenants, fleet(postgres_url) as others:
         with tenants.runner(max_attempts=1) as one, others.runner(max_attempts=1) as other:
             for runner in (one, other):
                 monkeypatch.setattr(runner._leases, "tick", lambda _: None)  # noqa: SLF001 (neither gives anything up)
-                runner._coordinator._follow(runner._assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
+                runner._coordinator._apply_reassignment(runner._assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
             expected = {}
             for number in range(20):
                 expected[tenants["acme"].get(School).register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]

@@ -69,7 +69,7 @@ def test_positions_are_looked_up_in_parts(tenants: Tenancy, monkeypatch: pytest.
         locate(self, assignments)
 
     monkeypatch.setattr(Sweep, "locate", count)
-    monkeypatch.setattr("tenancy.runner.coordinator._LOCATED_AT_ONCE", 2)
+    monkeypatch.setattr("tenancy.runner.coordinator._LOCATE_BATCH", 2)
     dog_id = tenants["globex"].get(School).register("Rex", "beg")
     with tenants.runner(workers=2) as runner:
         runner.wait("globex")

@@ -84,7 +84,7 @@ def status(tenants: Any, follower: str = DogCounters.name) -> FollowerStatus:
 
 @pytest.fixture
 def never_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenancy.runner.sweep.Sweep._find_set_back", lambda *_: None)
+    monkeypatch.setattr("tenancy.runner.sweep.Sweep._detect_rewinds", lambda *_: None)
 
 
 @pytest.mark.usefixtures("never_swept")
@@ -110,7 +110,7 @@ def test_view_that_is_emptied_is_filled_when_no_event_comes(tenants: Tenancy, mo
     """Also of a fleet in which the followers are compared in turn."""
     monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
-    monkeypatch.setattr("tenancy.runner.sweep._COMPARED_AT_ONCE", 1)
+    monkeypatch.setattr("tenancy.runner.sweep._COMPARE_BATCH", 1)
     view = view_of(tenants)
     with tenants.runner() as runner:
         runner.wait("acme")

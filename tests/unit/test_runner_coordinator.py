@@ -24,8 +24,8 @@ def test_changes_that_cannot_be_read_are_kept_and_asked_for_after_a_pause() -> N
     coordinator._alarm.clear()  # noqa: SLF001 (as the thread does when it has woken up)
     registry_cache.read.side_effect = RegistryUnavailable("It does not answer.")
     with pytest.raises(RegistryUnavailable):
-        coordinator._see_changes()  # noqa: SLF001 (one step of the thread)
+        coordinator._apply_changes()  # noqa: SLF001 (one step of the thread)
     assert not coordinator._alarm.is_set()  # noqa: SLF001 (or the thread would ask again at once, for as long as it fails)
     registry_cache.read.side_effect, registry_cache.read.return_value = None, {}
-    coordinator._see_changes()  # noqa: SLF001 (as above)
+    coordinator._apply_changes()  # noqa: SLF001 (as above)
     assert list(assignments.update.call_args.args[1]) == [tenant_id]

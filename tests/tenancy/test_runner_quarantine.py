@@ -34,12 +34,12 @@ def test_follower_that_has_stopped_elsewhere_has_no_attempts_left(tenants: Tenan
     assignment = Assignment(acme, Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking"))
     first, second = quarantine(tenants), quarantine(tenants)
     for _ in range(2):
-        first.met(ZeroDivisionError(), assignment, 1, ["Shop"])
-    second.met(ZeroDivisionError(), assignment, 1, ["Shop"])
+        first.record_failure(ZeroDivisionError(), assignment, 1, ["Shop"])
+    second.record_failure(ZeroDivisionError(), assignment, 1, ["Shop"])
     failure = FailureStore(tenants.registry).get(assignment.key)
     assert failure is not None
     assert (failure.attempts, failure.is_quarantined) == (3, True)
-    second.met(ZeroDivisionError(), assignment, 2, ["Shop"])  # of another event
+    second.record_failure(ZeroDivisionError(), assignment, 2, ["Shop"])  # of another event
     assert [each.attempts for each in FailureStore(tenants.registry).all().values()] == [1]
 
 
@@ -100,10 +100,10 @@ def test_what_is_tried_for_ever_is_tried_now_and_then(tenants: Tenancy) -> None:
     )
     known = quarantine(tenants)
     for _ in range(3):
-        known.met(ZeroDivisionError(), assignment, None, ["Shop"])
+        known.record_failure(ZeroDivisionError(), assignment, None, ["Shop"])
     many = replace(known._known[assignment.key], attempts=5000)  # noqa: SLF001 (it would take a day)
     known._known[assignment.key] = many  # noqa: SLF001 (as above)
-    known.met(ZeroDivisionError(), assignment, None, ["Shop"])
+    known.record_failure(ZeroDivisionError(), assignment, None, ["Shop"])
     failure = known.get(assignment.key)
     assert failure is not None
     assert (failure.attempts, failure.is_quarantined) == (5001, False)
@@ -118,10 +118,10 @@ def test_worker_writes_down_what_it_has_met_alone(tenants: Tenancy) -> None:
         for slug in ("acme", "globex")
     )
     known, failure_store = quarantine(tenants), FailureStore(tenants.registry)
-    known.met(ZeroDivisionError(), first, 1, ["Shop"])
+    known.record_failure(ZeroDivisionError(), first, 1, ["Shop"])
     known._unwritten.add(first.key)  # noqa: SLF001 (as if it could not be written)
     failure_store.clear(first.key)
-    known.met(ZeroDivisionError(), second, 1, ["Shop"])
+    known.record_failure(ZeroDivisionError(), second, 1, ["Shop"])
     assert list(failure_store.all()) == [second.key]
     known.refresh()
     assert failure_store.all().keys() == {first.key, second.key}
@@ -138,12 +138,12 @@ def test_failure_of_a_turn_that_is_being_taken_while_its_tenant_is_let_go(
         assignment = next(assignment for assignment in assignments.all() if assignment.pipe.follower == "Diaries")
 
         def fail(*_: object) -> None:
-            runner._quarantine.met(ZeroDivisionError(), assignment, 1, ["School"])  # noqa: SLF001 (as a worker does)
+            runner._quarantine.record_failure(ZeroDivisionError(), assignment, 1, ["School"])  # noqa: SLF001 (as a worker does)
 
         monkeypatch.setattr(coordinator._applications, "forget", fail)  # noqa: SLF001 (in the middle of letting it go)
-        coordinator._follow(assignments.hold(()))  # noqa: SLF001 (as when another process gets the leases)
+        coordinator._apply_reassignment(assignments.hold(()))  # noqa: SLF001 (as when another process gets the leases)
         assert [failure.follower for failure in tenants.followers.retry("acme")] == ["Diaries"]
-        coordinator._follow(assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
+        coordinator._apply_reassignment(assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
         before = len(ready)
         ready.add(assignment.key, ["School"])
         assert len(ready) == before + 1

@@ -43,7 +43,7 @@ def test_leader_that_always_has_more_leaves_turns_to_the_others(
         assignments = runner._assignments.all()  # noqa: SLF001 (as above)
         more, processed = {"Busy", "Calm"}, []
         for _ in range(4):
-            more = runner._worker._take((acme.id, "Both"), more)  # noqa: SLF001 (as above)
+            more = runner._worker._run_slice((acme.id, "Both"), more)  # noqa: SLF001 (as above)
             assert "Busy" in more
             processed.append({assignment.pipe.leader: assignment.processed for assignment in assignments})
         assert processed == [
