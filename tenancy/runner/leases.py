@@ -1,8 +1,8 @@
-"""Share the tenants between processes: who works for which, in rows of the control database.
+"""Leases: distribute the tenants over processes through rows in the registry.
 
-What is leased is a bucket of tenants, by their ids: what that costs does not grow with the fleet. A lease ends by the
-database's clock, so no two clocks are compared. Nothing depends on leases but that work is not done twice: positions
-only move forward, whoever works.
+A lease covers a bucket of tenant ids, so its cost does not grow with the fleet. Leases expire by the database's clock,
+so processes never compare clocks. Leases only avoid duplicate work; they do not protect data. Positions only move
+forward, even when two processes work for the same tenant.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ __all__ = ["BUCKETS", "Leases", "bucket_of", "failing", "owners"]
 
 BUCKETS: Final = 64
 
-# Of the lease time: how often leases are renewed, and how long before its end this process stops to rely on one.
+# Fraction of the lease time: the renewal interval, and how long before expiry this process stops using a lease.
 _RENEW: Final = 0.2
+# Seconds after which the row of a dead process is deleted.
 _FORGET_AFTER: Final = 600.0
 
 
@@ -40,32 +41,32 @@ def bucket_of(tenant_id: UUID) -> int:
 
 
 class Leases:
-    """The leases of this process. For one thread, but for :func:`are_valid`."""
+    """The leases of this process. Only :meth:`are_valid` is thread-safe."""
 
     def __init__(self, registry: Registry, seconds: float) -> None:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.interval = seconds * _RENEW
         self.held: frozenset[int] = frozenset()
-        """The buckets to work for."""
+        """The buckets assigned to this process."""
         self.failing: str | None = None
-        """What fails in this process, for others to know."""
+        """The failing background activities of this process, published to other processes."""
         self._registry = registry
         self._rows = registry.rows
         self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
-        # A process that has died is noticed by others at the end of its lease at the latest: they look this often.
+        # Other processes check once per interval. Subtracting it lets them take over within the lease time.
         self._duration = seconds - self.interval
         self._valid_until = -math.inf
         self._releasing: set[int] = set()
 
     def are_valid(self) -> bool:
-        """Return whether the leases still hold, as far as this process knows."""
+        """Return whether the leases are still valid by this process's monotonic clock."""
         return time.monotonic() < self._valid_until
 
     def tick(self, is_busy: Callable[[int], bool]) -> None:
-        """Renew the leases, give back what is more than a fair share and take what is free.
+        """Renew the leases, release buckets above the fair share, and take free ones below it.
 
-        A bucket that is given back is let go at once, and offered to others when ``is_busy`` says that nobody works for
-        it any more, at the next tick.
+        A surplus bucket leaves :attr:`held` at once. Its lease is released at the first later tick at which
+        ``is_busy`` returns False for it, so no other process takes it while a slice is running.
         """
         began = time.monotonic()
         with self._registry.writing_rows() as session:
@@ -88,7 +89,7 @@ class Leases:
         self._valid_until = began + self._duration
 
     def leave(self) -> None:
-        """Give everything back."""
+        """Release all leases and unregister this process."""
         self._valid_until = -math.inf
         self.held = frozenset()
         with self._registry.writing_rows() as session:
@@ -97,16 +98,16 @@ class Leases:
             session.execute(sa.delete(processes).where(processes.c.owner == self.owner))
 
     def create_rows(self) -> None:
-        """Make the rows of the buckets where there are none, and remove those of processes long gone."""
+        """Create missing bucket rows, and delete the rows of dead processes."""
         leases, processes = self._rows.leases, self._rows.processes
         with self._registry.reading() as session:
-            there = set(session.scalars(sa.select(leases.c.bucket)))
-        for bucket in set(range(BUCKETS)) - there:
+            existing = set(session.scalars(sa.select(leases.c.bucket)))
+        for bucket in set(range(BUCKETS)) - existing:
             try:
                 with self._registry.writing_rows() as session:
                     session.execute(sa.insert(leases).values(bucket=bucket, owner=None, expires=0))
             except IntegrityError:
-                continue  # another process has just made it
+                continue  # another process has just created it
         with self._registry.writing_rows() as session:
             session.execute(sa.delete(processes).where(processes.c.expires < self._now - _FORGET_AFTER))
 
@@ -134,7 +135,7 @@ class Leases:
 
     def _take(self, session: Session, count: int) -> set[int]:
         leases = self._rows.leases
-        # Rows that another process is about to take are passed over, not waited for.
+        # Skip rows that another process is taking; do not wait for them.
         free = (
             sa.select(leases.c.bucket)
             .where(sa.or_(leases.c.owner.is_(None), leases.c.expires < self._now))
@@ -150,7 +151,7 @@ class Leases:
 
 
 def owners(registry: Registry) -> dict[int, str]:
-    """Return who works for which bucket, without those for which nobody does."""
+    """Return the owner of each leased bucket."""
     leases = registry.rows.leases
     now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
     rows: Iterable[Any]
@@ -160,7 +161,7 @@ def owners(registry: Registry) -> dict[int, str]:
 
 
 def failing(registry: Registry) -> dict[str, str]:
-    """Return what fails in which process, without those in which nothing does."""
+    """Return the failing background activities, by the owner of the process."""
     processes = registry.rows.processes
     with registry.reading() as session:
         rows = session.execute(sa.select(processes).where(processes.c.failing.is_not(None))).all()

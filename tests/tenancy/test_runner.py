@@ -160,7 +160,7 @@ def test_failure_stops_that_follower_of_that_tenant_alone(
     with tenants.runner(max_attempts=2) as runner:
         dog_id = sick.register("Fido", "sit", f"poison {SECRET}", "beg")
         with pytest.raises(
-            NotCaughtUp, match=r"stopped at notification 3 of 'School' \(tests.tenancy.kennel.Poisoned"
+            NotCaughtUp, match=r"quarantined at notification 3 of 'School' \(tests.tenancy.kennel.Poisoned"
         ) as e:
             runner.wait("acme")
         other = well.register("Rex", "sit")
@@ -172,9 +172,9 @@ def test_failure_stops_that_follower_of_that_tenant_alone(
         assert (failure.notification_id, failure.attempts, failure.is_quarantined) == (3, 2, True)
         assert failure.frames[-1].startswith("tests.tenancy.kennel:Diaries._:")
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit"]
-        with pytest.raises(TenancyError, match="2 is not what stops it"):
+        with pytest.raises(TenancyError, match="notification 2 cannot be skipped"):
             tenants.followers.skip("acme", "Diaries", 2)
-        with pytest.raises(TenancyError, match="no follower 'Dairies'"):
+        with pytest.raises(TenancyError, match="'Dairies' is not part of this fleet"):
             tenants.followers.retry("acme", "Dairies")
         assert [each.follower for each in tenants.followers.retry("acme")] == ["Diaries"]
         wait_until(lambda: state(tenants, "acme") == "quarantined", "it fails again")
@@ -201,7 +201,7 @@ def test_quarantine_outlives_the_process_and_goes_with_the_tenant(tenants: Tenan
             runner.wait("acme")
     first = one(tenants, "acme").failure
     with tenants.runner(max_attempts=1) as runner:
-        with pytest.raises(NotCaughtUp, match="stopped"):
+        with pytest.raises(NotCaughtUp, match="quarantined"):
             runner.wait("acme")
         assert one(tenants, "acme").failure == first
         certificate = tenants.purge("acme")
@@ -225,7 +225,7 @@ def test_failure_that_is_over_is_forgotten(tenants: Tenancy, monkeypatch: pytest
     with tenants.runner(max_attempts=1000) as runner:
         dog_id = tenants["acme"].get(School).register("Fido", "sit")
         wait_until(lambda: state(tenants, "acme") == "retrying", "it fails")
-        with pytest.raises(NotCaughtUp, match=r"fails and is tried again \(builtins.ZeroDivisionError\)"):
+        with pytest.raises(NotCaughtUp, match=r"fails and is being retried \(builtins.ZeroDivisionError\)"):
             runner.wait("acme", timeout=0)
         failing.clear()
         runner.wait("acme")
@@ -238,7 +238,7 @@ def test_policy_that_is_refused_another_tenant_is_stopped(tenants: Tenancy, monk
     monkeypatch.setattr(Diaries, "process_event", lambda *_: tenants["globex"].get(School))
     with tenants.runner(max_attempts=1) as runner:
         tenants["acme"].get(School).register("Fido")
-        with pytest.raises(NotCaughtUp, match=r"stopped at notification 1 .*TenantSuspended") as caught:
+        with pytest.raises(NotCaughtUp, match=r"quarantined at notification 1 .*TenantSuspended") as caught:
             runner.wait("acme")
     assert "globex" not in str(caught.value)
 
@@ -302,7 +302,7 @@ def test_operators_without_the_code_see_and_skip(tenants: Tenancy) -> None:
         with Tenancy(env=env) as operators:
             assert state(operators, "acme") == "quarantined"
             operators.followers.skip("acme", "Diaries", 2)
-            with pytest.raises(TenancyError, match="not known here"):
+            with pytest.raises(TenancyError, match="no applications are registered"):
                 operators.runner()
         runner.wait("acme")
 
