@@ -1,4 +1,4 @@
-"""The runner as operators use it: a process that is started, asked about, helped and ended."""
+"""The runner's commands, as an operator uses them."""
 
 from __future__ import annotations
 

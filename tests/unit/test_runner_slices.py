@@ -1,4 +1,4 @@
-"""A turn of a follower, without a database."""
+"""A slice of a follower, without a database."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tenancy.runner.follower import Page
 from tenancy.runner.worker import _Slice
 
 
-def test_turn_goes_on_when_the_keeper_forgets_the_position_meanwhile() -> None:
-    """As it does when somebody has told a follower to try again, or to skip, while it has a turn."""
+def test_slice_continues_when_the_coordinator_resets_the_position() -> None:
+    """The coordinator does so when an operator retries or skips during the slice."""
     assignment: Any = SimpleNamespace(position=3, recorded=3, pending_gap=None, is_comparison_due=False)
 
     def pages(start: int) -> Iterator[Page]:
