@@ -113,7 +113,7 @@ class Coordinator:
                 self._ready.add(assignment.key, (assignment.pipe.leader,))
 
     def use_listener(self, table_listener: TableListener) -> None:
-        """Set the listener, which knows whether wake-ups of other processes arrive."""
+        """Set the listener. Its state determines the sweep interval."""
         self._table_listener = table_listener
 
     def changed(self, tenant_ids: set[UUID]) -> None:

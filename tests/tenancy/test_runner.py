@@ -120,7 +120,7 @@ def test_tenant_changes_while_it_runs(tenants: Tenancy) -> None:
         tenants.suspend("new")
         with pytest.raises(TenantSuspended):
             runner.wait("new")
-        wait_until(lambda: "new" not in {each.tenant for each in runner.status()}, "it is let go")
+        wait_until(lambda: "new" not in {each.tenant for each in runner.status()}, "it is released")
         tenants.resume("new")
         tenants["new"].get(School).teach(dog_id, "beg")
         runner.wait("new")
@@ -259,7 +259,7 @@ def test_tenant_released_during_a_slice_leaves_no_metrics(tenants: Tenancy, monk
         acme.get(School).register("Fido", "sit")
         assert reached.wait(20)
         tenants.suspend("acme")
-        wait_until(lambda: not runner._assignments.holds(acme.id), "it is let go")  # noqa: SLF001 (nothing else says when)
+        wait_until(lambda: not runner._assignments.holds(acme.id), "it is released")  # noqa: SLF001 (nothing else says when)
         go_on.set()
     assert runner.stop()
     samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
