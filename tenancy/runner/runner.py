@@ -161,8 +161,8 @@ class Runner:
     def stop(self, timeout: float = _DRAIN) -> bool:
         """Finish the events being processed, and release the tenants to other processes.
 
-        Return whether all finished within ``timeout`` seconds. An unfinished event is not recorded, and another
-        process repeats it.
+        Return whether all finished within ``timeout`` seconds. Another process repeats an unfinished event, unless its
+        transaction still commits.
         """
         self._stopping.set()
         self._registrations.close()
