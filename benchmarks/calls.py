@@ -26,7 +26,7 @@ from benchmarks.runners.system import SYSTEM, Source
 
 ROOT: Final = Path(eventsourcing_sqlalchemy.__file__).parents[1]
 PACKAGES: Final = tuple(f"{ROOT / package}/" for package in ("eventsourcing_sqlalchemy", "tenancy"))
-_WORK: Final = "tenancy/runner/worker.py:Worker._take"
+_WORK: Final = "tenancy/runner/worker.py:Worker._run_slice"
 
 
 class Trace:

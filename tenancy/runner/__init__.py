@@ -1,7 +1,7 @@
-"""The runner: followers and projections of all tenants, on a fixed number of threads and connections.
+"""The runner: every tenant's followers and projections, on a fixed number of threads and connections.
 
-Wake-ups and a sweep find work, a fair queue hands it to workers in bounded turns, and processes share the tenants by
-leases.
+Wake-ups and a sweep find work. A fair ready queue hands it to workers in bounded time slices. Processes share the
+tenants through leases.
 """
 
 from tenancy.runner.monitor import FollowerMonitor

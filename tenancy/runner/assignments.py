@@ -1,4 +1,4 @@
-"""What this process works at: the tenants whose leases it holds, and how far each of their followers is."""
+"""Assignments: the tenants whose leases this process holds, and the progress of each of their followers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _WINDOW: Final = 10.0
 
 
 class PendingGap:
-    """A leader's counter is ahead of what a follower has found: events that have not been committed, or never will be.
+    """A gap between a leader's id sequence and what its follower has found: uncommitted or rolled-back events.
 
-    ``mark`` is a transaction that began after the counter was seen there. Once all before it have ended, a look that
-    finds nothing is ``final``.
+    ``last`` is the sequence value. ``mark`` is a transaction that started after that value was read. The gap is final
+    once every earlier transaction has ended: what a read does not find then will never appear.
     """
 
     __slots__ = ("is_final", "last", "mark")
@@ -36,13 +36,16 @@ class PendingGap:
 
 
 class Assignment:
-    """How far one follower of one tenant is behind one leader. Written by one worker at a time, and by the sweep."""
+    """Progress of one tenant's follower behind one leader.
+
+    One worker at a time writes to it, and so does the coordinator thread.
+    """
 
     __slots__ = (
         "_counted",
         "_since",
         "events",
-        "is_to_be_compared",
+        "is_comparison_due",
         "pending_gap",
         "pipe",
         "position",
@@ -60,27 +63,27 @@ class Assignment:
         self.events = events
         self.tracking = tracking
         self.position: int | None = None
-        """What comes after it has not been looked at; None when the recorded position must be asked for."""
+        """Everything up to this id was read. None means: read the recorded position first."""
         self.recorded = 0
-        """The position that is known to be recorded; a recorded one behind it has been set back."""
-        self.is_to_be_compared = False
-        """Whether the next turn compares the position with the recorded one, and records it where that is behind."""
+        """The last position known to be recorded. A recorded position behind it was set back by an operator."""
+        self.is_comparison_due = False
+        """Whether the next slice compares the position with the recorded one, and records it if that is behind."""
         self.settled_up_to = 0
-        """What the leader's counter may show without there being anything."""
+        """Ids up to this one are either processed or will never appear, whatever the leader's sequence shows."""
         self.pending_gap: PendingGap | None = None
         self.processed = 0
         self.used_up_at = 0.0
-        """When it last used up a turn, and so left nothing of it to the follower's other leaders."""
+        """When it last exhausted a slice, leaving no time for the follower's other leaders."""
         self._since = time.monotonic()
         self._counted = 0
 
     @property
     def key(self) -> Key:
-        """Who takes turns."""
+        """The key of its follower in the ready queue."""
         return self.tenant.id, self.pipe.follower
 
     def rate(self) -> float:
-        """Return how many notifications were processed each second, of late."""
+        """Return the number of notifications processed per second over the last seconds."""
         now = time.monotonic()
         rate = (self.processed - self._counted) / max(now - self._since, 0.001)
         if now - self._since > _WINDOW:
@@ -89,7 +92,7 @@ class Assignment:
 
 
 class Assignments:
-    """The courses of active tenants in the buckets that are held. Safe to use from many threads."""
+    """Assignments of the active tenants in the held buckets. Safe to use from many threads."""
 
     def __init__(
         self, pipes: Pipes, default_schema: Callable[[], str | None], bucket_of: Callable[[UUID], int]
@@ -97,7 +100,7 @@ class Assignments:
         self.pipes = pipes
         self._default_schema = default_schema
         self._bucket_of = bucket_of
-        # Guards what follows, for operations in memory only; readers of one entry take no lock.
+        # Guards the fields below, for in-memory operations only. Lookups of one entry take no lock.
         self._lock = threading.Lock()
         self._active: dict[UUID, Tenant] = {}
         self._buckets: frozenset[int] = frozenset()
@@ -105,15 +108,15 @@ class Assignments:
         self._by_key: dict[int, tuple[Assignment, ...]] = {}
 
     def holds(self, tenant_id: UUID) -> bool:
-        """Return whether this process works for a tenant."""
+        """Return whether a tenant is assigned to this process."""
         return tenant_id in self._held
 
     def get(self, tenant_id: UUID, pipe: Pipe) -> Assignment | None:
-        """Return a course, or None when this process does not work for the tenant."""
+        """Return an assignment, or None when the tenant is not assigned to this process."""
         return self._held.get(tenant_id, {}).get(pipe)
 
     def of(self, key: Key) -> list[Assignment]:
-        """Return the courses of a follower, first those that have not used up a turn for the longest time."""
+        """Return a follower's assignments, the one that exhausted a slice least recently first."""
         assignments = self._held.get(key[0], {}).values()
         return sorted(
             (assignment for assignment in assignments if assignment.pipe.follower == key[1]),
@@ -121,29 +124,30 @@ class Assignments:
         )
 
     def behind(self, key: int) -> tuple[Assignment, ...]:
-        """Return the courses that read a table of events, by the key that stands for it in wake-ups."""
+        """Return the assignments that read an events table, by the table's key in wake-ups."""
         return self._by_key.get(key, ())
 
     def all(self) -> list[Assignment]:
-        """Return all courses."""
+        """Return all assignments."""
         with self._lock:
             return [assignment for assignments in self._held.values() for assignment in assignments.values()]
 
     @property
     def tenants(self) -> Collection[UUID]:
-        """The tenants that this process works for."""
+        """Ids of the tenants assigned to this process."""
         return self._held.keys()
 
     def hold(self, buckets: Iterable[int]) -> tuple[list[Assignment], list[UUID]]:
-        """Work for the tenants in these buckets and for no others; return the courses to look at, and who was let
-        go.
+        """Take the tenants in these buckets and release all others.
+
+        Return the acquired assignments and the ids of the released tenants.
         """
         with self._lock:
             self._buckets = frozenset(buckets)
             return self._adjust(self._active.keys() | self._held.keys(), is_changed=False)
 
     def update(self, active: Iterable[Tenant], gone: Iterable[UUID] = ()) -> tuple[list[Assignment], list[UUID]]:
-        """Know that tenants are active and others are not, any more; return as :func:`hold` does."""
+        """Apply registry changes: tenants that exist, and ids that are gone. Return the same as :meth:`hold`."""
         with self._lock:
             changed = set(gone)
             for tenant_id in changed:
@@ -157,26 +161,26 @@ class Assignments:
             return self._adjust(changed, is_changed=True)
 
     def _adjust(self, ids: Iterable[UUID], *, is_changed: bool) -> tuple[list[Assignment], list[UUID]]:
-        begun: list[Assignment] = []
-        ended: list[UUID] = []
+        acquired: list[Assignment] = []
+        released: list[UUID] = []
         for tenant_id in ids:
             tenant = self._active.get(tenant_id)
             is_ours = tenant is not None and self._bucket_of(tenant_id) in self._buckets
             if is_ours and tenant_id not in self._held:
                 assert tenant is not None
-                begun += self._begin(tenant)
+                acquired += self._acquire(tenant)
             elif is_ours and is_changed:
                 for assignment in self._held[tenant_id].values():
                     assert tenant is not None
                     assignment.tenant = tenant
-                    begun.append(assignment)  # it may have been refused a turn meanwhile
+                    acquired.append(assignment)  # a slice may have been refused meanwhile
             elif not is_ours and tenant_id in self._held:
                 for assignment in self._held.pop(tenant_id).values():
                     self._by_key.pop(assignment.events.key, None)
-                ended.append(tenant_id)
-        return begun, ended
+                released.append(tenant_id)
+        return acquired, released
 
-    def _begin(self, tenant: Tenant) -> Iterable[Assignment]:
+    def _acquire(self, tenant: Tenant) -> Iterable[Assignment]:
         placement = tenant.placement
         default = None if placement.schema else self._default_schema()
         assignments = {}

@@ -1,7 +1,7 @@
-"""What stopped a follower, as far as it may be known outside of the tenant's own tables.
+"""Failures of followers, reduced to what may leave the tenant's own tables.
 
-Kept are the tenant, the follower, the number of the notification, the class of the error with the code of the database,
-and where it came from. Never the event, its values, or what the error says: that may contain them.
+A failure holds the tenant, the follower, the notification id, the error class with the database's error code, and the
+stack frames. It never holds the event, its values, or the error message, because a message may contain values.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ __all__ = ["Failure", "FailureStore", "failure_of", "frames_of", "outage_of"]
 
 _FRAMES: Final = 20
 _MAX_NAME: Final = 200
-# A module can be given any name at run time, also one that holds a value.
+# Code may set a module's name at run time, even to a value.
 _NO_NAME: Final = re.compile(r"[^\w.<>]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """That a follower of a tenant could not process a notification."""
+    """A notification that a tenant's follower could not process."""
 
     tenant_id: UUID
     follower: str
     leader: str
     notification_id: int | None
-    """None when it failed before it had a notification: its tables are missing, for example."""
+    """None when it failed before reading one, for example because its tables are missing."""
     error: str
-    """The class of the error, and the code that a database gave for it: the SQLSTATE, or what SQLite calls it."""
+    """The error class, with the database's error code: an SQLSTATE, or the error name on SQLite."""
     frames: Sequence[str]
-    """Where it came from, the innermost last: module:function:line."""
+    """The stack frames as module:function:line, innermost last."""
     attempts: int
     first_at: datetime
     last_at: datetime
     is_quarantined: bool
-    """Whether it is tried no more until somebody says so."""
+    """Whether it is retried only after an explicit request."""
 
     @property
     def key(self) -> Key:
-        """Who failed."""
+        """The follower's key in the ready queue."""
         return self.tenant_id, self.follower
 
     @property
     def where(self) -> str:
-        """At what it failed, as sentences say it."""
+        """Where it failed, as a phrase for messages."""
         if self.notification_id is None:
-            return "before it has a notification"
+            return "before reading a notification"
         return f"at notification {self.notification_id}"
 
 
@@ -70,9 +70,10 @@ def failure_of(
     *,
     max_attempts: int,
 ) -> Failure:
-    """Return what is kept of an error; ``before`` is the failure that this one is a repetition of.
+    """Return the failure for an error; ``before`` is the follower's previous failure, whose attempts it continues.
 
-    Only a notification can be given up. What fails before there is one, such as a missing table, is about none of them.
+    Only a failure at a notification is quarantined. Without a notification, as with a missing table, it is retried
+    until it succeeds.
     """
     is_same = before is not None and (before.leader, before.notification_id) == (leader, notification_id)
     now = datetime.now(UTC)
@@ -92,7 +93,7 @@ def failure_of(
 
 
 def frames_of(error: BaseException) -> list[str]:
-    """Return where an error came from, the innermost last, as module:function:line."""
+    """Return an error's stack frames as module:function:line, innermost last."""
     frames, traceback = [], error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
@@ -102,7 +103,7 @@ def frames_of(error: BaseException) -> list[str]:
     return frames[-_FRAMES:]
 
 
-# By the SQLSTATE, or its class, that the server gave.
+# By SQLSTATE, or by its class: the first two characters.
 _OUTAGES: Final = {
     "08": "the connection failed",
     "25006": "the server is read-only",
@@ -114,7 +115,7 @@ _OUTAGES: Final = {
 
 
 def outage_of(error: BaseException) -> str:
-    """Return what keeps a database from serving: the class of the error, its SQLSTATE, and what that means."""
+    """Describe an outage: the error class, its SQLSTATE, and the meaning of that code."""
     code = sqlstate(error)
     if code is None:
         return type(error).__name__
@@ -123,33 +124,34 @@ def outage_of(error: BaseException) -> str:
 
 
 class FailureStore:
-    """The failures of all tenants, in the control database. Safe to use from many threads and processes."""
+    """All tenants' failures, stored in the registry. Safe to use from many threads and processes."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._table = registry.rows.failures
 
     def all(self) -> dict[Key, Failure]:
-        """Return all failures; one query."""
+        """Return all failures, with one query."""
         with self._registry.reading() as session:
             return {row.key: row for row in map(_to_failure, session.execute(sa.select(self._table)))}
 
     def get(self, key: Key) -> Failure | None:
-        """Return what a follower has met last, or None when it goes well."""
+        """Return a follower's current failure, or None."""
         with self._registry.reading() as session:
             row = session.execute(sa.select(self._table).where(self._is(key))).first()
             return None if row is None else _to_failure(row)
 
     def record(self, failure: Failure) -> bool:
-        """Keep a failure in the place of an earlier one of the same follower; nothing of a tenant that is gone.
+        """Store a failure, replacing the follower's earlier one. A purged tenant's failure is discarded.
 
-        Returns False when the tenant's row is locked: that is not waited for, as others would have to wait too.
+        Return False without storing it when another transaction holds the tenant's row lock. Waiting for that lock
+        would also block other registry work of this process.
         """
         tenants, table = self._registry.rows.tenants, self._table
         values = {name: getattr(failure, name) for name in Failure.__dataclass_fields__}
         alive = sa.select(tenants.c.id).where(tenants.c.id == failure.tenant_id)
         with self._registry.writing_rows() as session:
-            # Its row cannot be removed until this transaction has ended, and then takes this one with it.
+            # The lock delays a purge until this transaction ends. The purge then deletes this failure, too.
             kept = alive.with_for_update(read=True, key_share=True, skip_locked=True)
             if session.execute(kept).first() is None:
                 return session.execute(alive).first() is None
@@ -158,12 +160,12 @@ class FailureStore:
             return True
 
     def clear(self, key: Key) -> bool:
-        """Forget a failure; return whether there was one."""
+        """Delete a failure; return whether it existed."""
         with self._registry.writing_rows() as session:
             return self.clear_in(session, key)
 
     def clear_in(self, session: Any, key: Key) -> bool:
-        """Do as :func:`clear` in a transaction of the registry."""
+        """Do the same as :meth:`clear`, inside a registry transaction."""
         return bool(session.execute(sa.delete(self._table).where(self._is(key))).rowcount)
 
     def _is(self, key: Key) -> sa.ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Drive one follower, or one projection, of one tenant behind one leader, through the library's public hooks."""
+"""Follower drivers: run one tenant's follower or projection behind one leader, through the library's public API."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "FollowerDriver", "Page", "open_follower"]
 
 PAGE: Final = 100
-"""How many notifications are read at once, where nobody has said how many."""
+"""Default number of notifications per page."""
 
-# Held while a follower is told whom it follows, which is done in memory.
-_introducing: Final = threading.Lock()
+# Held while a follower is attached to its leader, an in-memory operation.
+_attach_lock: Final = threading.Lock()
 
 
 class Page(NamedTuple):
-    """Some notifications of a leader, in their order."""
+    """Consecutive notifications of a leader."""
 
     wanted: Sequence[Notification]
     last_id: int
-    """That of the last one that was read, wanted or not."""
+    """The id of the last notification that was read, wanted or not."""
     is_last: bool
-    """Whether there were no more."""
+    """Whether the leader had no more notifications."""
 
 
 class FollowerDriver(ABC):
-    """A follower behind one leader. It holds both applications, which so stay open."""
+    """A follower behind one leader. Its references keep both applications open."""
 
     def __init__(self, leader: Application[Any], topics: Sequence[str]) -> None:
         self.leader = leader
         self.topics = topics
         self.records_all = False
-        """Whether processing a notification records its position, whatever comes of it."""
+        """Whether processing a notification always records its position, even if it produces no events."""
 
     def last_id(self) -> int:
         """Return the leader's last notification id, 0 for none."""
@@ -57,22 +57,22 @@ class FollowerDriver(ABC):
 
     @abstractmethod
     def record(self, position: int, recorded: int) -> None:
-        """Record a position; raises IntegrityError as :func:`process` does."""
+        """Record a position. Raises IntegrityError in the same cases as :meth:`process`."""
 
     @abstractmethod
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
-        """Yield what comes after ``start``, up to ``stop``."""
+        """Yield the pages after ``start``, up to and including ``stop``."""
 
     @abstractmethod
     def process(self, notification: Notification, recorded: int) -> None:
-        """Process one notification, and mostly record the position at once: a projection may leave that out.
+        """Process one notification. A process application also records its position; a projection may omit that.
 
-        ``recorded`` is the position that is known to be recorded. Raises IntegrityError, and changes nothing, where the
-        recorded one is behind that, because it was set back, or is not behind the notification.
+        ``recorded`` is the last position known to be recorded. Raises IntegrityError and changes nothing if the
+        recorded position is behind it, because it was set back, or has already reached the notification.
         """
 
     def has_passed(self, target: int) -> bool:
-        """Return whether nothing up to ``target`` is left to be processed."""
+        """Return whether everything up to ``target`` is processed."""
         position = self.position()
         if position >= target:
             return True
@@ -85,20 +85,20 @@ class _FollowerDriver(FollowerDriver):
         self.records_all = type(follower).process_event is Follower.process_event
         self._name = leader.name
         self._follower = follower
-        with _introducing:
+        with _attach_lock:
             reader = follower.readers.get(self._name)
             log: Any = None if reader is None else reader.notification_log
-            # An application that was closed and constructed again has another recorder.
+            # A reconstructed application has another recorder.
             if log is None or getattr(log, "recorder", None) is not leader.recorder:
-                self._introduce()
+                self._attach()
 
-    def _introduce(self) -> None:
+    def _attach(self) -> None:
         log = self.leader.notification_log
-        nobody_cares = type(log) is LocalNotificationLog and self._follower.pull_section_size == log.section_size
-        if nobody_cares and log.section_size == LocalNotificationLog.DEFAULT_SECTION_SIZE:
+        has_default_size = type(log) is LocalNotificationLog and self._follower.pull_section_size == log.section_size
+        if has_default_size and log.section_size == LocalNotificationLog.DEFAULT_SECTION_SIZE:
             log = LocalNotificationLog(self.leader.recorder, section_size=PAGE)
         self._follower.follow(self._name, log)
-        if nobody_cares:
+        if has_default_size:
             self._follower.readers[self._name].section_size = log.section_size
 
     def position(self) -> int:
@@ -114,7 +114,7 @@ class _FollowerDriver(FollowerDriver):
             yield Page(wanted, found[-1].id, len(found) < size)
 
     def process(self, notification: Notification, recorded: int) -> None:
-        # One by one: an event that cannot be converted must not keep those before it from being processed.
+        # One at a time: an event that cannot be converted must not block those before it.
         for domain_event, tracking in self._follower.convert_notifications(self._name, [notification]):
             conditional = _tracking(tracking.application_name, tracking.notification_id, recorded)
             self._follower.process_event(domain_event, conditional)
@@ -148,12 +148,12 @@ class _ProjectionDriver(FollowerDriver):
 
 
 def _tracking(name: str, notification_id: int, recorded: int) -> Tracking:
-    # Where nothing is recorded yet there may be no row, and nothing that could have been set back.
+    # Before the first recorded position there may be no row, and nothing to set back.
     return ConditionalTracking(name, notification_id, recorded) if recorded else Tracking(name, notification_id)
 
 
 def open_follower(tenants: Tenancy, tenant: Tenant, pipe: Pipe) -> FollowerDriver:
-    """Return a tenant's follower behind a leader; raises a TenantUnavailable when the tenant does not serve."""
+    """Return the driver of a tenant's follower behind a leader. Raises TenantUnavailable for an inactive tenant."""
     leader: Application[Any] = tenants.application(tenants.applications[pipe.leader], tenant)
     cls = tenants.applications.get(pipe.follower)
     if cls is None:

@@ -1,8 +1,8 @@
-"""Share the tenants between processes: who works for which, in rows of the control database.
+"""Leases: distribute the tenants over processes through rows in the registry.
 
-What is leased is a bucket of tenants, by their ids: what that costs does not grow with the fleet. A lease ends by the
-database's clock, so no two clocks are compared. Nothing depends on leases but that work is not done twice: positions
-only move forward, whoever works.
+A lease covers a bucket of tenant ids, so its cost does not grow with the fleet. Leases expire by the database's clock,
+so processes never compare clocks. Leases only avoid duplicate work; they do not protect data. Positions only move
+forward, even when two processes work for the same tenant.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ __all__ = ["BUCKETS", "Leases", "bucket_of", "failing", "owners"]
 
 BUCKETS: Final = 64
 
-# Of the lease time: how often leases are renewed, and how long before its end this process stops to rely on one.
+# Fraction of the lease time: the renewal interval, and how long before expiry this process stops using a lease.
 _RENEW: Final = 0.2
+# Seconds after which the row of a dead process is deleted.
 _FORGET_AFTER: Final = 600.0
 
 
@@ -40,55 +41,55 @@ def bucket_of(tenant_id: UUID) -> int:
 
 
 class Leases:
-    """The leases of this process. For one thread, but for :func:`are_valid`."""
+    """The leases of this process. Only :meth:`are_valid` is thread-safe."""
 
     def __init__(self, registry: Registry, seconds: float) -> None:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.interval = seconds * _RENEW
         self.held: frozenset[int] = frozenset()
-        """The buckets to work for."""
+        """The buckets assigned to this process."""
         self.failing: str | None = None
-        """What fails in this process, for others to know."""
+        """The failing background activities of this process, published to other processes."""
         self._registry = registry
         self._rows = registry.rows
         self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
-        # A process that has died is noticed by others at the end of its lease at the latest: they look this often.
-        self._lasts = seconds - self.interval
+        # Other processes check once per interval. Subtracting it lets them take over within the lease time.
+        self._duration = seconds - self.interval
         self._valid_until = -math.inf
-        self._leaving: set[int] = set()
+        self._releasing: set[int] = set()
 
     def are_valid(self) -> bool:
-        """Return whether the leases still hold, as far as this process knows."""
+        """Return whether the leases are still valid by this process's monotonic clock."""
         return time.monotonic() < self._valid_until
 
     def tick(self, is_busy: Callable[[int], bool]) -> None:
-        """Renew the leases, give back what is more than a fair share and take what is free.
+        """Renew the leases, release buckets above the fair share, and take free ones below it.
 
-        A bucket that is given back is let go at once, and offered to others when ``is_busy`` says that nobody works for
-        it any more, at the next tick.
+        A surplus bucket leaves :attr:`held` at once. Its lease is released at the first later tick at which
+        ``is_busy`` returns False for it, so no other process takes it while a slice is running.
         """
         began = time.monotonic()
         with self._registry.writing_rows() as session:
-            live = self._show_up(session)
-            lease_registry = math.ceil(BUCKETS / live)
+            live = self._register_process(session)
+            fair_share = math.ceil(BUCKETS / live)
             mine = self._renew(session)
-            self._leaving &= mine
-            gone = {bucket for bucket in self._leaving if not is_busy(bucket)}
-            self._give_back(session, gone)
-            self._leaving -= gone
+            self._releasing &= mine
+            gone = {bucket for bucket in self._releasing if not is_busy(bucket)}
+            self._release(session, gone)
+            self._releasing -= gone
             mine -= gone
-            kept = mine - self._leaving
-            if len(kept) > lease_registry:
-                self._leaving |= set(sorted(kept)[lease_registry:])
-            elif len(kept) < lease_registry:
-                stay = set(sorted(self._leaving)[: lease_registry - len(kept)])
-                self._leaving -= stay
-                mine |= self._take(session, lease_registry - len(mine)) if len(mine) < lease_registry else set()
-        self.held = frozenset(mine - self._leaving)
-        self._valid_until = began + self._lasts
+            kept = mine - self._releasing
+            if len(kept) > fair_share:
+                self._releasing |= set(sorted(kept)[fair_share:])
+            elif len(kept) < fair_share:
+                stay = set(sorted(self._releasing)[: fair_share - len(kept)])
+                self._releasing -= stay
+                mine |= self._take(session, fair_share - len(mine)) if len(mine) < fair_share else set()
+        self.held = frozenset(mine - self._releasing)
+        self._valid_until = began + self._duration
 
     def leave(self) -> None:
-        """Give everything back."""
+        """Release all leases and unregister this process."""
         self._valid_until = -math.inf
         self.held = frozenset()
         with self._registry.writing_rows() as session:
@@ -96,24 +97,24 @@ class Leases:
             session.execute(sa.update(leases).where(leases.c.owner == self.owner).values(owner=None, expires=0))
             session.execute(sa.delete(processes).where(processes.c.owner == self.owner))
 
-    def make(self) -> None:
-        """Make the rows of the buckets where there are none, and remove those of processes long gone."""
+    def create_rows(self) -> None:
+        """Create missing bucket rows, and delete the rows of dead processes."""
         leases, processes = self._rows.leases, self._rows.processes
         with self._registry.reading() as session:
-            there = set(session.scalars(sa.select(leases.c.bucket)))
-        for bucket in set(range(BUCKETS)) - there:
+            existing = set(session.scalars(sa.select(leases.c.bucket)))
+        for bucket in set(range(BUCKETS)) - existing:
             try:
                 with self._registry.writing_rows() as session:
                     session.execute(sa.insert(leases).values(bucket=bucket, owner=None, expires=0))
             except IntegrityError:
-                continue  # another process has just made it
+                continue  # another process has just created it
         with self._registry.writing_rows() as session:
             session.execute(sa.delete(processes).where(processes.c.expires < self._now - _FORGET_AFTER))
 
-    def _show_up(self, session: Session) -> int:
+    def _register_process(self, session: Session) -> int:
         processes = self._rows.processes
         mine = processes.c.owner == self.owner
-        values = {"expires": self._now + self._lasts, "failing": self.failing}
+        values = {"expires": self._now + self._duration, "failing": self.failing}
         result: Any = session.execute(sa.update(processes).where(mine).values(values))
         if not result.rowcount:
             session.execute(sa.insert(processes).values(owner=self.owner, **values))
@@ -123,10 +124,10 @@ class Leases:
     def _renew(self, session: Session) -> set[int]:
         leases = self._rows.leases
         mine = leases.c.owner == self.owner
-        session.execute(sa.update(leases).where(mine).values(expires=self._now + self._lasts))
+        session.execute(sa.update(leases).where(mine).values(expires=self._now + self._duration))
         return set(session.scalars(sa.select(leases.c.bucket).where(mine)))
 
-    def _give_back(self, session: Session, buckets: Collection[int]) -> None:
+    def _release(self, session: Session, buckets: Collection[int]) -> None:
         leases = self._rows.leases
         if buckets:
             which = sa.and_(leases.c.owner == self.owner, leases.c.bucket.in_(buckets))
@@ -134,7 +135,7 @@ class Leases:
 
     def _take(self, session: Session, count: int) -> set[int]:
         leases = self._rows.leases
-        # Rows that another process is about to take are passed over, not waited for.
+        # Skip rows that another process is taking; do not wait for them.
         free = (
             sa.select(leases.c.bucket)
             .where(sa.or_(leases.c.owner.is_(None), leases.c.expires < self._now))
@@ -144,13 +145,13 @@ class Leases:
         )
         taken = set(session.scalars(free))
         if taken:
-            values = {"owner": self.owner, "expires": self._now + self._lasts}
+            values = {"owner": self.owner, "expires": self._now + self._duration}
             session.execute(sa.update(leases).where(leases.c.bucket.in_(taken)).values(values))
         return taken
 
 
 def owners(registry: Registry) -> dict[int, str]:
-    """Return who works for which bucket, without those for which nobody does."""
+    """Return the owner of each leased bucket."""
     leases = registry.rows.leases
     now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
     rows: Iterable[Any]
@@ -160,7 +161,7 @@ def owners(registry: Registry) -> dict[int, str]:
 
 
 def failing(registry: Registry) -> dict[str, str]:
-    """Return what fails in which process, without those in which nothing does."""
+    """Return the failing background activities, by the owner of the process."""
     processes = registry.rows.processes
     with registry.reading() as session:
         rows = session.execute(sa.select(processes).where(processes.c.failing.is_not(None))).all()

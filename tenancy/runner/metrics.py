@@ -1,4 +1,4 @@
-"""What prometheus-client is told, where it is installed. The tenant's id is a label of counters and gauges only."""
+"""Metrics for prometheus-client, if installed. A tenant appears only by its id, as a label."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Metrics"]
 
-# Each tenant that has a label costs memory here, and in whatever collects the metrics, for ever.
+# Each labelled tenant costs memory here, and permanently in the collecting system.
 _MAX_TENANTS: Final = 1000
 _OTHERS: Final = "other"
 
 
 class Metrics:
-    """Counts for one process. Safe to use from many threads; does nothing without prometheus-client."""
+    """Metrics of one process; without prometheus-client, a no-op. Safe to use from many threads."""
 
     def __init__(self, max_tenants: int = _MAX_TENANTS) -> None:
         self._collectors = _collectors()
         self._max_tenants = max_tenants
-        # Guards the labels, for operations in memory only.
+        # Guards the labels, for in-memory operations only.
         self._lock = threading.Lock()
         self._labels: dict[UUID, str] = {}
 
@@ -38,30 +38,30 @@ class Metrics:
             return label
 
     def processed(self, assignment: Assignment, count: int) -> None:
-        """Count notifications that a follower has processed."""
+        """Count notifications processed by a follower."""
         if self._collectors is not None:
             self._collectors["processed"].labels(self._label(assignment.tenant.id), assignment.pipe.follower).inc(count)
 
     def failed(self, assignment: Assignment) -> None:
-        """Count an error of a follower."""
+        """Count a follower's error."""
         if self._collectors is not None:
             self._collectors["failed"].labels(self._label(assignment.tenant.id), assignment.pipe.follower).inc()
 
     def state(self, *, tenants: int, ready: int, quarantined: int) -> None:
-        """Show for how many tenants this process works, and how many followers wait for a turn or have stopped."""
+        """Set the numbers of assigned tenants, ready followers and quarantined followers."""
         if self._collectors is not None:
             self._collectors["tenants"].set(tenants)
             self._collectors["ready"].set(ready)
             self._collectors["quarantined"].set(quarantined)
 
     def health(self, errors: Mapping[str, str | None]) -> None:
-        """Show what this process does in the background, and whether it fails."""
+        """Set for each background activity whether it is failing."""
         if self._collectors is not None:
             for name, error in errors.items():
                 self._collectors["failing"].labels(name).set(error is not None)
 
     def forget(self, tenant_ids: Iterable[UUID]) -> None:
-        """Remove tenants that this process does not work for any more."""
+        """Remove the labels of tenants that are no longer assigned to this process."""
         for tenant_id in tenant_ids:
             with self._lock:
                 label = self._labels.pop(tenant_id, None)
@@ -78,10 +78,10 @@ def _collectors() -> dict[str, Any] | None:
         return None
     labels = ("tenant", "follower")
     return {
-        "processed": Counter("tenancy_runner_notifications", "Notifications that followers have processed", labels),
-        "failed": Counter("tenancy_runner_failures", "Errors of followers", labels),
-        "tenants": Gauge("tenancy_runner_tenants", "Tenants that this process works for"),
-        "ready": Gauge("tenancy_runner_ready", "Followers that wait for a turn"),
-        "failing": Gauge("tenancy_runner_failing", "1 where something in the background fails", ("activity",)),
-        "quarantined": Gauge("tenancy_runner_quarantined", "Followers that are stopped at a notification"),
+        "processed": Counter("tenancy_runner_notifications", "Notifications processed by followers", labels),
+        "failed": Counter("tenancy_runner_failures", "Follower errors", labels),
+        "tenants": Gauge("tenancy_runner_tenants", "Tenants assigned to this process"),
+        "ready": Gauge("tenancy_runner_ready", "Followers waiting for a worker"),
+        "failing": Gauge("tenancy_runner_failing", "1 while the background activity is failing", ("activity",)),
+        "quarantined": Gauge("tenancy_runner_quarantined", "Followers quarantined at a notification"),
     }

@@ -1,4 +1,4 @@
-"""What can be asked of followers, and told to them, wherever they run; it needs no code of the applications."""
+"""Inspect and control followers, whichever process runs them. The application code is not needed."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["FollowerMonitor", "FollowerState", "FollowerStatus"]
 
 FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined"]
-"""Ahead is a recorded position beyond the leader's last id: what gets an id up to it will not be processed."""
+"""Ahead means that the recorded position exceeds the leader's last id: new events up to it will be skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowerStatus:
-    """How one follower of one tenant is behind one leader."""
+    """Progress of one tenant's follower behind one leader."""
 
     tenant: str
     """The tenant's slug."""
@@ -44,20 +44,20 @@ class FollowerStatus:
     state: FollowerState
     position: int
     last: int
-    """The last id that the leader has given out."""
+    """The leader's last notification id."""
     lag: int
-    """How many ids it is behind: no more notifications than that."""
+    """Number of ids behind the leader: an upper limit for the notifications left."""
     rate: float | None
-    """Notifications each second; None when nobody knows here."""
+    """Notifications per second; None when this process did not measure it."""
     owner: str | None
-    """The process that works for the tenant."""
+    """The process that holds the tenant's lease."""
     owner_failing: str | None
-    """What fails in that process, beside followers: see :meth:`Runner.health`."""
+    """The failing background activities of that process: see :meth:`Runner.health`."""
     failure: Failure | None
 
 
 class FollowerMonitor:
-    """The followers of all active tenants. Safe to use from many threads."""
+    """Inspect and control the followers of all active tenants. Safe to use from many threads."""
 
     def __init__(
         self, registry: Registry, storage: TenantStorage, application_specs: Sequence[ApplicationSpec]
@@ -69,15 +69,15 @@ class FollowerMonitor:
 
     def __repr__(self) -> str:
         pipes = ", ".join(f"{pipe.follower} of {pipe.leader}" for pipe in self._pipes.all)
-        return f"Followers({pipes or 'none'}; {self._registry})"
+        return f"FollowerMonitor({pipes or 'none'}; {self._registry})"
 
     def status(
         self, interval: float = 0.0, assignment_of: Callable[[UUID, Pipe], Assignment | None] | None = None
     ) -> Sequence[FollowerStatus]:
-        """Return how the followers are, in the order of the tenants' slugs.
+        """Return the status of all followers, ordered by tenant slug.
 
-        With an ``interval``, the rates of that many seconds are measured. ``course_of`` knows more of those that this
-        process works for.
+        With an ``interval`` in seconds, wait that long and measure the rates. ``assignment_of`` returns this process's
+        assignment for a tenant and pipe, or None; an assignment refines the position and the rate.
         """
         check_type("The interval", interval, (int, float), "a number of seconds")
         before = self._read(assignment_of)
@@ -116,12 +116,12 @@ class FollowerMonitor:
             for tenant in tenants
             for pipe in pipes.all
         ]
-        # Before the positions are read: what is known to be recorded is found there, unless it was set back.
+        # Read these before the recorded positions: a recorded position behind them was then set back.
         known = [None if assignment_of is None else _known(assignment_of(tenant.id, pipe)) for tenant, pipe, *_ in rows]
         last_ids = HighWaterMarks(self._storage.datastore).read(list({events for _, _, events, _ in rows}))
         positions = read_positions(self._storage.datastore, list({tracking for *_, tracking in rows}))
-        # After a rollback, or a crash of the server, the quick answer is ahead of what there is. And it was read before
-        # the positions.
+        # After a rollback or a server crash, a high-water mark exceeds the last id. It was also read before the
+        # positions. So read the exact last id wherever the two differ.
         differing = {
             events
             for _, pipe, events, tracking in rows
@@ -143,9 +143,9 @@ class FollowerMonitor:
         ]
 
     def retry(self, tenant: str | Tenant | None, follower: str | None = None) -> Sequence[Failure]:
-        """Let the followers of a tenant that have stopped, or one of them, try again at once; return why they had.
+        """Retry a tenant's failing followers, or one of them, at once; return their failures.
 
-        With None for the tenant, those of all tenants. Raises TenancyError for a follower that does not exist.
+        None for the tenant means all tenants. Raises TenancyError for an unknown follower.
         """
         if follower is not None:
             self._check(follower)
@@ -158,10 +158,10 @@ class FollowerMonitor:
         return [failure for failure in stopped if self._failure_store.clear(failure.key)]
 
     def skip(self, tenant: str | Tenant, follower: str, notification_id: int, *, actor: str | None = None) -> Failure:
-        """Let a follower that has stopped leave out the one notification that it has stopped at, for ever.
+        """Skip the one notification at which a follower fails, permanently; return the failure.
 
-        That goes into the tenant's history. Returns why it had stopped; raises TenancyError when it has not, or at
-        another notification.
+        The tenant's history records it. Raises TenancyError when the follower does not fail, or fails at another
+        notification.
         """
         check_actor(actor)
         check_type("The notification id", notification_id, int, "a number")
@@ -169,10 +169,11 @@ class FollowerMonitor:
         found = self._find(tenant)
         failure = self._failure_store.get((found.id, follower))
         if failure is None or failure.notification_id != notification_id:
-            at = "does not fail" if failure is None else f"fails {failure.where}"
-            msg = f"Follower {follower!r} of tenant {found.slug!r} {at}: {notification_id} is not what stops it."
-            raise TenancyError(msg, remedy="See: tenancy runner status", tenant=found.slug)
-        # The position first: when this process dies between the two, doing it again records it.
+            state = "is not failing" if failure is None else f"failed {failure.where}"
+            subject = f"Follower {follower!r} of tenant {found.slug!r}"
+            msg = f"{subject} {state}: notification {notification_id} cannot be skipped."
+            raise TenancyError(msg, remedy="Find the failing notification: tenancy runner status", tenant=found.slug)
+        # The position first: if this process dies in between, repeating the call completes it.
         self._move(found, Pipe(failure.leader, follower), notification_id)
         with one_tenant(self._registry, found) as (session, current):
             remark = f"{follower}: notification {notification_id} of {failure.leader}"
@@ -188,13 +189,13 @@ class FollowerMonitor:
         try:
             recorder.insert_tracking(Tracking(pipe.leader, notification_id))
         except IntegrityError:
-            return  # it is there, or further: somebody has been before
+            return  # the recorded position is already there, or beyond
 
     def _check(self, follower: str) -> None:
         known = sorted({pipe.follower for pipe in self._pipes.all})
         if follower not in known:
-            msg = f"There is no follower {follower!r}."
-            raise TenancyError(msg, remedy=f"There are: {', '.join(known) or 'none'}.")
+            msg = f"Follower {follower!r} is not part of this fleet."
+            raise TenancyError(msg, remedy=f"Pass one of: {', '.join(known) or 'none'}.")
 
     def _find(self, wanted: str | Tenant) -> Tenant:
         if isinstance(wanted, Tenant):
@@ -206,7 +207,7 @@ class FollowerMonitor:
 
 
 class _Known(NamedTuple):
-    """How far a follower is, as the process knows that works for it."""
+    """A follower's progress, as known to the process that runs it."""
 
     recorded: int
     position: int
@@ -232,7 +233,7 @@ def _status(
     known: _Known | None,
 ) -> FollowerStatus:
     reached = position
-    # A position that was set back is where the follower is, whatever was remembered.
+    # A position that was set back takes precedence over the remembered one.
     if known is not None and known.recorded <= position:
         reached = max(position, known.position, min(known.settled_up_to, last))
     lag = max(0, last - reached)

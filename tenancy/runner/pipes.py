@@ -1,4 +1,4 @@
-"""Who follows whom, the same for every tenant."""
+"""Pipes: which follower reads which leader. They are the same for every tenant."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Pipe", "Pipes"]
 
 
 class Pipe(NamedTuple):
-    """A follower, or a projection, and one of the applications whose events it processes; both by name."""
+    """The name of a follower or projection, and of one application whose events it processes."""
 
     leader: str
     follower: str
 
 
 class Pipes:
-    """All pipes of a fleet, and which tables they are about."""
+    """All pipes of a fleet, and the tables they use."""
 
     def __init__(self, application_specs: Sequence[ApplicationSpec]) -> None:
         self._application_specs = {
@@ -32,14 +32,14 @@ class Pipes:
             for leader in application_spec.follows
         ]
         self.all: Sequence[Pipe] = _downstream(pipes)
-        """In the order of the way that events take, as far as they take no round trips."""
+        """In downstream order: a leader's own pipes come first, except in cycles."""
 
     def events_table(self, pipe: Pipe, placement: Placement, default_schema: str | None) -> TableName:
-        """Return the table that a tenant's follower reads."""
+        """Return the leader's events table, which the tenant's follower reads."""
         return self._table(pipe.leader, "events", placement, default_schema)
 
     def tracking_table(self, pipe: Pipe, placement: Placement, default_schema: str | None) -> TableName:
-        """Return the table with the positions of a tenant's follower."""
+        """Return the table that stores the positions of a tenant's follower."""
         return self._table(pipe.follower, "tracking", placement, default_schema)
 
     def _table(self, name: str, kind: str, placement: Placement, default_schema: str | None) -> TableName:
@@ -51,7 +51,7 @@ def _downstream(pipes: Iterable[Pipe]) -> list[Pipe]:
     waiting, ordered = list(pipes), list[Pipe]()
     while waiting:
         unfinished = {pipe.follower for pipe in waiting}
-        # In a circle nobody is first: then one is as good as another.
+        # In a cycle no pipe comes first, so take any.
         ready = [pipe for pipe in waiting if pipe.leader not in unfinished] or waiting[:1]
         ordered += ready
         waiting = [pipe for pipe in waiting if pipe not in ready]

@@ -1,4 +1,4 @@
-"""Followers that fail: how long they wait, when they are given up, and when they may try again."""
+"""The quarantine: delay failing followers, quarantine poison events, and resume followers on request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_DELAY: Final = 0.1
 _MAX_DELAY: Final = 30.0
-# More doublings make no difference, and at last a number that is none.
+# Enough to reach the maximum. Without a limit, the power would overflow a float.
 _MAX_DOUBLINGS: Final = 30
 
 
@@ -33,9 +33,9 @@ def _delay(attempts: int) -> float:
 
 
 class Quarantine:
-    """The failures of the followers that this process works for. Safe to use from many threads.
+    """Failures of the followers assigned to this process. Safe to use from many threads.
 
-    The truth is in the control database: a failure that somebody removes there may be tried again here.
+    The failure store is authoritative: when a failure is deleted there, this process retries the follower.
     """
 
     def __init__(
@@ -45,37 +45,37 @@ class Quarantine:
         self._assignments = assignments
         self._ready = ready
         self._max_attempts = max_attempts
-        # Guards what follows, for operations in memory only.
+        # Guards the fields below, for in-memory operations only.
         self._lock = threading.Lock()
         self._known: dict[Key, Failure] = {}
-        # What is known here and could not be written yet.
+        # Keys whose failure is known here and not stored yet.
         self._unwritten: set[Key] = set()
 
     def get(self, key: Key) -> Failure | None:
-        """Return what a follower has met last, or None when it goes well."""
+        """Return a follower's current failure, or None."""
         return self._known.get(key)
 
-    def met(
+    def record_failure(
         self, error: BaseException, assignment: Assignment, notification_id: int | None, leaders: Iterable[str]
     ) -> None:
-        """Let a follower wait after an error, or for good when there were too many."""
+        """Delay a follower after an error, or quarantine it after too many attempts."""
         key = assignment.key
-        before = self._known.get(key) or self._recorded(key)
+        before = self._known.get(key) or self._stored(key)
         failure = failure_of(
             error, key, assignment.pipe.leader, notification_id, before, max_attempts=self._max_attempts
         )
         delay = math.inf if failure.is_quarantined else _delay(failure.attempts)
-        # At once: a follower that is blocked and of which no failure is known would be blocked for ever.
+        # Under one lock: a blocked follower without a known failure would stay blocked permanently.
         with self._lock:
             self._known[key] = failure
             self._unwritten.add(key)
             self._ready.block(key, leaders, delay)
         logger.log(
             logging.ERROR if failure.is_quarantined else logging.WARNING,
-            "Follower %s is %s %s: %s",
+            "Follower %s failed %s, %s: %s",
             failure.follower,
-            "stopped" if failure.is_quarantined else "delayed",
             failure.where,
+            "quarantined" if failure.is_quarantined else f"retrying in {delay:g} s",
             failure.error,
             extra={
                 "tenant_id": str(failure.tenant_id),
@@ -87,8 +87,8 @@ class Quarantine:
         )
         self._write(failure)
 
-    def _recorded(self, key: Key) -> Failure | None:
-        # A follower may have a turn here before it is learned that it has stopped in the process that had it before.
+    def _stored(self, key: Key) -> Failure | None:
+        # A follower may run here before this process learns that it was quarantined in another process.
         try:
             return self._failure_store.get(key)
         except (TenancyError, PersistenceError):
@@ -99,16 +99,14 @@ class Quarantine:
             try:
                 is_written = self._failure_store.record(failure)
             except (TenancyError, PersistenceError) as error:
-                logger.warning(
-                    "A failure is not written down yet; that is tried again in a second: %s", describe(error)
-                )
+                logger.warning("A failure could not be stored, retrying in a second: %s", describe(error))
                 return
             with self._lock:
                 if is_written and self._known.get(failure.key) is failure:
                     self._unwritten.discard(failure.key)
 
-    def are_over(self, key: Key, leader: str) -> None:
-        """Know that a follower gets on behind a leader."""
+    def clear(self, key: Key, leader: str) -> None:
+        """Clear a follower's failure after it has made progress behind a leader."""
         failure = self._known.get(key)
         if failure is None or failure.leader != leader:
             return
@@ -118,38 +116,38 @@ class Quarantine:
         try:
             self._failure_store.clear(key)
         except (TenancyError, PersistenceError) as error:
-            logger.warning("A failure that is over is still written down: %s", describe(error))
+            logger.warning("A resolved failure could not be deleted: %s", describe(error))
 
     def refresh(self) -> None:
-        """Learn what other processes have met or removed; one query."""
+        """Read the failures that other processes have stored or deleted, with one query."""
         with self._lock:
             waiting = [self._known[key] for key in self._unwritten if key in self._known]
         self._write(*waiting)
         with self._lock:
-            asked = dict(self._known)
+            known = dict(self._known)
             unwritten = set(self._unwritten)
-        failure_store = self._failure_store.all()
-        for key, failure in asked.items():
-            if key not in failure_store and key not in unwritten:
+        stored = self._failure_store.all()
+        for key, failure in known.items():
+            if key not in stored and key not in unwritten:
                 with self._lock:
                     if self._known.get(key) is not failure:
                         continue
                     del self._known[key]
-                self._again(key)
-        for key, failure in failure_store.items():
+                self._retry(key)
+        for key, failure in stored.items():
             if key not in self._known and self._assignments.holds(key[0]):
                 with self._lock:
                     self._known.setdefault(key, failure)
                 if failure.is_quarantined:
                     self._ready.block(key, (failure.leader,), math.inf)
 
-    def _again(self, key: Key) -> None:
+    def _retry(self, key: Key) -> None:
         for assignment in self._assignments.of(key):
             assignment.position = None
         self._ready.unblock(key)
 
     def forget(self, tenant_ids: Iterable[object]) -> None:
-        """Forget tenants that this process does not work for any more."""
+        """Drop the failures of tenants that are no longer assigned to this process."""
         gone = set(tenant_ids)
         with self._lock:
             for key in [key for key in self._known if key[0] in gone]:

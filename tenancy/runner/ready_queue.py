@@ -1,4 +1,4 @@
-"""The followers that have something to do, in the order in which they take turns."""
+"""The ready queue: followers that have work, in the order in which workers take them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ Key = tuple[UUID, str]
 
 
 class ReadyQueue:
-    """Followers that are ready, each once, however often they are woken. Safe to use from many threads.
+    """A fair queue that holds each ready follower once, however often it is woken. Safe to use from many threads.
 
-    First come, first served, and who wants another turn goes to the end: a follower with much to do delays the others
-    by its turns only. The same follower is never taken twice at once, and of one tenant no more than ``per_tenant``.
+    The order is first in, first out. A follower that needs another slice goes to the end, so a busy follower delays
+    the others by one slice at a time. A follower is never taken twice at once, and at most ``per_tenant`` followers of
+    one tenant run at the same time.
     """
 
     def __init__(self, per_tenant: int) -> None:
         self._per_tenant = per_tenant
-        # Guards what follows, for operations in memory only.
+        # Guards the fields below, for in-memory operations only.
         self._changed = threading.Condition()
         self._ready: OrderedDict[Key, set[str]] = OrderedDict()
         self._running: dict[Key, set[str]] = {}
@@ -38,12 +39,12 @@ class ReadyQueue:
         return len(self._ready)
 
     def add(self, key: Key, leaders: Iterable[str]) -> None:
-        """Let a follower have a turn, in which it looks at these leaders."""
+        """Enqueue a follower, to read these leaders."""
         with self._changed:
             if key in self._blocked:
                 self._blocked[key][1].update(leaders)
             elif key in self._running:
-                self._running[key].update(leaders)  # it may have looked already
+                self._running[key].update(leaders)  # it may have read them already
             elif key in self._ready:
                 self._ready[key].update(leaders)
             else:
@@ -51,7 +52,7 @@ class ReadyQueue:
                 self._changed.notify()
 
     def take(self) -> tuple[Key, set[str]] | None:
-        """Return who is next, and at which leaders it should look; waits. None when the queue is closed."""
+        """Wait for the next follower; return it with the leaders to read, or None when the queue is closed."""
         with self._changed:
             while not self._is_closed:
                 wait = self._unblock_due()
@@ -65,21 +66,21 @@ class ReadyQueue:
             return None
 
     def done(self, key: Key, more: Iterable[str] = ()) -> None:
-        """Say that a turn is over, and at which leaders there is more to look at."""
+        """Mark a slice as finished; ``more`` are the leaders with more to read."""
         with self._changed:
-            again = self._running.pop(key) | set(more)
+            leaders = self._running.pop(key) | set(more)
             self._running_of[key[0]] -= 1
             if not self._running_of[key[0]]:
                 del self._running_of[key[0]]
             if key in self._blocked:
-                self._blocked[key][1].update(again)
-            elif again:
-                self._ready[key] = again
-            # Also for another follower of the tenant, which may have had to wait for this one.
+                self._blocked[key][1].update(leaders)
+            elif leaders:
+                self._ready[key] = leaders
+            # Even without more work: another follower may have waited for this tenant's limit.
             self._changed.notify()
 
     def block(self, key: Key, leaders: Iterable[str], seconds: float) -> None:
-        """Let a follower have no turn for a time, or with ``math.inf`` until :func:`unblock`; then one."""
+        """Hold a follower back for some seconds, or with ``math.inf`` until :meth:`unblock`, and enqueue it then."""
         with self._changed:
             until = time.monotonic() + seconds
             waiting = self._ready.pop(key, set()) | self._blocked.get(key, (0.0, set()))[1]
@@ -89,7 +90,7 @@ class ReadyQueue:
                 self._changed.notify()
 
     def unblock(self, key: Key) -> None:
-        """Let a follower that was blocked have a turn now."""
+        """Enqueue a blocked follower now."""
         with self._changed:
             blocked = self._blocked.pop(key, None)
             if blocked is not None and key not in self._running:
@@ -112,19 +113,19 @@ class ReadyQueue:
         return self._ends[0][0] - now if self._ends else math.inf
 
     def drop(self, tenant_id: UUID) -> None:
-        """Forget the followers of a tenant; a turn that is being taken goes on."""
+        """Remove a tenant's followers; a running slice continues."""
         with self._changed:
             for waiting in (self._ready, self._blocked):
                 for key in [key for key in waiting if key[0] == tenant_id]:
                     del waiting[key]
 
     def running(self) -> list[UUID]:
-        """Return the tenants of which a follower takes a turn now."""
+        """Return the tenants that have a follower running now."""
         with self._changed:
             return list(self._running_of)
 
     def close(self) -> None:
-        """Give out nothing more."""
+        """Hand out no more followers, and wake up all waiting workers."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Run the followers and projections of all tenants in this process, beside others that do so."""
+"""The runner: run all tenants' followers and projections, sharing them with other processes."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 __all__ = ["Runner"]
 
 _DRAIN: Final = 30.0
-_LOOK_FIRST: Final = 0.005
-_LOOK_MAX: Final = 0.1
+_POLL_FIRST: Final = 0.005
+_POLL_MAX: Final = 0.1
 
 
 class Runner:
-    """What ``tenants.runner()`` returns. Safe to use from many threads; it is started and stopped once.
+    """The runner that ``tenants.runner()`` returns. Safe to use from many threads. Start and stop it once.
 
-    ``workers`` are threads. ``lease_seconds`` is how long other processes leave this one's tenants alone when it is
-    silent. A follower that fails at a notification is tried ``max_attempts`` times, with growing pauses, and then
-    stopped.
+    ``workers`` is the number of worker threads. Other processes take over this one's tenants after ``lease_seconds``
+    without a renewal. A follower that fails at a notification is retried with growing pauses, and quarantined after
+    ``max_attempts`` attempts.
     """
 
     def __init__(
@@ -60,26 +60,26 @@ class Runner:
         check_type("lease_seconds", lease_seconds, (int, float), "a number of seconds")
         check_type("max_attempts", max_attempts, int, "a number")
         if workers < 1:
-            msg = f"A runner with {workers} workers does nothing."
-            raise TenancyError(msg, remedy="Give it at least 1.")
+            msg = f"The number of workers is invalid: {workers}."
+            raise TenancyError(msg, remedy="Pass at least 1.")
         if not tenants.applications:
-            msg = "A runner runs code, and the applications of the tenants are not known here."
-            raise TenancyError(msg, remedy="Give them: Tenancy(system=...), or --app on the command line.")
+            msg = "The runner needs the application code, but no applications are registered."
+            raise TenancyError(msg, remedy="Pass them: Tenancy(system=...), or --app on the command line.")
         self.workers = workers
         self._tenants = tenants
         self._registry_cache = registry_cache
         self._storage = storage = tenants.storage
         self._pipes = Pipes(tenants.application_specs())
         if not self._pipes.all:
-            msg = "None of the applications follows another, and there is no projection: a runner has nothing to do."
-            raise TenancyError(msg, remedy="Give them: Tenancy(system=...) with pipes, or tenants.project(...).")
-        # One tenant, with however many followers, leaves at least half of the workers to the others.
+            msg = "The runner has nothing to do: no application follows another, and no projection is registered."
+            raise TenancyError(msg, remedy="Pass them: Tenancy(system=...) with pipes, or tenants.project(...).")
+        # A tenant with many followers uses at most half of the workers.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
         self._assignments = Assignments(self._pipes, storage.datastore.default_schema, bucket_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
         self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
-        # Through the registry's connection where it is in the same database: the others are for the workers.
+        # In the same database, use the registry's connection, and leave the pooled ones to the workers.
         is_same = tenants.settings.registry_is_beside
         sweep = Sweep(
             registry_cache.registry.datastore if is_same else storage.datastore, self._assignments, self._ready
@@ -101,8 +101,8 @@ class Runner:
             activities=(self._worker.activity,),
         )
         self._stopping = threading.Event()
-        # By wake-ups, and of changes of tenants.
-        self._told = ExitStack()
+        # Undone by stop(): the callbacks for wake-ups and registry changes.
+        self._registrations = ExitStack()
         self._threads: list[threading.Thread] = []
 
     def __repr__(self) -> str:
@@ -114,10 +114,10 @@ class Runner:
 
     @property
     def owner(self) -> str:
-        """How this process is called where it is said who works for a tenant."""
+        """The name of this process in leases and in :attr:`FollowerStatus.owner`."""
         return self._leases.owner
 
-    # -- begin and end --
+    # -- start and stop --
 
     def __enter__(self) -> Self:
         self.start()
@@ -129,22 +129,22 @@ class Runner:
         self.stop()
 
     def start(self) -> None:
-        """Begin to work; returns when this process has its share of the tenants.
+        """Start the threads; return when this process has its share of the tenants.
 
-        Raises EncodingMismatch, RegistryMissing, and RegistryUnavailable: later, an outage is waited for.
+        Raises EncodingMismatch, RegistryMissing or RegistryUnavailable. After the start, outages are retried.
         """
         if self._threads or self._stopping.is_set():
-            msg = "This runner has been started before."
-            raise TenancyError(msg, remedy="Make another one: tenants.runner()")
+            msg = "This runner was already started."
+            raise TenancyError(msg, remedy="Create a new one: tenants.runner()")
         try:
-            self._told.callback(self._registry_cache.watch(self._coordinator.changed))
+            self._registrations.callback(self._registry_cache.watch(self._coordinator.changed))
             table_listener = self._storage.datastore.shared.wakeups.listen_to_all(self._coordinator.on_commit)
-            self._told.callback(table_listener.close)
+            self._registrations.callback(table_listener.close)
             self._coordinator.use_listener(table_listener)
             self._coordinator.start()
             for application, encoding in encodings_of(self._tenants.application_specs()).items():
                 self._registry_cache.check_encoding(application, encoding)
-            self._threads = [threading.Thread(target=self._coordinator.run, name="runner-keeper", daemon=True)]
+            self._threads = [threading.Thread(target=self._coordinator.run, name="runner-coordinator", daemon=True)]
             self._threads += [
                 threading.Thread(
                     target=self._worker.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
@@ -159,27 +159,29 @@ class Runner:
             raise
 
     def stop(self, timeout: float = _DRAIN) -> bool:
-        """Finish the events that are being processed, and hand the tenants over to other processes; return whether all
-        were finished in ``timeout`` seconds. What is not is left to its transaction, and done again elsewhere.
+        """Finish the events being processed, and release the tenants to other processes.
+
+        Return whether all finished within ``timeout`` seconds. Another process repeats an unfinished event, unless its
+        transaction still commits.
         """
         self._stopping.set()
-        self._told.close()
+        self._registrations.close()
         self._ready.close()
         self._coordinator.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        with suppress(TenancyError):  # leases end by themselves
+        with suppress(TenancyError):  # the leases expire anyway
             self._leases.leave()
         return not any(thread.is_alive() for thread in self._threads)
 
-    # -- asking --
+    # -- inspection --
 
     def wait(self, slug: str, timeout: float = 10.0) -> None:
-        """Return when every follower of a tenant has processed what was recorded by now, and what the followers before
-        it have made of that.
+        """Wait until a tenant's followers have processed all events recorded so far.
 
-        Raises NotCaughtUp, which is a TimeoutError: at once when a follower is stopped at an event.
+        That includes the events that upstream followers record in response. Raises NotCaughtUp, a TimeoutError, after
+        ``timeout`` seconds, or at once when a follower is quarantined.
         """
         deadline = time.monotonic() + timeout
         tenant = self._tenants[slug]
@@ -187,11 +189,11 @@ class Runner:
             driver = open_follower(self._tenants, tenant, pipe)
             target = driver.last_id()
             self._wake_if_ours(tenant, pipe)
-            pause = _LOOK_FIRST
+            pause = _POLL_FIRST
             while not self._has_passed(tenant, pipe, driver, target):
-                self._check_trouble(tenant, pipe, time.monotonic() > deadline)
+                self._raise_if_stuck(tenant, pipe, time.monotonic() > deadline)
                 time.sleep(pause)
-                pause = min(pause * 1.5, _LOOK_MAX)
+                pause = min(pause * 1.5, _POLL_MAX)
 
     def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
         if self._assignments.holds(tenant.id):
@@ -201,25 +203,25 @@ class Runner:
         assignment = self._assignments.get(tenant.id, pipe)
         if assignment is None:
             return driver.has_passed(target)
-        # What this process remembers is no answer: the recorded position may have been set back.
+        # The remembered position alone does not suffice: the recorded one may have been set back.
         if assignment.recorded >= target and driver.position() >= target:
             return True
         if (assignment.position or 0) >= target:
-            assignment.is_to_be_compared = True
+            assignment.is_comparison_due = True
             self._wake_if_ours(tenant, pipe)
         return False
 
-    def _check_trouble(self, tenant: Tenant, pipe: Pipe, is_late: bool) -> None:
+    def _raise_if_stuck(self, tenant: Tenant, pipe: Pipe, is_late: bool) -> None:
         failure = self._failure(tenant, pipe)
         if failure is not None and failure.is_quarantined:
             msg = (
-                f"Follower {pipe.follower!r} of tenant {tenant.slug!r} is stopped {failure.where} of "
+                f"Follower {pipe.follower!r} of tenant {tenant.slug!r} is quarantined {failure.where} of "
                 f"{failure.leader!r} ({failure.error})."
             )
-            remedy = f"Mend what fails, then: tenancy runner retry {tenant.slug} {pipe.follower}"
+            remedy = f"Fix the cause, then run: tenancy runner retry {tenant.slug} {pipe.follower}"
             raise NotCaughtUp(msg, remedy=remedy, tenant=tenant.slug)
         if is_late:
-            why = "" if failure is None else f" It fails and is tried again ({failure.error})."
+            why = "" if failure is None else f" It fails and is being retried ({failure.error})."
             msg = f"Follower {pipe.follower!r} of tenant {tenant.slug!r} has not caught up with {pipe.leader!r}.{why}"
             raise NotCaughtUp(msg, remedy="See: tenancy runner status", tenant=tenant.slug)
 
@@ -229,18 +231,19 @@ class Runner:
             known = self._quarantine.get(key)
             if known is None or not known.is_quarantined:
                 return known
-        # Another process knows, or somebody may have removed a moment ago what is known here.
+        # Another process may run it, or its failure may just have been deleted from the store.
         return self._failure_store.get(key)
 
     def status(self) -> Sequence[FollowerStatus]:
-        """Return how the followers of all tenants are, in the order of the tenants' slugs; those that other processes
-        work for have no rate here.
+        """Return the status of all tenants' followers, ordered by tenant slug.
+
+        Followers that run in other processes have no rate here.
         """
         return self._tenants.followers.status(assignment_of=self._assignments.get)
 
     def health(self) -> Mapping[str, str | None]:
-        """Return what this process does in the background, with the class of the error where it fails, else None.
+        """Return this process's background activities, each with its current error class or None.
 
-        Asks no database, and never waits. What fails is retried with growing pauses.
+        It never queries a database and never blocks. Failing activities are retried with growing pauses.
         """
         return self._coordinator.health()

@@ -1,6 +1,6 @@
-"""Find work that no wake-up told of: one look at what counts the ids of all leaders, not a query for each tenant.
+"""The sweep: find work that no wake-up announced, by reading the id sequences of many leaders in one query.
 
-It also finds recorded positions that were set back by hand, of some followers in each run.
+It also detects recorded positions that an operator has set back. Each run checks a part of the followers.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweep"]
 
-# How often positions are compared with the recorded ones: a sweep may come with each commit. Seconds.
+# Seconds between comparisons of positions with the recorded ones. A sweep may run more often, after each commit.
 _RECORD: Final = 2.0
-# How many followers at a time, as each costs the server a table in a query.
-_COMPARED_AT_ONCE: Final = 200
+# Followers compared in one run. Each adds a table to the query.
+_COMPARE_BATCH: Final = 200
 
 
 class Sweep:
-    """Compares counters with how far followers are. For one thread.
+    """Compares leaders' id sequences with followers' positions. Not thread-safe.
 
-    A counter runs ahead of commits, and stays ahead after a rollback. So "there is nothing" is believed only when all
-    transactions that had begun to write when the counter was seen have ended. A transaction gets its number a moment
-    after it has got an id, so its number is compared with one that is given out at the next sweep.
+    A sequence runs ahead of commits, and stays ahead after a rollback. So a gap counts as empty only once every
+    transaction that was writing when the sequence was read has ended. A transaction takes its number a moment after
+    its first id, so the gap's mark is a transaction number assigned at the next sweep.
     """
 
     def __init__(self, datastore: SQLAlchemyDatastore, assignments: Assignments, ready: ReadyQueue) -> None:
@@ -41,7 +41,7 @@ class Sweep:
         self._compared = 0
 
     def locate(self, assignments: Iterable[Assignment]) -> None:
-        """Learn the recorded positions of new courses, so that only those have to look that have something to do."""
+        """Read the recorded positions of new assignments, so that only followers with work are woken."""
         assignments = list(assignments)
         positions = read_positions(self._datastore, list({assignment.tracking for assignment in assignments}))
         for assignment in assignments:
@@ -51,10 +51,10 @@ class Sweep:
                 )
 
     def run(self) -> None:
-        """Let those look who may have something to do."""
+        """Wake the followers that may have work."""
         assignments = self._assignments.all()
         last_ids = self._last_ids.read(list({assignment.events for assignment in assignments}))
-        doubtful = []
+        unsettled = []
         for assignment in assignments:
             last = last_ids.get(assignment.events, 0)
             if last <= max(assignment.position or 0, assignment.settled_up_to):
@@ -65,18 +65,18 @@ class Sweep:
             elif assignment.pending_gap.is_final:
                 self._wake(assignment)
             else:
-                doubtful.append(assignment)
-        if doubtful:
-            self._resolve(doubtful)
+                unsettled.append(assignment)
+        if unsettled:
+            self._resolve(unsettled)
         if time.monotonic() - self._recorded_at >= _RECORD:
             self._recorded_at = time.monotonic()
-            self._let_record(assignments)
-            self._find_set_back(assignments)
+            self._schedule_recording(assignments)
+            self._detect_rewinds(assignments)
 
-    def _find_set_back(self, assignments: Sequence[Assignment]) -> None:
+    def _detect_rewinds(self, assignments: Sequence[Assignment]) -> None:
         start = self._compared if self._compared < len(assignments) else 0
-        self._compared = start + _COMPARED_AT_ONCE
-        # What is known now is recorded already; workers may record more before it is read.
+        self._compared = start + _COMPARE_BATCH
+        # Taken before the query: workers may record later positions meanwhile.
         known = {assignment: assignment.recorded for assignment in assignments[start : self._compared]}
         positions = read_positions(self._datastore, list({assignment.tracking for assignment in known}))
         for assignment, recorded in known.items():
@@ -84,15 +84,15 @@ class Sweep:
                 assignment.tracking in positions
                 and positions[assignment.tracking].get(assignment.pipe.leader, 0) < recorded
             ):
-                assignment.is_to_be_compared = True
+                assignment.is_comparison_due = True
                 self._wake(assignment)
 
-    def _let_record(self, assignments: Iterable[Assignment]) -> None:
-        # A follower that passes over events, or a projection that makes nothing of them, need not record anything: now
-        # and then it is done for them, and not for each event.
+    def _schedule_recording(self, assignments: Iterable[Assignment]) -> None:
+        # A follower that skips events by topic, or a projection that ignores them, records no position. Recording it
+        # here keeps the cost per interval, not per event.
         for assignment in assignments:
             if (assignment.position or 0) > assignment.recorded:
-                assignment.is_to_be_compared = True
+                assignment.is_comparison_due = True
                 self._wake(assignment)
 
     def _resolve(self, assignments: Iterable[Assignment]) -> None:
@@ -100,7 +100,7 @@ class Sweep:
         for assignment in assignments:
             pending_gap = assignment.pending_gap
             if pending_gap is None:
-                continue  # somebody has looked meanwhile
+                continue  # a worker has closed the gap meanwhile
             if transaction_horizon is not None and pending_gap.mark is None:
                 pending_gap.mark = transaction_horizon[1]
             elif transaction_horizon is None or transaction_horizon[0] >= (pending_gap.mark or 0):

@@ -1,4 +1,4 @@
-"""What a worker does in a turn: let one follower of one tenant process a bounded number of notifications."""
+"""Workers: run one tenant's follower at a time, in slices of a bounded number of notifications."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = ["Worker"]
 
 logger = logging.getLogger(__name__)
 
-# A turn ends when either is used up. A slow policy uses up the seconds.
+# A slice ends at either limit. A slow policy reaches the seconds first.
 _NOTIFICATIONS: Final = 100
 _SECONDS: Final = 0.25
 
-# How long a follower waits whose database, or the registry, cannot be reached.
+# Seconds before a follower is retried when its database or the registry is unavailable.
 _OUTAGE: Final = 0.5
 
 
 class Worker:
-    """Takes turns until the queue is closed; ``run`` is what each worker thread does."""
+    """Runs slices until the ready queue is closed. Each worker thread executes :meth:`run`."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Worker:
         self._quarantine = quarantine
         self._metrics = metrics
         self._may_work = may_work
-        self.activity = Activity("workers", "A worker of the runner fails", logger)
+        self.activity = Activity("workers", "Runner worker fails", logger)
 
     def run(self, stopping: threading.Event) -> None:
-        """Take turns until the queue is closed; nothing that a tenant's code raises ends it."""
+        """Run slices until the ready queue is closed. Exceptions in tenant code do not end the thread."""
         keep_running(self.activity, self._run_one, stopping)
 
     def _run_one(self) -> bool:
@@ -68,18 +68,18 @@ class Worker:
         key, leaders = taken
         more: set[str] = set()
         try:
-            more = self._take(key, leaders)
+            more = self._run_slice(key, leaders)
         except Exception as error:
             where = frames_of(error)[-1]
-            logger.error("A turn failed: %s at %s", describe(error), where, extra=_extra(key))  # noqa: TRY400 (no values)
+            logger.error("Slice failed: %s at %s", describe(error), where, extra=_extra(key))  # noqa: TRY400 (no values)
             self._ready.block(key, leaders, _OUTAGE)
             raise
         finally:
             self._ready.done(key, more)
         return True
 
-    def _take(self, key: Key, leaders: Iterable[str]) -> set[str]:
-        """Return the leaders behind which there is more to do."""
+    def _run_slice(self, key: Key, leaders: Iterable[str]) -> set[str]:
+        """Return the leaders that have more notifications to process."""
         more: set[str] = set()
         began = time.monotonic()
         budget = _NOTIFICATIONS
@@ -93,33 +93,34 @@ class Worker:
             slice_ = _Slice(assignment, budget, began + _SECONDS, self._may_go_on)
             is_done = self._attempt(slice_, {*leaders})
             budget -= slice_.processed
-            if slice_.processed and self._assignments.holds(
-                key[0]
-            ):  # of a tenant that was let go, nothing is to be left
+            # The metrics of a released tenant are gone, and must not reappear.
+            if slice_.processed and self._assignments.holds(key[0]):
                 self._metrics.processed(assignment, slice_.processed)
             if is_done is None:
                 return set()
-            if slice_.processed or slice_.came_to_end:
-                self._quarantine.are_over(key, leader)
+            if slice_.processed or slice_.reached_end:
+                self._quarantine.clear(key, leader)
             if not is_done:
-                assignment.used_up_at = time.monotonic()  # its next turn begins with another leader
+                assignment.used_up_at = time.monotonic()  # the next slice starts with another leader
                 more.add(leader)
         return more
 
     def _attempt(self, slice_: _Slice, leaders: Iterable[str]) -> bool | None:
-        """Return whether there is nothing more to do, or None when the follower is to have no turn for now."""
+        """Return whether the follower is done, or None when it must not run for now."""
         assignment = slice_.assignment
         try:
             return slice_.take(open_follower(self._tenants, assignment.tenant, assignment.pipe))
         except BaseException as error:  # noqa: BLE001 (also SystemExit: a tenant's code must not end the process, or this thread)
             if _is_refusal(error, assignment.tenant):
-                return None  # it is let go as soon as the registry's change is known here
+                return None  # the coordinator releases it once it reads the registry change
             assignment.position = None
             if _is_outage(error):
-                logger.warning("A follower waits for its database: %s", outage_of(error), extra=_extra(assignment.key))
+                logger.warning(
+                    "Follower paused, database unavailable: %s", outage_of(error), extra=_extra(assignment.key)
+                )
                 self._ready.block(assignment.key, leaders, _OUTAGE)
             else:
-                self._quarantine.met(error, assignment, slice_.notification_id, leaders)
+                self._quarantine.record_failure(error, assignment, slice_.notification_id, leaders)
                 if self._assignments.holds(assignment.tenant.id):
                     self._metrics.failed(assignment)
             return None
@@ -129,7 +130,7 @@ class Worker:
 
 
 class _Slice:
-    """One follower behind one leader, for as long as the turn lasts."""
+    """The part of a slice that a follower spends on one leader."""
 
     def __init__(
         self, assignment: Assignment, budget: int, until: float, may_go_on: Callable[[Assignment], bool]
@@ -137,34 +138,34 @@ class _Slice:
         self.assignment = assignment
         self.processed = 0
         self.notification_id: int | None = None
-        """The notification that is being processed."""
-        self.came_to_end = False
+        """The notification being processed."""
+        self.reached_end = False
         self._budget = budget
         self._until = until
         self._may_go_on = may_go_on
 
     def take(self, driver: FollowerDriver) -> bool:
-        """Return whether there is nothing more to do: the follower has come to the end, or may not go on."""
+        """Return whether the follower is done: it has reached the end, or must stop."""
         assignment = self.assignment
         pending_gap = (
             assignment.pending_gap if assignment.pending_gap is not None and assignment.pending_gap.is_final else None
         )
-        # The course may be told to ask again for its position at any time.
+        # The coordinator may reset the position at any time.
         position = assignment.position
         if position is None:
             position = self._look(driver, None)
         is_done = self._read(driver, position)
         if self._may_go_on(assignment):
             is_done = self._compare(driver) and is_done
-        if self.came_to_end and pending_gap is not None:
+        if self.reached_end and pending_gap is not None:
             assignment.settled_up_to = max(assignment.settled_up_to, pending_gap.last)
             assignment.pending_gap = None
         return is_done
 
     def _look(self, driver: FollowerDriver, reached: int | None) -> int:
-        """Ask for the recorded position; return it where others have moved it, otherwise the one that was reached."""
+        """Read the recorded position; return it if it was moved elsewhere, otherwise ``reached``."""
         recorded = driver.position()
-        # What nothing was made of need not be recorded.
+        # Positions of ignored notifications need not be recorded.
         position = recorded
         if reached is not None and self.assignment.recorded <= recorded <= reached:
             position = reached
@@ -172,11 +173,11 @@ class _Slice:
         return position
 
     def _resume(self, position: int, recorded: int) -> None:
-        """Go on from a position, with what is recorded now."""
+        """Continue from a position, and remember the recorded one."""
         assignment = self.assignment
         if recorded < assignment.recorded:
             logger.warning(
-                "The recorded position of follower %s was set back from %s to %s: it is followed from there",
+                "Recorded position of follower %s was set back from %s to %s: resuming from there",
                 assignment.pipe.follower,
                 assignment.recorded,
                 recorded,
@@ -186,7 +187,7 @@ class _Slice:
 
     def _read(self, driver: FollowerDriver, position: int) -> bool:
         assignment = self.assignment
-        # With topics, what is passed over need not be read again. Nothing appears later with an id up to this one.
+        # With topics, skipped notifications need not be read again. No notification up to this id can appear later.
         passed = driver.last_id() if driver.topics else 0
         for page in driver.pages(position):
             for notification in page.wanted:
@@ -200,19 +201,20 @@ class _Slice:
             if page.is_last:
                 break
         assignment.position = max(position, passed)
-        self.came_to_end = True
+        self.reached_end = True
         return True
 
     def _compare(self, driver: FollowerDriver) -> bool:
-        """Know what is recorded now, and record the position where it is due; return False when others have moved it.
+        """Compare with the recorded position, and record the position if that is due.
 
-        All up to it is processed, and nothing can appear there later.
+        Return False when the recorded position was moved elsewhere. Everything up to the position is processed, and no
+        notification can appear there later.
         """
         assignment = self.assignment
-        reached, is_due = assignment.position, assignment.is_to_be_compared
+        reached, is_due = assignment.position, assignment.is_comparison_due
         if reached is None or not (is_due or (self.processed and reached != assignment.recorded)):
             return True
-        assignment.is_to_be_compared = False
+        assignment.is_comparison_due = False
         position = self._look(driver, reached)
         if is_due and assignment.recorded < position:
             position = self._record(driver, position)
@@ -229,7 +231,7 @@ class _Slice:
         return self.assignment.recorded
 
     def _process(self, driver: FollowerDriver, notification: Notification) -> bool:
-        """Process one; return False when the position has been moved by others."""
+        """Process one notification; return False when the recorded position was moved elsewhere."""
         self.notification_id = notification.id
         try:
             driver.process(notification, self.assignment.recorded)
@@ -241,7 +243,7 @@ class _Slice:
         if driver.records_all:
             self.assignment.recorded = notification.id
         elif not self.assignment.recorded:
-            # From its first position on, one that is set back is noticed, also within this turn.
+            # From the first recorded position on, detect one that is set back, even within this slice.
             self.assignment.recorded = driver.position()
         self.assignment.position = notification.id
         self.assignment.processed += 1
@@ -249,9 +251,9 @@ class _Slice:
         return True
 
     def _is_moved(self, driver: FollowerDriver, target: int) -> bool:
-        """Return whether others have moved the recorded position, so that ``target`` was refused; resume from there.
+        """Return whether ``target`` was refused because the recorded position was moved; if so, resume from there.
 
-        It was set back, or another process works for the same tenant, after this one was stopped for a while.
+        An operator has set it back, or this process was paused and another one has taken over the tenant.
         """
         recorded = driver.position()
         if self.assignment.recorded <= recorded < target:
@@ -261,7 +263,7 @@ class _Slice:
 
 
 def _is_refusal(error: BaseException, tenant: Tenant) -> bool:
-    # A policy may ask for another tenant, and be refused that one: then it fails as by any other error.
+    # A policy may request another tenant and be refused. That is an ordinary failure of the policy.
     return isinstance(error, TenantUnavailable) and error.tenant in (tenant.slug, str(tenant.id))
 
 

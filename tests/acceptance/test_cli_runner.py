@@ -1,4 +1,4 @@
-"""The runner as operators use it: a process that is started, asked about, helped and ended."""
+"""The runner's commands, as an operator uses them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         assert "globex" not in shown
         assert command.ok("runner", "retry", "globex").out == "No follower of 'globex' has stopped.\n"
         refused = command("runner", "skip", "acme", "Diaries", "2")
-        assert (refused.code, "2 is not what stops it" in refused.err) == (1, True)
+        assert (refused.code, "notification 2 cannot be skipped" in refused.err) == (1, True)
         command.ok("runner", "skip", "acme", "Diaries", "3", "--actor", "ops-7")
         wait_until(lambda: set(states(command).values()) == {"current"}, "it goes on", 60)
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit", "beg"]
@@ -95,7 +95,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         assert process.wait(timeout=60) == 0, written()
         records = [json.loads(line) for line in written().splitlines()]
         assert (records[0]["message"][:16], records[0]["workers"]) == ("The runner works", 2)
-        assert records[-1]["message"].startswith("Follower Diaries is delayed at notification 3")
+        assert records[-1]["message"].startswith("Follower Diaries failed at notification 3, retrying in")
         assert records[-1]["tenant_id"] == str(tenants["acme"].id)
 
 
@@ -151,7 +151,7 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
         (("acme", "--all"), "'acme' is one tenant"),
         ((), "No slug was given"),
         (("acme", "Diaries", "--follower", "Diaries"), "named twice"),
-        (("--all", "--follower", "Dairies"), "no follower 'Dairies'"),
+        (("--all", "--follower", "Dairies"), "'Dairies' is not part of this fleet"),
     ):
         refused = command("runner", "retry", *arguments)
         assert refused.code in (1, 2)

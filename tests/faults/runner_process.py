@@ -1,6 +1,6 @@
-"""A runner of the kennel's fleet in a process of its own, to be killed, stopped, continued and drained.
+"""A runner of the kennel's fleet in a separate process, to be killed, paused, continued and drained.
 
-Prints its owner when it works; ends when it is told to by SIGTERM, with 0 if all turns were finished.
+It prints its owner after the start. SIGTERM ends it, with 0 if all slices were finished.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.tenancy.fleets import fleet
 
 
 class RunnerProcess:
-    """The process; killed with the block if it is still there."""
+    """The process. Leaving the block kills it."""
 
     def __init__(self, url: str, lease_seconds: float = 2.0) -> None:
         command = [sys.executable, "-m", "tests.faults.runner_process", url, str(lease_seconds)]
@@ -33,7 +33,7 @@ class RunnerProcess:
         self._process.communicate()
 
     def wait_until_it_works(self) -> None:
-        """Return when it does."""
+        """Wait until the runner has started."""
         assert self._process.stdout is not None
         self.owner = self._process.stdout.readline().strip()
         assert self.owner, "the process has died"
@@ -43,19 +43,19 @@ class RunnerProcess:
         self._process.send_signal(number)
 
     def wait_for_end(self, seconds: float = DEADLINE_SECONDS) -> int:
-        """Return its exit code."""
+        """Wait for the process to end; return its exit code."""
         return self._process.wait(seconds)
 
 
 def main(url: str, lease_seconds: str) -> int:
     """Run until SIGTERM."""
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     with fleet(url) as tenants:
         runner = tenants.runner(workers=2, lease_seconds=float(lease_seconds))
         runner.start()
-        print(runner.owner, flush=True)  # noqa: T201 (whoever started it reads this)
-        told.wait()
+        print(runner.owner, flush=True)  # noqa: T201 (the parent process reads it)
+        stopping.wait()
         return 0 if runner.stop(timeout=60) else 1
 
 

@@ -113,7 +113,7 @@ def url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-def test_worker_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_continues_after_an_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = Failing(ReadyQueue.take)
     monkeypatch.setattr(ReadyQueue, "take", failing.once())
     with fleet(url, ["acme"]) as tenants, tenants.runner(workers=1) as runner:
@@ -128,7 +128,7 @@ def test_worker_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ("cls", "name", "activity"),
     [(Coordinator, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep"), (Metrics, "state", "metrics")],
 )
-def test_coordinator_goes_on_and_shows_what_fails(
+def test_coordinator_continues_and_reports_failures(
     url: str,
     *,
     cls: type[Any],

@@ -1,4 +1,4 @@
-"""What cannot be reached for a while, goes away in the middle, or was not told: nothing is lost, nothing done twice."""
+"""Outages, purges and lost wake-ups: no event is lost or processed twice."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ def test_database_is_restarted(own_postgres_server: PostgresServer) -> None:
         expected[school.register("Rex", "sit")] = ["Rex", "sit"]
         runner.wait("acme", timeout=60)
         check(tenants, "acme", expected)
-        # The counters have jumped ahead with the restart, and an outage is nobody's fault.
+        # The restart moves the sequences ahead, and an outage does not count as a failure.
         wait_until(lambda: {(each.lag, each.state) for each in runner.status()} == {(0, "current")}, "all is well")
 
 
-def test_registry_cannot_be_reached_for_longer_than_its_leases(
+def test_registry_is_unreachable_for_longer_than_the_leases(
     own_postgres_server: PostgresServer, sqlite_url: str, repeat: Callable[[int], range]
 ) -> None:
-    """The process goes on living, works no more when its leases have ended, and goes on when it can; what is recorded
-    meanwhile is followed then. With TEST_REPEAT above 1 that takes a minute.
+    """The runner pauses when its leases expire, resumes afterwards, and processes the events recorded meanwhile.
+
+    With TEST_REPEAT above 1, that takes a minute.
     """
     settings = {"tenancy_control_url": own_postgres_server.url(), "tenancy_max_outage": 600}
     with fleet(sqlite_url, ["acme"], **settings) as tenants, tenants.runner(lease_seconds=1.0) as runner:
@@ -51,7 +52,7 @@ def test_registry_cannot_be_reached_for_longer_than_its_leases(
         runner.wait("acme")
         own_postgres_server.stop()
         stopped_at = time.monotonic()
-        wait_until(lambda: not runner._leases.are_valid(), "the leases have ended")  # noqa: SLF001 (nothing else tells)
+        wait_until(lambda: not runner._leases.are_valid(), "the leases have ended")  # noqa: SLF001 (not visible otherwise)
         expected[school.register("Bello", "sit")] = ["Bello", "sit"]
         if len(repeat(1)) > 1:
             time.sleep(max(0.0, stopped_at + 60 - time.monotonic()))
@@ -63,7 +64,7 @@ def test_registry_cannot_be_reached_for_longer_than_its_leases(
         check(tenants, "acme", expected)
 
 
-def test_tenant_is_purged_in_the_middle_of_its_batch(postgres_url: str) -> None:
+def test_tenant_is_purged_during_a_slice(postgres_url: str) -> None:
     with fleet(postgres_url, ["acme", "globex"]) as tenants, tenants.runner() as runner:
         tenants["acme"].get(School).register("Fido", *["sit"] * 5000)
         wait_until(lambda: position(runner, "acme") > 20, "it is under way")
@@ -81,7 +82,7 @@ def position(runner: Runner, slug: str) -> int:
     return min(each.position for each in runner.status() if (each.tenant, each.follower) == (slug, "Diaries"))
 
 
-def test_wake_up_that_is_lost_is_made_up_for(
+def test_sweep_finds_events_without_a_wake_up(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, repeat: Callable[[int], range]
 ) -> None:
     with fleet(postgres_url, ["acme", "globex"]) as tenants, tenants.runner() as runner:
@@ -94,20 +95,18 @@ def test_wake_up_that_is_lost_is_made_up_for(
         check(tenants, "acme", expected)
 
 
-def test_event_that_is_committed_long_after_its_id_was_given_out(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The counter was seen ahead, a look found nothing, no wake-up tells of the commit: it is found all the same."""
+def test_event_committed_long_after_its_id_was_assigned(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep keeps a gap pending while its transaction is open, and finds the event without a wake-up."""
     with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
         school = tenants["acme"].get(School)
         recorder: Any = school.recorder
         monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
-        assignment = next(each for each in runner._assignments.all() if each.pipe.follower == "Diaries")  # noqa: SLF001 (what the sweep believes)
+        assignment = next(each for each in runner._assignments.all() if each.pipe.follower == "Diaries")  # noqa: SLF001 (the gap is internal)
         with recorder.transaction():
             dog_id = school.register("Fido", "sit")
             wait_until(
                 lambda: assignment.pending_gap is not None and assignment.pending_gap.mark is not None,
-                "the sweep is in doubt",
+                "the gap is pending",
             )
             mark = assignment.pending_gap
             sweeps = threading.Event()
@@ -128,25 +127,25 @@ def test_event_that_is_committed_long_after_its_id_was_given_out(
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
 
 
-def test_two_runners_that_believe_to_hold_the_same_tenant(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when one was stopped for a while: who loses the race for a notification goes on behind the other."""
+def test_two_runners_with_the_same_tenant(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a pause of one process: the loser of the race for a notification resumes behind the winner."""
     monkeypatch.setattr("tenancy.runner.leases.Leases.are_valid", lambda _: True)
-    monkeypatch.setattr("tenancy.runner.leases.Leases._give_back", lambda *_: None)
+    monkeypatch.setattr("tenancy.runner.leases.Leases._release", lambda *_: None)
     with fleet(postgres_url, ["acme"]) as tenants, fleet(postgres_url) as others:
         with tenants.runner(max_attempts=1) as one, others.runner(max_attempts=1) as other:
             for runner in (one, other):
-                monkeypatch.setattr(runner._leases, "tick", lambda _: None)  # noqa: SLF001 (neither gives anything up)
-                runner._coordinator._follow(runner._assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
+                monkeypatch.setattr(runner._leases, "tick", lambda _: None)  # noqa: SLF001 (neither releases a bucket)
+                runner._coordinator._apply_reassignment(runner._assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
             expected = {}
             for number in range(20):
                 expected[tenants["acme"].get(School).register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
             one.wait("acme", timeout=60)
             other.wait("acme", timeout=60)
         check(tenants, "acme", expected)
-        assert tenants.followers._failure_store.all() == {}  # noqa: SLF001 (to lose a race is no failure)
+        assert tenants.followers._failure_store.all() == {}  # noqa: SLF001 (losing a race does not count as a failure)
 
 
-def test_stop_waits_for_what_is_being_processed(postgres_url: str) -> None:
+def test_stop_waits_for_the_current_event(postgres_url: str) -> None:
     with fleet(postgres_url, ["acme"]) as tenants:
         runner = tenants.runner(workers=1)
         runner.start()

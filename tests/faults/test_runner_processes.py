@@ -1,4 +1,4 @@
-"""Runners in several processes, of which some die, are stopped, or are told to go, while writers write."""
+"""Runners in several processes that are killed, paused and drained while writers write."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_current(tenants: Tenancy) -> bool:
 
 
 class Writers:
-    """Two threads that record lessons for all tenants until they are told to stop."""
+    """Two threads that record lessons for all tenants."""
 
     def __init__(self, tenants: Tenancy) -> None:
         self._tenants = tenants
@@ -69,7 +69,7 @@ def wait_for_all(tenants: Tenancy, writers: Writers) -> None:
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
-def test_killed_stopped_continued_and_drained(
+def test_killed_paused_continued_and_drained(
     database: str, request: pytest.FixtureRequest, repeat: Callable[[int], range]
 ) -> None:
     url = request.getfixturevalue(database)
@@ -83,30 +83,30 @@ def test_killed_stopped_continued_and_drained(
 def disturb(tenants: Tenancy, url: str) -> None:
     writers = Writers(tenants)
     with ExitStack() as stack:
-        killed, stopped, drained = (stack.enter_context(RunnerProcess(url)) for _ in range(3))
-        for process in (killed, stopped, drained):
+        killed, paused, drained = (stack.enter_context(RunnerProcess(url)) for _ in range(3))
+        for process in (killed, paused, drained):
             process.wait_until_it_works()
         wait_until(
             lambda: len(held := shares(tenants)) == 3 and max(held.values()) <= BUCKETS // 3 + 1, "all have a share"
         )
         with writers.writing():
             killed.signal(signal.SIGKILL)
-            stopped.signal(signal.SIGSTOP)
+            paused.signal(signal.SIGSTOP)
             wait_until(lambda: shares(tenants) == {drained.owner: BUCKETS}, "one takes over from the others")
-            stopped.signal(signal.SIGCONT)
-            halves = {drained.owner: BUCKETS // 2, stopped.owner: BUCKETS // 2}
-            wait_until(lambda: shares(tenants) == halves, "the one that was stopped has its share again")
+            paused.signal(signal.SIGCONT)
+            halves = {drained.owner: BUCKETS // 2, paused.owner: BUCKETS // 2}
+            wait_until(lambda: shares(tenants) == halves, "the paused one has its share again")
             drained.signal(signal.SIGTERM)
             assert drained.wait_for_end() == 0
             assert drained.owner not in shares(tenants)
-            wait_until(lambda: shares(tenants) == {stopped.owner: BUCKETS}, "the last one works for all")
+            wait_until(lambda: shares(tenants) == {paused.owner: BUCKETS}, "the last one holds all leases")
         wait_for_all(tenants, writers)
-        stopped.signal(signal.SIGTERM)
-        assert stopped.wait_for_end() == 0
+        paused.signal(signal.SIGTERM)
+        assert paused.wait_for_end() == 0
         assert not shares(tenants)
 
 
-def test_killed_at_any_moment_and_started_again(postgres_url: str, repeat: Callable[[int], range]) -> None:
+def test_killed_at_any_moment_and_restarted(postgres_url: str, repeat: Callable[[int], range]) -> None:
     with fleet(postgres_url, SLUGS) as tenants:
         writers = Writers(tenants)
         with writers.writing():

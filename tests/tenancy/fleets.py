@@ -1,4 +1,4 @@
-"""Fleets of tenants for the tests of the runner, and what each tenant's followers should have made."""
+"""Fleets for the runner tests, and checks of their followers' results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tenancy.kennel import SYSTEM, Diaries, DogCounters, School, Summaries
 
 @contextmanager
 def fleet(url: str, slugs: Iterable[str] = (), **settings: object) -> Iterator[Tenancy]:
-    """Yield a fleet with the system of the kennel and its projection, and tenants."""
+    """Yield a fleet of tenants with the kennel's system and projection."""
     env = {"SQLALCHEMY_URL": url, **{key.upper(): str(value) for key, value in settings.items()}}
     with Tenancy(system=SYSTEM, env=env) as tenants:
         tenants.project(School, DogCounters, CountersView)
@@ -24,7 +24,7 @@ def fleet(url: str, slugs: Iterable[str] = (), **settings: object) -> Iterator[T
 
 
 def check(tenants: Tenancy, slug: str, expected: dict[UUID, list[str]]) -> None:
-    """Check that a tenant's followers have processed all of these, in the order of each dog, once."""
+    """Check that a tenant's followers have processed these entries once, in each dog's order."""
     tenant = tenants[slug]
     tricks = sum(len(entries) - 1 for entries in expected.values())
     diaries = tenant.get(Diaries)
@@ -35,7 +35,7 @@ def check(tenants: Tenancy, slug: str, expected: dict[UUID, list[str]]) -> None:
 
 
 def inventory(application: Any) -> list[tuple[Any, ...]]:
-    """Return all that an application has recorded, less what differs from run to run: times."""
+    """Return an application's recorded events without their timestamps."""
     found = []
     for notification in application.recorder.select_notifications(start=None, limit=100_000):
         domain_event = application.mapper.to_domain_event(notification)

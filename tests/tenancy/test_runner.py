@@ -1,4 +1,4 @@
-"""The runner on real databases: what it runs, and what it makes of tenants that come, go and fail."""
+"""The runner on real databases: pipes, projections, tenant changes, failures and skips."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, fleet, inventory
 from tests.tenancy.kennel import SYSTEM, Diaries, DogCounters, School, Summaries
 
-SECRET = "Sesame-4711"  # noqa: S105 (it is to be found nowhere)
+SECRET = "Sesame-4711"  # noqa: S105 (it must not leak)
 
 
 @pytest.fixture(params=["postgres_url", "sqlite_url"])
@@ -44,7 +44,7 @@ def one(tenants: Tenancy, slug: str, follower: str = "Diaries") -> FollowerStatu
     return found
 
 
-def test_every_pipe_and_every_projection_of_every_tenant(tenants: Tenancy) -> None:
+def test_runs_every_pipe_and_projection_of_every_tenant(tenants: Tenancy) -> None:
     before = {tenants["acme"].get(School).register("Fido", "sit"): ["Fido", "sit"]}
     with tenants.runner(workers=2) as runner:
         dog_id = tenants["globex"].get(School).register("Rex", "beg", "roll")
@@ -59,8 +59,8 @@ def test_every_pipe_and_every_projection_of_every_tenant(tenants: Tenancy) -> No
         assert len(runner.status()) == 6
 
 
-def test_positions_are_looked_up_in_parts(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In between, others of the process may ask what has changed, by the same connection."""
+def test_positions_are_read_in_batches(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between batches, other threads may read registry changes through the same connection."""
     looked_up: list[int] = []
     locate = Sweep.locate
 
@@ -69,7 +69,7 @@ def test_positions_are_looked_up_in_parts(tenants: Tenancy, monkeypatch: pytest.
         locate(self, assignments)
 
     monkeypatch.setattr(Sweep, "locate", count)
-    monkeypatch.setattr("tenancy.runner.coordinator._LOCATED_AT_ONCE", 2)
+    monkeypatch.setattr("tenancy.runner.coordinator._LOCATE_BATCH", 2)
     dog_id = tenants["globex"].get(School).register("Rex", "beg")
     with tenants.runner(workers=2) as runner:
         runner.wait("globex")
@@ -78,8 +78,8 @@ def test_positions_are_looked_up_in_parts(tenants: Tenancy, monkeypatch: pytest.
     assert max(looked_up) <= 2
 
 
-def test_same_as_the_runner_of_the_library(tenants: Tenancy) -> None:
-    """The same events, followed by the library's runner in one tenant and by ours in the other."""
+def test_same_results_as_the_library_runner(tenants: Tenancy) -> None:
+    """The library's runner processes the events of one tenant, and ours the same events of another one."""
     school, copy = tenants["acme"].get(School), tenants["globex"].get(School)
     for number in range(20):
         dog_id = school.register(f"Dog {number}", "sit")
@@ -99,7 +99,7 @@ def test_same_as_the_runner_of_the_library(tenants: Tenancy) -> None:
         runner.wait("globex")
     one_thread: SingleThreadedRunner[Any] = SingleThreadedRunner(SYSTEM, env=tenants.env("acme"))
     with one_thread:
-        # What was recorded before: pulled as the library does when it is prompted.
+        # Pull the existing events as the library does when prompted.
         for leader, follower in SYSTEM.edges:
             one_thread.apps[follower].pull_and_process(leader)  # type: ignore[attr-defined]
         for cls in (School, Diaries, Summaries):
@@ -111,7 +111,7 @@ def test_same_as_the_runner_of_the_library(tenants: Tenancy) -> None:
                 assert positions[0] == positions[1] is not None
 
 
-def test_tenants_come_and_go_while_it_runs(tenants: Tenancy) -> None:
+def test_tenant_changes_while_it_runs(tenants: Tenancy) -> None:
     with tenants.runner() as runner:
         tenants.create("new")
         dog_id = tenants["new"].get(School).register("Fido", "sit")
@@ -120,7 +120,7 @@ def test_tenants_come_and_go_while_it_runs(tenants: Tenancy) -> None:
         tenants.suspend("new")
         with pytest.raises(TenantSuspended):
             runner.wait("new")
-        wait_until(lambda: "new" not in {each.tenant for each in runner.status()}, "it is let go")
+        wait_until(lambda: "new" not in {each.tenant for each in runner.status()}, "it is released")
         tenants.resume("new")
         tenants["new"].get(School).teach(dog_id, "beg")
         runner.wait("new")
@@ -134,7 +134,7 @@ def test_tenants_come_and_go_while_it_runs(tenants: Tenancy) -> None:
         check(tenants, "new", {dog_id: ["Rex"]})
 
 
-def test_events_of_a_transaction_that_is_rolled_back_are_not_waited_for(tenants: Tenancy) -> None:
+def test_rolled_back_events_do_not_count_as_lag(tenants: Tenancy) -> None:
     school = tenants["acme"].get(School)
     recorder: Any = school.recorder
     with tenants.runner() as runner:
@@ -147,12 +147,12 @@ def test_events_of_a_transaction_that_is_rolled_back_are_not_waited_for(tenants:
         with recorder.transaction() as session:
             school.register("Nobody", "sit")
             session.rollback()
-        # The counter stays ahead for ever, on PostgreSQL, and that is noticed.
+        # On PostgreSQL, the sequence stays ahead permanently.
         wait_until(lambda: {each.lag for each in runner.status()} == {0}, "it is known that nothing is there")
-        assert {each.lag for each in tenants.followers.status()} == {0}  # as who does not work for the tenant sees it
+        assert {each.lag for each in tenants.followers.status()} == {0}  # without this process's assignments
 
 
-def test_failure_stops_that_follower_of_that_tenant_alone(
+def test_failure_stops_only_that_follower_of_that_tenant(
     tenants: Tenancy, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -160,7 +160,7 @@ def test_failure_stops_that_follower_of_that_tenant_alone(
     with tenants.runner(max_attempts=2) as runner:
         dog_id = sick.register("Fido", "sit", f"poison {SECRET}", "beg")
         with pytest.raises(
-            NotCaughtUp, match=r"stopped at notification 3 of 'School' \(tests.tenancy.kennel.Poisoned"
+            NotCaughtUp, match=r"quarantined at notification 3 of 'School' \(tests.tenancy.kennel.Poisoned"
         ) as e:
             runner.wait("acme")
         other = well.register("Rex", "sit")
@@ -172,9 +172,9 @@ def test_failure_stops_that_follower_of_that_tenant_alone(
         assert (failure.notification_id, failure.attempts, failure.is_quarantined) == (3, 2, True)
         assert failure.frames[-1].startswith("tests.tenancy.kennel:Diaries._:")
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit"]
-        with pytest.raises(TenancyError, match="2 is not what stops it"):
+        with pytest.raises(TenancyError, match="notification 2 cannot be skipped"):
             tenants.followers.skip("acme", "Diaries", 2)
-        with pytest.raises(TenancyError, match="no follower 'Dairies'"):
+        with pytest.raises(TenancyError, match="'Dairies' is not part of this fleet"):
             tenants.followers.retry("acme", "Dairies")
         assert [each.follower for each in tenants.followers.retry("acme")] == ["Diaries"]
         wait_until(lambda: state(tenants, "acme") == "quarantined", "it fails again")
@@ -201,7 +201,7 @@ def test_quarantine_outlives_the_process_and_goes_with_the_tenant(tenants: Tenan
             runner.wait("acme")
     first = one(tenants, "acme").failure
     with tenants.runner(max_attempts=1) as runner:
-        with pytest.raises(NotCaughtUp, match="stopped"):
+        with pytest.raises(NotCaughtUp, match="quarantined"):
             runner.wait("acme")
         assert one(tenants, "acme").failure == first
         certificate = tenants.purge("acme")
@@ -211,7 +211,7 @@ def test_quarantine_outlives_the_process_and_goes_with_the_tenant(tenants: Tenan
         assert session.execute(sa.select(registry.rows.failures)).all() == []
 
 
-def test_failure_that_is_over_is_forgotten(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_failure_is_cleared(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = threading.Event()
     failing.set()
     policy = Diaries.process_event
@@ -225,7 +225,7 @@ def test_failure_that_is_over_is_forgotten(tenants: Tenancy, monkeypatch: pytest
     with tenants.runner(max_attempts=1000) as runner:
         dog_id = tenants["acme"].get(School).register("Fido", "sit")
         wait_until(lambda: state(tenants, "acme") == "retrying", "it fails")
-        with pytest.raises(NotCaughtUp, match=r"fails and is tried again \(builtins.ZeroDivisionError\)"):
+        with pytest.raises(NotCaughtUp, match=r"fails and is being retried \(builtins.ZeroDivisionError\)"):
             runner.wait("acme", timeout=0)
         failing.clear()
         runner.wait("acme")
@@ -233,19 +233,17 @@ def test_failure_that_is_over_is_forgotten(tenants: Tenancy, monkeypatch: pytest
         wait_until(lambda: state(tenants, "acme") == "current", "it is forgotten")
 
 
-def test_policy_that_is_refused_another_tenant_is_stopped(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_refused_by_another_tenant_is_quarantined(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants.suspend("globex")
     monkeypatch.setattr(Diaries, "process_event", lambda *_: tenants["globex"].get(School))
     with tenants.runner(max_attempts=1) as runner:
         tenants["acme"].get(School).register("Fido")
-        with pytest.raises(NotCaughtUp, match=r"stopped at notification 1 .*TenantSuspended") as caught:
+        with pytest.raises(NotCaughtUp, match=r"quarantined at notification 1 .*TenantSuspended") as caught:
             runner.wait("acme")
     assert "globex" not in str(caught.value)
 
 
-def test_tenant_that_is_let_go_in_the_middle_of_a_turn_leaves_no_metrics(
-    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tenant_released_during_a_slice_leaves_no_metrics(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     acme = tenants["acme"]
     reached, go_on = threading.Event(), threading.Event()
     process = Diaries.process_event
@@ -261,14 +259,14 @@ def test_tenant_that_is_let_go_in_the_middle_of_a_turn_leaves_no_metrics(
         acme.get(School).register("Fido", "sit")
         assert reached.wait(20)
         tenants.suspend("acme")
-        wait_until(lambda: not runner._assignments.holds(acme.id), "it is let go")  # noqa: SLF001 (nothing else says when)
+        wait_until(lambda: not runner._assignments.holds(acme.id), "it is released")  # noqa: SLF001 (nothing else says when)
         go_on.set()
     assert runner.stop()
     samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
     assert [sample for sample in samples if sample.labels.get("tenant") == str(acme.id)] == []
 
 
-def test_application_that_is_put_out_and_constructed_again_is_followed(postgres_url: str) -> None:
+def test_evicted_and_reconstructed_application_is_followed(postgres_url: str) -> None:
     slugs = [f"tenant-{number}" for number in range(6)]
     with fleet(postgres_url, slugs, tenancy_max_applications=2) as tenants, tenants.runner() as runner:
         expected: dict[str, Any] = {slug: {} for slug in slugs}
@@ -281,11 +279,11 @@ def test_application_that_is_put_out_and_constructed_again_is_followed(postgres_
             check(tenants, slug, expected[slug])
 
 
-def test_runner_that_was_not_started_can_be_stopped(tenants: Tenancy) -> None:
+def test_unstarted_runner_can_be_stopped(tenants: Tenancy) -> None:
     assert tenants.runner().stop()
 
 
-def test_without_a_registry_it_says_what_to_do(postgres_url: str) -> None:
+def test_missing_registry_names_the_remedy(postgres_url: str) -> None:
     with (
         Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": postgres_url}) as tenants,
         pytest.raises(RegistryMissing, match="tenancy init"),
@@ -293,7 +291,7 @@ def test_without_a_registry_it_says_what_to_do(postgres_url: str) -> None:
         tenants.runner().start()
 
 
-def test_operators_without_the_code_see_and_skip(tenants: Tenancy) -> None:
+def test_status_and_skip_without_application_code(tenants: Tenancy) -> None:
     with tenants.runner(max_attempts=1) as runner:
         tenants["acme"].get(School).register("Fido", "poison")
         with pytest.raises(NotCaughtUp):
@@ -302,12 +300,12 @@ def test_operators_without_the_code_see_and_skip(tenants: Tenancy) -> None:
         with Tenancy(env=env) as operators:
             assert state(operators, "acme") == "quarantined"
             operators.followers.skip("acme", "Diaries", 2)
-            with pytest.raises(TenancyError, match="not known here"):
+            with pytest.raises(TenancyError, match="no applications are registered"):
                 operators.runner()
         runner.wait("acme")
 
 
-def test_skip_is_about_the_tenant_whatever_it_is_called_meanwhile(
+def test_skip_applies_to_the_tenant_despite_a_concurrent_rename(
     tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tenants.runner(max_attempts=1) as runner:
@@ -328,7 +326,7 @@ def test_skip_is_about_the_tenant_whatever_it_is_called_meanwhile(
     assert "skip" not in {change.verb for change in tenants.history("acme")}
 
 
-def test_mistakes_of_projections_are_told() -> None:
+def test_invalid_projections_and_runners_are_refused() -> None:
     with Tenancy(applications=[School], env={"SQLALCHEMY_URL": "sqlite:///unused.db"}) as tenants:
         with pytest.raises(NotRegistered, match="'Diaries'"):
             tenants.project(Diaries, DogCounters, CountersView)
@@ -340,11 +338,11 @@ def test_mistakes_of_projections_are_told() -> None:
             tenants.runner()
 
 
-def test_nothing_keeps_the_registry_open(postgres_url: str) -> None:
-    """The library makes a factory for each leader of a follower, and never closes it."""
+def test_registry_is_closed_with_the_fleet(postgres_url: str) -> None:
+    """The library constructs a factory for each leader of a follower, and never closes it."""
     gc.collect()
     drain()
-    before = set(directories)  # of fleets in modules that are loaded
+    before = set(directories)  # fleets of loaded modules
     with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
         assert len(directories) == len(before) + 1
         tenants["acme"].get(School).register("Fido", "sit")

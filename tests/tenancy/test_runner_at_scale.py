@@ -1,4 +1,4 @@
-"""Many tenants on few threads and connections, one that floods, one that is slow."""
+"""Many tenants on few threads and connections, with a flooding and a slow tenant."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ WORKERS = 4
 
 
 class Samples:
-    """The most threads of this process that were seen, and the most connections to a database that were seen twice in a
-    row: a server process outlives its connection for a moment.
+    """Peak numbers of this process's threads and of connections to a database.
+
+    A connection counts when two samples in a row see it, because a server process briefly outlives its connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -52,7 +53,7 @@ class Samples:
 
 @pytest.mark.timeout(900)
 def test_many_tenants_on_few_threads_and_connections(postgres_url: str, repeat: Callable[[int], range]) -> None:
-    """With TEST_REPEAT=4, a thousand."""
+    """With TEST_REPEAT=4, a thousand tenants."""
     slugs = [f"tenant-{number}" for number in repeat(250)]
     limits = {"sqlalchemy_pool_size": WORKERS, "sqlalchemy_max_overflow": 0, "tenancy_max_applications": 4 * len(slugs)}
     with fleet(postgres_url, slugs, **limits) as tenants:
@@ -68,15 +69,13 @@ def test_many_tenants_on_few_threads_and_connections(postgres_url: str, repeat: 
                 runner.wait(slug, timeout=120)
         for slug in slugs:
             check(tenants, slug, expected[slug])
-        # The main thread, the workers, one that keeps, one that listens, one that notifies.
+        # The workers, the coordinator, the listener and the notifier.
         assert samples.threads <= before + WORKERS + 3
         assert samples.connections <= WORKERS + 2
 
 
-def test_flood_of_one_tenant_delays_the_others_by_a_few_turns(
-    postgres_url: str, repeat: Callable[[int], range]
-) -> None:
-    """A count, not a time: how many notifications of the flood are processed while a quiet tenant's event waits."""
+def test_flooding_tenant_delays_the_others_by_a_few_slices(postgres_url: str, repeat: Callable[[int], range]) -> None:
+    """Count the flood's notifications that are processed while a quiet tenant's event waits."""
     quiet = [f"quiet-{number}" for number in range(10)]
     flood = len(repeat(2000))
     with fleet(postgres_url, ["flood", *quiet]) as tenants:
@@ -97,14 +96,14 @@ def test_flood_of_one_tenant_delays_the_others_by_a_few_turns(
                 if processed() >= 2 * flood:
                     break
             assert done
-            # Each of its three followers has at most a few turns, of 100 notifications.
+            # Each of its three followers gets at most a few slices of 100 notifications.
             assert max(done) <= 3 * 3 * 100
-            assert processed() < 3 * flood  # it was there all the time
+            assert processed() < 3 * flood  # the flood lasted the whole time
 
 
-def test_slow_policy_leaves_the_other_tenants_alone(postgres_url: str) -> None:
+def test_slow_policy_does_not_delay_other_tenants(postgres_url: str) -> None:
     with fleet(postgres_url, ["slow", "quick"]) as tenants, tenants.runner(workers=2) as runner:
-        # A minute of work, which is broken off at the end.
+        # A minute of work, interrupted at the end.
         slow = tenants["slow"].get(School).register("Fido", *["slow 0.2"] * 300)
         quick = {}
         for number in range(10):

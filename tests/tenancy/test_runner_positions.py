@@ -1,4 +1,4 @@
-"""What can be known of positions where a tenant is not worked for: they are recorded, whatever recorded none."""
+"""Positions seen by other processes: the runner records those of ignored events, too."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.tenancy.kennel import Dog, DogCounters, School
 
 
 class Tricksters(ProcessApplication[UUID]):
-    """Cares for tricks alone, and does not read anything else."""
+    """Reads tricks only."""
 
     follow_topics: ClassVar = [get_topic(Dog.TrickAdded)]
 
     def policy(self, domain_event: Any, processing_event: Any) -> None:
-        """Make nothing of it."""
+        """Ignore the event."""
 
 
 class Tricks(Projection[SQLAlchemyTrackingRecorder]):
-    """Makes something of tricks alone, and records nothing for other events, as the library's users write them."""
+    """Records tricks only, and no position for other events, as is common in projections."""
 
     processed: ClassVar[list[int]] = []
 
@@ -46,7 +46,7 @@ class Tricks(Projection[SQLAlchemyTrackingRecorder]):
 
 @pytest.fixture(params=["postgres_url", "sqlite_url"])
 def fleets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Tenancy, Tenancy]]:
-    """Two objects for the same fleet, as in two processes."""
+    """Two Tenancy objects for the same fleet, as in two processes."""
     monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
     Tricks.processed.clear()
@@ -60,7 +60,7 @@ def fleets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         yield ours, others
 
 
-def test_what_was_passed_over_is_not_behind_from_outside(fleets: tuple[Tenancy, Tenancy]) -> None:
+def test_skipped_events_do_not_count_as_lag_elsewhere(fleets: tuple[Tenancy, Tenancy]) -> None:
     tenants, others = fleets
     with tenants.runner() as runner:
         for number in range(5):
@@ -72,19 +72,19 @@ def test_what_was_passed_over_is_not_behind_from_outside(fleets: tuple[Tenancy, 
             ),
             "the positions are recorded",
         )
-        others.runner().wait("acme")  # not started: it works for nobody
+        others.runner().wait("acme")  # not started: no tenants are assigned to it
     assert Tricks.processed == [1, 2, 3, 4, 5]
     with others.runner() as runner:
         tenants["acme"].get(School).register("Rex", "sit")
         runner.wait("acme")
-    assert Tricks.processed == [1, 2, 3, 4, 5, 6, 7]  # none again
+    assert Tricks.processed == [1, 2, 3, 4, 5, 6, 7]  # no event twice
 
 
-def test_positions_that_are_recorded_with_the_events_are_not_recorded_again(
+def test_positions_recorded_with_events_are_not_recorded_again(
     fleets: tuple[Tenancy, Tenancy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenants, _ = fleets
-    monkeypatch.setattr("tenancy.runner.worker._SECONDS", 60.0)  # no turn ends between two events
+    monkeypatch.setattr("tenancy.runner.worker._SECONDS", 60.0)  # no slice ends between two events
     recorded: list[tuple[str, int]] = []
 
     def count(cls: type[FollowerDriver], name: str) -> None:
@@ -102,8 +102,8 @@ def test_positions_that_are_recorded_with_the_events_are_not_recorded_again(
         school = tenants["acme"].get(School)
         school.register("Fido", "sit", "beg")
         runner.wait("acme")
-        assignments = runner._assignments.all()  # noqa: SLF001 (nothing else tells that they were looked at)
-        # Of a process application that is known without looking.
+        assignments = runner._assignments.all()  # noqa: SLF001 (not visible otherwise)
+        # A process application's position is known without a query.
         assert [assignment.recorded for assignment in assignments if assignment.pipe.follower == "Tricksters"] == [3]
         wait_until(
             lambda: {assignment.recorded for assignment in assignments} == {3}, "it is known that they are recorded"

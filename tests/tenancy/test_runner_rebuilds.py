@@ -1,4 +1,4 @@
-"""Recorded positions that are moved by hand while a runner is up: it goes on from where they are, and says so."""
+"""Recorded positions moved by an operator while a runner is up: it resumes from there, and reports it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL_DRIVERS = pytest.mark.parametrize("tenants", ["psycopg2", "psycopg", "pg8000
 
 
 class Counting(ProcessApplication[UUID]):
-    """Makes nothing of events, but counts them."""
+    """Counts events, and records nothing."""
 
     processed: ClassVar[list[int]] = []
 
@@ -39,7 +39,7 @@ def fleet(url: str) -> Tenancy:
 
 @pytest.fixture(params=["psycopg2", "sqlite"])
 def tenants(request: pytest.FixtureRequest) -> Iterator[Tenancy]:
-    """A fleet with one tenant that has ten dogs."""
+    """A fleet with one tenant and ten dogs."""
     if request.param == "sqlite":
         url = request.getfixturevalue("sqlite_url")
     else:
@@ -64,7 +64,7 @@ def view_of(tenants: Tenancy) -> CountersView:
 
 
 def restore(view: CountersView, position: int, count: int) -> None:
-    """Make the view, and its position, what they were when it had counted some dogs."""
+    """Restore the view and its position to an earlier count of dogs."""
     with view.transaction() as session:
         session.execute(sa.delete(view.tracking_table))
         session.execute(sa.delete(view.id_sequences))
@@ -76,7 +76,7 @@ def restore(view: CountersView, position: int, count: int) -> None:
 
 
 def status(tenants: Any, follower: str = DogCounters.name) -> FollowerStatus:
-    """Return what a fleet, or a runner, says of a follower."""
+    """Return a follower's status from a fleet or a runner."""
     found: list[FollowerStatus] = [each for each in tenants.status() if each.follower == follower]
     assert len(found) == 1
     return found[0]
@@ -84,13 +84,13 @@ def status(tenants: Any, follower: str = DogCounters.name) -> FollowerStatus:
 
 @pytest.fixture
 def never_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenancy.runner.sweep.Sweep._find_set_back", lambda *_: None)
+    monkeypatch.setattr("tenancy.runner.sweep.Sweep._detect_rewinds", lambda *_: None)
 
 
 @pytest.mark.usefixtures("never_swept")
 @pytest.mark.parametrize("position", [0, 4])
 @ALL_DRIVERS
-def test_view_that_is_emptied_is_filled_when_an_event_comes(tenants: Tenancy, position: int) -> None:
+def test_emptied_view_is_rebuilt_at_the_next_event(tenants: Tenancy, position: int) -> None:
     view = view_of(tenants)
     with tenants.runner() as runner:
         runner.wait("acme")
@@ -106,11 +106,11 @@ def test_view_that_is_emptied_is_filled_when_an_event_comes(tenants: Tenancy, po
     assert Counting.processed == list(range(1, 12))
 
 
-def test_view_that_is_emptied_is_filled_when_no_event_comes(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a fleet in which the followers are compared in turn."""
+def test_emptied_view_is_rebuilt_without_an_event(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sweep compares only a part of the followers."""
     monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
-    monkeypatch.setattr("tenancy.runner.sweep._COMPARED_AT_ONCE", 1)
+    monkeypatch.setattr("tenancy.runner.sweep._COMPARE_BATCH", 1)
     view = view_of(tenants)
     with tenants.runner() as runner:
         runner.wait("acme")
@@ -123,8 +123,8 @@ def test_view_that_is_emptied_is_filled_when_no_event_comes(tenants: Tenancy, mo
 
 
 @pytest.mark.usefixtures("never_swept")
-def test_view_that_is_emptied_in_the_middle_of_a_turn(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The row of the position is gone, and the next event must not make a new one."""
+def test_view_emptied_during_a_slice(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The position's row is deleted, and the next event must not insert a new one."""
     count = CountersView.incr_created_event_counter
     emptied_at = [3, 5]
 
@@ -142,7 +142,7 @@ def test_view_that_is_emptied_in_the_middle_of_a_turn(tenants: Tenancy, monkeypa
 
 
 @pytest.mark.usefixtures("never_swept")
-def test_process_application_whose_position_is_set_back(tenants: Tenancy) -> None:
+def test_process_application_with_a_position_set_back(tenants: Tenancy) -> None:
     recorder: Any = tenants["acme"].get(Counting).recorder
     with tenants.runner() as runner:
         runner.wait("acme")
@@ -151,11 +151,11 @@ def test_process_application_whose_position_is_set_back(tenants: Tenancy) -> Non
         register(tenants)
         runner.wait("acme")
         assert recorder.max_tracking_id(School.name) == 11
-    # The eleventh is refused at first: what its policy has made is not recorded.
+    # Recording the eleventh is refused at first, so it is processed twice.
     assert Counting.processed == [*range(1, 12), 8, 9, 10, 11]
 
 
-def test_position_that_is_set_forward_skips_events(tenants: Tenancy) -> None:
+def test_position_set_forward_skips_events(tenants: Tenancy) -> None:
     view = view_of(tenants)
     with tenants.runner() as runner:
         runner.wait("acme")
@@ -167,10 +167,8 @@ def test_position_that_is_set_forward_skips_events(tenants: Tenancy) -> None:
         assert status(runner).state == status(tenants.followers).state == "current"
 
 
-def test_position_that_nothing_recorded_is_not_taken_for_set_back(
-    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a projection has made nothing of is not processed again, whatever the sweep finds."""
+def test_unrecorded_position_does_not_count_as_set_back(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep does not make a projection process ignored events again."""
     monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.05)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.05)
     Tricks.processed.clear()

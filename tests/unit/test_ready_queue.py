@@ -1,4 +1,4 @@
-"""Turns are fair, one at a time for each follower, and wait when they are told to."""
+"""The ready queue is fair, runs each follower once at a time, and holds blocked followers back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def taken(queue: ReadyQueue) -> tuple[UUID, str, set[str]]:
     return tenant_id, follower, leaders
 
 
-def test_first_come_first_served_and_each_once() -> None:
+def test_first_in_first_out_without_duplicates() -> None:
     queue = ReadyQueue(1)
     for tenant_id, leader in ((ONE, "A"), (TWO, "A"), (ONE, "B"), (ONE, "A")):
         queue.add((tenant_id, "F"), (leader,))
@@ -30,21 +30,21 @@ def test_first_come_first_served_and_each_once() -> None:
     assert len(queue) == 0
 
 
-def test_who_wants_more_goes_to_the_end() -> None:
+def test_follower_with_more_work_goes_to_the_end() -> None:
     queue = ReadyQueue(1)
     for tenant_id in (ONE, TWO, THREE):
         queue.add((tenant_id, "F"), ("A",))
     assert taken(queue)[0] == ONE
     queue.done((ONE, "F"), ("A",))
-    request = []
+    order = []
     for _ in range(3):
         tenant_id = taken(queue)[0]
-        request.append(tenant_id)
+        order.append(tenant_id)
         queue.done((tenant_id, "F"))
-    assert request == [TWO, THREE, ONE]
+    assert order == [TWO, THREE, ONE]
 
 
-def test_wake_up_during_a_turn_gives_another_one() -> None:
+def test_wake_up_during_a_slice_enqueues_another_one() -> None:
     queue = ReadyQueue(1)
     queue.add((ONE, "F"), ("A",))
     taken(queue)
@@ -54,7 +54,7 @@ def test_wake_up_during_a_turn_gives_another_one() -> None:
     assert taken(queue) == (ONE, "F", {"B"})
 
 
-def test_one_tenant_leaves_workers_to_the_others() -> None:
+def test_limit_per_tenant() -> None:
     queue = ReadyQueue(2)
     for follower in ("F", "G", "H"):
         queue.add((ONE, follower), ("A",))
@@ -64,7 +64,7 @@ def test_one_tenant_leaves_workers_to_the_others() -> None:
     assert taken(queue)[:2] == (ONE, "H")
 
 
-def test_who_is_blocked_waits_whoever_calls() -> None:
+def test_blocked_follower_is_not_handed_out() -> None:
     queue = ReadyQueue(1)
     queue.add((ONE, "F"), ("A",))
     taken(queue)
@@ -76,14 +76,14 @@ def test_who_is_blocked_waits_whoever_calls() -> None:
     assert taken(queue) == (ONE, "F", {"A", "B", "C"})
 
 
-def test_block_ends_by_itself() -> None:
+def test_block_expires() -> None:
     queue = ReadyQueue(1)
     queue.block((ONE, "F"), ("A",), 0.05)
     queue.block((TWO, "F"), ("A",), 0.01)
     assert [taken(queue)[0], taken(queue)[0]] == [TWO, ONE]
 
 
-def test_tenant_that_is_dropped_has_no_turn() -> None:
+def test_dropped_tenant_is_not_handed_out() -> None:
     queue = ReadyQueue(1)
     queue.add((ONE, "F"), ("A",))
     queue.block((ONE, "G"), ("A",), 0.01)
@@ -94,7 +94,7 @@ def test_tenant_that_is_dropped_has_no_turn() -> None:
 
 
 def test_many_threads() -> None:
-    """Never the same follower twice at once, never more of a tenant than allowed, and no wake-up lost."""
+    """No follower runs twice at once, no tenant exceeds its limit, and no wake-up is lost."""
     queue = ReadyQueue(2)
     keys = [(tenant_id, follower) for tenant_id in (ONE, TWO) for follower in ("F", "G", "H")]
     asked, seen = Counter[str](), Counter[str]()
@@ -127,16 +127,16 @@ def test_many_threads() -> None:
     assert (seen, faults) == (asked, [])
 
 
-def test_pipes_go_downstream_and_end_in_circles() -> None:
+def test_pipes_are_in_downstream_order_even_with_cycles() -> None:
     class ApplicationSpec:
         def __init__(self, application: str, *follows: str) -> None:
             self.application, self.follows = application, follows
 
-    def request(*application_specs: ApplicationSpec) -> list[Pipe]:
+    def ordered(*application_specs: ApplicationSpec) -> list[Pipe]:
         return list(Pipes(application_specs).all)  # type: ignore[arg-type]
 
-    assert request(ApplicationSpec("C", "B"), ApplicationSpec("B", "A"), ApplicationSpec("A")) == [
+    assert ordered(ApplicationSpec("C", "B"), ApplicationSpec("B", "A"), ApplicationSpec("A")) == [
         Pipe("A", "B"),
         Pipe("B", "C"),
     ]
-    assert set(request(ApplicationSpec("A", "B"), ApplicationSpec("B", "A"))) == {Pipe("B", "A"), Pipe("A", "B")}
+    assert set(ordered(ApplicationSpec("A", "B"), ApplicationSpec("B", "A"))) == {Pipe("B", "A"), Pipe("A", "B")}

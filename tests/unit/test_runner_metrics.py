@@ -1,4 +1,4 @@
-"""Metrics have the tenant's id as a label, for a limited number of tenants, and no name of anybody."""
+"""Metrics label a limited number of tenants by id, and contain no names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def count(label: object) -> float | None:
     return REGISTRY.get_sample_value("tenancy_runner_notifications_total", labels)
 
 
-def test_tenants_that_are_too_many_are_counted_together() -> None:
+def test_tenants_above_the_limit_share_one_label() -> None:
     metrics = Metrics(max_tenants=2)
     assignments = [assignment() for _ in range(4)]
     for number, each in enumerate(assignments):
@@ -45,11 +45,11 @@ def test_tenants_that_are_too_many_are_counted_together() -> None:
     assert count("other") == 3 + 4
     metrics.forget([each.tenant.id for each in assignments])
     assert [count(each.tenant.id) for each in assignments] == [None] * 4
-    metrics.processed(assignments[3], 5)  # there is room again
+    metrics.processed(assignments[3], 5)  # a label is free again
     assert count(assignments[3].tenant.id) == 5
 
 
-def test_state_of_the_process() -> None:
+def test_process_gauges() -> None:
     Metrics().state(tenants=3, ready=2, quarantined=1)
     assert REGISTRY.get_sample_value("tenancy_runner_tenants") == 3
     assert REGISTRY.get_sample_value("tenancy_runner_quarantined") == 1

@@ -172,7 +172,7 @@ def test_objects_show_what_they_are(fleet: MakeFleet, url: str) -> None:
     assert repr(tenants).endswith("; closed)")
     with Tenancy(env={"SQLALCHEMY_URL": url}) as without_code:
         assert repr(without_code) == f"Tenancy(no applications; the registry in {where})"
-        assert repr(without_code.followers).startswith("Followers(none; ")
+        assert repr(without_code.followers).startswith("FollowerMonitor(none; ")
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url}) as driver:
         assert "Diaries of School" in repr(driver.followers)
         runner = driver.runner(workers=2)

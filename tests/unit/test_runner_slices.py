@@ -1,4 +1,4 @@
-"""A turn of a follower, without a database."""
+"""A slice of a follower, without a database."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tenancy.runner.follower import Page
 from tenancy.runner.worker import _Slice
 
 
-def test_turn_goes_on_when_the_keeper_forgets_the_position_meanwhile() -> None:
-    """As it does when somebody has told a follower to try again, or to skip, while it has a turn."""
-    assignment: Any = SimpleNamespace(position=3, recorded=3, pending_gap=None, is_to_be_compared=False)
+def test_slice_continues_when_the_coordinator_resets_the_position() -> None:
+    """The coordinator does so when an operator retries or skips during the slice."""
+    assignment: Any = SimpleNamespace(position=3, recorded=3, pending_gap=None, is_comparison_due=False)
 
     def pages(start: int) -> Iterator[Page]:
         yield Page([], start + 2, is_last=False)
@@ -22,4 +22,4 @@ def test_turn_goes_on_when_the_keeper_forgets_the_position_meanwhile() -> None:
     driver: Any = SimpleNamespace(topics=(), pages=pages)
     slice_ = _Slice(assignment, 10, time.monotonic() + 60, lambda _: True)
     assert slice_.take(driver)
-    assert (slice_.came_to_end, assignment.position) == (True, 5)
+    assert (slice_.reached_end, assignment.position) == (True, 5)

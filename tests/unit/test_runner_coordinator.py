@@ -1,4 +1,4 @@
-"""The keeper of a runner, without a database."""
+"""The runner's coordinator, without a database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tenancy.errors import RegistryUnavailable
 from tenancy.runner.coordinator import Coordinator
 
 
-def test_changes_that_cannot_be_read_are_kept_and_asked_for_after_a_pause() -> None:
+def test_unread_changes_are_kept_and_read_again_after_a_pause() -> None:
     registry_cache, assignments = MagicMock(), MagicMock()
     assignments.update.return_value = [], []
     others: dict[str, Any] = {
@@ -24,8 +24,8 @@ def test_changes_that_cannot_be_read_are_kept_and_asked_for_after_a_pause() -> N
     coordinator._alarm.clear()  # noqa: SLF001 (as the thread does when it has woken up)
     registry_cache.read.side_effect = RegistryUnavailable("It does not answer.")
     with pytest.raises(RegistryUnavailable):
-        coordinator._see_changes()  # noqa: SLF001 (one step of the thread)
-    assert not coordinator._alarm.is_set()  # noqa: SLF001 (or the thread would ask again at once, for as long as it fails)
+        coordinator._apply_changes()  # noqa: SLF001 (one step of the thread)
+    assert not coordinator._alarm.is_set()  # noqa: SLF001 (otherwise the thread would retry without a pause)
     registry_cache.read.side_effect, registry_cache.read.return_value = None, {}
-    coordinator._see_changes()  # noqa: SLF001 (as above)
+    coordinator._apply_changes()  # noqa: SLF001 (as above)
     assert list(assignments.update.call_args.args[1]) == [tenant_id]
