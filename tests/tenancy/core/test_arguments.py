@@ -29,7 +29,7 @@ def url(sqlite_url: str) -> str:
 def methods() -> Iterator[tuple[str, list[inspect.Parameter]]]:
     """Yield the public methods of a fleet that ask for something, with the parameters that they must be given."""
     for name, method in inspect.getmembers(Tenancy, inspect.isfunction):
-        if (not name.startswith("_") or name == "__getitem__") and name not in ("close", "blueprints"):
+        if (not name.startswith("_") or name == "__getitem__") and name not in ("close", "application_specs"):
             given = list(inspect.signature(method).parameters.values())[1:]
             yield name, [each for each in given if each.default is each.empty and each.kind is not each.VAR_KEYWORD]
 
