@@ -178,7 +178,7 @@ def place_of(
             "+psycopg2", ""
         )
 
-    def allocate_placement(scenario: Scenario, contestant: Contestant) -> str:
+    def place(scenario: Scenario, contestant: Contestant) -> str:
         if scenario.needs is None or contestant.name == "memory":
             return fresh(scenario)
         key = (contestant.name, scenario.database, scenario.needs)
@@ -188,7 +188,7 @@ def place_of(
         return prepared[key]
 
     with resources:
-        yield allocate_placement
+        yield place
 
 
 def test_no_family_of_scenarios_is_left_out() -> None:

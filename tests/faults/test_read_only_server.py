@@ -95,9 +95,7 @@ def test_on_an_engine_of_the_user_too(database: Database, driver: str, place: st
     engine = sa.create_engine(url)
     _engine_of_a_user.append(engine)
     with ApplicationCache(url) as applications:
-        recorder = applications.recorder(
-            place=place, engine_topic=f"{__name__}:engine_of_a_user"
-        )
+        recorder = applications.recorder(place=place, engine_topic=f"{__name__}:engine_of_a_user")
         engine.dispose()  # an engine of theirs does not notice that its connections are gone
         fail_over(engine, database)
         CALLS[call][1](recorder)
@@ -105,9 +103,7 @@ def test_on_an_engine_of_the_user_too(database: Database, driver: str, place: st
     engine.dispose()
 
 
-def test_session_of_the_user_is_refused_once(
-    applications: ApplicationCache, database: Database, place: str
-) -> None:
+def test_session_of_the_user_is_refused_once(applications: ApplicationCache, database: Database, place: str) -> None:
     """Only its author knows what was in it. The next one is on a new connection."""
     recorder = applications.recorder(place=place)
     datastore = recorder.datastore

@@ -24,19 +24,19 @@ from tests.tenancy.kennel import DogCounters, School
 pytestmark = pytest.mark.usefixtures("hasty")
 
 
-def plain(url: str, allocate_placement: str) -> dict[str, str]:
+def plain(url: str, place: str) -> dict[str, str]:
     """Return the variables of an application that knows nothing of tenants."""
     where = "SQLALCHEMY_TABLE_PREFIX" if url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
-    return {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": url, where: allocate_placement}
+    return {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": url, where: place}
 
 
-def placed(url: str, allocate_placement: str) -> dict[str, str]:
-    return {"table_prefix" if url.startswith("sqlite") else "schema": allocate_placement}
+def placed(url: str, place: str) -> dict[str, str]:
+    return {"table_prefix" if url.startswith("sqlite") else "schema": place}
 
 
-def write(url: str, allocate_placement: str = "old_") -> None:
+def write(url: str, place: str = "old_") -> None:
     for cls in (Kennel, Visits):
-        with cls(env=plain(url, allocate_placement)) as application:
+        with cls(env=plain(url, place)) as application:
             if isinstance(application, Kennel):
                 application.register("Fido")
 
@@ -69,12 +69,12 @@ def run(url: str, *statements: str) -> None:
 
 def test_purge_of_an_adopted_tenant_leaves_what_is_not_its_own(fleet: MakeFleet, url: str) -> None:
     write(url)
-    allocate_placement = "old_" if url.startswith("sqlite") else '"old_".'
+    place = "old_" if url.startswith("sqlite") else '"old_".'
     run(
         url,
-        f"CREATE TABLE {allocate_placement}theirs (x integer)",
-        f"CREATE TABLE {allocate_placement}kennel_eventsource (x integer)",
-        f"CREATE VIEW {allocate_placement}happy AS SELECT * FROM {allocate_placement}theirs",
+        f"CREATE TABLE {place}theirs (x integer)",
+        f"CREATE TABLE {place}kennel_eventsource (x integer)",
+        f"CREATE VIEW {place}happy AS SELECT * FROM {place}theirs",
     )
     tenants = fleet()
     tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_purge_of_an_adopted_tenant_leaves_what_is_not_its_own(fleet: MakeFleet,
     certificate = fleet(Kennel).purge("acme")
     assert certificate.removed["tables"] == 4
     assert certificate.removed["views"] == 0
-    left = {f"{allocate_placement}{name}".replace('"', "") for name in ("theirs", "kennel_eventsource", "happy")}
+    left = {f"{place}{name}".replace('"', "") for name in ("theirs", "kennel_eventsource", "happy")}
     assert {name.replace('"', "") for name in certificate.others} - {"schema old_"} == left
     assert catalog.tenants(url) - {"old_"} == left
 
@@ -98,12 +98,12 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("database", "allocate_placement"), PLACES)
+@pytest.mark.parametrize(("database", "place"), PLACES)
 def test_purge_of_an_adopted_tenant_removes_all_that_its_applications_and_views_have(
     request: pytest.FixtureRequest,
     make_fleet: Callable[[str], MakeFleet],
     database: str,
-    allocate_placement: dict[str, str],
+    place: dict[str, str],
 ) -> None:
     url: str = request.getfixturevalue(database)
     tenants = make_fleet(url)(School, TENANCY_SCHEMA="", TENANCY_TABLE_PREFIX="{tenant}_")
@@ -113,8 +113,8 @@ def test_purge_of_an_adopted_tenant_removes_all_that_its_applications_and_views_
     variables = {
         "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
         "SQLALCHEMY_URL": url,
-        "SQLALCHEMY_SCHEMA": allocate_placement.get("schema", ""),
-        "SQLALCHEMY_TABLE_PREFIX": allocate_placement.get("table_prefix", ""),
+        "SQLALCHEMY_SCHEMA": place.get("schema", ""),
+        "SQLALCHEMY_TABLE_PREFIX": place.get("table_prefix", ""),
     }
     # It has taken snapshots once, and the fleet's applications take none.
     with School(env={**variables, "IS_SNAPSHOTTING_ENABLED": "yes"}) as school:
@@ -123,7 +123,7 @@ def test_purge_of_an_adopted_tenant_removes_all_that_its_applications_and_views_
         application_class=School, projection_class=DogCounters, view_class=CountersView, env=variables
     ):
         pass
-    tenants.adopt("acme", **allocate_placement)  # type: ignore[arg-type]
+    tenants.adopt("acme", **place)  # type: ignore[arg-type]
     assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() >= 0
     # Whatever the process knows of the code.
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
@@ -205,10 +205,10 @@ def test_adopt_of_tables_that_would_be_purged_with_another_tenant_is_refused(fle
     assert tenants.slugs() == ["globex"]
 
 
-@pytest.mark.parametrize("allocate_placement", ["{tenant}_", "a{b}", "}"])
-def test_adopt_of_a_place_that_cannot_be_is_refused(tenants: Tenancy, url: str, allocate_placement: str) -> None:
+@pytest.mark.parametrize("place", ["{tenant}_", "a{b}", "}"])
+def test_adopt_of_a_place_that_cannot_be_is_refused(tenants: Tenancy, url: str, place: str) -> None:
     with pytest.raises(TenancyError, match="the only placeholder"):
-        tenants.adopt("acme", **placed(url, allocate_placement))  # type: ignore[arg-type]
+        tenants.adopt("acme", **placed(url, place))  # type: ignore[arg-type]
 
 
 def test_adopt_of_a_schema_where_there_are_none_is_refused(

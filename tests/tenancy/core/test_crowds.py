@@ -64,14 +64,8 @@ def consistent(tenants: Tenancy, url: str) -> None:
     storage = {str(tenant.placement) for tenant in found}
     assert len(storage) == len(found)
     names = catalog.tenants(url)
-    assert {
-        allocate_placement
-        for allocate_placement in storage
-        if any(name.startswith(allocate_placement) for name in names)
-    } == storage
-    assert [
-        name for name in names if not any(name.startswith(allocate_placement) for allocate_placement in storage)
-    ] == []
+    assert {place for place in storage if any(name.startswith(place) for name in names)} == storage
+    assert [name for name in names if not any(name.startswith(place) for place in storage)] == []
     for tenant in found:
         history = tenants.history(tenant.slug)
         assert [change.version for change in history] == list(range(1, len(history) + 1))

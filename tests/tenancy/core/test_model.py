@@ -200,8 +200,8 @@ class Transitions(RuleBasedStateMachine):
             return
         names = catalog.tenants(self.url)
         storage = [str(tenant.placement) for tenant in self.tenants]
-        assert all(any(name.startswith(allocate_placement) for allocate_placement in storage) for name in names)
-        assert all(any(name.startswith(allocate_placement) for name in names) for allocate_placement in storage)
+        assert all(any(name.startswith(place) for place in storage) for name in names)
+        assert all(any(name.startswith(place) for name in names) for place in storage)
 
     @invariant()
     def events_are_those_of_the_tenants(self) -> None:
