@@ -141,7 +141,7 @@ def test_index_that_belongs_to_a_table_that_was_renamed_is_noticed(
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a wake-up makes a subscription look."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_DEAF", 60.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 60.0)
 
 
 def by_itself(recorder: SQLAlchemyProcessRecorder, topic: str) -> None:
