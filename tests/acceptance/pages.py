@@ -9,6 +9,7 @@ In a fenced block of
   succeed, or end with the code that a comment ``# exits with 3`` says; of ``make``, the target must exist. Everything
   else is not run. What is printed is compared where a text follows, errors after the rest.
 - ``sql``, the statements are run on the page's database.
+- ``mermaid``, there is a diagram, which is not run.
 
 A block that cannot be run has a comment before it: ``<!-- not run: why -->``.
 """
@@ -38,7 +39,7 @@ PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 POSTGRES: Final = "postgres@127.0.0.1/school"
 PGBOUNCER: Final = "postgres@127.0.0.1:6432/school"
 
-LANGUAGES: Final = ("python", "text", "shell", "sql")
+LANGUAGES: Final = ("python", "text", "shell", "sql", "mermaid")
 _FENCE: Final = re.compile(r"^```(\w*)$")
 _FILE: Final = re.compile(r"^# ([a-z_]+\.py)$")
 _NOT_RUN: Final = re.compile(r"^<!-- not run: .+ -->$")
