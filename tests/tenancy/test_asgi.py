@@ -14,7 +14,7 @@ from tenancy import Tenancy
 from tenancy.errors import TenantSuspended
 from tenancy.model.tenant import Tenant
 from tenancy.registry import cache as registry_cache
-from tenancy.web.middleware import ASGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tests.deadlines import DEADLINE_SECONDS
 from tests.tenancy.shop import Shop

@@ -14,8 +14,8 @@ import pytest
 
 from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant, TenantSuspended
-from tenancy.web.middleware import WSGIMiddleware
 from tenancy.web.resolvers import by_path
+from tenancy.web.wsgi import WSGIMiddleware
 from tests.tenancy.shop import Shop
 
 HEADERS = [("Content-Type", "text/plain")]

@@ -13,8 +13,9 @@ import httpx
 from werkzeug.test import Client
 
 from tenancy import Tenancy
-from tenancy.web.middleware import ASGIMiddleware, WSGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import Resolver
+from tenancy.web.wsgi import WSGIMiddleware
 
 Kind = Literal["asgi", "wsgi"]
 Scope = MutableMapping[str, Any]
