@@ -9,39 +9,42 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tenancy.cli.commands import create as making
-from tenancy.cli.commands import remove as removing
-from tenancy.cli.commands import show as looking
-from tenancy.cli.commands import update as changing
+from tenancy.cli.commands.adopt import adopt
+from tenancy.cli.commands.create import create
 from tenancy.cli.commands.demo import demo
 from tenancy.cli.commands.doctor import doctor
-from tenancy.cli.commands.env import env, exec_
+from tenancy.cli.commands.env import env
+from tenancy.cli.commands.exec import exec_
+from tenancy.cli.commands.init import init
+from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
+from tenancy.cli.commands.show import history, list_, show
+from tenancy.cli.commands.update import archive, rename, restore, resume, suspend, undelete
 from tenancy.cli.errors import USAGE
-from tenancy.cli.loader import Named
+from tenancy.cli.loader import FleetOptions
 from tenancy.cli.output import say
-from tenancy.cli.parsing import Group, Verb
+from tenancy.cli.parsing import Command, Group
 
-__all__ = ["URL_VARIABLE", "VERBS", "app"]
+__all__ = ["COMMANDS", "URL_VARIABLE", "app"]
 
 URL_VARIABLE: Final = "_TENANCY_URL"
 """Where a process that starts itself anew puts what ``--url`` said."""
 
-VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
-    ("init", making.init, "tenancy --app shop:tenants init"),
-    ("create", making.create, "tenancy create acme globex"),
-    ("adopt", making.adopt, "tenancy adopt acme --schema legacy"),
-    ("list", looking.list_, "tenancy list --status suspended"),
-    ("show", looking.show, "tenancy show acme"),
-    ("rename", changing.rename, "tenancy rename acme apex --name 'Apex Ltd'"),
-    ("suspend", changing.suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),
-    ("resume", changing.resume, "tenancy resume acme"),
-    ("archive", changing.archive, "tenancy archive acme"),
-    ("restore", changing.restore, "tenancy restore acme"),
-    ("delete", removing.delete, "tenancy delete acme --reason 'contract ended'"),
-    ("undelete", changing.undelete, "tenancy undelete acme"),
-    ("purge", removing.purge, "tenancy purge acme --certificate purged.jsonl"),
-    ("history", looking.history, "tenancy history acme"),
+COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
+    ("init", init, "tenancy --app shop:tenants init"),
+    ("create", create, "tenancy create acme globex"),
+    ("adopt", adopt, "tenancy adopt acme --schema legacy"),
+    ("list", list_, "tenancy list --status suspended"),
+    ("show", show, "tenancy show acme"),
+    ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
+    ("suspend", suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),
+    ("resume", resume, "tenancy resume acme"),
+    ("archive", archive, "tenancy archive acme"),
+    ("restore", restore, "tenancy restore acme"),
+    ("delete", delete, "tenancy delete acme --reason 'contract ended'"),
+    ("undelete", undelete, "tenancy undelete acme"),
+    ("purge", purge, "tenancy purge acme --certificate purged.jsonl"),
+    ("history", history, "tenancy history acme"),
     ("env", env, 'eval "$(tenancy env acme)"'),
     ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
     ("doctor", doctor, "tenancy doctor --repair"),
@@ -98,31 +101,31 @@ def _root(
     ] = False,
 ) -> None:
     """Make, run, change and remove tenants, each with its own tables."""
-    context.obj = Named(app_name, url)
+    context.obj = FleetOptions(app_name, url)
     os.environ.pop(URL_VARIABLE, None)  # it is for this process, and not for what it runs
     if url is not None:
         os.environ["SQLALCHEMY_URL"] = url
-    _help_without_verb(context)
+    _help_without_command(context)
 
 
-def _help_without_verb(context: typer.Context) -> None:
+def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         say(context.get_help())
         raise typer.Exit(USAGE)
 
 
 def _add(name: str, function: Callable[..., Any], example: str) -> None:
-    app.command(name, cls=Verb, epilog=f"Example: {example}")(function)
+    app.command(name, cls=Command, epilog=f"Example: {example}")(function)
 
 
-for _verb in VERBS:
-    _add(*_verb)
+for _command in COMMANDS:
+    _add(*_command)
 
 app.add_typer(
     runner,
     name="runner",
     help="Let followers process events, and see how they are.",
-    callback=_help_without_verb,
+    callback=_help_without_command,
     invoke_without_command=True,
     no_args_is_help=False,
 )

@@ -23,10 +23,10 @@ __all__ = [
     "UNREACHABLE",
     "USAGE",
     "CommandError",
-    "Failure",
+    "ErrorReport",
     "UsageError",
-    "failure_of",
     "masked",
+    "report_of",
 ]
 
 FAILED: Final = 1
@@ -74,7 +74,7 @@ class CommandError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class ErrorReport:
     """An error as the command shows it."""
 
     code: str
@@ -82,25 +82,25 @@ class Failure:
     exit_code: int
     remedy: str = ""
     tenant: str | None = None
-    parts: tuple[Failure, ...] = ()
+    parts: tuple[ErrorReport, ...] = ()
     """What failed of a command for several tenants."""
 
     def show(self, *, as_json: bool) -> None:
         """Write it to the standard error."""
-        text = json_of({"error": self.record()}) if as_json else "\n".join(self._lines())
+        text = json_of({"error": self.shape()}) if as_json else "\n".join(self._lines())
         sys.stderr.write(f"{text}\n")
 
-    def record(self) -> dict[str, Any]:
+    def shape(self) -> dict[str, Any]:
         """Return what JSON shows."""
-        record: dict[str, Any] = {
+        shape: dict[str, Any] = {
             "code": self.code,
             "message": masked(self.message),
             "remedy": masked(self.remedy),
             "tenant": self.tenant,
         }
         if self.parts:
-            record["failures"] = [part.record() for part in self.parts]
-        return record
+            shape["failures"] = [part.shape() for part in self.parts]
+        return shape
 
     def _lines(self) -> Iterator[str]:
         yield f"error: {printable(masked(self.message))}"
@@ -115,11 +115,11 @@ def masked(text: str) -> str:
     return _SECRET.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
 
 
-def failure_of(error: BaseException) -> Failure | None:
+def report_of(error: BaseException) -> ErrorReport | None:
     """Return what to show for an error, or None for one that only a mistake in a program can bring."""
     if isinstance(error, TenancyError):
         is_refused = isinstance(error, (TenantUnavailable, TransitionRefused))
-        return Failure(
+        return ErrorReport(
             code=error.code,
             message=error.message,
             remedy=error.remedy,
@@ -128,38 +128,38 @@ def failure_of(error: BaseException) -> Failure | None:
             parts=_parts(error.failures.values()) if isinstance(error, PartlyDone) else (),
         )
     if isinstance(error, CommandError):
-        return replace(_failure(error.code, str(error), error.remedy), parts=_parts(error.failures))
+        return replace(_report(error.code, str(error), error.remedy), parts=_parts(error.failures))
     if isinstance(error, UsageError):
         text = error.format_message() if hasattr(error, "format_message") else str(error)
         context = getattr(error, "ctx", None)
         text = text.replace(": Value error, ", ": ")  # Pydantic's words, in some versions of Typer
-        return _failure("usage", text, f"See: {context.command_path if context else 'tenancy'} --help")
-    return _failure_of_library(error)
+        return _report("usage", text, f"See: {context.command_path if context else 'tenancy'} --help")
+    return _report_of_library(error)
 
 
-def _parts(errors: Iterable[Exception]) -> tuple[Failure, ...]:
-    return tuple(part for part in map(failure_of, errors) if part is not None)
+def _parts(errors: Iterable[Exception]) -> tuple[ErrorReport, ...]:
+    return tuple(part for part in map(report_of, errors) if part is not None)
 
 
-def _failure_of_library(error: BaseException) -> Failure | None:
+def _report_of_library(error: BaseException) -> ErrorReport | None:
     from eventsourcing.persistence import PersistenceError  # noqa: PLC0415 (slow; it is loaded by now)
     from eventsourcing.utils import TopicError  # noqa: PLC0415 (as above)
 
     from eventsourcing_sqlalchemy.errors import SettingsError  # noqa: PLC0415 (as above)
 
     if isinstance(error, SettingsError):
-        return _failure("settings", str(error), "All variables: docs/settings.md")
+        return _report("settings", str(error), "All variables: docs/settings.md")
     if isinstance(error, PersistenceError):
-        return _failure_of_database(error)
+        return _report_of_database(error)
     if isinstance(error, OSError):  # a full disk, for example
-        return _failure("failed", f"{error}.")
+        return _report("failed", f"{error}.")
     if isinstance(error, TopicError):
         remedy = "This needs the code of the applications: --app module:name, in the directory that it is in."
-        return _failure("not_registered", f"{error}.", remedy)
+        return _report("not_registered", f"{error}.", remedy)
     return None
 
 
-def _failure_of_database(error: PersistenceError) -> Failure:
+def _report_of_database(error: PersistenceError) -> ErrorReport:
     from eventsourcing.persistence import OperationalError  # noqa: PLC0415 (as above)
 
     from eventsourcing_sqlalchemy.errors import sqlstate  # noqa: PLC0415 (as above)
@@ -168,8 +168,8 @@ def _failure_of_database(error: PersistenceError) -> Failure:
     remedy = remedy_of(error)
     # Without a code, nobody answered who could have given one.
     is_away = isinstance(error, OperationalError) and (sqlstate(error) or "08").startswith(("08", "53", "57P"))
-    return _failure("unreachable" if is_away or remedy else "database", str(error), remedy or "")
+    return _report("unreachable" if is_away or remedy else "database", str(error), remedy or "")
 
 
-def _failure(code: str, message: str, remedy: str = "") -> Failure:
-    return Failure(code=code, message=message, remedy=remedy, exit_code=EXIT_CODES[code])
+def _report(code: str, message: str, remedy: str = "") -> ErrorReport:
+    return ErrorReport(code=code, message=message, remedy=remedy, exit_code=EXIT_CODES[code])

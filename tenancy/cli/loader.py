@@ -21,10 +21,10 @@ from tenancy.errors import TenancyError, TenantNotFound
 if TYPE_CHECKING:
     from tenancy import Tenancy, Tenant
 
-__all__ = ["Named", "open_tenancy", "tenant_of"]
+__all__ = ["FleetOptions", "open_tenancy", "tenant_of"]
 
 
-class Named(NamedTuple):
+class FleetOptions(NamedTuple):
     """What names the fleet on the command line: ``--app`` and ``--url``."""
 
     app: str | None
@@ -37,11 +37,11 @@ def open_tenancy(context: typer.Context) -> Iterator[Tenancy]:
 
     A TenantNotFound of the block leaves it with the slugs that may have been meant.
     """
-    named: Named = context.obj
-    tenants = _find(named.app)
+    options: FleetOptions = context.obj
+    tenants = _find(options.app)
     try:
-        if named.url is not None:
-            _check_url(tenants, named.url)
+        if options.url is not None:
+            _check_url(tenants, options.url)
         yield tenants
     except TenantNotFound as error:
         raise _with_suggestions(error, tenants) from error
@@ -49,16 +49,16 @@ def open_tenancy(context: typer.Context) -> Iterator[Tenancy]:
         tenants.close()
 
 
-def tenant_of(tenants: Tenancy, named: str) -> Tenant:
+def tenant_of(tenants: Tenancy, slug_or_id: str) -> Tenant:
     """Return the tenant with a slug or an id. Raises TenantNotFound, and CommandError where these are two tenants."""
     try:
-        by_id = tenants.registry.get(UUID(named))
+        by_id = tenants.registry.get(UUID(slug_or_id))
     except ValueError:
         by_id = None
     if by_id is None:
-        return tenants[named]
-    if named in tenants and tenants[named].id != by_id.id:
-        msg = f"{named!r} is the slug of one tenant and the id of another."
+        return tenants[slug_or_id]
+    if slug_or_id in tenants and tenants[slug_or_id].id != by_id.id:
+        msg = f"{slug_or_id!r} is the slug of one tenant and the id of another."
         raise CommandError(msg, remedy="Give the id of the first, or the slug of the second: tenancy list --json")
     return by_id
 
@@ -85,10 +85,10 @@ def _check_url(tenants: Tenancy, url: str) -> None:
 
 
 def _find(app: str | None) -> Tenancy:
-    registry_cache = Path.cwd()
+    directory = Path.cwd()
     if not app:
-        app, registry_cache = _configured(registry_cache)
-    for path in dict.fromkeys((str(registry_cache), str(Path.cwd()))):
+        app, directory = _configured(directory)
+    for path in dict.fromkeys((str(directory), str(Path.cwd()))):
         if path not in sys.path:
             sys.path.insert(0, path)
     from tenancy import Tenancy  # noqa: PLC0415 (slow: it loads the database)
@@ -105,9 +105,9 @@ def _find(app: str | None) -> Tenancy:
     return found
 
 
-def _configured(registry_cache: Path) -> tuple[str | None, Path]:
+def _configured(directory: Path) -> tuple[str | None, Path]:
     """Return what the nearest pyproject.toml names, and where that is."""
-    for parent in (registry_cache, *registry_cache.parents):
+    for parent in (directory, *directory.parents):
         path = parent / "pyproject.toml"
         if path.is_file():
             try:
@@ -121,7 +121,7 @@ def _configured(registry_cache: Path) -> tuple[str | None, Path]:
                     msg = f"{path} has [tool.tenancy], and no text 'app' in it."
                     raise CommandError(msg, remedy='Write: app = "module:tenants"')
                 return app, parent
-    return None, registry_cache
+    return None, directory
 
 
 def _load(app: str) -> Any:

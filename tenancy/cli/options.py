@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
+from tenancy.cli.errors import CommandError
 from tenancy.errors import TenancyError
 from tenancy.model.tenant import check_actor
 
-__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "seconds"]
+__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "metadata_of", "seconds"]
 
 _MAX_SECONDS: Final = 1_000_000
 
@@ -30,6 +32,21 @@ def seconds(value: float) -> float:
     if not 0 <= value <= _MAX_SECONDS:  # refuses "nan" too
         raise typer.BadParameter(f"{value} is not a number of seconds up to {_MAX_SECONDS}.")
     return value
+
+
+def metadata_of(text: str | None) -> dict[str, Any]:
+    """Return the object that ``--metadata`` holds."""
+    if text is None:
+        return {}
+    from tenancy.registry.tables import check_metadata  # noqa: PLC0415 (slow; it is loaded next in any case)
+
+    try:
+        value = json.loads(text)
+        check_metadata(value)
+    except (ValueError, RecursionError) as error:
+        msg = "--metadata is not an object of valid JSON. It cannot contain NaN, Infinity, NUL or lone surrogates."
+        raise CommandError(msg, remedy="""Write it so: --metadata '{"plan": "gold"}'""") from error
+    return cast("dict[str, Any]", value)
 
 
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The tenant's slug or id.", show_default=False)]

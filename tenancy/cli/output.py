@@ -6,9 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
+
+from tenancy.cli.shapes import details
+
+if TYPE_CHECKING:
+    from tenancy import Tenant
 
 __all__ = [
     "CLOSED_PIPE",
@@ -20,6 +25,7 @@ __all__ = [
     "shortened",
     "show_json",
     "show_pairs",
+    "show_status",
     "show_table",
 ]
 
@@ -115,6 +121,15 @@ def show_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     for name, value in rows:
         table.add_row(name, _cell(value))
     _print(table)
+
+
+def show_status(tenant: Tenant, *, as_json: bool) -> None:
+    """Show the status of a tenant."""
+    if as_json:
+        show_json(details(tenant))
+        return
+    reads = ", can be read" if tenant.status == "suspended" and tenant.reads else ""
+    say(f"{quoted(tenant.slug)} is {tenant.status}{reads}.")
 
 
 def _show_lines(rows: Sequence[Sequence[object]]) -> None:

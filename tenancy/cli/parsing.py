@@ -10,10 +10,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from tenancy.cli.errors import CommandError, UsageError
 
-__all__ = ["Group", "Verb"]
+__all__ = ["Command", "Group"]
 
 
-class Verb(TyperCommand):
+class Command(TyperCommand):
     """A verb of the command line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

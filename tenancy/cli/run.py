@@ -13,7 +13,7 @@ from itertools import takewhile
 import typer
 
 from tenancy.cli.app import URL_VARIABLE, app
-from tenancy.cli.errors import INTERRUPTED, failure_of, masked
+from tenancy.cli.errors import INTERRUPTED, masked, report_of
 from tenancy.cli.output import CLOSED_PIPE
 
 __all__ = ["hide_password", "run"]
@@ -34,13 +34,13 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit:  # how Typer ends when nobody reads its help
         return CLOSED_PIPE
     except Exception as error:
-        failure = failure_of(error)
-        if failure is None:
+        report = report_of(error)
+        if report is None:
             raise
         if "--traceback" in ours:
             sys.stderr.write(masked(traceback.format_exc()))
-        failure.show(as_json="--json" in ours)
-        return failure.exit_code
+        report.show(as_json="--json" in ours)
+        return report.exit_code
     return code or 0
 
 

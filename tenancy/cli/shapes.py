@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from tenancy import PurgeCertificate, Tenant
     from tenancy.registry.registry import Change
+    from tenancy.runner.failures import Failure
+    from tenancy.runner.monitor import FollowerStatus
 
-__all__ = ["certificate", "change", "details", "moment", "summary"]
+__all__ = ["certificate", "change", "details", "failure", "follower", "moment", "summary"]
 
 
 def summary(tenant: Tenant) -> dict[str, Any]:
@@ -46,10 +49,27 @@ def change(entry: Change) -> dict[str, Any]:
 
 def certificate(proof: PurgeCertificate) -> dict[str, Any]:
     """Return the proof that nothing is left of a tenant."""
-    record = asdict(proof)
-    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in record.items()} | {
-        "tenant_id": str(proof.tenant_id)
-    }
+    return _plain(proof)
+
+
+def follower(status: FollowerStatus) -> dict[str, Any]:
+    """Return the status of a follower."""
+    return {**_plain(status), "failure": None if status.failure is None else failure(status.failure)}
+
+
+def failure(stored: Failure) -> dict[str, Any]:
+    """Return what stopped a follower, or delays it."""
+    return _plain(stored)
+
+
+def _plain(instance: PurgeCertificate | FollowerStatus | Failure) -> dict[str, Any]:
+    return {name: _plain_value(value) for name, value in asdict(instance).items()}
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
 
 
 def moment(when: datetime) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from tenancy.cli.app import VERBS, app
+from tenancy.cli.app import COMMANDS, app
 from tenancy.cli.commands import runner
 from tenancy.cli.errors import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
@@ -20,7 +20,7 @@ EXPECTED = (
     "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
     "doctor demo runner"
 )
-EXAMPLES = [*VERBS, *((f"runner {name}", function, example) for name, function, example in runner.VERBS)]
+EXAMPLES = [*COMMANDS, *((f"runner {name}", function, example) for name, function, example in runner.COMMANDS)]
 PAGE = ROOT / "docs" / "commands.md"
 HEAVY = ("eventsourcing", "sqlalchemy", "eventsourcing_sqlalchemy", "tenancy.tenancy", "psycopg2")
 

@@ -45,12 +45,12 @@ except ValueError:
 
 
 @contextmanager
-def started(url: str, registry_cache: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
+def started(url: str, directory: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """Yield a runner that works; its log is in `directory`."""
-    (registry_cache / "kennel_fleet.py").write_text(CODE + more)
-    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{registry_cache}{os.pathsep}{Path.cwd()}"}
+    (directory / "kennel_fleet.py").write_text(CODE + more)
+    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{directory}{os.pathsep}{Path.cwd()}"}
     command = [sys.executable, "-m", "tenancy", "--app", "kennel_fleet:tenants", "runner", "start", *options]
-    log = registry_cache / "runner.log"
+    log = directory / "runner.log"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
         try:
             wait_until(lambda: "The runner works" in log.read_text() or process.poll() is not None, "it works", 60)

@@ -40,7 +40,7 @@ def fleet(quick: Command) -> Iterator[Tenancy]:
 
 
 @pytest.fixture(scope="module")
-def settled_up_to(tmp_path_factory: pytest.TempPathFactory) -> Command:
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """The command on a fleet that is there, for what fails and changes nothing."""
     command = Command(f"sqlite:///{tmp_path_factory.mktemp('settled') / 'fleet.db'}")
     command.ok("create", "acme", "globex", "off")
@@ -199,13 +199,13 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
     ],
 )  # fmt: skip
 def test_every_failure_has_its_exit_code_and_says_what_to_do(
-    settled_up_to: Command, arguments: list[str], code: int, name: str
+    settled: Command, arguments: list[str], code: int, name: str
 ) -> None:
-    allocate_placement = 2 if arguments[0].startswith("--") else 0
-    as_json = settled_up_to(*arguments[: allocate_placement + 1], "--json", *arguments[allocate_placement + 1 :])
+    place = 2 if arguments[0].startswith("--") else 0
+    as_json = settled(*arguments[: place + 1], "--json", *arguments[place + 1 :])
     assert (as_json.code, as_json.error["code"]) == (code, name), as_json
     assert list(as_json.error)[:4] == ["code", "message", "remedy", "tenant"]
-    plain = settled_up_to(*arguments)
+    plain = settled(*arguments)
     assert plain.code == code
     assert plain.err.startswith("error: ")
     assert "Traceback" not in plain.err
@@ -254,8 +254,8 @@ def test_a_database_that_is_not_there_can_be_made(postgres_server: Postgres, dri
     assert nowhere("doctor").code == 6
 
 
-def test_failures_have_changed_nothing(settled_up_to: Command) -> None:
-    statuses = {each["slug"]: each["status"] for each in settled_up_to.ok("list", "--json").json}
+def test_failures_have_changed_nothing(settled: Command) -> None:
+    statuses = {each["slug"]: each["status"] for each in settled.ok("list", "--json").json}
     assert statuses == {"acme": "active", "globex": "active", "off": "archived"}
 
 
@@ -407,10 +407,10 @@ def test_all_that_are_due_are_purged(quick: Command) -> None:
 
 
 def test_tables_that_exist_become_a_tenant(tenancy: Command) -> None:
-    allocate_placement = "SQLALCHEMY_TABLE_PREFIX" if tenancy.url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
+    place = "SQLALCHEMY_TABLE_PREFIX" if tenancy.url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
     name = "legacy_"
     with Kennel(
-        env={"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": tenancy.url, allocate_placement: name}
+        env={"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": tenancy.url, place: name}
     ) as old:
         old.enrol("Fido")
     option = "--prefix" if tenancy.url.startswith("sqlite") else "--schema"

@@ -1,8 +1,7 @@
-"""The verbs that make: init, create, adopt."""
+"""The command create."""
 
 from __future__ import annotations
 
-import json as json_module
 import signal
 import sys
 import threading
@@ -10,45 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy
-from tenancy.cli.options import Actor, Json, Metadata, Name, NewSlug
+from tenancy.cli.options import Actor, Json, Metadata, Name, metadata_of
 from tenancy.cli.output import printable, quoted, say, show_json
-from tenancy.cli.shapes import details, summary
+from tenancy.cli.shapes import summary
 from tenancy.errors import PartlyDone, TenancyError
 
 if TYPE_CHECKING:
     from tenancy import Tenancy, Tenant, TenantRequest
 
-__all__ = ["adopt", "create", "init"]
-
-
-def init(
-    context: typer.Context,
-    *,
-    accept_encodings: Annotated[
-        bool,
-        typer.Option(
-            "--accept-encodings",
-            help="Change the fleet to the ciphers and compressors of this process. They must read what is stored.",
-        ),
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Make the registry, and record the applications of the code. Again, it records what has changed."""
-    with open_tenancy(context) as tenants:
-        tenants.init(accept_encodings=accept_encodings)
-        applications = [application_spec.application for application_spec in tenants.application_specs()]
-        where = str(tenants.registry)
-    if json:
-        show_json({"registry": where, "applications": applications})
-        return
-    say(f"Ready: {where}.")
-    say(f"Applications: {', '.join(applications) or 'none yet. Record them: tenancy --app module:tenants init'}")
+__all__ = ["create"]
 
 
 def create(
@@ -85,7 +60,7 @@ def create(
     if len(wanted) > 1 and (name is not None or request_id is not None):
         msg = "--name and --request-id are for one tenant."
         raise CommandError(msg, remedy="Make that one by itself. To make many again after a failure: --exist-ok.")
-    kept = _object_of(metadata)
+    kept = metadata_of(metadata)
     done = "Ready:" if exist_ok or request_id is not None else "Created"  # some may have been there
     with open_tenancy(context) as tenants, _progress(len(wanted)) as advance, _ctrl_c() as is_told_to_end:
         from tenancy import TenantRequest  # noqa: PLC0415 (slow; it is loaded by now)
@@ -169,37 +144,6 @@ def _create(
     return made, failures
 
 
-def adopt(
-    context: typer.Context,
-    slug: NewSlug,
-    *,
-    schema: Annotated[
-        str | None,
-        typer.Option(
-            "--schema", metavar="TEMPLATE", help="Where the tables are; may hold {application}.", show_default=False
-        ),
-    ] = None,
-    prefix: Annotated[
-        str,
-        typer.Option(
-            "--prefix", metavar="TEMPLATE", help="How their names begin; may hold {application}.", show_default=False
-        ),
-    ] = "",
-    name: Name = None,
-    metadata: Metadata = None,
-    actor: Actor = None,
-    json: Json = False,
-) -> None:
-    """Register tables that exist as a tenant. Nothing is copied or changed."""
-    kept = _object_of(metadata)
-    with open_tenancy(context) as tenants:
-        tenant = tenants.adopt(slug, schema=schema, table_prefix=prefix, name=name, metadata=kept, actor=actor)
-    if json:
-        show_json(details(tenant))
-    else:
-        say(f"Adopted {quoted(tenant.slug)}; its tables stay where they are.")
-
-
 def _slugs_of(path: str) -> list[str]:
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
@@ -211,20 +155,6 @@ def _slugs_of(path: str) -> list[str]:
         msg = f"{path!r} is no text in UTF-8."
         raise CommandError(msg, remedy="Save it as UTF-8, one slug in a line.") from error
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def _object_of(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    from tenancy.registry.tables import check_metadata  # noqa: PLC0415 (slow; it is loaded next in any case)
-
-    try:
-        value = json_module.loads(text)
-        check_metadata(value)
-    except (ValueError, RecursionError) as error:
-        msg = "--metadata is not an object of valid JSON. It cannot contain NaN, Infinity, NUL or lone surrogates."
-        raise CommandError(msg, remedy="""Write it so: --metadata '{"plan": "gold"}'""") from error
-    return cast("dict[str, Any]", value)
 
 
 @contextmanager

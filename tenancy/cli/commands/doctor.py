@@ -44,7 +44,7 @@ def doctor(
                     note(f"{'repaired' if each.level == 'ok' else 'not repaired'}: {printable(masked(each.what))}")
             findings = examination.examine(tenants)
     if json:
-        show_json({"findings": [_record(each) for each in findings], "repairs": [_record(each) for each in repairs]})
+        show_json({"findings": [_shape(each) for each in findings], "repairs": [_shape(each) for each in repairs]})
     else:
         show_table(
             ("", "about", "finding"),
@@ -56,6 +56,6 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
-def _record(finding: Finding) -> dict[str, Any]:
+def _shape(finding: Finding) -> dict[str, Any]:
     # An error of a user's code may have the URL of the database.
     return {key: masked(value) if isinstance(value, str) else value for key, value in asdict(finding).items()}

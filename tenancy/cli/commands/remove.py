@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tenancy.cli.commands.update import report
 from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Actor, DryRun, Json, Reason, Slug, Yes
-from tenancy.cli.output import json_of, note, printable, quoted, say, show_json
+from tenancy.cli.output import json_of, note, printable, quoted, say, show_json, show_status
 from tenancy.cli.shapes import certificate as record_of
 from tenancy.cli.shapes import details, summary
 
@@ -49,7 +48,7 @@ def delete(
             return
         _confirm("delete", [tenant.slug], yes=yes)
         tenant = tenants.delete(tenant, reason=reason, actor=actor)
-    report(tenant, as_json=json)
+    show_status(tenant, as_json=json)
 
 
 def purge(

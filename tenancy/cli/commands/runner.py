@@ -6,24 +6,21 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tenancy.cli import log
+from tenancy.cli import log, shapes
 from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Actor, Json, Slug, seconds
 from tenancy.cli.output import quoted, say, show_json, show_table
-from tenancy.cli.parsing import Group, Verb
+from tenancy.cli.parsing import Command, Group
 
 if TYPE_CHECKING:
-    from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
 
-__all__ = ["VERBS", "runner"]
+__all__ = ["COMMANDS", "runner"]
 
 _Follower = Annotated[str, typer.Argument(metavar="FOLLOWER", help="The name of the follower or projection.")]
 
@@ -115,7 +112,7 @@ def status(
         wanted = None if slug is None else tenant_of(tenants, slug).id
         found = [each for each in tenants.followers.status(interval) if wanted in (None, each.tenant_id)]
     if json:
-        show_json([_record(each) for each in found])
+        show_json([shapes.follower(each) for each in found])
         return
     header = ("tenant", "follower", "behind", "state", "lag", "per second", "owner", "stopped at", "error")
     show_table(header, [_row(each) for each in found])
@@ -149,7 +146,7 @@ def retry(
         failures = tenants.followers.retry(wanted, follower or name)
         found = tenants.registry.get_many(list({each.tenant_id for each in failures}))
     if json:
-        show_json([_failure(each) for each in failures])
+        show_json([shapes.failure(each) for each in failures])
         return
     for failure in failures:
         tenant = found.get(failure.tenant_id)  # none when it has been purged just now
@@ -176,7 +173,7 @@ def skip(
         tenant = tenant_of(tenants, slug)
         failure = tenants.followers.skip(tenant, follower, notification_id, actor=actor)
     if json:
-        show_json(_failure(failure))
+        show_json(shapes.failure(failure))
     else:
         say(f"{follower} of {quoted(tenant.slug)} leaves out notification {notification_id} of {failure.leader}.")
 
@@ -196,18 +193,6 @@ def _row(each: FollowerStatus) -> tuple[object, ...]:
     )
 
 
-def _record(each: FollowerStatus) -> dict[str, Any]:
-    failure = None if each.failure is None else _failure(each.failure)
-    return {**asdict(each), "tenant_id": str(each.tenant_id), "failure": failure}
-
-
-def _failure(failure: Failure) -> dict[str, Any]:
-    record = {
-        key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(failure).items()
-    }
-    return {**record, "tenant_id": str(failure.tenant_id)}
-
-
 def _serve_metrics(port: int) -> None:
     try:
         from prometheus_client import start_http_server  # noqa: PLC0415 (an extra)
@@ -221,7 +206,7 @@ def _serve_metrics(port: int) -> None:
         raise CommandError(msg, remedy="Give another port, or end what uses this one.", code="failed") from error
 
 
-VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
+COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("start", start, "tenancy --app shop:tenants runner start --workers 8"),
     ("status", status, "tenancy runner status --interval 1"),
     ("retry", retry, "tenancy runner retry acme Reports"),
@@ -230,5 +215,5 @@ VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
 """Name, function and example of each verb."""
 
 runner = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
-for _name, _function, _example in VERBS:
-    runner.command(_name, cls=Verb, epilog=f"Example: {_example}")(_function)
+for _name, _function, _example in COMMANDS:
+    runner.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Actor, Json, Name, Reason, Slug
-from tenancy.cli.output import quoted, say, show_json
+from tenancy.cli.output import quoted, say, show_json, show_status
 from tenancy.cli.shapes import details
 
-if TYPE_CHECKING:
-    from tenancy import Tenant
-
-__all__ = ["archive", "rename", "report", "restore", "resume", "suspend", "undelete"]
-
-
-def report(tenant: Tenant, *, as_json: bool) -> None:
-    """Show what a tenant is now."""
-    if as_json:
-        show_json(details(tenant))
-        return
-    reads = ", can be read" if tenant.status == "suspended" and tenant.reads else ""
-    say(f"{quoted(tenant.slug)} is {tenant.status}{reads}.")
+__all__ = ["archive", "rename", "restore", "resume", "suspend", "undelete"]
 
 
 def rename(
@@ -71,14 +59,14 @@ def suspend(
     """
     with open_tenancy(context) as tenants:
         tenant = tenants.suspend(tenant_of(tenants, slug), reason=reason, reads=reads, actor=actor)
-    report(tenant, as_json=json)
+    show_status(tenant, as_json=json)
 
 
 def resume(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
     """Let a suspended tenant serve again."""
     with open_tenancy(context) as tenants:
         tenant = tenants.resume(tenant_of(tenants, slug), actor=actor)
-    report(tenant, as_json=json)
+    show_status(tenant, as_json=json)
 
 
 def archive(
@@ -87,18 +75,18 @@ def archive(
     """Take a tenant off-line and keep its data."""
     with open_tenancy(context) as tenants:
         tenant = tenants.archive(tenant_of(tenants, slug), reason=reason, actor=actor)
-    report(tenant, as_json=json)
+    show_status(tenant, as_json=json)
 
 
 def restore(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
     """Give an archived tenant the status that it had before."""
     with open_tenancy(context) as tenants:
         tenant = tenants.restore(tenant_of(tenants, slug), actor=actor)
-    report(tenant, as_json=json)
+    show_status(tenant, as_json=json)
 
 
 def undelete(context: typer.Context, slug: Slug, *, actor: Actor = None, json: Json = False) -> None:
     """Give a deleted tenant the status that it had before."""
     with open_tenancy(context) as tenants:
         tenant = tenants.undelete(tenant_of(tenants, slug), actor=actor)
-    report(tenant, as_json=json)
+    show_status(tenant, as_json=json)
