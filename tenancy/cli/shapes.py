@@ -1,4 +1,4 @@
-"""What the command shows of tenants: the shapes of its JSON, which are an interface."""
+"""JSON shapes. They are a public interface."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["certificate", "change", "details", "failure", "follower", "moment", 
 
 
 def summary(tenant: Tenant) -> dict[str, Any]:
-    """Return a tenant in a list."""
+    """Return the shape of a tenant in a list."""
     return {
         "slug": tenant.slug,
         "id": str(tenant.id),
@@ -30,7 +30,7 @@ def summary(tenant: Tenant) -> dict[str, Any]:
 
 
 def details(tenant: Tenant) -> dict[str, Any]:
-    """Return everything about a tenant."""
+    """Return the full shape of a tenant."""
     return {
         **summary(tenant),
         "changed_at": tenant.changed_at.isoformat(),
@@ -43,22 +43,22 @@ def details(tenant: Tenant) -> dict[str, Any]:
 
 
 def change(entry: Change) -> dict[str, Any]:
-    """Return something that was done to a tenant."""
+    """Return the shape of an entry in a tenant's history."""
     return {**entry._asdict(), "at": entry.at.isoformat()}
 
 
 def certificate(proof: PurgeCertificate) -> dict[str, Any]:
-    """Return the proof that nothing is left of a tenant."""
+    """Return the shape of a purge certificate."""
     return _plain(proof)
 
 
 def follower(status: FollowerStatus) -> dict[str, Any]:
-    """Return the status of a follower."""
+    """Return the shape of a follower's status."""
     return {**_plain(status), "failure": None if status.failure is None else failure(status.failure)}
 
 
 def failure(stored: Failure) -> dict[str, Any]:
-    """Return what stopped a follower, or delays it."""
+    """Return the shape of a follower's failure."""
     return _plain(stored)
 
 
@@ -73,5 +73,5 @@ def _plain_value(value: object) -> object:
 
 
 def moment(when: datetime) -> str:
-    """Return a time for people."""
+    """Format a time for people."""
     return f"{when:%Y-%m-%d %H:%M}Z"

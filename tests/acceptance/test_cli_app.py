@@ -60,7 +60,7 @@ def test_the_code_is_found_in_the_current_directory_as_a_process(project: Comman
         (f"{KENNEL}:failing", "RuntimeError: the moon is full"),
         ("broken:tenants", "SyntaxError"),
         ("needy:tenants", "No module named 'not_installed'"),
-        ("leaving:tenants", "ends the process"),
+        ("leaving:tenants", "exits the process"),
     ],
 )
 def test_a_wrong_name_is_a_mistake_of_the_user(project: Command, app: str, said: str) -> None:

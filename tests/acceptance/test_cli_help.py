@@ -117,10 +117,10 @@ def test_error_of_usage_leads_to_the_help_of_its_verb(arguments: str, sqlite_url
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        ("create acme --app fleet:tenants", "Put it before the verb: tenancy --app ... create"),
-        ("runner status --url sqlite:///x", "Put it before the verb: tenancy --url ... runner status"),
-        ("--json list", "Put it behind the verb: tenancy VERB --json"),
-        ("runner --json status", "Put it behind the verb: tenancy runner VERB --json"),
+        ("create acme --app fleet:tenants", "Put it before the command: tenancy --app ... create"),
+        ("runner status --url sqlite:///x", "Put it before the command: tenancy --url ... runner status"),
+        ("--json list", "Put it after the command: tenancy COMMAND --json"),
+        ("runner --json status", "Put it after the command: tenancy runner COMMAND --json"),
     ],
 )
 def test_an_option_in_the_wrong_place_is_told_the_right_one(arguments: str, remedy: str, sqlite_url: str) -> None:

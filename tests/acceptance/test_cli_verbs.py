@@ -56,13 +56,13 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     assert tenancy.ok("create", "acme", "globex").out.startswith("Created 'acme' in acme_")
     assert [each["slug"] for each in tenancy.ok("list", "--json").json] == ["acme", "globex"]
     assert tenancy.ok("suspend", "acme", "--reason", "invoice", "--reads").out == (
-        "'acme' is suspended, can be read.\n"
+        "'acme' is suspended; reads are allowed.\n"
     )
     assert tenancy.ok("resume", "acme").out == "'acme' is active.\n"
     assert tenancy.ok("archive", "acme").out == "'acme' is archived.\n"
     assert tenancy.ok("restore", "acme").out == "'acme' is active.\n"
     assert tenancy.ok("rename", "acme", "apex").out == "Renamed 'acme' to 'apex'.\n"
-    assert tenancy.ok("rename", "apex", "--name", "Apex").out == "The name of 'apex' is 'Apex'.\n"
+    assert tenancy.ok("rename", "apex", "--name", "Apex").out == "Changed the name of 'apex' to 'Apex'.\n"
     assert tenancy.ok("delete", "apex", "--yes").out == "'apex' is deleted.\n"
     assert tenancy.ok("undelete", "apex").out == "'apex' is active.\n"
     changes = tenancy.ok("history", "apex", "--json").json
@@ -317,7 +317,7 @@ def test_certificates_go_to_the_standard_output(
     assert [json.loads(line)["slug"] for line in done.out.splitlines()] == ["acme", "globex"]
     assert done.err.count("nothing left") == 2
     twice = quick("purge", "--due", "--certificate", "-", "--json")
-    assert (twice.code, "both write to the standard output" in twice.err) == (2, True)
+    assert (twice.code, "both write to standard output" in twice.err) == (2, True)
     nothing = quick.ok("purge", "--due", "--certificate", "-")
     assert (nothing.out, nothing.err) == ("", "No tenant is due.\n")
     assert {path.name for path in tmp_path.iterdir()} - {path.name for path in before} == set()
@@ -384,7 +384,7 @@ def test_a_retry_with_the_same_request_returns_the_same_tenant(quick: Command) -
 def test_what_destroys_is_shown_beforehand_and_not_done(tenancy: Command) -> None:
     tenancy.ok("create", "acme")
     assert tenancy.ok("delete", "acme", "--dry-run").out == (
-        "Would delete 'acme', which could be undeleted for 30 days.\n"
+        "Would delete 'acme'. Its grace period would be 30 days.\n"
     )
     assert "1 table" in tenancy.ok("purge", "acme", "--dry-run").out
     assert tenancy.ok("show", "acme", "--json").json["status"] == "active"
@@ -419,7 +419,7 @@ def test_tables_that_exist_become_a_tenant(tenancy: Command) -> None:
     assert record["schema" if option == "--schema" else "prefix"] == name
     purged = tenancy.ok("purge", "acme", "--yes").out
     assert purged.endswith(
-        "nothing left.\n" if option == "--prefix" else 'not the tenant\'s, and left: schema "legacy_".\n'
+        "nothing left.\n" if option == "--prefix" else 'kept (not owned by the tenant): schema "legacy_".\n'
     )
 
 

@@ -21,13 +21,16 @@ def adopt(
     schema: Annotated[
         str | None,
         typer.Option(
-            "--schema", metavar="TEMPLATE", help="Where the tables are; may hold {application}.", show_default=False
+            "--schema", metavar="TEMPLATE", help="Schema of the tables; may contain {application}.", show_default=False
         ),
     ] = None,
     prefix: Annotated[
         str,
         typer.Option(
-            "--prefix", metavar="TEMPLATE", help="How their names begin; may hold {application}.", show_default=False
+            "--prefix",
+            metavar="TEMPLATE",
+            help="Prefix of the table names; may contain {application}.",
+            show_default=False,
         ),
     ] = "",
     name: Name = None,
@@ -35,11 +38,11 @@ def adopt(
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Register tables that exist as a tenant. Nothing is copied or changed."""
-    kept = metadata_of(metadata)
+    """Register existing tables as a tenant. Nothing is copied or changed."""
+    parsed = metadata_of(metadata)
     with open_tenancy(context) as tenants:
-        tenant = tenants.adopt(slug, schema=schema, table_prefix=prefix, name=name, metadata=kept, actor=actor)
+        tenant = tenants.adopt(slug, schema=schema, table_prefix=prefix, name=name, metadata=parsed, actor=actor)
     if json:
         show_json(details(tenant))
     else:
-        say(f"Adopted {quoted(tenant.slug)}; its tables stay where they are.")
+        say(f"Adopted {quoted(tenant.slug)}. Its tables stay in place.")

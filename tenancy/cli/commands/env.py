@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Format", "env"]
 
-# Of what the code passes, only the library's settings and ours are known to hold no secret: CIPHER_KEY does.
+# Variables from the code are assumed to be secret, except for known settings of the library and of this package.
 _WITHOUT_SECRETS: Final = re.compile(
     r"(?!.*(URL|KEY|PASSWORD|SECRET|TOKEN))(.*_)?"
     r"(\w+_TOPIC|(SQLALCHEMY|TENANCY)_\w+|AGGREGATE_CACHE_\w+|DEEPCOPY_FROM_AGGREGATE_CACHE"
@@ -28,7 +28,7 @@ _WITHOUT_SECRETS: Final = re.compile(
 
 
 class Format(StrEnum):
-    """How variables are written."""
+    """The output format of variables."""
 
     SH = "sh"
     DOTENV = "dotenv"
@@ -39,17 +39,17 @@ def env(
     context: typer.Context,
     slug: Slug,
     *,
-    form: Annotated[Format, typer.Option("--format", help="For a shell, for a file .env, or JSON.")] = Format.SH,
+    form: Annotated[Format, typer.Option("--format", help="Output format: shell, .env file or JSON.")] = Format.SH,
     show_secrets: Annotated[
         bool,
         typer.Option(
             "--show-secrets",
-            help="Write URLs with their passwords, and keys, instead of references to their variables.",
+            help="Write passwords and keys in clear text instead of references to their variables.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show the variables that lead to a tenant's tables."""
+    """Show the variables that select a tenant's tables."""
     with open_tenancy(context) as tenants:
         variables = tenants.env(tenant_of(tenants, slug))
         references = {} if show_secrets else _references(tenants, variables)
@@ -60,17 +60,17 @@ def env(
     for key, value in variables.items():
         if form is Format.SH:
             reference = references.get(key)
-            # An expansion that fails when it is not set, and does not end up with a database of something else.
+            # This expansion fails when the variable is unset, instead of selecting another database.
             text = shlex.quote(value) if reference is None else f'"${{{reference}:?is not set}}"'
             say(f"export {key}={text}")
         elif key not in references:
             say(f"{key}={_quoted(value)}")
-        elif key != references[key]:  # one that referred to itself would be an endless loop to some readers
+        elif key != references[key]:  # some readers loop on a variable that refers to itself
             say(f"{key}=${{{references[key]}}}")
 
 
 def _references(tenants: Tenancy, variables: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the variable to refer to, for each variable whose value may be a secret."""
+    """Map each variable whose value may be secret to the variable to refer to."""
     settings = tenants.settings
     urls = {
         settings.control_url.render_as_string(hide_password=False): "TENANCY_CONTROL_URL",

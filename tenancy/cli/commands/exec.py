@@ -20,27 +20,25 @@ __all__ = ["exec_"]
 def exec_(
     context: typer.Context,
     slug: Slug,
-    command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND...", help="The program and its arguments, after --.")
-    ],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="Program and its arguments, after --.")],
     *,
-    json: Json = False,  # noqa: ARG001 (for the errors; what the program writes is its own)
+    json: Json = False,  # noqa: ARG001 (read by run.py, for errors)
 ) -> None:
-    """Run a program that uses a tenant's tables. It takes the place of this process."""
+    """Run a program that uses a tenant's tables. It replaces this process."""
     with open_tenancy(context) as tenants:
         tenant = tenant_of(tenants, slug)
-        with tenants.scope(tenant):  # refuses at once when the program could not even read
+        with tenants.scope(tenant):  # raises at once when the tenant cannot be read
             variables = tenants.env(tenant)
     _become(command, variables)
 
 
 def _become(command: list[str], variables: Mapping[str, str]) -> NoReturn:
-    # Python ignores it, and a program that inherits that would not end when nobody reads its output.
+    # Python ignores SIGPIPE. A program that inherits this would go on after its reader has closed the pipe.
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.stdout.flush()
     try:
-        os.execvpe(command[0], command, {**os.environ, **variables})  # noqa: S606 (what the user asked for)
+        os.execvpe(command[0], command, {**os.environ, **variables})  # noqa: S606 (the user passes the program)
     except OSError as error:
         signal.signal(signal.SIGPIPE, before)
         msg = f"{command[0]!r} cannot be run: {error.strerror}."
-        raise CommandError(msg, remedy="Give the program and its arguments after --.", code="not_executable") from error
+        raise CommandError(msg, remedy="Pass the program and its arguments after --.", code="not_executable") from error

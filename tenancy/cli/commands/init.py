@@ -20,12 +20,12 @@ def init(
         bool,
         typer.Option(
             "--accept-encodings",
-            help="Change the fleet to the ciphers and compressors of this process. They must read what is stored.",
+            help="Switch the fleet to this process's ciphers and compressors. They must be able to read stored events.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Make the registry, and record the applications of the code. Again, it records what has changed."""
+    """Create the registry and record the applications. Run it again when the applications change."""
     with open_tenancy(context) as tenants:
         tenants.init(accept_encodings=accept_encodings)
         applications = [application_spec.application for application_spec in tenants.application_specs()]
