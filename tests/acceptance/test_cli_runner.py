@@ -1,4 +1,4 @@
-"""The runner as operators use it: a process that is started, asked about, helped and ended."""
+"""The runner commands, as operators use them: start, status, retry, skip."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ except ValueError:
 
 @contextmanager
 def started(url: str, directory: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """Yield a runner that works; its log is in `directory`."""
+    """Yield a started runner; its log is in `directory`."""
     (directory / "kennel_fleet.py").write_text(CODE + more)
     environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{directory}{os.pathsep}{Path.cwd()}"}
     command = [sys.executable, "-m", "tenancy", "--app", "kennel_fleet:tenants", "runner", "start", *options]
@@ -99,7 +99,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         assert records[-1]["tenant_id"] == str(tenants["acme"].id)
 
 
-def test_every_line_is_one_of_the_log_whoever_writes_it(sqlite_url: str, tmp_path: Path) -> None:
+def test_every_logger_writes_lines_of_the_log(sqlite_url: str, tmp_path: Path) -> None:
     with fleet(sqlite_url, ["acme"]), started(sqlite_url, tmp_path, "--json", more=NOISE):
         pass
     lines = (tmp_path / "runner.log").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What people see: on pipes, narrow terminals and old ones; nothing that somebody else wrote is obeyed."""
+"""Output in pipes and on terminals. Stored text cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_every_tenant_is_one_line_in_a_pipe(tenancy: Command) -> None:
     assert not any(line.endswith(" ") for line in lines)
 
 
-def test_what_somebody_wrote_is_neither_markup_nor_a_command_to_the_terminal(tenancy: Command) -> None:
+def test_stored_text_is_neither_markup_nor_a_terminal_command(tenancy: Command) -> None:
     tenancy.ok("create", "acme", "--name", HOSTILE, "--metadata", '{"a": "\\u001b[2J"}')
     tenancy.ok("suspend", "acme", "--reason", HOSTILE)
     shown = [tenancy.ok(*each).out for each in (("list",), ("show", "acme"), ("history", "acme"))]
@@ -116,7 +116,7 @@ def test_a_closed_pipe_ends_the_command_without_a_word(tenancy: Command) -> None
         ("purge acme <&-", 2),
         ("purge acme <&- >&- 2>&-", 2),
         ("create --from - <&-", 2),
-        ("show nobody 2>&-", 3),
+        ("show unknown 2>&-", 3),
         ("exec acme -- true <&- >&- 2>&-", 0),
     ],
 )

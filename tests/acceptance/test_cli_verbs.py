@@ -1,4 +1,4 @@
-"""What each verb does, says and returns; on both databases."""
+"""Effect, output and exit code of each command, on both databases."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "name"),
     [
-        (["show", "nobody"], 3, "not_found"),
+        (["show", "unknown"], 3, "not_found"),
         (["create", "acme"], 4, "exists"),
         (["create", "off"], 4, "exists"),
         (["create", "off", "--exist-ok"], 5, "archived"),
@@ -187,7 +187,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
         (["purge", "acme", "--due"], 2, "usage"),
         (["purge", "acme"], 2, "usage"),
         (["purge", "acme", "--yes", "--certificate", "/nowhere/file"], 2, "usage"),
-        (["purge", "nobody", "--yes"], 3, "not_found"),
+        (["purge", "unknown", "--yes"], 3, "not_found"),
         (["delete", "acme"], 2, "usage"),
         (["env", "acme", "--format", "xml"], 2, "usage"),
         (["exec", "acme", "--", "/nowhere/program"], 126, "not_executable"),
@@ -291,7 +291,7 @@ def test_an_id_serves_wherever_a_slug_does(quick: Command) -> None:
     assert quick.ok("runner", "retry", tenant_id).out == "No follower of 'apex' has stopped.\n"
     assert quick.ok("delete", tenant_id, "--yes").out == "'apex' is deleted.\n"
     assert quick.ok("undelete", tenant_id).out == "'apex' is active.\n"
-    # Somebody calls himself as another one is identified.
+    # The slug of one tenant is the id of another.
     quick.ok("rename", "globex", tenant_id)
     for verb in ("show", "suspend", "purge"):
         refused = quick(verb, tenant_id, *(["--yes"] if verb == "purge" else []))
@@ -326,7 +326,7 @@ def test_certificates_go_to_the_standard_output(
 # -- creating many --
 
 
-def test_many_are_made_from_a_file_and_one_that_fails_keeps_nobody_else_back(tenancy: Command, tmp_path: Path) -> None:
+def test_slugs_from_a_file_are_created_even_if_one_fails(tenancy: Command, tmp_path: Path) -> None:
     path = tmp_path / "slugs.txt"
     path.write_text("\ufeff# the first customers\nacme\n\n  globex  \na/b\nacme\n#\nÜnï-cödé x\n", encoding="utf-8")
     outcome = tenancy("create", "--from", str(path))
