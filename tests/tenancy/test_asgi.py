@@ -101,7 +101,7 @@ def test_what_comes_out_of_a_task_group_is_refused_when_it_is_nothing_else(is_al
 
 def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants.create("acme")
-    find = tenants.registry.find  # a slow registry
+    find = tenants.registry.find  # a registry that takes its time
     may_answer = threading.Event()
     asked: list[Callable[[], object]] = []
 

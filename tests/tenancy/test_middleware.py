@@ -185,7 +185,7 @@ def make_provisioning(tenants: Tenancy) -> None:
     tenants.init()
     tenants.registry.add(
         [NewTenant(id=uuid4(), slug="acme", name="Acme", placement=placement)], None
-    )  # as left behind by a process that died
+    )  # as a process leaves it that dies
 
 
 def make_suspended(tenants: Tenancy) -> None:
