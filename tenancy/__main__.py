@@ -1,4 +1,4 @@
-"""The command ``tenancy``, which is also ``python -m tenancy``. What it can do is in ``tenancy.cli``."""
+"""Entry point of the command ``tenancy``, which is also ``python -m tenancy``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run the command with the arguments of the process, and return its exit code."""
+    """Run the command with the arguments of this process, and return its exit code."""
     _open_closed_streams()
     if find_spec("typer") is None or find_spec("rich") is None:
         sys.stderr.write(
@@ -18,21 +18,21 @@ def main() -> int:
         )
         return 2
     try:
-        from tenancy.cli.run import hide_password, run  # noqa: PLC0415 (what it imports need not be installed)
+        from tenancy.cli.run import hide_password, run  # noqa: PLC0415 (typer and rich are an extra)
 
         hide_password(sys.argv[1:])
         return run(sys.argv[1:])
-    except KeyboardInterrupt:  # before the command has begun, or when it is about to end
+    except KeyboardInterrupt:  # outside of the command's own handler
         return 130
 
 
 def _open_closed_streams() -> None:
-    """Open /dev/null for the standard streams that are closed: what nobody can read is no error, and a file or a
-    connection that is opened next would be in their place.
+    """Open /dev/null in place of closed standard streams. Otherwise writing to them fails, and the next file or
+    connection gets their descriptor.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in descriptor order
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (for the process)
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (open as long as the process)
 
 
 if __name__ == "__main__":

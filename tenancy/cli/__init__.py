@@ -1,4 +1,4 @@
-"""The command line. Each verb is one function, and calls one method of ``Tenancy`` or of ``tenancy.operations.doctor``.
+"""The command line. Each command is a function that calls ``Tenancy`` or ``tenancy.operations``.
 
-The modules of this package import nothing at their top that loads a database, so that ``tenancy --help`` is quick.
+No module of this package imports database code at module level, so that ``tenancy --help`` is fast.
 """

@@ -1,56 +1,59 @@
-"""The command as Typer knows it: its verbs in the order of ``--help``, each with an example."""
+"""The Typer application: commands in the order of ``--help``, each with an example."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from tenancy.cli.commands import create as making
-from tenancy.cli.commands import remove as removing
-from tenancy.cli.commands import show as looking
-from tenancy.cli.commands import update as changing
+from tenancy.cli.commands.adopt import adopt
+from tenancy.cli.commands.create import create
 from tenancy.cli.commands.demo import demo
 from tenancy.cli.commands.doctor import doctor
-from tenancy.cli.commands.env import env, exec_
+from tenancy.cli.commands.env import env
+from tenancy.cli.commands.exec import exec_
+from tenancy.cli.commands.init import init
+from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
+from tenancy.cli.commands.show import history, list_, show
+from tenancy.cli.commands.update import archive, rename, restore, resume, suspend, undelete
 from tenancy.cli.errors import USAGE
-from tenancy.cli.loader import Named
+from tenancy.cli.loader import FleetOptions
 from tenancy.cli.output import say
-from tenancy.cli.parsing import Group, Verb
+from tenancy.cli.parsing import Command, Group
 
-__all__ = ["URL_VARIABLE", "VERBS", "app"]
+__all__ = ["COMMANDS", "URL_VARIABLE", "app"]
 
 URL_VARIABLE: Final = "_TENANCY_URL"
-"""Where a process that starts itself anew puts what ``--url`` said."""
+"""Holds the value of ``--url`` after the command has re-executed itself to hide a password."""
 
-VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
-    ("init", making.init, "tenancy --app shop:tenants init"),
-    ("create", making.create, "tenancy create acme globex"),
-    ("adopt", making.adopt, "tenancy adopt acme --schema legacy"),
-    ("list", looking.list_, "tenancy list --status suspended"),
-    ("show", looking.show, "tenancy show acme"),
-    ("rename", changing.rename, "tenancy rename acme apex --name 'Apex Ltd'"),
-    ("suspend", changing.suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),
-    ("resume", changing.resume, "tenancy resume acme"),
-    ("archive", changing.archive, "tenancy archive acme"),
-    ("restore", changing.restore, "tenancy restore acme"),
-    ("delete", removing.delete, "tenancy delete acme --reason 'contract ended'"),
-    ("undelete", changing.undelete, "tenancy undelete acme"),
-    ("purge", removing.purge, "tenancy purge acme --certificate purged.jsonl"),
-    ("history", looking.history, "tenancy history acme"),
+COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
+    ("init", init, "tenancy --app shop:tenants init"),
+    ("create", create, "tenancy create acme globex"),
+    ("adopt", adopt, "tenancy adopt acme --schema legacy"),
+    ("list", list_, "tenancy list --status suspended"),
+    ("show", show, "tenancy show acme"),
+    ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
+    ("suspend", suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),
+    ("resume", resume, "tenancy resume acme"),
+    ("archive", archive, "tenancy archive acme"),
+    ("restore", restore, "tenancy restore acme"),
+    ("delete", delete, "tenancy delete acme --reason 'contract ended'"),
+    ("undelete", undelete, "tenancy undelete acme"),
+    ("purge", purge, "tenancy purge acme --certificate purged.jsonl"),
+    ("history", history, "tenancy history acme"),
     ("env", env, 'eval "$(tenancy env acme)"'),
     ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
     ("doctor", doctor, "tenancy doctor --repair"),
     ("demo", demo, "tenancy demo --database sqlite"),
 )
-"""Name, function and example of each verb."""
+"""Name, function and example of each command."""
 
-# Without Rich's help, which takes twice as long and draws boxes that not every terminal has. Tracebacks stay Python's:
-# Typer's show the values of variables, with the passwords among them.
+# No Rich markup: it doubles the time of --help and draws boxes that some terminals lack. No Typer tracebacks: they show
+# the values of variables, including passwords.
 app = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -62,8 +65,8 @@ def _version(*, wanted: bool) -> None:
 
 @app.callback(
     invoke_without_command=True,
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 exists, 5 refused by the tenant's status, "
-    "6 database unreachable, 7 partly done.",
+    epilog="Exit codes: 0 success, 1 failure, 2 usage error, 3 not found, 4 already exists, 5 refused by tenant "
+    "status, 6 database unreachable, 7 partly done.",
 )
 def _root(
     context: typer.Context,
@@ -74,8 +77,8 @@ def _root(
             "--app",
             metavar="MODULE:NAME",
             envvar="TENANCY_APP",
-            help="The Tenancy object of your code, or a function that returns it. Otherwise that of [tool.tenancy] in "
-            "pyproject.toml. Tenants that exist can be managed without it.",
+            help="Tenancy object in your code, or function that returns one. Default: [tool.tenancy] in pyproject.toml."
+            " Existing tenants can be managed without it.",
             show_default=False,
         ),
     ] = None,
@@ -86,43 +89,39 @@ def _root(
             metavar="URL",
             envvar=URL_VARIABLE,
             show_envvar=False,
-            help="The database, instead of SQLALCHEMY_URL.",
+            help="Database URL. Overrides SQLALCHEMY_URL.",
             show_default=False,
         ),
     ] = None,
-    traceback: Annotated[  # noqa: ARG001 (run.py looks for it, also when the arguments are wrong)
-        bool, typer.Option("--traceback", help="Show where in the code an error comes from.")
+    traceback: Annotated[  # noqa: ARG001 (run.py reads it, even if the arguments are wrong)
+        bool, typer.Option("--traceback", help="Show the traceback of an error.")
     ] = False,
-    show_version: Annotated[  # noqa: ARG001 (its callback does it)
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    show_version: Annotated[  # noqa: ARG001 (its callback handles it)
+        bool, typer.Option("--version", help="Show version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Make, run, change and remove tenants, each with its own tables."""
-    context.obj = Named(app_name, url)
-    os.environ.pop(URL_VARIABLE, None)  # it is for this process, and not for what it runs
+    """Manage tenants, each with its own tables, and run their followers."""
+    context.obj = FleetOptions(app_name, url)
+    os.environ.pop(URL_VARIABLE, None)  # not for the programs that this process runs
     if url is not None:
         os.environ["SQLALCHEMY_URL"] = url
-    _help_without_verb(context)
+    _help_without_command(context)
 
 
-def _help_without_verb(context: typer.Context) -> None:
+def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         say(context.get_help())
         raise typer.Exit(USAGE)
 
 
-def _add(name: str, function: Callable[..., Any], example: str) -> None:
-    app.command(name, cls=Verb, epilog=f"Example: {example}")(function)
-
-
-for _verb in VERBS:
-    _add(*_verb)
+for _name, _function, _example in COMMANDS:
+    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
 
 app.add_typer(
     runner,
     name="runner",
-    help="Let followers process events, and see how they are.",
-    callback=_help_without_verb,
+    help="Run followers, inspect them, and retry failures.",
+    callback=_help_without_command,
     invoke_without_command=True,
     no_args_is_help=False,
 )

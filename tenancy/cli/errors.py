@@ -1,4 +1,4 @@
-"""What the command says and returns when something fails."""
+"""Error reports and exit codes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = [
     "UNREACHABLE",
     "USAGE",
     "CommandError",
-    "Failure",
+    "ErrorReport",
     "UsageError",
-    "failure_of",
     "masked",
+    "report_of",
 ]
 
 FAILED: Final = 1
@@ -53,16 +53,16 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "unreachable": UNREACHABLE,
     "partly_done": 7,
 }
-"""The exit code for each code of an error. Those of tenants that do not serve in their status are all 5."""
+"""Exit codes by error code. All errors of tenant status exit with 5."""
 
-# Typer has a copy of click of its own, or uses the one that is installed.
+# Typer uses its own copy of click or the installed one, depending on its version.
 UsageError: Final[Any] = typer.BadParameter.__mro__[1]
-"""What Typer raises for wrong arguments."""
+"""The exception that Typer raises for wrong arguments."""
 _SECRET: Final = re.compile(r"(://[^:/@\s]*):[^@\s]*@|([?&]password=)[^&\s]*")
 
 
 class CommandError(Exception):
-    """The command cannot do what it was asked for; of several tenants, ``failures`` has what failed for each."""
+    """The command failed. For a command on several tenants, ``failures`` holds the error of each."""
 
     def __init__(
         self, message: str, *, remedy: str = "", code: str = "usage", failures: Iterable[Exception] = ()
@@ -74,33 +74,33 @@ class CommandError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """An error as the command shows it."""
+class ErrorReport:
+    """An error as the command reports it."""
 
     code: str
     message: str
     exit_code: int
     remedy: str = ""
     tenant: str | None = None
-    parts: tuple[Failure, ...] = ()
-    """What failed of a command for several tenants."""
+    parts: tuple[ErrorReport, ...] = ()
+    """The reports of single tenants, for a command on several."""
 
     def show(self, *, as_json: bool) -> None:
-        """Write it to the standard error."""
-        text = json_of({"error": self.record()}) if as_json else "\n".join(self._lines())
+        """Write the report to standard error."""
+        text = json_of({"error": self.shape()}) if as_json else "\n".join(self._lines())
         sys.stderr.write(f"{text}\n")
 
-    def record(self) -> dict[str, Any]:
-        """Return what JSON shows."""
-        record: dict[str, Any] = {
+    def shape(self) -> dict[str, Any]:
+        """Return the JSON shape."""
+        shape: dict[str, Any] = {
             "code": self.code,
             "message": masked(self.message),
             "remedy": masked(self.remedy),
             "tenant": self.tenant,
         }
         if self.parts:
-            record["failures"] = [part.record() for part in self.parts]
-        return record
+            shape["failures"] = [part.shape() for part in self.parts]
+        return shape
 
     def _lines(self) -> Iterator[str]:
         yield f"error: {printable(masked(self.message))}"
@@ -111,15 +111,15 @@ class Failure:
 
 
 def masked(text: str) -> str:
-    """Return a text without the passwords of the URLs in it."""
+    """Return a text with the passwords in URLs masked."""
     return _SECRET.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
 
 
-def failure_of(error: BaseException) -> Failure | None:
-    """Return what to show for an error, or None for one that only a mistake in a program can bring."""
+def report_of(error: BaseException) -> ErrorReport | None:
+    """Return the report of an error, or None for a bug, which deserves a traceback."""
     if isinstance(error, TenancyError):
         is_refused = isinstance(error, (TenantUnavailable, TransitionRefused))
-        return Failure(
+        return ErrorReport(
             code=error.code,
             message=error.message,
             remedy=error.remedy,
@@ -128,48 +128,48 @@ def failure_of(error: BaseException) -> Failure | None:
             parts=_parts(error.failures.values()) if isinstance(error, PartlyDone) else (),
         )
     if isinstance(error, CommandError):
-        return replace(_failure(error.code, str(error), error.remedy), parts=_parts(error.failures))
+        return replace(_report(error.code, str(error), error.remedy), parts=_parts(error.failures))
     if isinstance(error, UsageError):
         text = error.format_message() if hasattr(error, "format_message") else str(error)
         context = getattr(error, "ctx", None)
-        text = text.replace(": Value error, ", ": ")  # Pydantic's words, in some versions of Typer
-        return _failure("usage", text, f"See: {context.command_path if context else 'tenancy'} --help")
-    return _failure_of_library(error)
+        text = text.replace(": Value error, ", ": ")  # added by Pydantic in some versions of Typer
+        return _report("usage", text, f"See: {context.command_path if context else 'tenancy'} --help")
+    return _report_of_library(error)
 
 
-def _parts(errors: Iterable[Exception]) -> tuple[Failure, ...]:
-    return tuple(part for part in map(failure_of, errors) if part is not None)
+def _parts(errors: Iterable[Exception]) -> tuple[ErrorReport, ...]:
+    return tuple(part for part in map(report_of, errors) if part is not None)
 
 
-def _failure_of_library(error: BaseException) -> Failure | None:
-    from eventsourcing.persistence import PersistenceError  # noqa: PLC0415 (slow; it is loaded by now)
+def _report_of_library(error: BaseException) -> ErrorReport | None:
+    from eventsourcing.persistence import PersistenceError  # noqa: PLC0415 (slow; loaded by now)
     from eventsourcing.utils import TopicError  # noqa: PLC0415 (as above)
 
     from eventsourcing_sqlalchemy.errors import SettingsError  # noqa: PLC0415 (as above)
 
     if isinstance(error, SettingsError):
-        return _failure("settings", str(error), "All variables: docs/settings.md")
+        return _report("settings", str(error))
     if isinstance(error, PersistenceError):
-        return _failure_of_database(error)
-    if isinstance(error, OSError):  # a full disk, for example
-        return _failure("failed", f"{error}.")
+        return _report_of_database(error)
+    if isinstance(error, OSError):  # for example a full disk
+        return _report("failed", f"{error}.")
     if isinstance(error, TopicError):
-        remedy = "This needs the code of the applications: --app module:name, in the directory that it is in."
-        return _failure("not_registered", f"{error}.", remedy)
+        remedy = "Pass the code of the applications: --app module:name"
+        return _report("not_registered", f"{error}.", remedy)
     return None
 
 
-def _failure_of_database(error: PersistenceError) -> Failure:
+def _report_of_database(error: PersistenceError) -> ErrorReport:
     from eventsourcing.persistence import OperationalError  # noqa: PLC0415 (as above)
 
     from eventsourcing_sqlalchemy.errors import sqlstate  # noqa: PLC0415 (as above)
     from tenancy.registry.remedies import remedy_of  # noqa: PLC0415 (as above)
 
     remedy = remedy_of(error)
-    # Without a code, nobody answered who could have given one.
-    is_away = isinstance(error, OperationalError) and (sqlstate(error) or "08").startswith(("08", "53", "57P"))
-    return _failure("unreachable" if is_away or remedy else "database", str(error), remedy or "")
+    # An error without SQLSTATE did not come from a server, so the server is unreachable.
+    is_unreachable = isinstance(error, OperationalError) and (sqlstate(error) or "08").startswith(("08", "53", "57P"))
+    return _report("unreachable" if is_unreachable or remedy else "database", str(error), remedy or "")
 
 
-def _failure(code: str, message: str, remedy: str = "") -> Failure:
-    return Failure(code=code, message=message, remedy=remedy, exit_code=EXIT_CODES[code])
+def _report(code: str, message: str, remedy: str = "") -> ErrorReport:
+    return ErrorReport(code=code, message=message, remedy=remedy, exit_code=EXIT_CODES[code])

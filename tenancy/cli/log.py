@@ -1,4 +1,4 @@
-"""The log of a process that runs for long: one line for each record, from every logger, on the standard error."""
+"""The log of a long-running process: one line per record, from every logger, on standard error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ _FIELDS: Final = ("tenant_id", "follower", "leader", "notification_id", "attempt
 
 
 def configure(*, as_json: bool) -> None:
-    """Write the log of the whole process as lines of text or of JSON, with what Python itself would write as prose:
-    warnings, and errors that end a thread.
-    """
+    """Log the whole process as lines of text or JSON, including warnings and uncaught errors of threads."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JSON() if as_json else _Text())
     logging.getLogger().addHandler(handler)
@@ -29,15 +27,15 @@ def configure(*, as_json: bool) -> None:
 
 
 def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
-    if arguments.exc_type is SystemExit:  # a thread may end so
+    if arguments.exc_type is SystemExit:  # a regular way to end a thread
         return
     name = "" if arguments.thread is None else arguments.thread.name
     error = None if arguments.exc_value is None else (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
-    logger.error("The thread %s has ended.", name, exc_info=error)
+    logger.error("Thread %s ended with an error.", name, exc_info=error)
 
 
 class _Text(logging.Formatter):
-    """A line of text, with the fields of a record behind it."""
+    """A line of text, followed by the fields of the record."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields_of(record)
@@ -46,7 +44,7 @@ class _Text(logging.Formatter):
 
 
 class _JSON(logging.Formatter):
-    """An object with the fields of a record."""
+    """A JSON object with the fields of the record."""
 
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(_fields_of(record), default=str)
@@ -59,12 +57,12 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
         "logger": record.name,
         "message": record.getMessage(),
     }
-    # Of a follower that has failed before it had a notification, there is no number.
+    # None: a follower that failed before its first notification has no notification_id.
     fields |= {name: value for name in _FIELDS if (value := getattr(record, name, None)) is not None}
     if record.exc_info and record.exc_info[1] is not None:
-        from eventsourcing_sqlalchemy.errors import describe  # noqa: PLC0415 (slow, and --help needs no log)
+        from eventsourcing_sqlalchemy.errors import describe  # noqa: PLC0415 (slow; not needed by --help)
         from tenancy.runner.failures import frames_of  # noqa: PLC0415 (as above)
 
-        # Not what it says, which may contain values.
+        # Not the error's message, which may contain values.
         fields |= {"error": describe(record.exc_info[1]), "frames": frames_of(record.exc_info[1])}
     return fields

@@ -1,16 +1,18 @@
-"""Arguments and options that several verbs have."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 
+from tenancy.cli.errors import CommandError
 from tenancy.errors import TenancyError
 from tenancy.model.tenant import check_actor
 
-__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "seconds"]
+__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "metadata_of", "seconds"]
 
 _MAX_SECONDS: Final = 1_000_000
 
@@ -26,39 +28,52 @@ def _actor(value: str | None) -> str:
 
 
 def seconds(value: float) -> float:
-    """Return a number of seconds that can be waited for."""
-    if not 0 <= value <= _MAX_SECONDS:  # refuses "nan" too
+    """Validate a number of seconds to wait."""
+    if not 0 <= value <= _MAX_SECONDS:  # rejects "nan" too
         raise typer.BadParameter(f"{value} is not a number of seconds up to {_MAX_SECONDS}.")
     return value
 
 
-Slug = Annotated[str, typer.Argument(metavar="SLUG", help="The tenant's slug or id.", show_default=False)]
-NewSlug = Annotated[str, typer.Argument(metavar="SLUG", help="The slug of the tenant.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON, and errors as JSON to the standard error.")]
+def metadata_of(text: str | None) -> dict[str, Any]:
+    """Parse ``--metadata``."""
+    if text is None:
+        return {}
+    from tenancy.registry.tables import check_metadata  # noqa: PLC0415 (slow; loaded next in any case)
+
+    try:
+        value = json.loads(text)
+        check_metadata(value)
+    except (ValueError, RecursionError) as error:
+        msg = "--metadata is not a valid JSON object. NaN, Infinity, NUL and lone surrogates are not allowed."
+        raise CommandError(msg, remedy="""Pass an object: --metadata '{"plan": "gold"}'""") from error
+    return cast("dict[str, Any]", value)
+
+
+Slug = Annotated[str, typer.Argument(metavar="SLUG", help="Slug or id of the tenant.", show_default=False)]
+NewSlug = Annotated[str, typer.Argument(metavar="SLUG", help="Slug of the new tenant.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, and errors as JSON to standard error.")]
 Actor = Annotated[
     str | None,
     typer.Option(
         "--actor",
         metavar="ID",
-        help="The id of who does it, for the history: not a name, which could never be erased. "
-        "By default uid: and the number of the user of the operating system.",
+        help="Opaque id of the acting user, for the history. Do not pass a name: events are never erased. "
+        "Default: uid: and the system user id.",
         callback=_actor,
         show_default=False,
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for the slug to be typed.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation prompt.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")]
 Name = Annotated[
     str | None,
-    typer.Option("--name", metavar="TEXT", help="What people call the tenant; any text.", show_default=False),
+    typer.Option("--name", metavar="TEXT", help="Display name of the tenant; any text.", show_default=False),
 ]
 Metadata = Annotated[
     str | None,
-    typer.Option("--metadata", metavar="JSON", help="An object of yours to keep with the tenant.", show_default=False),
+    typer.Option("--metadata", metavar="JSON", help="JSON object to store with the tenant.", show_default=False),
 ]
 Reason = Annotated[
     str | None,
-    typer.Option(
-        "--reason", metavar="TEXT", help="Why, for whoever is refused and for the history.", show_default=False
-    ),
+    typer.Option("--reason", metavar="TEXT", help="Reason, shown in errors and in the history.", show_default=False),
 ]

@@ -1,4 +1,4 @@
-"""Write to the standard output: lines, tables, JSON. Nothing that somebody else wrote can change the terminal."""
+"""Write lines, tables and JSON to standard output. Stored text is escaped, so that it cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
+
+from tenancy.cli.shapes import details
+
+if TYPE_CHECKING:
+    from tenancy import Tenant
 
 __all__ = [
     "CLOSED_PIPE",
@@ -20,16 +25,17 @@ __all__ = [
     "shortened",
     "show_json",
     "show_pairs",
+    "show_status",
     "show_table",
 ]
 
 CLOSED_PIPE: Final = 141
-"""The exit code when nobody reads any more: that of a process which SIGPIPE has ended."""
+"""The exit code when the reader has closed the pipe: that of a process ended by SIGPIPE."""
 
-# Rich takes a second for some thousand rows.
+# More rows than this are not formatted by Rich, which takes a second for some thousand.
 _MANY: Final = 500
 
-# Of what may be of any length, in a table on a terminal.
+# Maximum length of free text in a table on a terminal.
 _LENGTH: Final = 200
 
 _STYLES: Final = {
@@ -45,39 +51,39 @@ _STYLES: Final = {
 
 
 def printable(text: object) -> str:
-    """Return a text with everything escaped that could move the cursor, change colours or turn the direction."""
+    """Escape characters that could move the cursor, change colours or reverse the text direction."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in str(text))
 
 
 def quoted(slug: str) -> str:
-    """Return a slug as it stands in a sentence."""
+    """Return a slug in quotes, escaped."""
     return f"'{printable(slug)}'"
 
 
 def shortened(text: str) -> str:
-    """Return the beginning of a text for a table on a terminal, and all of it elsewhere."""
+    """Truncate a text for a table on a terminal; return it unchanged elsewhere."""
     return f"{text[:_LENGTH]}…" if len(text) > _LENGTH and sys.stdout.isatty() else text
 
 
 def say(line: str = "") -> None:
-    """Write a line, at once; the command ends when nobody reads it."""
+    """Write a line and flush. Exits when the reader has closed the pipe."""
     try:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at the end, and would complain.
+        # Python flushes again at exit, which would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(CLOSED_PIPE) from None
 
 
 def note(line: str) -> None:
-    """Write a line to the standard error, for people: not a part of what the command returns."""
+    """Write a line to standard error: a message for people, not part of the output."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def json_of(value: Any) -> str:
-    """Return JSON in ASCII: it is right in every encoding, and has nothing that a terminal obeys."""
+    """Return JSON in ASCII, which is valid in every encoding and free of control characters."""
     return json.dumps(value, default=str)
 
 
@@ -87,11 +93,11 @@ def show_json(value: Any) -> None:
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table: on a terminal as wide as that, with long cells in several lines; otherwise a line for each row."""
+    """Write a table: on a terminal fitted to its width, with long cells folded; elsewhere one line per row."""
     if not sys.stdout.isatty() or len(rows) > _MANY:
         _show_lines([header, *rows])
         return
-    from rich.table import Table  # noqa: PLC0415 (slow, and --help needs no table)
+    from rich.table import Table  # noqa: PLC0415 (slow; not needed by --help)
 
     table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for name in header:
@@ -102,7 +108,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def show_pairs(pairs: Iterable[tuple[str, object]]) -> None:
-    """Write a table of names and values, without those that are None or empty."""
+    """Write names and values, without those that are None or empty."""
     rows = [(name, value) for name, value in pairs if value not in (None, "")]
     if not sys.stdout.isatty():
         _show_lines(rows)
@@ -115,6 +121,15 @@ def show_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     for name, value in rows:
         table.add_row(name, _cell(value))
     _print(table)
+
+
+def show_status(tenant: Tenant, *, as_json: bool) -> None:
+    """Show the status of a tenant."""
+    if as_json:
+        show_json(details(tenant))
+        return
+    reads = "; reads are allowed" if tenant.status == "suspended" and tenant.reads else ""
+    say(f"{quoted(tenant.slug)} is {tenant.status}{reads}.")
 
 
 def _show_lines(rows: Sequence[Sequence[object]]) -> None:
@@ -133,7 +148,7 @@ def _cell(value: object) -> Any:
     from rich.text import Text  # noqa: PLC0415 (as above)
 
     text = "" if value is None else printable(value)
-    return Text(text, style=_STYLES.get(text, ""))  # a Text, so that no [markup] in it is obeyed
+    return Text(text, style=_STYLES.get(text, ""))  # Text does not interpret [markup]
 
 
 def _print(table: Any) -> None:

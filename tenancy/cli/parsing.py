@@ -1,4 +1,4 @@
-"""Groups and verbs whose errors of usage lead to the help that has the answer."""
+"""Typer commands and groups whose usage errors point to the right help page."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from typer.core import TyperCommand, TyperGroup
 
 from tenancy.cli.errors import CommandError, UsageError
 
-__all__ = ["Group", "Verb"]
+__all__ = ["Command", "Group"]
 
 
-class Verb(TyperCommand):
-    """A verb of the command line."""
+class Command(TyperCommand):
+    """A command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments of a verb."""
-        with _helping(ctx):
+        """Parse the arguments of a command."""
+        with _explained(ctx):
             return super().parse_args(ctx, args)
 
 
 class Group(TyperGroup):
-    """Verbs of the command line, and the options before them."""
+    """A group of commands, with the options before them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the options before a verb."""
-        with _helping(ctx):
+        """Parse the options before a command."""
+        with _explained(ctx):
             return super().parse_args(ctx, args)
 
 
 @contextmanager
-def _helping(ctx: Any) -> Iterator[None]:
-    """Give an error of usage the context that it comes from, which the parser does not always know; raise CommandError
-    for an option that belongs elsewhere.
+def _explained(ctx: Any) -> Iterator[None]:
+    """Add the context to a usage error, which the parser does not always do. Raise CommandError for an option in the
+    wrong position.
     """
     try:
         yield
     except UsageError as error:
-        # What `exec` runs has options of its own: its help says how they are given.
+        # `exec` runs programs with options of their own; its help explains how to pass them.
         if hasattr(error, "possibilities") and ctx.info_name != "exec":
-            _check_place(error.option_name, ctx)
+            _check_position(error.option_name, ctx)
         error.ctx = error.ctx or ctx
         raise
 
 
-def _check_place(option: str, ctx: Any) -> None:
+def _check_position(option: str, ctx: Any) -> None:
     root = ctx.find_root()
     if ctx is not root and option in _options(root.command):
-        verb = ctx.command_path.removeprefix(f"{root.info_name} ")
-        msg = f"The option {option} stands behind the verb."
-        raise CommandError(msg, remedy=f"Put it before the verb: {root.info_name} {option} ... {verb}")
-    if any(option in _options(verb) for verb in getattr(ctx.command, "commands", {}).values()):
-        msg = f"The option {option} stands before the verb."
-        raise CommandError(msg, remedy=f"Put it behind the verb: {ctx.command_path} VERB {option}")
+        command = ctx.command_path.removeprefix(f"{root.info_name} ")
+        msg = f"Option {option} is placed after the command."
+        raise CommandError(msg, remedy=f"Put it before the command: {root.info_name} {option} ... {command}")
+    if any(option in _options(command) for command in getattr(ctx.command, "commands", {}).values()):
+        msg = f"Option {option} is placed before the command."
+        raise CommandError(msg, remedy=f"Put it after the command: {ctx.command_path} COMMAND {option}")
 
 
 def _options(command: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""From arguments to an exit code. No mistake of a user ends in a traceback."""
+"""Run the command: from arguments to an exit code. User errors do not show a traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itertools import takewhile
 import typer
 
 from tenancy.cli.app import URL_VARIABLE, app
-from tenancy.cli.errors import INTERRUPTED, failure_of, masked
+from tenancy.cli.errors import INTERRUPTED, masked, report_of
 from tenancy.cli.output import CLOSED_PIPE
 
 __all__ = ["hide_password", "run"]
@@ -25,33 +25,33 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command, and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # not every terminal can show every slug
+            stream.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack characters of a slug
     ours = _ours(arguments)
     try:
         code: int | None = app(args=list(arguments), prog_name="tenancy", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except SystemExit:  # how Typer ends when nobody reads its help
+    except SystemExit:  # Typer's reaction to a closed pipe
         return CLOSED_PIPE
     except Exception as error:
-        failure = failure_of(error)
-        if failure is None:
+        report = report_of(error)
+        if report is None:
             raise
         if "--traceback" in ours:
             sys.stderr.write(masked(traceback.format_exc()))
-        failure.show(as_json="--json" in ours)
-        return failure.exit_code
+        report.show(as_json="--json" in ours)
+        return report.exit_code
     return code or 0
 
 
 def _ours(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments without those of a command that ``exec`` is to run."""
+    """Return the arguments without those of the program that ``exec`` runs."""
     return list(takewhile(lambda argument: argument != "--", arguments))
 
 
 def hide_password(arguments: Sequence[str]) -> None:
-    """Start the process anew when ``--url`` holds a password, with the URL in the environment: everybody on the machine
-    can read the command lines of all processes.
+    """Re-execute the process with the URL in the environment when ``--url`` holds a password, because all users of a
+    machine can read command lines.
     """
     ours = _ours(arguments)
     for number, argument in enumerate(ours):

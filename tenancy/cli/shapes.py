@@ -1,20 +1,23 @@
-"""What the command shows of tenants: the shapes of its JSON, which are an interface."""
+"""JSON shapes. They are a public interface."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from tenancy import PurgeCertificate, Tenant
     from tenancy.registry.registry import Change
+    from tenancy.runner.failures import Failure
+    from tenancy.runner.monitor import FollowerStatus
 
-__all__ = ["certificate", "change", "details", "moment", "summary"]
+__all__ = ["certificate", "change", "details", "failure", "follower", "moment", "summary"]
 
 
 def summary(tenant: Tenant) -> dict[str, Any]:
-    """Return a tenant in a list."""
+    """Return the shape of a tenant in a list."""
     return {
         "slug": tenant.slug,
         "id": str(tenant.id),
@@ -27,7 +30,7 @@ def summary(tenant: Tenant) -> dict[str, Any]:
 
 
 def details(tenant: Tenant) -> dict[str, Any]:
-    """Return everything about a tenant."""
+    """Return the full shape of a tenant."""
     return {
         **summary(tenant),
         "changed_at": tenant.changed_at.isoformat(),
@@ -40,18 +43,35 @@ def details(tenant: Tenant) -> dict[str, Any]:
 
 
 def change(entry: Change) -> dict[str, Any]:
-    """Return something that was done to a tenant."""
+    """Return the shape of an entry in a tenant's history."""
     return {**entry._asdict(), "at": entry.at.isoformat()}
 
 
 def certificate(proof: PurgeCertificate) -> dict[str, Any]:
-    """Return the proof that nothing is left of a tenant."""
-    record = asdict(proof)
-    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in record.items()} | {
-        "tenant_id": str(proof.tenant_id)
-    }
+    """Return the shape of a purge certificate."""
+    return _plain(proof)
+
+
+def follower(status: FollowerStatus) -> dict[str, Any]:
+    """Return the shape of a follower's status."""
+    return {**_plain(status), "failure": None if status.failure is None else failure(status.failure)}
+
+
+def failure(stored: Failure) -> dict[str, Any]:
+    """Return the shape of a follower's failure."""
+    return _plain(stored)
+
+
+def _plain(instance: PurgeCertificate | FollowerStatus | Failure) -> dict[str, Any]:
+    return {name: _plain_value(value) for name, value in asdict(instance).items()}
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
 
 
 def moment(when: datetime) -> str:
-    """Return a time for people."""
+    """Format a time for people."""
     return f"{when:%Y-%m-%d %H:%M}Z"

@@ -1,1 +1,1 @@
-"""Tenants of web requests."""
+"""Web middleware: resolve each request to its tenant, for ASGI and WSGI."""

@@ -1,6 +1,6 @@
-"""What a client is told when a request cannot be served for its tenant: one body for each status, and nothing else.
+"""Error responses: one body per status, and nothing more.
 
-No answer names a tenant, a slug, a reason or a slug that is close: whoever asks may be anybody.
+No response contains a tenant, a slug, a reason or a suggestion, because any client can send a request.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tenancy.errors import InvalidSlug, RegistryUnavailable, TenancyError, TenantNotFound, TenantUnavailable
 
@@ -18,42 +18,44 @@ _logger = logging.getLogger(__name__)
 
 
 class ErrorResponse(NamedTuple):
-    """An answer, in the order that Flask takes it from an error handler."""
+    """A response in the order that Flask accepts from an error handler."""
 
     body: str
     status: int
     headers: Mapping[str, str]
 
+    def body_for(self, method: Any) -> bytes:
+        """Return the body as bytes; it is empty for HEAD."""
+        return b"" if method == "HEAD" else self.body.encode()
 
-def _refusal(status: int, code: str, message: str, **headers: str) -> ErrorResponse:
+
+def _response(status: int, code: str, message: str, **headers: str) -> ErrorResponse:
     body = json.dumps({"error": {"code": code, "message": message}})
-    # A cache would go on saying so after the tenant has been created or resumed.
+    # A cached response would outlive the creation or resumption of the tenant.
     standard = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store"}
     return ErrorResponse(body, status, {**standard, **headers})
 
 
-_REFUSALS: Final[Mapping[type[TenancyError], ErrorResponse]] = {
-    TenantNotFound: _refusal(404, "not_found", "There is nothing here."),
-    InvalidSlug: _refusal(404, "not_found", "There is nothing here."),
-    TenantUnavailable: _refusal(403, "unavailable", "This is not available now."),
-    RegistryUnavailable: _refusal(
-        503, "unreachable", "This cannot be answered now. Try again.", **{"retry-after": "1"}
-    ),
+_RESPONSES: Final[Mapping[type[TenancyError], ErrorResponse]] = {
+    TenantNotFound: _response(404, "not_found", "Not found."),
+    InvalidSlug: _response(404, "not_found", "Not found."),
+    TenantUnavailable: _response(403, "unavailable", "Not available."),
+    RegistryUnavailable: _response(503, "unreachable", "Service unavailable. Retry later.", **{"retry-after": "1"}),
 }
-LOOKUP_ERRORS: Final = tuple(_REFUSALS)
-"""The errors that are answered when a tenant is looked up."""
+LOOKUP_ERRORS: Final = tuple(_RESPONSES)
+"""Errors that get a response when they are raised during the tenant lookup."""
 APPLICATION_ERRORS: Final = (TenantUnavailable, RegistryUnavailable)
-"""The errors that are answered when they come out of an application; others are mistakes in it."""
+"""Errors that get a response when the application raises them. Any other error is a bug in the application."""
 
 
 def error_response(error: TenancyError) -> ErrorResponse:
-    """Return what to answer when a tenant cannot be served; raises ``error`` when it is about something else.
+    """Return the response to an error; raises ``error`` when it has none.
 
-    Logs why the registry cannot be reached: the client is not told.
+    Logs why the registry is unreachable, because the response does not say so.
     """
     if isinstance(error, RegistryUnavailable):
         _logger.error("%s", error)
-    for cls, answer in _REFUSALS.items():
+    for cls, response in _RESPONSES.items():
         if isinstance(error, cls):
-            return answer
+            return response
     raise error

@@ -1,4 +1,4 @@
-"""How the command finds the fleet."""
+"""How the command selects the fleet."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_the_code_is_found_in_the_current_directory_as_a_process(project: Comman
         ("shopfront:", "module:name"),
         ("nothing_here:tenants", "no module 'nothing_here'"),
         ("shopfront.deeper:tenants", "no module 'shopfront.deeper'"),
-        ("shopfront:nobody", "has no 'nobody'"),
+        ("shopfront:unknown", "has no 'unknown'"),
         (f"{KENNEL}:ready", "neither a Tenancy nor a function"),
         (f"{KENNEL}:failing", "RuntimeError: the moon is full"),
         ("broken:tenants", "SyntaxError"),
         ("needy:tenants", "No module named 'not_installed'"),
-        ("leaving:tenants", "ends the process"),
+        ("leaving:tenants", "exits the process"),
     ],
 )
 def test_a_wrong_name_is_a_mistake_of_the_user(project: Command, app: str, said: str) -> None:
@@ -117,7 +117,7 @@ def test_a_url_that_was_hidden_is_not_for_what_the_command_runs(project: Command
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [("show nobody", 3), ("--wrong", 2), ("--url postgresql://postgres@127.0.0.1:1/x list", 6)]
+    ("arguments", "code"), [("show unknown", 3), ("--wrong", 2), ("--url postgresql://postgres@127.0.0.1:1/x list", 6)]
 )
 def test_where_an_error_comes_from_is_shown_to_those_who_ask(project: Command, arguments: str, code: int) -> None:
     assert project.process("init").code == 0

@@ -1,4 +1,4 @@
-"""The variables of a tenant, for programs that know nothing of tenants."""
+"""The variables of a tenant, for programs that are unaware of tenants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["quick", "tenancy"]  # the fixtures
 
 
 def _by_shell(script: str, url: str) -> dict[str, str]:
-    """Return the variables that a shell has after a script."""
+    """Return the variables of a shell after a script."""
     done = subprocess.run(
         ["/bin/sh", "-c", f"{script}\nenv -0"], env={"SQLALCHEMY_URL": url}, capture_output=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Programs that `tenancy exec` runs, also after their tenant is gone; and what of secrets can be seen meanwhile."""
+"""Programs that `tenancy exec` runs, also after a purge of their tenant; and secrets that must not be shown."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_password_is_not_shown(with_password: Command, caplog: pytest.LogCaptu
     for arguments in (
         ["init"],
         ["show", "acme"],
-        ["show", "nobody"],
+        ["show", "unknown"],
         ["list", "--json"],
         ["env", "acme"],
         ["env", "acme", "--format", "dotenv"],
@@ -122,7 +122,7 @@ def test_a_password_is_not_shown(with_password: Command, caplog: pytest.LogCaptu
         ["--url", away, "doctor", "--json"],
         ["--url", with_password.url.replace("postgresql", "nonsense"), "list"],
         ["--url", with_password.url.replace("127.0.0.1", "[127.0.0.1"), "list"],
-        ["--url", with_password.url + "?password=" + PASSWORD, "show", "nobody"],
+        ["--url", with_password.url + "?password=" + PASSWORD, "show", "unknown"],
     ):
         outcome = with_password(*arguments)
         assert PASSWORD not in outcome.out + outcome.err, arguments
@@ -165,7 +165,7 @@ def test_a_name_is_in_no_event_and_gone_after_a_purge(tenancy: Command, caplog: 
         assert not re.search("canary|birdwatcher", events, re.IGNORECASE)
     outcome = tenancy.ok("purge", f"{slug}-2", "--yes", "--json")
     tenant_id = outcome.json[0]["tenant_id"]
-    everything = tenancy.ok("history", tenant_id).out + tenancy.ok("list").out + tenancy("show", "nobody").err
+    everything = tenancy.ok("history", tenant_id).out + tenancy.ok("list").out + tenancy("show", "unknown").err
     assert not re.search("canary|birdwatcher", everything + rows_of(tenancy.url), re.IGNORECASE)
     assert not re.search("canary|birdwatcher", caplog.text, re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""What the command says of itself, and what it needs for that."""
+"""Help texts, and what they need to be shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from tenancy.cli.app import VERBS, app
+from tenancy.cli.app import COMMANDS, app
 from tenancy.cli.commands import runner
 from tenancy.cli.errors import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
@@ -20,7 +20,7 @@ EXPECTED = (
     "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
     "doctor demo runner"
 )
-EXAMPLES = [*VERBS, *((f"runner {name}", function, example) for name, function, example in runner.VERBS)]
+EXAMPLES = [*COMMANDS, *((f"runner {name}", function, example) for name, function, example in runner.COMMANDS)]
 PAGE = ROOT / "docs" / "commands.md"
 HEAVY = ("eventsourcing", "sqlalchemy", "eventsourcing_sqlalchemy", "tenancy.tenancy", "psycopg2")
 
@@ -28,7 +28,7 @@ COMMAND: Any = typer.main.get_command(app)
 
 
 def verbs() -> Iterator[tuple[str, Any]]:
-    """Yield all verbs, those of a group with its name before theirs."""
+    """Yield all commands; those of a group have its name as prefix."""
     for name, verb in COMMAND.commands.items():
         if hasattr(verb, "commands"):
             yield from ((f"{name} {inner}", each) for inner, each in verb.commands.items())
@@ -37,7 +37,7 @@ def verbs() -> Iterator[tuple[str, Any]]:
 
 
 def parameters() -> Iterator[tuple[str, Any]]:
-    """Yield all arguments and options with the verb that has them."""
+    """Yield all arguments and options with their command."""
     for parameter in COMMAND.params:
         yield "", parameter
     for name, verb in verbs():
@@ -46,12 +46,12 @@ def parameters() -> Iterator[tuple[str, Any]]:
 
 
 def shown(parameter: Any) -> str:
-    """Return an option as it is written, or an argument as help shows it."""
+    """Return the long form of an option; empty for an argument."""
     return str(max(parameter.opts, key=len)) if parameter.param_type_name == "option" else ""
 
 
 def section_of(verb: str, page: str) -> str:
-    """Return what a page says of a verb."""
+    """Return the section of a command."""
     found = re.search(rf"^### {verb}$(.*?)(?=^##)", page + "\n##", re.MULTILINE | re.DOTALL)
     return found[1] if found else ""
 
@@ -117,10 +117,10 @@ def test_error_of_usage_leads_to_the_help_of_its_verb(arguments: str, sqlite_url
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        ("create acme --app fleet:tenants", "Put it before the verb: tenancy --app ... create"),
-        ("runner status --url sqlite:///x", "Put it before the verb: tenancy --url ... runner status"),
-        ("--json list", "Put it behind the verb: tenancy VERB --json"),
-        ("runner --json status", "Put it behind the verb: tenancy runner VERB --json"),
+        ("create acme --app fleet:tenants", "Put it before the command: tenancy --app ... create"),
+        ("runner status --url sqlite:///x", "Put it before the command: tenancy --url ... runner status"),
+        ("--json list", "Put it after the command: tenancy COMMAND --json"),
+        ("runner --json status", "Put it after the command: tenancy runner COMMAND --json"),
     ],
 )
 def test_an_option_in_the_wrong_place_is_told_the_right_one(arguments: str, remedy: str, sqlite_url: str) -> None:
@@ -139,7 +139,7 @@ def test_what_destroys_can_be_tried_and_asks() -> None:
 
 
 def undocumented(page: str) -> list[str]:
-    """Return what a page does not say: verbs, examples, options and exit codes."""
+    """Return the commands, examples, options and exit codes that a page lacks."""
     missing = [name for name, _ in verbs() if not section_of(name, page)]
     missing += [example for name, _, example in EXAMPLES if example not in section_of(name, page)]
     before = page.partition("\n### ")[0]

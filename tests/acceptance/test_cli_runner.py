@@ -1,4 +1,4 @@
-"""The runner's commands, as an operator uses them."""
+"""The runner commands, as operators use them: start, status, retry, skip."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ except ValueError:
 
 
 @contextmanager
-def started(url: str, registry_cache: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """Yield a runner that works; its log is in `directory`."""
-    (registry_cache / "kennel_fleet.py").write_text(CODE + more)
-    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{registry_cache}{os.pathsep}{Path.cwd()}"}
+def started(url: str, directory: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a started runner; its log is in `directory`."""
+    (directory / "kennel_fleet.py").write_text(CODE + more)
+    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{directory}{os.pathsep}{Path.cwd()}"}
     command = [sys.executable, "-m", "tenancy", "--app", "kennel_fleet:tenants", "runner", "start", *options]
-    log = registry_cache / "runner.log"
+    log = directory / "runner.log"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
         try:
-            wait_until(lambda: "The runner works" in log.read_text() or process.poll() is not None, "it works", 60)
+            wait_until(lambda: "Runner started" in log.read_text() or process.poll() is not None, "it works", 60)
             assert process.poll() is None, log.read_text()
             yield process
         finally:
@@ -94,12 +94,12 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         written = (tmp_path / "runner.log").read_text
         assert process.wait(timeout=60) == 0, written()
         records = [json.loads(line) for line in written().splitlines()]
-        assert (records[0]["message"][:16], records[0]["workers"]) == ("The runner works", 2)
+        assert (records[0]["message"][:14], records[0]["workers"]) == ("Runner started", 2)
         assert records[-1]["message"].startswith("Follower Diaries failed at notification 3, retrying in")
         assert records[-1]["tenant_id"] == str(tenants["acme"].id)
 
 
-def test_every_line_is_one_of_the_log_whoever_writes_it(sqlite_url: str, tmp_path: Path) -> None:
+def test_every_logger_writes_lines_of_the_log(sqlite_url: str, tmp_path: Path) -> None:
     with fleet(sqlite_url, ["acme"]), started(sqlite_url, tmp_path, "--json", more=NOISE):
         pass
     lines = (tmp_path / "runner.log").read_text().splitlines()
@@ -137,18 +137,18 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
             command.ok("runner", "retry", "acme", "--follower", "Summaries").out
             == "No follower of 'acme' has stopped.\n"
         )
-        assert command.ok("runner", "retry", "acme").out == "Diaries of 'acme' tries notification 3 again.\n"
+        assert command.ok("runner", "retry", "acme").out == "Diaries of 'acme' retries notification 3.\n"
         fail()
         done = command.ok("runner", "retry", "--all", "--follower", "Diaries").out
         assert sorted(done.splitlines()) == [
-            f"Diaries of {of} again." for of in ("'acme' tries notification 3", "'globex' tries notification 5")
+            f"Diaries of {of}." for of in ("'acme' retries notification 3", "'globex' retries notification 5")
         ]
-        assert command.ok("runner", "retry", "--all").out == "Summaries of 'globex' tries again.\n"
+        assert command.ok("runner", "retry", "--all").out == "Summaries of 'globex' retries.\n"
         assert command.ok("runner", "retry", "--all").out == "No follower has stopped.\n"
         fail()
         assert len(command.ok("runner", "retry", "--all", "--json").json) == 3
     for arguments, message in (
-        (("acme", "--all"), "'acme' is one tenant"),
+        (("acme", "--all"), "SLUG and --all exclude each other"),
         ((), "No slug was given"),
         (("acme", "Diaries", "--follower", "Diaries"), "named twice"),
         (("--all", "--follower", "Dairies"), "'Dairies' is not part of this fleet"),
@@ -169,7 +169,7 @@ def test_port_of_metrics_that_cannot_be_used(sqlite_url: str, tmp_path: Path) ->
         failed = command.process(*start, port, PYTHONPATH=f"{tmp_path}{os.pathsep}{Path.cwd()}")
     assert failed.code == 1
     assert f"--metrics-port {port} cannot be used: Address already in use." in failed.err
-    assert "Give another port" in failed.err
+    assert "Choose another port" in failed.err
     for number in ("0", "99999"):
         refused = command(*start, number)
         assert (refused.code, "--metrics-port" in refused.err) == (2, True)

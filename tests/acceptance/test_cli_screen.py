@@ -1,4 +1,4 @@
-"""What people see: on pipes, narrow terminals and old ones; nothing that somebody else wrote is obeyed."""
+"""Output in pipes and on terminals. Stored text cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_every_tenant_is_one_line_in_a_pipe(tenancy: Command) -> None:
     assert not any(line.endswith(" ") for line in lines)
 
 
-def test_what_somebody_wrote_is_neither_markup_nor_a_command_to_the_terminal(tenancy: Command) -> None:
+def test_stored_text_is_neither_markup_nor_a_terminal_command(tenancy: Command) -> None:
     tenancy.ok("create", "acme", "--name", HOSTILE, "--metadata", '{"a": "\\u001b[2J"}')
     tenancy.ok("suspend", "acme", "--reason", HOSTILE)
     shown = [tenancy.ok(*each).out for each in (("list",), ("show", "acme"), ("history", "acme"))]
@@ -116,7 +116,7 @@ def test_a_closed_pipe_ends_the_command_without_a_word(tenancy: Command) -> None
         ("purge acme <&-", 2),
         ("purge acme <&- >&- 2>&-", 2),
         ("create --from - <&-", 2),
-        ("show nobody 2>&-", 3),
+        ("show unknown 2>&-", 3),
         ("exec acme -- true <&- >&- 2>&-", 0),
     ],
 )
@@ -194,7 +194,7 @@ def test_what_destroys_asks_for_the_slug(tenancy: Command, verb: str, typed: str
     outcome = tenancy(*verb.split(), typed=typed, is_terminal=True)
     assert outcome.code == code, outcome
     assert "Type " in outcome.err
-    assert ("Nothing was done" in outcome.err) is (code == 1)
+    assert ("Nothing was " in outcome.err) is (code == 1)
     assert [each["slug"] for each in tenancy.ok("list", "--json").json] == left
 
 
@@ -228,7 +228,7 @@ def test_ctrl_c_tells_how_many_of_several_were_made(tenancy: Command) -> None:
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, b"")
     assert re.fullmatch(
-        r"error: Interrupted when \d+ of 3000 tenants were made\.\n +For the rest: the same again with --exist-ok\n",
+        r"error: Interrupted after creating \d+ of 3000 tenants\.\n +Repeat the command with --exist-ok\.\n",
         errors.decode(),
     )
     assert tenancy.ok("list", "--status", "provisioning", "--json").json == []

@@ -1,4 +1,4 @@
-"""What each verb does, says and returns; on both databases."""
+"""Effect, output and exit code of each command, on both databases."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fleet(quick: Command) -> Iterator[Tenancy]:
 
 
 @pytest.fixture(scope="module")
-def settled_up_to(tmp_path_factory: pytest.TempPathFactory) -> Command:
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """The command on a fleet that is there, for what fails and changes nothing."""
     command = Command(f"sqlite:///{tmp_path_factory.mktemp('settled') / 'fleet.db'}")
     command.ok("create", "acme", "globex", "off")
@@ -56,13 +56,13 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     assert tenancy.ok("create", "acme", "globex").out.startswith("Created 'acme' in acme_")
     assert [each["slug"] for each in tenancy.ok("list", "--json").json] == ["acme", "globex"]
     assert tenancy.ok("suspend", "acme", "--reason", "invoice", "--reads").out == (
-        "'acme' is suspended, can be read.\n"
+        "'acme' is suspended; reads are allowed.\n"
     )
     assert tenancy.ok("resume", "acme").out == "'acme' is active.\n"
     assert tenancy.ok("archive", "acme").out == "'acme' is archived.\n"
     assert tenancy.ok("restore", "acme").out == "'acme' is active.\n"
     assert tenancy.ok("rename", "acme", "apex").out == "Renamed 'acme' to 'apex'.\n"
-    assert tenancy.ok("rename", "apex", "--name", "Apex").out == "The name of 'apex' is 'Apex'.\n"
+    assert tenancy.ok("rename", "apex", "--name", "Apex").out == "Changed the name of 'apex' to 'Apex'.\n"
     assert tenancy.ok("delete", "apex", "--yes").out == "'apex' is deleted.\n"
     assert tenancy.ok("undelete", "apex").out == "'apex' is active.\n"
     changes = tenancy.ok("history", "apex", "--json").json
@@ -154,7 +154,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "name"),
     [
-        (["show", "nobody"], 3, "not_found"),
+        (["show", "unknown"], 3, "not_found"),
         (["create", "acme"], 4, "exists"),
         (["create", "off"], 4, "exists"),
         (["create", "off", "--exist-ok"], 5, "archived"),
@@ -187,7 +187,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
         (["purge", "acme", "--due"], 2, "usage"),
         (["purge", "acme"], 2, "usage"),
         (["purge", "acme", "--yes", "--certificate", "/nowhere/file"], 2, "usage"),
-        (["purge", "nobody", "--yes"], 3, "not_found"),
+        (["purge", "unknown", "--yes"], 3, "not_found"),
         (["delete", "acme"], 2, "usage"),
         (["env", "acme", "--format", "xml"], 2, "usage"),
         (["exec", "acme", "--", "/nowhere/program"], 126, "not_executable"),
@@ -199,13 +199,13 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
     ],
 )  # fmt: skip
 def test_every_failure_has_its_exit_code_and_says_what_to_do(
-    settled_up_to: Command, arguments: list[str], code: int, name: str
+    settled: Command, arguments: list[str], code: int, name: str
 ) -> None:
     place = 2 if arguments[0].startswith("--") else 0
-    as_json = settled_up_to(*arguments[: place + 1], "--json", *arguments[place + 1 :])
+    as_json = settled(*arguments[: place + 1], "--json", *arguments[place + 1 :])
     assert (as_json.code, as_json.error["code"]) == (code, name), as_json
     assert list(as_json.error)[:4] == ["code", "message", "remedy", "tenant"]
-    plain = settled_up_to(*arguments)
+    plain = settled(*arguments)
     assert plain.code == code
     assert plain.err.startswith("error: ")
     assert "Traceback" not in plain.err
@@ -254,8 +254,8 @@ def test_a_database_that_is_not_there_can_be_made(postgres_server: Postgres, dri
     assert nowhere("doctor").code == 6
 
 
-def test_failures_have_changed_nothing(settled_up_to: Command) -> None:
-    statuses = {each["slug"]: each["status"] for each in settled_up_to.ok("list", "--json").json}
+def test_failures_have_changed_nothing(settled: Command) -> None:
+    statuses = {each["slug"]: each["status"] for each in settled.ok("list", "--json").json}
     assert statuses == {"acme": "active", "globex": "active", "off": "archived"}
 
 
@@ -291,7 +291,7 @@ def test_an_id_serves_wherever_a_slug_does(quick: Command) -> None:
     assert quick.ok("runner", "retry", tenant_id).out == "No follower of 'apex' has stopped.\n"
     assert quick.ok("delete", tenant_id, "--yes").out == "'apex' is deleted.\n"
     assert quick.ok("undelete", tenant_id).out == "'apex' is active.\n"
-    # Somebody calls himself as another one is identified.
+    # The slug of one tenant is the id of another.
     quick.ok("rename", "globex", tenant_id)
     for verb in ("show", "suspend", "purge"):
         refused = quick(verb, tenant_id, *(["--yes"] if verb == "purge" else []))
@@ -317,7 +317,7 @@ def test_certificates_go_to_the_standard_output(
     assert [json.loads(line)["slug"] for line in done.out.splitlines()] == ["acme", "globex"]
     assert done.err.count("nothing left") == 2
     twice = quick("purge", "--due", "--certificate", "-", "--json")
-    assert (twice.code, "both write to the standard output" in twice.err) == (2, True)
+    assert (twice.code, "both write to standard output" in twice.err) == (2, True)
     nothing = quick.ok("purge", "--due", "--certificate", "-")
     assert (nothing.out, nothing.err) == ("", "No tenant is due.\n")
     assert {path.name for path in tmp_path.iterdir()} - {path.name for path in before} == set()
@@ -326,7 +326,7 @@ def test_certificates_go_to_the_standard_output(
 # -- creating many --
 
 
-def test_many_are_made_from_a_file_and_one_that_fails_keeps_nobody_else_back(tenancy: Command, tmp_path: Path) -> None:
+def test_slugs_from_a_file_are_created_even_if_one_fails(tenancy: Command, tmp_path: Path) -> None:
     path = tmp_path / "slugs.txt"
     path.write_text("\ufeff# the first customers\nacme\n\n  globex  \na/b\nacme\n#\nÜnï-cödé x\n", encoding="utf-8")
     outcome = tenancy("create", "--from", str(path))
@@ -384,7 +384,7 @@ def test_a_retry_with_the_same_request_returns_the_same_tenant(quick: Command) -
 def test_what_destroys_is_shown_beforehand_and_not_done(tenancy: Command) -> None:
     tenancy.ok("create", "acme")
     assert tenancy.ok("delete", "acme", "--dry-run").out == (
-        "Would delete 'acme', which could be undeleted for 30 days.\n"
+        "Would delete 'acme'. Its grace period would be 30 days.\n"
     )
     assert "1 table" in tenancy.ok("purge", "acme", "--dry-run").out
     assert tenancy.ok("show", "acme", "--json").json["status"] == "active"
@@ -419,7 +419,7 @@ def test_tables_that_exist_become_a_tenant(tenancy: Command) -> None:
     assert record["schema" if option == "--schema" else "prefix"] == name
     purged = tenancy.ok("purge", "acme", "--yes").out
     assert purged.endswith(
-        "nothing left.\n" if option == "--prefix" else 'not the tenant\'s, and left: schema "legacy_".\n'
+        "nothing left.\n" if option == "--prefix" else 'kept (not owned by the tenant): schema "legacy_".\n'
     )
 
 

@@ -19,7 +19,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant
-from tenancy.web.middleware import ASGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tests.deadlines import DEADLINE_SECONDS
 from tests.isolation.diary import Diary

@@ -22,9 +22,10 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant, RegistryUnavailable, TenantUnavailable
-from tenancy.web.middleware import ASGIMiddleware, WSGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tenancy.web.responses import ErrorResponse, error_response
+from tenancy.web.wsgi import WSGIMiddleware
 from tests.isolation.diary import Diary
 
 READS: Final = 8

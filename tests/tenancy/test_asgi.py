@@ -1,4 +1,4 @@
-"""What only ASGI has: an event loop, websockets, a lifespan, and answers that have begun."""
+"""ASGI only: the event loop, websockets, the lifespan and started responses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tenancy import Tenancy
 from tenancy.errors import TenantSuspended
 from tenancy.model.tenant import Tenant
 from tenancy.registry import cache as registry_cache
-from tenancy.web.middleware import ASGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tests.deadlines import DEADLINE_SECONDS
 from tests.tenancy.shop import Shop
@@ -37,9 +37,9 @@ def test_the_root_path_stays_in_the_path(tenants: Tenancy) -> None:
     expected = {"type": "said", "root_path": "/api/t/acme", "path": "/api/t/acme/orders"}
     assert call(app, "http", "/api/t/acme/orders", root_path="/api") == [expected]
     assert call(app, "http", "/api/t/acme/orders", root_path="/api/") == [expected]
-    # By a server that does not put the root into the path.
+    # A server that leaves the root path out of the path.
     assert call(app, "http", "/t/acme/orders", root_path="/api") == [expected]
-    # The path is not below /t: it only begins with the same letters.
+    # The path is not below the root path: it only starts with the same letters.
     assert call(app, "http", "/t/acme/orders", root_path="/t/ac") == [
         {"type": "said", "root_path": "/t/ac/t/acme", "path": "/t/ac/t/acme/orders"}
     ]
@@ -117,7 +117,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
         asked.append(partial(asyncio.get_running_loop().call_soon_threadsafe, is_asked.set))
         request = asyncio.create_task(run(behind(say_where, tenants), "http", "/t/acme/", root_path=""))
         await is_asked.wait()
-        may_answer.set()  # which nobody would do if the loop waited
+        may_answer.set()  # not reached if the event loop is blocked
         return await request
 
     assert asyncio.run(main()) == [{"type": "said", "root_path": "/t/acme", "path": "/t/acme/"}]
@@ -136,18 +136,18 @@ def test_no_thread_is_needed_for_what_is_known(tenants: Tenancy, monkeypatch: py
     monkeypatch.setattr(asyncio, "to_thread", counted)
 
     async def main() -> None:
-        for slug in ("acme", "ACME", "acme", "nobody", "nobody", "acme"):
+        for slug in ("acme", "ACME", "acme", "unknown", "unknown", "acme"):
             await run(behind(say_where, tenants), "http", f"/t/{slug}/", root_path="")
 
     asyncio.run(main())
-    assert hops == ["acme", "nobody"]
+    assert hops == ["acme", "unknown"]
 
 
 # -- websockets --
 
 
 def serving(tenants: Tenancy, *before: str) -> App:
-    """Return an application that sends messages, then suspends its tenant and uses it."""
+    """Return an application that sends messages, suspends its tenant, and then uses it."""
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         for kind in before:
@@ -170,14 +170,14 @@ def test_a_websocket_has_the_tenant(tenants: Tenancy) -> None:
 def test_a_websocket_is_refused_with_a_code(tenants: Tenancy) -> None:
     tenants.create("acme")
     app = behind(serving(tenants), tenants)
-    assert call(app, "websocket", "/t/nobody/") == [{"type": "websocket.close", "code": 4404, "reason": ""}]
+    assert call(app, "websocket", "/t/unknown/") == [{"type": "websocket.close", "code": 4404, "reason": ""}]
     assert call(app, "websocket", "/t/acme/") == [{"type": "websocket.close", "code": 4403, "reason": ""}]
 
 
 def test_a_websocket_is_refused_with_an_answer_where_the_server_can(tenants: Tenancy) -> None:
     tenants.create("acme")
     app = behind(serving(tenants), tenants)
-    unknown = call(app, "websocket", "/t/nobody/", **HTTP_ANSWERS)
+    unknown = call(app, "websocket", "/t/unknown/", **HTTP_ANSWERS)
     suspended = call(app, "websocket", "/t/acme/", **HTTP_ANSWERS)
     for sent, status in ((unknown, 404), (suspended, 403)):
         assert [message["type"] for message in sent] == [

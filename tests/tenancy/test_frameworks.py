@@ -12,9 +12,10 @@ from flask import Flask, url_for
 
 from tenancy import Tenancy
 from tenancy.errors import TenantUnavailable
-from tenancy.web.middleware import ASGIMiddleware, WSGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tenancy.web.responses import error_response
+from tenancy.web.wsgi import WSGIMiddleware
 from tests.tenancy.shop import Shop
 from tests.tenancy.web import App, call
 

@@ -1,4 +1,4 @@
-"""What both kinds of middleware do: the scope of a request, and the answers to those that are refused."""
+"""Both kinds of middleware: the scope of a request, and the error responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tenancy.web.responses import error_response
 from tests.tenancy.shop import Shop
 from tests.tenancy.web import Answer, Kind, Web
 
-SECRET = "overdue"  # noqa: S105 (a reason that nobody may see)
+SECRET = "overdue"  # noqa: S105 (a reason that no client may see)
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
@@ -72,12 +72,12 @@ def test_a_function_is_a_resolver(tenants: Tenancy, serve: Callable[..., Web]) -
     assert web.get("/", headers={"authorization": "Bearer a2"}).status == 404
 
 
-def test_a_resolver_that_returns_something_else_serves_nobody(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+def test_a_resolver_that_returns_another_type_is_refused(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     with pytest.raises(TypeError, match="The resolver returned int"):
         serve(slug_of_current(tenants), lambda _: 1).get("/")
 
 
-def test_nobody_is_current_after_the_request(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+def test_no_tenant_is_current_after_the_request(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
     assert serve(slug_of_current(tenants)).get("/t/acme/").status == 200
     with pytest.raises(NoCurrentTenant):
@@ -87,45 +87,45 @@ def test_nobody_is_current_after_the_request(tenants: Tenancy, serve: Callable[.
 # -- without a tenant --
 
 
-def current_or_nobody(tenants: Tenancy) -> Callable[[str, str], str]:
+def current_or_none(tenants: Tenancy) -> Callable[[str, str], str]:
     def handler(*_: str) -> str:
         try:
             return tenants.current.slug
         except NoCurrentTenant:
-            return "nobody"
+            return "none"
 
     return handler
 
 
 def test_only_public_paths_are_served_without_a_tenant(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
-    web = serve(current_or_nobody(tenants), public=["/", "/health", "/static/*"])
+    web = serve(current_or_none(tenants), public=["/", "/health", "/static/*"])
     for path in ("/", "/health", "/static/", "/static/a/b"):
-        assert web.get(path).body == "nobody"
+        assert web.get(path).body == "none"
     for path in ("/health/", "/healthy", "/static", "/other", "/t", "/t/"):
         assert web.get(path).status == 404
 
 
 def test_no_path_is_public_by_default(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.init()
-    assert serve(current_or_nobody(tenants)).get("/").status == 404
+    assert serve(current_or_none(tenants)).get("/").status == 404
 
 
 def test_a_public_path_has_no_tenant_of_the_context_around_it(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
     with tenants.scope("acme"):
-        assert serve(current_or_nobody(tenants), public=["/*"]).get("/health").body == "nobody"
+        assert serve(current_or_none(tenants), public=["/*"]).get("/health").body == "none"
         assert tenants.current.slug == "acme"
 
 
 def test_what_can_be_no_list_of_public_paths_is_refused(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     with pytest.raises(TypeError, match="Pass a list"):
-        serve(current_or_nobody(tenants), public="/health")
+        serve(current_or_none(tenants), public="/health")
     with pytest.raises(ValueError, match="'health' is not a path"):
-        serve(current_or_nobody(tenants), public=["/", "health"])
+        serve(current_or_none(tenants), public=["/", "health"])
 
 
-def ask_nobody(_: Request) -> str:
+def fail_if_called(_: Request) -> str:
     pytest.fail("a public path needs no resolver")
 
 
@@ -135,24 +135,24 @@ def test_a_public_path_is_served_whatever_the_request_names(
     tenants.create("acme")
     tenants.create("off")
     tenants.suspend("off")
-    web = serve(current_or_nobody(tenants), by_host("example.com"), public=["/health", "/sign-up"])
+    web = serve(current_or_none(tenants), by_host("example.com"), public=["/health", "/sign-up"])
     for host in ("unknown.example.com", "off.example.com", "acme.example.com", "a..b.example.com", "example.com"):
         for path in ("/health", "/sign-up"):
             answer = web.get(path, headers={"host": host})
-            assert (answer.status, answer.body) == (200, "nobody"), host
+            assert (answer.status, answer.body) == (200, "none"), host
     assert web.get("/", headers={"host": "off.example.com"}).status == 403
-    assert serve(current_or_nobody(tenants), ask_nobody, public=["/health"]).get("/health").body == "nobody"
-    # Nor the registry, which does not exist here.
+    assert serve(current_or_none(tenants), fail_if_called, public=["/health"]).get("/health").body == "none"
+    # The registry is not queried either: it does not exist here.
     with Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": f"{tenants.settings.url}.nowhere"}) as away:
-        web = Web(kind, away, current_or_nobody(away), by_host("example.com"), public=["/health"])
-        assert web.get("/health", headers={"host": "acme.example.com"}).body == "nobody"
+        web = Web(kind, away, current_or_none(away), by_host("example.com"), public=["/health"])
+        assert web.get("/health", headers={"host": "acme.example.com"}).body == "none"
 
 
 # -- refused --
 
 
 def assert_says_nothing(answer: Answer, *words: str) -> None:
-    """See that an answer is JSON with a code and a message, and has none of the words."""
+    """Verify that a response is JSON with a code and a message, and contains none of the words."""
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
     assert set(json.loads(answer.body)["error"]) == {"code", "message"}
@@ -167,7 +167,7 @@ def test_unknown_and_malformed_are_the_same(path: str, tenants: Tenancy, serve: 
     answer = web.get(path)
     assert answer.status == 404
     assert_says_nothing(answer, "acme")
-    assert answer == web.get("/t/somebody-else/")
+    assert answer == web.get("/t/somewhere-else/")
 
 
 def test_a_header_that_is_malformed_is_answered_as_one_that_is_unknown(
@@ -175,7 +175,7 @@ def test_a_header_that_is_malformed_is_answered_as_one_that_is_unknown(
 ) -> None:
     tenants.create("acme")
     web = serve(slug_of_current(tenants), by_header("X-Tenant"))
-    answers = [web.get("/", headers={"x-tenant": value}) for value in ("acme,acme", "", "%FF", "nobody")]
+    answers = [web.get("/", headers={"x-tenant": value}) for value in ("acme,acme", "", "%FF", "unknown")]
     assert [answer.status for answer in answers] == [404] * 4
     assert answers.count(answers[0]) == 4
 
@@ -223,7 +223,7 @@ def test_a_purged_tenant_is_unknown(tenants: Tenancy, serve: Callable[..., Web])
     tenants.create("acme")
     tenants.purge("acme")
     web = serve(slug_of_current(tenants))
-    assert web.get("/t/acme/") == web.get("/t/nobody/")
+    assert web.get("/t/acme/") == web.get("/t/unknown/")
 
 
 def test_what_only_reads_is_served_for_a_tenant_that_can_be_read(tenants: Tenancy, serve: Callable[..., Web]) -> None:
@@ -246,15 +246,15 @@ SHOP: dict[str, Callable[[Shop], object]] = {
 def test_a_head_request_is_refused_without_a_body(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
     web = serve(slug_of_current(tenants))
-    answer = web.get("/t/nobody/", method="HEAD")
+    answer = web.get("/t/unknown/", method="HEAD")
     assert (answer.status, answer.body) == (404, "")
-    assert answer.headers == web.get("/t/nobody/").headers
+    assert answer.headers == web.get("/t/unknown/").headers
 
 
 def test_a_mistake_of_the_application_is_not_answered(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
     with pytest.raises(TenantNotFound):
-        serve(lambda *_: tenants["nobody"].slug).get("/t/acme/")
+        serve(lambda *_: tenants["unknown"].slug).get("/t/acme/")
 
 
 def test_a_refusal_is_only_for_what_can_be_refused() -> None:
@@ -277,5 +277,5 @@ def test_a_registry_that_cannot_be_reached_is_unavailable(
         assert_says_nothing(answer, "acme", "globex", "postgres", "127.0.0.1")
         assert answer.headers["retry-after"] == "1"
         assert "The registry does not answer" in caplog.text
-        # What is known is trusted for some time.
+        # Cached tenants are trusted for some time.
         assert web.get("/t/acme/").status == 200

@@ -1,4 +1,4 @@
-"""What only WSGI has: an iterable that is consumed, or not, after the application has returned."""
+"""WSGI only: a response iterable, which is consumed after the application has returned."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 
 from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant, TenantSuspended
-from tenancy.web.middleware import WSGIMiddleware
 from tenancy.web.resolvers import by_path
+from tenancy.web.wsgi import WSGIMiddleware
 from tests.tenancy.shop import Shop
 
 HEADERS = [("Content-Type", "text/plain")]
 
 
 def behind(app: WSGIApplication, tenants: Tenancy) -> WSGIApplication:
-    """Put the middleware before an application, and something that sees to the rules of WSGI around both."""
+    """Put the middleware before an application, and validate the WSGI protocol around both."""
     middleware = WSGIMiddleware(validator(app), tenants=tenants, resolver=by_path("/t"), public=["/public"])
     return validator(middleware)
 
@@ -36,7 +36,7 @@ def environ(path: str = "/t/acme/") -> WSGIEnvironment:
 
 
 def serve(app: WSGIApplication, path: str = "/t/acme/") -> str:
-    """Serve one request as the standard library does; return what the client gets."""
+    """Serve one request with the standard library; return the response."""
     sent, errors = io.BytesIO(), io.StringIO()
     SimpleHandler(io.BytesIO(), sent, errors, environ(path), multithread=True).run(app)
     return sent.getvalue().decode() + errors.getvalue()
@@ -46,11 +46,11 @@ def current(tenants: Tenancy) -> str:
     try:
         return tenants.current.slug
     except NoCurrentTenant:
-        return "nobody"
+        return "none"
 
 
 class Stream:
-    """The answer of an application that says who is current at each step."""
+    """An application whose response names the current tenant at each step."""
 
     def __init__(self, tenants: Tenancy) -> None:
         self.seen: list[str] = []
@@ -74,15 +74,15 @@ def test_the_scope_is_in_force_while_the_answer_is_sent_and_closed(tenants: Tena
     stream = Stream(tenants)
     assert serve(behind(stream, tenants)).endswith("acmeacmeacme")
     assert stream.seen == ["acme", "acme", "acme", "closed acme"]
-    assert current(tenants) == "nobody"
+    assert current(tenants) == "none"
 
 
 def test_a_public_answer_has_no_tenant_of_the_thread(tenants: Tenancy) -> None:
     tenants.create("acme")
     stream = Stream(tenants)
     with tenants.scope("acme"):
-        assert serve(behind(stream, tenants), "/public").endswith("nobodynobodynobody")
-    assert stream.seen[-1] == "closed nobody"
+        assert serve(behind(stream, tenants), "/public").endswith("nonenonenone")
+    assert stream.seen[-1] == "closed none"
 
 
 def test_no_scope_is_left_by_a_client_that_goes_away(tenants: Tenancy) -> None:
@@ -90,10 +90,10 @@ def test_no_scope_is_left_by_a_client_that_goes_away(tenants: Tenancy) -> None:
     stream = Stream(tenants)
     body: Any = behind(stream, tenants)(environ(), lambda *_: lambda _: None)
     assert next(iter(body)) == b"acme"
-    assert current(tenants) == "nobody"  # the server does what it likes between two pieces
+    assert current(tenants) == "none"  # between two pieces, the server uses the thread for other requests
     body.close()
     assert stream.seen == ["acme", "closed acme"]
-    assert current(tenants) == "nobody"
+    assert current(tenants) == "none"
 
 
 def suspended_after(pieces: int, tenants: Tenancy) -> WSGIApplication:

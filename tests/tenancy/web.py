@@ -1,4 +1,4 @@
-"""An application that says what it is asked to, behind the middleware of ASGI or of WSGI, and a client of it."""
+"""A test application behind the ASGI or WSGI middleware, and a client."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import httpx
 from werkzeug.test import Client
 
 from tenancy import Tenancy
-from tenancy.web.middleware import ASGIMiddleware, WSGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import Resolver
+from tenancy.web.wsgi import WSGIMiddleware
 
 Kind = Literal["asgi", "wsgi"]
 Scope = MutableMapping[str, Any]
@@ -26,7 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the client has got."""
+    """The response that the client received."""
 
     status: int
     headers: dict[str, str]
@@ -34,7 +35,7 @@ class Answer:
 
 
 class Web:
-    """Serves with ``handler``, which is given the root path and the path of each request."""
+    """Serves requests with ``handler``, which receives the root path and the path."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Web:
         self._kind = kind
 
     def get(self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> Answer:
-        """Send a request and return the answer; raises what comes out of the application."""
+        """Send a request and return the response; raises what the application raises."""
         if self._kind == "asgi":
             return asyncio.run(self._get(path, method, headers))
         with closing(Client(self._wsgi).open(path, method=method, headers=headers)) as response:
@@ -78,7 +79,7 @@ def _lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 async def run(app: App, kind: str, path: str, **more: Any) -> list[Message]:
-    """Call an application as a server does; return what it sent."""
+    """Call an application as a server does; return the messages it sent."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -92,5 +93,5 @@ async def run(app: App, kind: str, path: str, **more: Any) -> list[Message]:
 
 
 def call(app: App, kind: str, path: str, **more: Any) -> list[Message]:
-    """Do so in an event loop of its own."""
+    """Call :func:`run` in a new event loop."""
     return asyncio.run(run(app, kind, path, **more))

@@ -1,4 +1,4 @@
-"""The verb doctor."""
+"""The command doctor."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def doctor(
         bool,
         typer.Option(
             "--repair",
-            help="Complete tenants that are being made, finish purges, make missing tables, advance sequences.",
+            help="Complete unfinished tenants and purges, create missing tables, advance sequences.",
         ),
     ] = False,
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Examine the database, the registry and every tenant's tables. Exits with 1 while there are failures."""
-    from tenancy.operations import doctor as examination  # noqa: PLC0415 (slow: it loads the database)
+    """Check the database, the registry and all tenant tables. Exits with 1 if a check fails."""
+    from tenancy.operations import doctor as examination  # noqa: PLC0415 (slow: loads SQLAlchemy)
 
     repairs = []
     with open_tenancy(context) as tenants:
@@ -44,7 +44,7 @@ def doctor(
                     note(f"{'repaired' if each.level == 'ok' else 'not repaired'}: {printable(masked(each.what))}")
             findings = examination.examine(tenants)
     if json:
-        show_json({"findings": [_record(each) for each in findings], "repairs": [_record(each) for each in repairs]})
+        show_json({"findings": [_shape(each) for each in findings], "repairs": [_shape(each) for each in repairs]})
     else:
         show_table(
             ("", "about", "finding"),
@@ -56,6 +56,6 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
-def _record(finding: Finding) -> dict[str, Any]:
-    # An error of a user's code may have the URL of the database.
+def _shape(finding: Finding) -> dict[str, Any]:
+    # Errors of user code may contain the database URL.
     return {key: masked(value) if isinstance(value, str) else value for key, value in asdict(finding).items()}

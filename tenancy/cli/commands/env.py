@@ -1,19 +1,15 @@
-"""The verbs that put programs into a tenant's tables: env, exec."""
+"""The command env."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import signal
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Json, Slug
 from tenancy.cli.output import say, show_json
@@ -21,9 +17,9 @@ from tenancy.cli.output import say, show_json
 if TYPE_CHECKING:
     from tenancy import Tenancy
 
-__all__ = ["Format", "env", "exec_"]
+__all__ = ["Format", "env"]
 
-# Of what the code passes, only the library's settings and ours are known to hold no secret: CIPHER_KEY does.
+# Variables from the code are assumed to be secret, except for known settings of the library and of this package.
 _WITHOUT_SECRETS: Final = re.compile(
     r"(?!.*(URL|KEY|PASSWORD|SECRET|TOKEN))(.*_)?"
     r"(\w+_TOPIC|(SQLALCHEMY|TENANCY)_\w+|AGGREGATE_CACHE_\w+|DEEPCOPY_FROM_AGGREGATE_CACHE"
@@ -32,7 +28,7 @@ _WITHOUT_SECRETS: Final = re.compile(
 
 
 class Format(StrEnum):
-    """How variables are written."""
+    """The output format of variables."""
 
     SH = "sh"
     DOTENV = "dotenv"
@@ -43,17 +39,17 @@ def env(
     context: typer.Context,
     slug: Slug,
     *,
-    form: Annotated[Format, typer.Option("--format", help="For a shell, for a file .env, or JSON.")] = Format.SH,
+    form: Annotated[Format, typer.Option("--format", help="Output format: shell, .env file or JSON.")] = Format.SH,
     show_secrets: Annotated[
         bool,
         typer.Option(
             "--show-secrets",
-            help="Write URLs with their passwords, and keys, instead of references to their variables.",
+            help="Write passwords and keys in clear text instead of references to their variables.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show the variables that lead to a tenant's tables."""
+    """Show the variables that select a tenant's tables."""
     with open_tenancy(context) as tenants:
         variables = tenants.env(tenant_of(tenants, slug))
         references = {} if show_secrets else _references(tenants, variables)
@@ -64,17 +60,17 @@ def env(
     for key, value in variables.items():
         if form is Format.SH:
             reference = references.get(key)
-            # An expansion that fails when it is not set, and does not end up with a database of something else.
+            # This expansion fails when the variable is unset, instead of selecting another database.
             text = shlex.quote(value) if reference is None else f'"${{{reference}:?is not set}}"'
             say(f"export {key}={text}")
         elif key not in references:
             say(f"{key}={_quoted(value)}")
-        elif key != references[key]:  # one that referred to itself would be an endless loop to some readers
+        elif key != references[key]:  # some readers loop on a variable that refers to itself
             say(f"{key}=${{{references[key]}}}")
 
 
 def _references(tenants: Tenancy, variables: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the variable to refer to, for each variable whose value may be a secret."""
+    """Map each variable whose value may be secret to the variable to refer to."""
     settings = tenants.settings
     urls = {
         settings.control_url.render_as_string(hide_password=False): "TENANCY_CONTROL_URL",
@@ -92,32 +88,3 @@ def _quoted(value: str) -> str:
         return f"'{value}'"
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
-
-
-def exec_(
-    context: typer.Context,
-    slug: Slug,
-    command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND...", help="The program and its arguments, after --.")
-    ],
-    *,
-    json: Json = False,  # noqa: ARG001 (for the errors; what the program writes is its own)
-) -> None:
-    """Run a program that uses a tenant's tables. It takes the place of this process."""
-    with open_tenancy(context) as tenants:
-        tenant = tenant_of(tenants, slug)
-        with tenants.scope(tenant):  # refuses at once when the program could not even read
-            variables = tenants.env(tenant)
-    _become(command, variables)
-
-
-def _become(command: list[str], variables: Mapping[str, str]) -> NoReturn:
-    # Python ignores it, and a program that inherits that would not end when nobody reads its output.
-    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.stdout.flush()
-    try:
-        os.execvpe(command[0], command, {**os.environ, **variables})  # noqa: S606 (what the user asked for)
-    except OSError as error:
-        signal.signal(signal.SIGPIPE, before)
-        msg = f"{command[0]!r} cannot be run: {error.strerror}."
-        raise CommandError(msg, remedy="Give the program and its arguments after --.", code="not_executable") from error

@@ -1,4 +1,4 @@
-"""The verbs that only look: list, show, history."""
+"""The read-only commands list, show and history."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ def list_(
     context: typer.Context,
     *,
     status: Annotated[
-        str | None, typer.Option("--status", metavar="STATUS", help="Only those with this status.", show_default=False)
+        str | None,
+        typer.Option("--status", metavar="STATUS", help="Show only tenants with this status.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the tenants in the order of their slugs."""
+    """List tenants in order of their slugs."""
     with open_tenancy(context) as tenants:
-        from tenancy import TenantStatus  # noqa: PLC0415 (slow; it is loaded by now)
+        from tenancy import TenantStatus  # noqa: PLC0415 (slow; loaded by now)
 
         if status is not None and status not in set(TenantStatus):
-            msg = f"There is no status {status!r}."
-            raise CommandError(msg, remedy=f"One of: {', '.join(TenantStatus)}")
+            msg = f"Status {status!r} does not exist."
+            raise CommandError(msg, remedy=f"Choose one of: {', '.join(TenantStatus)}")
         found = tenants.list(status)
     if json:
         show_json([summary(tenant) for tenant in found])
@@ -44,7 +45,7 @@ def list_(
 
 
 def show(context: typer.Context, slug: Slug, *, json: Json = False) -> None:
-    """Show everything that the registry knows of a tenant."""
+    """Show all details of a tenant."""
     with open_tenancy(context) as tenants:
         record = details(tenant_of(tenants, slug))
     if json:
@@ -62,12 +63,12 @@ def _readable(value: object) -> object:
 def history(
     context: typer.Context,
     slug: Annotated[
-        str, typer.Argument(metavar="SLUG", help="The tenant's slug, or its id: a purged one has no slug any more.")
+        str, typer.Argument(metavar="SLUG", help="Slug or id of the tenant. A purged tenant has only its id.")
     ],
     *,
     json: Json = False,
 ) -> None:
-    """Show what was done to a tenant, when, and by whose id."""
+    """Show the changes to a tenant, with time and actor."""
     with open_tenancy(context) as tenants:
         changes = tenants.history(slug)
     if json:

@@ -11,7 +11,7 @@ import pytest
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy, TenantRequest
 from tenancy.errors import InvalidArgument, TenancyClosed, TenancyError
-from tenancy.web.middleware import ASGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_header, by_host, by_path
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel, Visits
@@ -81,7 +81,7 @@ def test_a_wrong_type_is_refused_by_every_method(tenants: Tenancy, wrong: object
         (lambda tenants: ASGIMiddleware(None, tenants=tenants, resolver=by_path(), public=None), "public is None"),  # type: ignore[arg-type]
         (lambda _: by_host(None), "The domain is None"),  # type: ignore[arg-type]
         (lambda _: by_path(5), "The prefix is of type int"),  # type: ignore[arg-type]
-        (lambda _: by_header(None), "The name of the header is None"),  # type: ignore[arg-type]
+        (lambda _: by_header(None), "The header name is None"),  # type: ignore[arg-type]
         (lambda _: Tenancy(applications=Kennel), "Pass a list: Tenancy"),  # type: ignore[arg-type]
         (lambda _: Tenancy(applications="Kennel"), "Pass a list: Tenancy"),  # type: ignore[arg-type]
         (lambda _: Tenancy(applications=None), "Pass a list: Tenancy"),  # type: ignore[arg-type]
