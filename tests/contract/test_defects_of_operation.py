@@ -218,7 +218,7 @@ def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
     hears = driver != "pg8000"
     if hears:
         monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
-        monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_DEAF", 60.0)
+        monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 60.0)
     with ApplicationCache(url, pool_size=1, max_overflow=0) as apps:
         recorders = [apps.recorder(f"App{number}") for number in range(4)]
         before = threading.active_count()

@@ -86,7 +86,7 @@ def run_again(case: type[TestCase], test: str, variables: dict[str, str], times:
 def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave subscriptions nothing but wake-ups."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_DEAF", 60.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 60.0)
 
 
 @pytest.mark.usefixtures("without_polling")
@@ -119,6 +119,6 @@ def test_lost_wakeups_are_noticed(
     """The proof that the test above bites: deaf subscriptions, which look when it is time to, are too late for it."""
     monkeypatch.setattr(Waiter, "wake", lambda _: None)
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 3.0)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_DEAF", 3.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 3.0)
     with pytest.raises(TimeoutError):
         run_again(case, test, place_variables(place), range(1))

@@ -29,7 +29,7 @@ CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
 
 
 @pytest.fixture(params=[*DRIVERS, "sqlite"])
-def tight(request: pytest.FixtureRequest, allocate_placement: str) -> Iterator[SQLAlchemyProcessRecorder]:
+def tight(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
     """A recorder on a pool of two connections."""
     if request.param == "sqlite":
         url = request.getfixturevalue("sqlite_url")
@@ -37,7 +37,7 @@ def tight(request: pytest.FixtureRequest, allocate_placement: str) -> Iterator[S
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
     with ApplicationCache(url, pool_size=1, max_overflow=1, pool_timeout=0.1, lock_timeout=0.2) as applications:
-        yield applications.recorder("Shop", allocate_placement)
+        yield applications.recorder("Shop", place)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -66,10 +66,10 @@ def test_error_names_the_pool_and_what_to_do(tight: SQLAlchemyProcessRecorder, c
 
 
 def test_nested_transactions_of_many_applications_end_in_an_error_that_rolls_back(
-    database: Database, driver: str, allocate_placement: str
+    database: Database, driver: str, place: str
 ) -> None:
     with ApplicationCache(database.url(driver), pool_size=1, max_overflow=1, pool_timeout=0.1) as applications:
-        recorders = [applications.recorder(f"Shop{number}", allocate_placement) for number in range(3)]
+        recorders = [applications.recorder(f"Shop{number}", place) for number in range(3)]
         with pytest.raises(OperationalError, match="do not open one inside another"), ExitStack() as stack:  # noqa: PT012 (the block rolls back)
             for recorder in recorders:
                 stack.enter_context(recorder.transaction())

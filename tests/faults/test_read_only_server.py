@@ -72,9 +72,9 @@ CALLS: dict[str, tuple[int, Call]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_write_is_refused_and_made_again_on_a_new_connection(
-    applications: ApplicationCache, database: Database, allocate_placement: str, call: str
+    applications: ApplicationCache, database: Database, place: str, call: str
 ) -> None:
-    recorder = applications.recorder(allocate_placement=allocate_placement)
+    recorder = applications.recorder(place=place)
     fail_over(recorder.datastore.engine, database)
     count, write = CALLS[call]
     write(recorder)
@@ -90,14 +90,12 @@ def engine_of_a_user() -> sa.Engine:
 
 
 @pytest.mark.parametrize("call", ["event", "transaction"])
-def test_on_an_engine_of_the_user_too(database: Database, driver: str, allocate_placement: str, call: str) -> None:
+def test_on_an_engine_of_the_user_too(database: Database, driver: str, place: str, call: str) -> None:
     url = database.url(driver)
     engine = sa.create_engine(url)
     _engine_of_a_user.append(engine)
     with ApplicationCache(url) as applications:
-        recorder = applications.recorder(
-            allocate_placement=allocate_placement, engine_topic=f"{__name__}:engine_of_a_user"
-        )
+        recorder = applications.recorder(place=place, engine_topic=f"{__name__}:engine_of_a_user")
         engine.dispose()  # an engine of theirs does not notice that its connections are gone
         fail_over(engine, database)
         CALLS[call][1](recorder)
@@ -105,11 +103,9 @@ def test_on_an_engine_of_the_user_too(database: Database, driver: str, allocate_
     engine.dispose()
 
 
-def test_session_of_the_user_is_refused_once(
-    applications: ApplicationCache, database: Database, allocate_placement: str
-) -> None:
+def test_session_of_the_user_is_refused_once(applications: ApplicationCache, database: Database, place: str) -> None:
     """Only its author knows what was in it. The next one is on a new connection."""
-    recorder = applications.recorder(allocate_placement=allocate_placement)
+    recorder = applications.recorder(place=place)
     datastore = recorder.datastore
     fail_over(datastore.engine, database)
     insert = sa.insert(recorder.tracking_table).values(application_name="mine", notification_id=1)
@@ -123,9 +119,9 @@ def test_session_of_the_user_is_refused_once(
 
 
 def test_server_that_stays_read_only_is_worth_another_try(
-    applications: ApplicationCache, database: Database, allocate_placement: str
+    applications: ApplicationCache, database: Database, place: str
 ) -> None:
-    recorder = applications.recorder(allocate_placement=allocate_placement)
+    recorder = applications.recorder(place=place)
     recorder.insert_events(stored_events(topic="before"))
     database.terminate()
     with read_only(database):
@@ -138,10 +134,10 @@ def test_server_that_stays_read_only_is_worth_another_try(
     assert topics(recorder) == ["before", "new"]
 
 
-def test_wake_ups_are_heard_from_the_new_server(database: Database, allocate_placement: str) -> None:
+def test_wake_ups_are_heard_from_the_new_server(database: Database, place: str) -> None:
     listening = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     with ApplicationCache(database.url()) as applications:
-        recorder = applications.recorder(allocate_placement=allocate_placement)
+        recorder = applications.recorder(place=place)
         subscription = recorder.subscribe()
         received = threading.Thread(target=lambda: next(subscription), daemon=True)
         received.start()

@@ -94,7 +94,7 @@ def consistent(tenants: Tenancy, url: str) -> None:
     found = tenants.list()
     names = catalog.tenants(url)
     storage = {str(tenant.placement) for tenant in found}
-    assert all(any(name.startswith(allocate_placement) for allocate_placement in storage) for name in names), "orphaned"
+    assert all(any(name.startswith(place) for place in storage) for name in names), "orphaned"
     for tenant in found:
         history = tenants.history(tenant.slug)
         assert history[-1].status == tenant.status

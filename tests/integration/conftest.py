@@ -20,7 +20,7 @@ def database(postgres_server: Postgres) -> Iterator[Database]:
 
 
 @pytest.fixture
-def allocate_placement() -> str:
+def place() -> str:
     """The name of a schema, or a prefix, that nobody else uses."""
     return f"place_{secrets.token_hex(4)}_"
 

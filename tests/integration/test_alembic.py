@@ -113,16 +113,12 @@ def test_table_of_the_user_is_dropped(engine: sa.Engine) -> None:
     assert "op.drop_table('invoices')" in generate(engine, sa.MetaData(), include_object=include_object)
 
 
-@pytest.mark.parametrize(
-    "allocate_placement", [{}, {"TENANCY_TABLE_PREFIX": "{tenant}_{application}_"}], ids=["usual", "prefixes"]
-)
+@pytest.mark.parametrize("place", [{}, {"TENANCY_TABLE_PREFIX": "{tenant}_{application}_"}], ids=["usual", "prefixes"])
 @pytest.mark.parametrize("hooks", ["both", "include_object"])
-def test_nothing_of_a_fleet_is_touched(
-    url: str, engine: sa.Engine, allocate_placement: dict[str, str], hooks: str
-) -> None:
-    with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url, **allocate_placement}) as tenants:
+def test_nothing_of_a_fleet_is_touched(url: str, engine: sa.Engine, place: dict[str, str], hooks: str) -> None:
+    with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url, **place}) as tenants:
         tenants.project(School, DogCounters, CountersView)
-        with Tenancy(env={"SQLALCHEMY_URL": url, **allocate_placement}) as unknown:
+        with Tenancy(env={"SQLALCHEMY_URL": url, **place}) as unknown:
             for before in (tenants, unknown):
                 assert FleetFilter(before).include_name("public", "schema", {})  # there is no registry yet
         tenants.create("acme")

@@ -206,11 +206,9 @@ def test_server_that_says_nothing_is_an_operational_error(driver: str) -> None:
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_limit_for_connecting_is_no_limit_for_statements(
-    database: Database, driver: str, allocate_placement: str
-) -> None:
+def test_limit_for_connecting_is_no_limit_for_statements(database: Database, driver: str, place: str) -> None:
     with ApplicationCache(database.url(driver), connect_timeout=1) as applications:
-        recorder = applications.recorder("Shop", allocate_placement)
+        recorder = applications.recorder("Shop", place)
         with recorder.transaction() as session:
             session.execute(sa.text("SELECT pg_sleep(1.2)"))
         assert recorder.insert_events(stored_events()) == [1]
@@ -259,9 +257,9 @@ def test_file_that_cannot_be_a_database_is_an_error(make: Callable[[Path], Path]
 # -- a closed application --
 
 
-def test_closed_application_says_that_it_is_closed(url: str, allocate_placement: str) -> None:
+def test_closed_application_says_that_it_is_closed(url: str, place: str) -> None:
     with ApplicationCache(url) as applications:
-        shop = applications.factory("Shop", allocate_placement)
+        shop = applications.factory("Shop", place)
         recorder: Any = shop.process_recorder()
         recorder.insert_events(stored_events())
         shop.close()

@@ -93,25 +93,23 @@ def test_connection_comes_back_after_success_and_errors(datastore: SQLAlchemyDat
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ErrorOfTheUser])
-@pytest.mark.parametrize(
-    "allocate_placement", ["connecting", "checking", "checking again", "returning", "rolling back"]
-)
+@pytest.mark.parametrize("place", ["connecting", "checking", "checking again", "returning", "rolling back"])
 def test_connection_comes_back_when_taking_or_returning_it_fails(
-    datastore: SQLAlchemyDatastore, monkeypatch: pytest.MonkeyPatch, allocate_placement: str, error: type[BaseException]
+    datastore: SQLAlchemyDatastore, monkeypatch: pytest.MonkeyPatch, place: str, error: type[BaseException]
 ) -> None:
     shared = datastore.shared
     names = {"connecting": "connected", "returning": "in_transaction", "rolling back": "rollback"}
-    failing = names.get(allocate_placement, "is_stale")
+    failing = names.get(place, "is_stale")
     calls: list[object] = []
 
     def interrupt(*_: object, **__: object) -> Any:
-        calls.append(allocate_placement)
-        if allocate_placement == "checking again" and len(calls) == 1:
+        calls.append(place)
+        if place == "checking again" and len(calls) == 1:
             raise ErrorOfTheUser  # the connection is taken for dead
         raise error
 
     for is_new in (False, True):
-        if is_new or allocate_placement == "connecting":
+        if is_new or place == "connecting":
             datastore.engine.dispose()
         else:
             assert_usable(datastore)

@@ -36,10 +36,10 @@ def recorders_in(apps: ApplicationCache, part: str, one: str, other: str) -> lis
         return [apps.recorder(one), apps.recorder(other)]
     if part == "prefix":
         return [apps.recorder(table_prefix=one), apps.recorder(table_prefix=other)]
-    return [apps.recorder(allocate_placement=one), apps.recorder(allocate_placement=other)]
+    return [apps.recorder(place=one), apps.recorder(place=other)]
 
 
-@pytest.mark.parametrize("part", ["allocate_placement", "prefix", "name"])
+@pytest.mark.parametrize("part", ["place", "prefix", "name"])
 @pytest.mark.parametrize(("one", "other"), [("a%b", "a%%b"), ("a%sb", "a%%sb"), ("50%", "50%%")])
 def test_places_that_differ_in_percent_signs_share_nothing_inside_transactions(
     apps: ApplicationCache, part: str, one: str, other: str

@@ -59,26 +59,26 @@ class Place:
 def check_places_share_nothing(storage: list[Place]) -> None:
     """Write the same ids and versions everywhere, and find in each place what was written there."""
     originator_id = uuid4()
-    for number, allocate_placement in enumerate(storage):
+    for number, place in enumerate(storage):
         marked = stored_events(2, originator_id, state=b"%d" % number, topic=str(number))
-        allocate_placement.events.insert_events(marked[:1], tracking=Tracking("upstream", number + 1))
-        with allocate_placement.events.transaction():
-            allocate_placement.events.insert_events(marked[1:])
-        allocate_placement.snapshots.insert_events(marked)
-    for number, allocate_placement in enumerate(storage):
-        assert topics(allocate_placement.events) == [str(number)] * 2
-        assert {event.topic for event in allocate_placement.events.select_events(originator_id)} == {str(number)}
-        assert {event.topic for event in allocate_placement.snapshots.select_events(originator_id)} == {str(number)}
-        assert allocate_placement.events.max_tracking_id("upstream") == number + 1
-        assert allocate_placement.events.max_notification_id() == 2
-        with allocate_placement.events.transaction(commit=False) as session:
-            record = allocate_placement.events.events_record_cls
+        place.events.insert_events(marked[:1], tracking=Tracking("upstream", number + 1))
+        with place.events.transaction():
+            place.events.insert_events(marked[1:])
+        place.snapshots.insert_events(marked)
+    for number, place in enumerate(storage):
+        assert topics(place.events) == [str(number)] * 2
+        assert {event.topic for event in place.events.select_events(originator_id)} == {str(number)}
+        assert {event.topic for event in place.snapshots.select_events(originator_id)} == {str(number)}
+        assert place.events.max_tracking_id("upstream") == number + 1
+        assert place.events.max_notification_id() == 2
+        with place.events.transaction(commit=False) as session:
+            record = place.events.events_record_cls
             assert {row.topic for row in session.scalars(sa.select(record))} == {str(number)}
 
 
 def check_keys_differ(storage: list[Place]) -> None:
     """Find a lock and wake-ups of its own for each table."""
-    assert len({allocate_placement.events.wakeup_key for allocate_placement in storage}) == len(storage)
+    assert len({place.events.wakeup_key for place in storage}) == len(storage)
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
@@ -116,9 +116,9 @@ def test_databases_share_nothing(postgres_server: Postgres, postgres_database: s
 def test_prefix_that_differs_in_case_alone_is_refused_on_sqlite(sqlite_url: str) -> None:
     """SQLite takes both names for one table."""
     with ApplicationCache(sqlite_url) as apps:
-        apps.recorder(allocate_placement="acme_").insert_events(stored_events())
+        apps.recorder(place="acme_").insert_events(stored_events())
         with pytest.raises(ProgrammingError, match="acme_app_events"):
-            apps.recorder(allocate_placement="Acme_")
+            apps.recorder(place="Acme_")
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
@@ -141,7 +141,7 @@ def test_index_that_belongs_to_a_table_that_was_renamed_is_noticed(
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a wake-up makes a subscription look."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
-    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_DEAF", 60.0)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 60.0)
 
 
 def by_itself(recorder: SQLAlchemyProcessRecorder, topic: str) -> None:
@@ -196,19 +196,19 @@ def check_is_woken(mine: SQLAlchemyProcessRecorder, write: Callable[[], None]) -
 
 @pytest.mark.usefixtures("no_poll")
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("allocate_placement", ["here", "elsewhere"])
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
 def test_wakeup_is_for_one_application(
     postgres_url: str,
     way: Callable[[SQLAlchemyProcessRecorder, str], None],
-    allocate_placement: str,
+    place: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wrong variant: wake-ups are for a name, whatever the schema."""
     with ApplicationCache(postgres_url) as apps:
 
         def recorders(*schemas: str) -> list[SQLAlchemyProcessRecorder]:
-            mine, other = (apps.recorder(allocate_placement=schema) for schema in schemas)
-            return [mine, other, other if allocate_placement == "here" else apps.elsewhere(other)]
+            mine, other = (apps.recorder(place=schema) for schema in schemas)
+            return [mine, other, other if place == "here" else apps.elsewhere(other)]
 
         mine, other, writer = recorders("mine", "other")
         check_nobody_else_is_woken(mine, other, lambda: way(writer, "other"), 5)
@@ -220,7 +220,7 @@ def test_wakeup_is_for_one_application(
 @pytest.mark.usefixtures("no_poll")
 def test_wakeup_is_for_one_application_on_sqlite(sqlite_url: str) -> None:
     with ApplicationCache(sqlite_url) as apps:
-        mine, other = apps.recorder(allocate_placement="mine"), apps.recorder(allocate_placement="other")
+        mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
         check_nobody_else_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
 
 
