@@ -17,14 +17,12 @@ from eventsourcing.application import Cache
 from eventsourcing_sqlalchemy.locks import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from uuid import UUID
 
     from eventsourcing.persistence import StoredEvent
     from sqlalchemy.engine import RootTransaction
     from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 
 __all__ = ["AggregateCaches", "CommittedCache"]
 
@@ -32,8 +30,8 @@ __all__ = ["AggregateCaches", "CommittedCache"]
 class AggregateCaches:
     """The caches of aggregates whose events one recorder records."""
 
-    def __init__(self, datastore: SQLAlchemyDatastore) -> None:
-        self._datastore = datastore
+    def __init__(self, current_session: Callable[[], Session | None]) -> None:
+        self._current_session = current_session
         self._caches: WeakSet[Cache[Any, Any]] = WeakSet()
         self._dropping_refused: WeakSet[Cache[Any, Any]] = WeakSet()
         self.reset()
@@ -85,7 +83,7 @@ class AggregateCaches:
             return cache.put(key, value) if self._is_committed(key) else None
 
     def _is_committed(self, key: Any) -> bool:
-        if self._datastore.current_session() is not None:
+        if self._current_session() is not None:
             return False  # The session may see, or have changed, what only its user knows of.
         for transaction in [transaction for transaction in self._written if not transaction.is_active]:
             del self._written[transaction]

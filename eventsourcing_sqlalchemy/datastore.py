@@ -8,7 +8,7 @@ Both run the same statements.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -22,9 +22,10 @@ from eventsourcing_sqlalchemy.dialects import dialect_of
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, connection_of
 from eventsourcing_sqlalchemy.engines.leases import EngineLease, lease_engine
+from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
-from eventsourcing_sqlalchemy.options import DEFAULTS, EngineSettings
+from eventsourcing_sqlalchemy.options import EngineSettings
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
 from eventsourcing_sqlalchemy.transactions import Transaction, check_not_copied, current_transaction, undoable
@@ -166,7 +167,7 @@ class SQLAlchemyDatastore:
     @property
     def settings(self) -> EngineSettings:
         """The settings that are in force."""
-        return self._settings.or_else(DEFAULTS) if self._lease is None else self.shared.settings
+        return self._settings.with_defaults() if self._lease is None else self.shared.settings
 
     @property
     def dialect(self) -> Dialect:
@@ -221,6 +222,12 @@ class SQLAlchemyDatastore:
         ignoring = nullcontext() if self._lease is None else self.shared.wakeups.ignoring()
         with self.dialect.writing(self.settings.lock_timeout or 0.0), ignoring:
             yield
+
+    def begin_session(self, resources: ExitStack, *, commit: bool) -> Session:
+        """Return a session in a new transaction; ``resources`` closes it."""
+        if commit:
+            resources.enter_context(self.writing())
+        return begin_session(self.shared, self.session_maker, resources, commit=commit)
 
     def run(self, work: Callable[[Executor], _T], subject: str = "") -> _T:
         """Call ``work`` on a connection of its own, not in the session of a transaction; errors are the library's.

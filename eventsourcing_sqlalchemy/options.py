@@ -43,11 +43,12 @@ class EngineSettings:
         """Return the value for the name of a variable, or None."""
         return getattr(self, variable.removeprefix("SQLALCHEMY_").lower())
 
-    def or_else(self, other: EngineSettings) -> EngineSettings:
-        """Return these settings, with those of ``other`` where nothing is asked for."""
-        mine = {setting.name: getattr(self, setting.name) for setting in fields(self)}
-        theirs = {setting.name: getattr(other, setting.name) for setting in fields(self)}
-        return EngineSettings(**{name: theirs[name] if value is None else value for name, value in mine.items()})
+    def with_defaults(self) -> EngineSettings:
+        """Return these settings, with the defaults where nothing is asked for."""
+        values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        return EngineSettings(
+            **{name: getattr(DEFAULTS, name) if value is None else value for name, value in values.items()}
+        )
 
 
 DEFAULTS: Final = EngineSettings(

@@ -42,13 +42,13 @@ def find_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> 
 
 
 def _describe(datastore: SQLAlchemyDatastore, names: Sequence[TableName]) -> dict[TableName, TableShape]:
-    catalog, dialect = datastore.shared.catalog, datastore.dialect
-    shapes = catalog.take(names)
+    shape_cache, dialect = datastore.shared.shape_cache, datastore.dialect
+    shapes = shape_cache.take(names)
     if shapes is not None:
         return shapes
-    if catalog.is_worth_reading(names):
+    if shape_cache.is_worth_reading(names):
         every = datastore.run(dialect.describe_all, str(names[0]))
-        catalog.fill(every)
+        shape_cache.fill(every)
         found = {name: every[name] for name in names if name in every}
         if len(found) == len(names):
             return found

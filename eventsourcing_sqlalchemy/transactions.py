@@ -15,23 +15,19 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, Token
 from inspect import CO_GENERATOR
 from types import FrameType, MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 from eventsourcing.persistence import ProgrammingError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, scoped_session
 
-from eventsourcing_sqlalchemy.engines.static_pool import TURN
-from eventsourcing_sqlalchemy.errors import cause_of, translate
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.errors import translate
 
 __all__ = [
     "OpenTransaction",
     "Transaction",
+    "TransactionHost",
     "check_not_copied",
     "current_transaction",
     "detached",
@@ -57,13 +53,29 @@ _transactions: ContextVar[Mapping[int, OpenTransaction]] = ContextVar(
 _probe: ContextVar[None] = ContextVar("eventsourcing_sqlalchemy_probe", default=None)
 
 
+class TransactionHost(Protocol):
+    """The datastore that a transaction is opened for."""
+
+    application: str
+    scoped_session: scoped_session[Session] | None
+
+    def admit(self, *, writes: bool) -> None:
+        """Raise an exception to refuse a read, or with ``writes`` a write or a commit."""
+
+    def begin_session(self, resources: ExitStack, *, commit: bool) -> Session:
+        """Return a session in a new transaction; ``resources`` closes it."""
+
+    def committed(self, key: int) -> None:
+        """Wake a table's subscriptions."""
+
+
 class OpenTransaction:
     """An open transaction, as the context that opened it knows it; not ``is_ours`` is one that the user ends."""
 
     __slots__ = ("_process", "_token", "commit", "datastore", "is_ours", "session", "wakeups")
 
-    def __init__(self, datastore: SQLAlchemyDatastore, session: Session, *, commit: bool, is_ours: bool = True) -> None:
-        self.datastore: SQLAlchemyDatastore | None = datastore
+    def __init__(self, datastore: TransactionHost, session: Session, *, commit: bool, is_ours: bool = True) -> None:
+        self.datastore: TransactionHost | None = datastore
         self.session = session
         self.commit = commit
         self.is_ours = is_ours
@@ -87,13 +99,13 @@ class OpenTransaction:
         return True
 
 
-def current_transaction(datastore: SQLAlchemyDatastore) -> OpenTransaction | None:
+def current_transaction(datastore: TransactionHost) -> OpenTransaction | None:
     """Return the open transaction of a datastore that belongs to the running context, or None."""
     transaction = _known_transaction(datastore)
     return transaction if transaction is not None and transaction.is_owned() else None
 
 
-def check_not_copied(datastore: SQLAlchemyDatastore) -> None:
+def check_not_copied(datastore: TransactionHost) -> None:
     """Raise ProgrammingError in a copy of a context with an open transaction of a datastore."""
     transaction = _known_transaction(datastore)
     if transaction is not None and transaction.is_of_this_process() and not transaction.is_owned():
@@ -106,7 +118,7 @@ def check_not_copied(datastore: SQLAlchemyDatastore) -> None:
 
 
 @contextmanager
-def detached(datastore: SQLAlchemyDatastore) -> Iterator[None]:
+def detached(datastore: TransactionHost) -> Iterator[None]:
     """Run the block, and the tasks that it starts, as if no transaction of a datastore were open."""
     transaction = _known_transaction(datastore)
     _set_transaction(datastore, None)
@@ -117,7 +129,7 @@ def detached(datastore: SQLAlchemyDatastore) -> Iterator[None]:
 
 
 @contextmanager
-def inside(datastore: SQLAlchemyDatastore, session: Session) -> Iterator[None]:
+def inside(datastore: TransactionHost, session: Session) -> Iterator[None]:
     """Run the block in the transaction of a session that the user ends, also where it is given no session."""
     outer = _known_transaction(datastore)
     transaction = OpenTransaction(datastore, session, commit=True, is_ours=False)
@@ -129,13 +141,13 @@ def inside(datastore: SQLAlchemyDatastore, session: Session) -> Iterator[None]:
         _set_transaction(datastore, outer)
 
 
-def _known_transaction(datastore: SQLAlchemyDatastore) -> OpenTransaction | None:
+def _known_transaction(datastore: TransactionHost) -> OpenTransaction | None:
     """Return the open transaction of a datastore that the running context knows, its own or that of another one."""
     transaction = _transactions.get().get(id(datastore))
     return transaction if transaction is not None and transaction.datastore is datastore else None
 
 
-def _set_transaction(datastore: SQLAlchemyDatastore, transaction: OpenTransaction | None) -> None:
+def _set_transaction(datastore: TransactionHost, transaction: OpenTransaction | None) -> None:
     """Set the open transaction of a datastore, and keep those of others: generators open and close them in any
     order.
     """
@@ -169,7 +181,7 @@ class Transaction:
     nor closed. Errors of SQLAlchemy that leave the block arrive as the library's exceptions.
     """
 
-    def __init__(self, datastore: SQLAlchemyDatastore, *, commit: bool) -> None:
+    def __init__(self, datastore: TransactionHost, *, commit: bool) -> None:
         self._datastore = datastore
         self._commit = commit
         self._open: OpenTransaction | None = None
@@ -199,7 +211,7 @@ class Transaction:
             check_not_copied(self._datastore)
             _check_not_left_open(sys._getframe(2))  # noqa: SLF001 (who enters this; inspect does the same)
         with self._resources as resources:
-            session = _begin_session(self._datastore, resources, commit=self._commit)
+            session = self._datastore.begin_session(resources, commit=self._commit)
             self._resources = resources.pop_all()
         self._open = OpenTransaction(self._datastore, session, commit=self._commit)
         _set_transaction(self._datastore, self._open)
@@ -259,8 +271,8 @@ class Transaction:
 
 @contextmanager
 def undoable(connection: Connection) -> Iterator[None]:
-    """Undo what the block did on a connection if it ends with an error; that error is raised, also when there is no
-    savepoint any more to go back to: a database may end the whole transaction, for a full disk for example.
+    """Undo the block's changes on a connection if it raises an error, and raise that error, even when the savepoint no
+    longer exists: a database may end the whole transaction, for example when the disk is full.
     """
     failure: Exception | None = None
     try:
@@ -274,43 +286,6 @@ def undoable(connection: Connection) -> Iterator[None]:
         if failure is not None:
             raise failure from None
         raise
-
-
-def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, commit: bool) -> Session:
-    """Return a session with a transaction that has begun; ``resources`` closes it. Errors are the library's."""
-    shared, dialect = datastore.shared, datastore.dialect
-    if commit:
-        resources.enter_context(datastore.writing())
-    turn = resources.enter_context(shared.turn())
-    session = resources.enter_context(datastore.session_maker())
-    options = dialect.session_options(commit=commit) | ({} if turn is None else {TURN: turn})
-
-    def begin() -> tuple[Connection, bool]:
-        connection = session.connection(execution_options=options)
-        return connection, dialect.session_began(connection, shared.settings)
-
-    def begin_unless_useless() -> Connection | None:
-        try:
-            connection, takes_writes = begin()
-            if takes_writes or not commit:
-                return connection
-            shared.leave_server()
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-        except OSError as error:
-            shared.distrust(error)  # what pg8000 says of a dead connection before SQLAlchemy has begun to use it
-        session.rollback()  # nothing has been done in it yet
-        return None
-
-    try:
-        # The second time outside of the handler, whose error keeps a connection that is dead out of the pool.
-        connection = begin_unless_useless() or begin()[0]
-        if commit:
-            dialect.ensure_transaction(connection)
-    except Exception as error:  # noqa: BLE001 (whatever a driver raises)
-        raise shared.connect_error(error) from cause_of(error)
-    return session
 
 
 _of_the_parent: list[object] = []

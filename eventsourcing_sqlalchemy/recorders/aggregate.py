@@ -59,7 +59,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         super().__init__(datastore, schema_name=schema_name, **kwargs)
         self.events_table_name = events_table_name
         self._events_kind: TableKind = "snapshots" if for_snapshots else "events"
-        self.aggregate_caches = AggregateCaches(datastore)
+        self.aggregate_caches = AggregateCaches(datastore.current_session)
         limit = datastore.dialect.identifier_limit
         check_identifier("table", events_table_name, limit, suffix="" if for_snapshots else EVENTS_INDEX_SUFFIX)
 

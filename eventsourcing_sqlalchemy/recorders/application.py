@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
+from eventsourcing.persistence import Notification, Subscription
 
 from eventsourcing_sqlalchemy import sequences, statements
 from eventsourcing_sqlalchemy.dialects.validation import check_argument
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_notifications
-from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
+from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription, SubscribableRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 
 __all__ = ["SQLAlchemyApplicationRecorder"]
 
 
-class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationRecorder):
+class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, SubscribableRecorder):
     """Records the events of an application; the order of their ids is the order in which they become visible."""
 
     def __init__(
@@ -60,6 +61,10 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
     def wakeup_key(self) -> int:
         """The number that stands for the table of events in wake-ups."""
         return self._table("events").key
+
+    def wait_for_events(self) -> Waiter:
+        """Return a waiter that is woken by every commit of events from now on."""
+        return self.datastore.wait_for(self.wakeup_key)
 
     def select_notifications(
         self,
@@ -122,7 +127,7 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
             sequences.repair(self.datastore, counter)
         return bool(behind)
 
-    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[SubscribableRecorder]:
         """Return an iterator of the notifications with ids above ``gt``, which waits for new ones and ends when it
         is stopped.
         """

@@ -174,7 +174,7 @@ class Coordinator:
             job.activity.works()
 
     def _sweep_interval(self) -> float:
-        hears = self._table_listener is not None and self._table_listener.receives_others
+        hears = self._table_listener is not None and self._table_listener.receives_remote
         return _SWEEP if hears else _SWEEP_WHEN_DEAF
 
     def _keep_leases(self) -> None:

@@ -56,7 +56,7 @@ def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeyp
         assert topics(two) == ["two"]
         shared = two.datastore.shared
     assert engines_in_use() == []
-    assert shared._is_disposed  # noqa: SLF001
+    assert shared.pool._is_disposed  # noqa: SLF001
 
 
 def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
@@ -89,10 +89,10 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
 
 
 def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
-    database: Database, allocate_placement: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ApplicationCache(database.url()) as apps:
-        factory = apps.factory(allocate_placement=allocate_placement)
+        factory = apps.factory(place=place)
         recorder = factory.process_recorder()
         start = threading.Thread.start
         closed: list[bool] = []
@@ -109,7 +109,7 @@ def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
         assert closed == [True]
         forget_abandoned()
         assert engines_in_use() == []
-        again = apps.recorder("Again", allocate_placement=allocate_placement)
+        again = apps.recorder("Again", place=place)
         assert again.datastore.shared is not None
 
 

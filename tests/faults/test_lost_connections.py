@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from eventsourcing_sqlalchemy.dialects.postgresql import writer as postgresql_writer
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
-from eventsourcing_sqlalchemy.engines.engine import SharedEngine
+from eventsourcing_sqlalchemy.engines.pool import ConnectionPool
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.administrator import Database
@@ -139,7 +139,7 @@ def test_first_call_on_an_engine_of_the_user_succeeds_too(
 def test_without_looking_and_without_a_second_attempt_the_first_call_would_fail(
     applications: ApplicationCache, database: Database, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SharedEngine, "_checked_out", lambda *_: None)
+    monkeypatch.setattr(ConnectionPool, "_checked_out", lambda *_: None)
     recorder = applications.recorder(place=place)
     assert database.terminate() >= 1
     with pytest.raises(ConnectionLostError):
