@@ -7,14 +7,13 @@ aggregate are in a transaction that has not ended, no cache holds that aggregate
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from eventsourcing.application import Cache
 
-from eventsourcing_sqlalchemy.locks import Lock
+from eventsourcing_sqlalchemy.locks import Lock, renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,10 +33,10 @@ class AggregateCaches:
         self._current_session = current_session
         self._caches: WeakSet[Cache[Any, Any]] = WeakSet()
         self._dropping_refused: WeakSet[Cache[Any, Any]] = WeakSet()
-        self.reset()
+        self.after_fork()
 
-    def reset(self) -> None:
-        """Forget transactions, which are the parent's in a process that was forked, and locks of its threads."""
+    def after_fork(self) -> None:
+        """Forget the parent's transactions, and which of its threads held the lock."""
         self._lock = Lock()
         # Polled, because no event of SQLAlchemy follows every end of a transaction: a session's commit may release a
         # savepoint of the user's connection, and a connection's events come before its commit.
@@ -53,7 +52,7 @@ class AggregateCaches:
         self._caches.add(cache)
         if drops_refused:
             self._dropping_refused.add(cache)
-        _all.add(self)
+        renew_after_fork(self)
         return CommittedCache(cache, self)
 
     def wrote(self, session: Session, stored_events: Sequence[StoredEvent]) -> None:
@@ -114,14 +113,3 @@ def _drop(caches: Iterable[Cache[Any, Any]], originator_ids: Iterable[UUID | str
         for originator_id in originator_ids:
             with suppress(KeyError):
                 cache.get(originator_id, evict=True)
-
-
-_all: WeakSet[AggregateCaches] = WeakSet()
-
-
-def _after_fork() -> None:
-    for caches in _all:
-        caches.reset()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable
 from contextlib import closing
@@ -210,11 +209,3 @@ def _claim_name(application: str) -> _Claim:
         )
         raise SettingsError(msg, variable=f"{name}_SQLALCHEMY_URL")
     return claim
-
-
-def _after_fork() -> None:
-    global _claims_lock  # noqa: PLW0603 (a thread that does not exist here may have held it)
-    _claims_lock = Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
