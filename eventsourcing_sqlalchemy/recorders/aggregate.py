@@ -135,21 +135,28 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
             return self.datastore.run_in_session(session, work, self._subject)
 
         ids = self._write(writer, writer.pack(stored_events, None), writer.write, run)
-        self._wrote_in_session(session)
+        if self.wakeup_key is not None:
+            self.datastore.will_commit(session, self.wakeup_key)
         return ids
-
-    def _wrote_in_session(self, session: Session) -> None:
-        """Do what follows from having written, when the session commits."""
 
     def _append(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
         """Write on a connection of our own."""
         batch = self._writer.pack(stored_events, tracking)
         if batch.can_join and batch.size <= MAX_BYTES and len(stored_events) <= MAX_ROWS:
-            return self._group_commit.append(self, batch)
-        try:
-            return self.write_batch(batch)
-        except ConnectionLostError:
-            return self.write_batch_again(batch)
+            ids = self._group_commit.append(self, batch)
+        else:
+            try:
+                ids = self.write_batch(batch)
+            except ConnectionLostError:
+                ids = self.write_batch_again(batch)
+        if stored_events and self.wakeup_key is not None:
+            self.datastore.committed(self.wakeup_key)
+        return ids
+
+    @cached_property
+    def wakeup_key(self) -> int | None:
+        """The number that stands for the table in wake-ups; None for a table that nothing follows."""
+        return None
 
     @cached_property
     def _group_commit(self) -> GroupCommit:

@@ -16,7 +16,7 @@ from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription, Subsc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventsourcing.persistence import StoredEvent, Tracking
+    from eventsourcing.persistence import StoredEvent
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
@@ -47,15 +47,6 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, SubscribableRec
         an event of the same aggregate and version is recorded already.
         """
         return self._insert(stored_events, session, kwargs)
-
-    def _append(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
-        ids = super()._append(stored_events, tracking)
-        if stored_events:
-            self.datastore.committed(self.wakeup_key)
-        return ids
-
-    def _wrote_in_session(self, session: Session) -> None:
-        self.datastore.will_commit(session, self.wakeup_key)
 
     @cached_property
     def wakeup_key(self) -> int:
