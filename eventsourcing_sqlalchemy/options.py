@@ -44,7 +44,7 @@ class EngineSettings:
         return getattr(self, variable.removeprefix("SQLALCHEMY_").lower())
 
     def with_defaults(self) -> EngineSettings:
-        """Return these settings, with the defaults where nothing is asked for."""
+        """Return these settings, with the defaults of unset options."""
         values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
         return EngineSettings(
             **{name: getattr(DEFAULTS, name) if value is None else value for name, value in values.items()}

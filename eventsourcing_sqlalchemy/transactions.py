@@ -1,9 +1,9 @@
-"""Transactions that a user opens around events and other changes, and who may use them.
+"""Transactions that a user opens around events and other changes, and which calls join them.
 
 A transaction belongs to the datastore it was opened for and to the context that opened it. Calls made in that context
 through the same datastore join it; another thread, another task, a copied context (as ``asyncio.to_thread`` makes) and
 every other application never do. A thread with an empty context and another application get transactions of their own.
-Recording in a copied context is refused: its author expects it to be part of the transaction, and it would not be.
+Recording in a copied context is refused: its author expects it to be part of the transaction, which it is not.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class TransactionHost(Protocol):
 
 
 class OpenTransaction:
-    """An open transaction, as the context that opened it knows it; not ``is_ours`` is one that the user ends."""
+    """An open transaction of a context; one that is not ``is_ours`` is ended by the user."""
 
     __slots__ = ("_process", "_token", "commit", "datastore", "is_ours", "session", "wakeups")
 
@@ -84,11 +84,11 @@ class OpenTransaction:
         self._process = os.getpid()
 
     def is_of_this_process(self) -> bool:
-        """Return whether it was opened here, and not in a process that has forked this one."""
+        """Return whether it was opened in this process, and not in its parent."""
         return self._process == os.getpid()
 
     def is_owned(self) -> bool:
-        """Return whether the context that opened the transaction is the one that asks."""
+        """Return whether the running context opened the transaction."""
         if not self.is_of_this_process():
             return False  # A fork has the same context, and must not use the connection of its parent.
         try:
@@ -119,7 +119,7 @@ def check_not_copied(datastore: TransactionHost) -> None:
 
 @contextmanager
 def detached(datastore: TransactionHost) -> Iterator[None]:
-    """Run the block, and the tasks that it starts, as if no transaction of a datastore were open."""
+    """Run the block, and the tasks that it starts, outside of a datastore's open transaction."""
     transaction = _known_transaction(datastore)
     _set_transaction(datastore, None)
     try:
@@ -130,7 +130,7 @@ def detached(datastore: TransactionHost) -> Iterator[None]:
 
 @contextmanager
 def inside(datastore: TransactionHost, session: Session) -> Iterator[None]:
-    """Run the block in the transaction of a session that the user ends, also where it is given no session."""
+    """Run the block in the transaction of a session that the user ends, including calls without ``session``."""
     outer = _known_transaction(datastore)
     transaction = OpenTransaction(datastore, session, commit=True, is_ours=False)
     _set_transaction(datastore, transaction)
@@ -142,21 +142,19 @@ def inside(datastore: TransactionHost, session: Session) -> Iterator[None]:
 
 
 def _known_transaction(datastore: TransactionHost) -> OpenTransaction | None:
-    """Return the open transaction of a datastore that the running context knows, its own or that of another one."""
+    """Return the open transaction of a datastore in the running context, its own or one of the context it copies."""
     transaction = _transactions.get().get(id(datastore))
     return transaction if transaction is not None and transaction.datastore is datastore else None
 
 
 def _set_transaction(datastore: TransactionHost, transaction: OpenTransaction | None) -> None:
-    """Set the open transaction of a datastore, and keep those of others: generators open and close them in any
-    order.
-    """
+    """Set the open transaction of a datastore, and keep those of others: generators interleave them."""
     others = {key: other for key, other in _transactions.get().items() if key != id(datastore)}
     _transactions.set(MappingProxyType(others if transaction is None else {**others, id(datastore): transaction}))
 
 
 def _check_not_left_open(frame: FrameType | None) -> None:
-    """Raise ProgrammingError when the code that opens a transaction returns to what leaves the context next.
+    """Raise ProgrammingError when the code that opens a transaction returns to code that leaves the context.
 
     A dependency of a web framework that is not async is a generator, which is run in a thread up to its ``yield``. The
     code that uses it runs in another thread and context, and would record outside of the transaction.
@@ -209,7 +207,7 @@ class Transaction:
             return cast("Session", self._datastore.scoped_session)
         if self._commit:
             check_not_copied(self._datastore)
-            _check_not_left_open(sys._getframe(2))  # noqa: SLF001 (who enters this; inspect does the same)
+            _check_not_left_open(sys._getframe(2))  # noqa: SLF001 (the caller; inspect does the same)
         with self._resources as resources:
             session = self._datastore.begin_session(resources, commit=self._commit)
             self._resources = resources.pop_all()
@@ -226,7 +224,7 @@ class Transaction:
             self._leave_joined(exc)
             return
         if not transaction.is_of_this_process():
-            # Its connection is the parent's: neither ended nor ever collected here, which would end it too.
+            # Its connection is the parent's. Collecting it would end it, too, so it is kept.
             _of_the_parent.append((transaction, self._resources.pop_all()))
             return
         is_elsewhere = not transaction.is_owned()

@@ -1,4 +1,4 @@
-"""The two ways to run the same statements: on a cursor of our own, and on the connection of somebody's session."""
+"""The two ways to run the same statements: on a cursor of our own, and on a session's connection."""
 
 from __future__ import annotations
 
