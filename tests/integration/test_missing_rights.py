@@ -93,7 +93,7 @@ def test_role_that_may_not_create_a_schema_is_told_what_to_grant(role: Role, dri
             assert str(raised.value) == (
                 f"role '{role.name}' may not create schema 'acme'. Run as an administrator: "
                 f"GRANT CREATE ON DATABASE {role.database.name} TO {role.name};  "
-                "or make it beforehand and set CREATE_TABLE=no"
+                "or create it beforehand and set CREATE_TABLE=no"
             )
             assert_caused_by_missing_right(raised.value)
         role.grant(grant_in(str(raised.value)))
