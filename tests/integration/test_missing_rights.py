@@ -213,7 +213,7 @@ def test_role_that_lacks_rights_on_tables_is_told_and_may_do_the_rest(
                 continue
             with pytest.raises(ProgrammingError, match=r'"acme"."shop_events".*permission denied') as raised:
                 call(recorder)
-            assert "Grant the role" in str(raised.value)
+            assert "Grant the connecting role" in str(raised.value)
             assert_caused_by_missing_right(raised.value)
         with ApplicationCache(given.database.url()) as others:
             written = others.recorder("Shop", "acme").max_notification_id()
