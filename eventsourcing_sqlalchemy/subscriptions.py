@@ -62,8 +62,10 @@ class SQLAlchemySubscription(Subscription[SubscribableRecorder]):
             waiter.wake()
 
     def __next__(self) -> Notification:
-        """Return the next notification; waits when there is none. Raises StopIteration once the subscription is
-        stopped, and OperationalError when the database cannot be reached for a minute.
+        """Return the next notification; waits for one.
+
+        Raises StopIteration once the subscription is stopped, and OperationalError when the database has been
+        unreachable for a minute.
         """
         while not self._has_been_stopped:
             if self._position < len(self._notifications):

@@ -248,7 +248,7 @@ def test_append_that_is_terminated_again_and_again_says_that_the_outcome_is_not_
         for _ in range(2):
             database.wait_for_blocked()
             assert database.terminate("wait_event_type = 'Lock'") == 1
-        with pytest.raises(ConnectionLostError, match="not known whether the events were recorded") as raised:
+        with pytest.raises(ConnectionLostError, match="unknown whether the events were recorded") as raised:
             writing.result(20)
     assert raised.value.__cause__ is not None
     assert raised.value.events == [(event.originator_id, event.originator_version) for event in events]

@@ -1,6 +1,4 @@
-"""What differs between the drivers of PostgreSQL: the state of a connection, its socket, notifications, prepared
-statements.
-"""
+"""Differences between PostgreSQL drivers: connection state, sockets, notifications, prepared statements."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from eventsourcing.persistence import ProgrammingError
 
-from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BINARY_ARRAYS, BinaryArray, recoded
+from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BINARY_ARRAYS, BinaryArray, transcode
 from eventsourcing_sqlalchemy.dialects.postgresql.prepared import PreparedStatements, preparing_cursor
 from eventsourcing_sqlalchemy.dialects.protocols import Listener
 
@@ -22,99 +20,98 @@ if TYPE_CHECKING:
 __all__ = ["Driver", "DriverListener", "driver_for"]
 
 
-# What a user may set on a connection of psycopg, and SQLAlchemy does not set back.
+# Attributes of a psycopg connection that a user may set and SQLAlchemy does not restore.
 _PSYCOPG_ATTRIBUTES: Final = ("cursor_factory", "row_factory", "prepare_threshold", "read_only", "deferrable")
 
-_BYTEA: Final = 17  # its type in the catalog
+_BYTEA: Final = 17  # the type's oid
 
 
 class Driver:
-    """A driver that offers nothing beyond PEP 249 and the attribute ``autocommit``."""
+    """A PEP 249 driver with the attribute ``autocommit``. Subclasses add capabilities."""
 
     takes_several_hosts: ClassVar[bool] = True
-    """Whether ``connect()`` tries several hosts, and looks for one that takes writes, as libpq does."""
+    """Whether ``connect()`` accepts several hosts and finds the primary, as libpq does."""
     can_listen: ClassVar[bool] = False
     prepares: ClassVar[bool] = False
-    """Whether statements can be prepared on the server."""
+    """Whether the driver supports server-side prepared statements."""
     takes_binary_arrays: ClassVar[bool] = False
-    """Whether a connection takes a :class:`BinaryArray`, once :func:`connected` has told it how."""
+    """Whether a connection accepts a :class:`BinaryArray` after :meth:`connected`."""
     reads_uuids: ClassVar[bool] = False
-    """Whether a column of the type uuid is read as a UUID, and fast."""
-    looks_for_hstore: ClassVar[bool] = False
-    """Whether SQLAlchemy looks for an extension at each connection unless it is told not to."""
+    """Whether uuid columns are returned as UUID, and fast."""
+    probes_hstore: ClassVar[bool] = False
+    """Whether SQLAlchemy probes each new connection for the extension hstore by default."""
     escapes_percent_in_quotes: ClassVar[bool] = True
-    """Whether a ``%`` inside of a quoted name is written twice in a statement with parameters."""
+    """Whether a ``%`` inside a quoted name must be doubled in a statement with parameters."""
     splits_statements: ClassVar[bool] = False
-    """Whether a statement and its parameters are two transactions to the server when none is open: behind a pooler,
-    they can meet two server processes, and the parameters another client's statement.
+    """Whether, outside a transaction, a statement and its parameters are sent as two transactions.
+
+    Behind a pooler they may reach different server processes, where the parameters meet another client's statement.
     """
 
     def connect_arguments(self, connect_timeout: float | None) -> dict[str, Any]:
-        """Return the arguments of ``connect()``: the encoding of texts, and a limit in seconds for the call itself."""
+        """Return the arguments of ``connect()``: text encoding, and timeout in seconds."""
         arguments: dict[str, Any] = {"client_encoding": "utf8"}
         if connect_timeout:
-            # libpq counts whole seconds, and takes 1 for 2.
+            # libpq accepts whole seconds, and treats 1 as 2.
             arguments["connect_timeout"] = max(1, round(connect_timeout))
         return arguments
 
     def connected(self, connection: Any, connect_timeout: float) -> None:
-        """Lift that limit where it would hold for statements too, and teach the connection what it is to take."""
+        """Lift the connect timeout if it would apply to statements too, and register type adapters."""
 
     def fileno(self, connection: Any) -> int | None:
-        """Return the descriptor of the socket, or None when the driver does not show it."""
+        """Return the socket's file descriptor, or None if the driver does not expose it."""
         return None
 
     def is_idle(self, connection: Any) -> bool:
-        """Return whether no transaction is open and nothing is under way."""
+        """Return whether no transaction is open and no statement is running."""
         raise NotImplementedError
 
     def backend_pid(self, connection: Any) -> int | None:
-        """Return the process id that the server, or a pooler in its place, told this client when it connected."""
+        """Return the process id that the server, or a pooler, announced on connecting; None if unknown."""
         return None
 
     def prepare(self, connection: Any, mode: Literal["on", "off"]) -> None:
         """Switch prepared statements on or off."""
 
     def cursor(self, connection: Any) -> Any:
-        """Return a cursor, one that reads in the binary format where the driver can."""
+        """Return a cursor, in binary format if the driver supports it."""
         return connection.cursor()
 
     def execute_once(self, cursor: Any, statement: str, parameters: Sequence[Any]) -> None:
-        """Run a statement on a cursor of :func:`cursor` without preparing it."""
+        """Run a statement on a cursor from :meth:`cursor` without preparing it."""
         cursor.execute(statement, parameters)
 
     def parameter(self, connection: Any, name: str) -> str | None:
-        """Return the value of a setting that the server reports without being asked; looks at memory only."""
+        """Return a setting that the server reports by itself. Needs no round trip."""
         raise NotImplementedError
 
     def use_utf8(self, connection: Any) -> None:
-        """Set the client encoding of a connection that is in no transaction."""
+        """Set the client encoding to UTF-8, outside a transaction."""
         self.run_script(connection, "SET client_encoding TO 'UTF8'")
 
     def remember(self, connection: Any) -> Any:
-        """Return what :func:`reset` sets on a connection object again, or None when there is nothing."""
+        """Return the attributes of a new connection that :meth:`reset` restores; None if it restores none."""
         return None
 
-    def reset(self, connection: Any, as_new: Any) -> None:
-        """Undo what a user may have set on the connection object itself; the connection is idle. Raises an exception
-        when that is not possible.
-        """
+    def reset(self, connection: Any, initial_state: Any) -> None:
+        """Restore the attributes of an idle connection object that a user may have set; may raise any exception."""
 
     def run_script(self, connection: Any, script: str) -> None:
-        """Run several statements, without results and never prepared."""
+        """Run several statements without results and without preparing them."""
         cursor = connection.cursor()
         cursor.execute(script)
         cursor.close()
 
     def notifications(self, connection: Any) -> list[str]:
-        """Return the payloads that have arrived at a connection whose socket is readable."""
+        """Return the payloads that have arrived on a connection whose socket is readable."""
         raise NotImplementedError
 
 
 class Psycopg2(Driver):
     can_listen = True
     prepares = True
-    looks_for_hstore = True
+    probes_hstore = True
 
     def __init__(self) -> None:
         self._prepared: WeakKeyDictionary[Any, PreparedStatements] = WeakKeyDictionary()
@@ -148,13 +145,13 @@ class Psycopg2(Driver):
         return value
 
     def use_utf8(self, connection: Any) -> None:
-        connection.set_client_encoding("UTF8")  # the driver would not notice what a statement sets
+        connection.set_client_encoding("UTF8")  # unlike SET, it updates the driver's state
 
     def remember(self, connection: Any) -> tuple[Any, ...]:
         return connection.encoding, connection.cursor_factory, connection.readonly, connection.deferrable
 
-    def reset(self, connection: Any, as_new: tuple[Any, ...]) -> None:
-        encoding, connection.cursor_factory, *modes = as_new
+    def reset(self, connection: Any, initial_state: tuple[Any, ...]) -> None:
+        encoding, connection.cursor_factory, *modes = initial_state
         if connection.encoding != encoding:
             connection.set_client_encoding(encoding)
         if [connection.readonly, connection.deferrable] != modes:
@@ -195,8 +192,7 @@ class Psycopg(Driver):
         return int(connection.info.backend_pid)
 
     def prepare(self, connection: Any, mode: Literal["on", "off"]) -> None:
-        # What a user runs, the driver prepares itself; None: never. Else it does so when a statement is run for the
-        # sixth time, as is its default.
+        # For users' own statements: the driver prepares a statement on its sixth run, its default; None disables this.
         connection.prepare_threshold = 5 if mode == "on" else None
         if connection in self._statements:
             self._statements[connection] = PreparedStatements(is_on=mode == "on")
@@ -215,9 +211,9 @@ class Psycopg(Driver):
     def remember(self, connection: Any) -> tuple[Any, ...]:
         return tuple(getattr(connection, name) for name in _PSYCOPG_ATTRIBUTES)
 
-    def reset(self, connection: Any, as_new: tuple[Any, ...]) -> None:
+    def reset(self, connection: Any, initial_state: tuple[Any, ...]) -> None:
         _check_pipeline(connection)
-        for name, value in zip(_PSYCOPG_ATTRIBUTES, as_new, strict=True):
+        for name, value in zip(_PSYCOPG_ATTRIBUTES, initial_state, strict=True):
             setattr(connection, name, value)
 
     def run_script(self, connection: Any, script: str) -> None:
@@ -236,20 +232,20 @@ class Pg8000(Driver):
         return {"timeout": connect_timeout} if connect_timeout else {}
 
     def connected(self, connection: Any, connect_timeout: float) -> None:
-        # Unless it is a limit that the user has set.
-        if connection._usock.gettimeout() == connect_timeout:  # noqa: SLF001 (the driver has no other way)
+        # Keep any other timeout: the user has set it.
+        if connection._usock.gettimeout() == connect_timeout:  # noqa: SLF001 (no public API)
             connection._usock.settimeout(None)  # noqa: SLF001 (as above)
         connection.register_in_adapter(_BYTEA, parse_bytea)
 
     def fileno(self, connection: Any) -> int | None:
-        return int(connection._usock.fileno())  # noqa: SLF001 (the driver shows it nowhere else)
+        return int(connection._usock.fileno())  # noqa: SLF001 (no public API)
 
     def is_idle(self, connection: Any) -> bool:
         # None before the first statement.
-        return connection._transaction_status in (None, b"I")  # noqa: SLF001 (the driver shows it nowhere else)
+        return connection._transaction_status in (None, b"I")  # noqa: SLF001 (no public API)
 
     def backend_pid(self, connection: Any) -> int | None:
-        # Process id and secret key; a pooler that tells nothing is one too.
+        # Process id and secret key. A pooler may announce none, which yields 0.
         return int.from_bytes((connection._backend_key_data or b"")[:4], "big")  # noqa: SLF001 (as above)
 
     def parameter(self, connection: Any, name: str) -> str | None:
@@ -258,7 +254,7 @@ class Pg8000(Driver):
 
 
 class DriverListener(Listener):
-    """A connection that listens, see :class:`Listener`."""
+    """A listening connection; see :class:`Listener`."""
 
     def __init__(self, connection: Any, driver: Driver) -> None:
         self._connection = connection
@@ -270,7 +266,7 @@ class DriverListener(Listener):
     def receive(self) -> list[str]:
         payloads = self._driver.notifications(self._connection)
         if not payloads:
-            # A server that died makes the socket readable and is reported by nothing else at first.
+            # A dead server makes the socket readable, and only a statement reports the error.
             with self._connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
             payloads = self._driver.notifications(self._connection)
@@ -278,7 +274,7 @@ class DriverListener(Listener):
 
 
 def parse_bytea(text: str) -> bytes:
-    """Return the bytes of a text in either form that ``bytea_output`` chooses."""
+    """Parse a bytea in either format of ``bytea_output``."""
     if text.startswith("\\x"):
         return bytes.fromhex(text[2:])
     return re.sub(rb"\\([0-7]{3}|\\)", _unescape, text.encode("ascii"))
@@ -291,7 +287,9 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 def _check_pipeline(connection: Any) -> None:
     if connection.pgconn.pipeline_status:
-        msg = "The connection was left in pipeline mode: its answers would come too late."
+        msg = (
+            "The connection is in pipeline mode, where results arrive too late. Leave the pipeline before returning it."
+        )
         raise ProgrammingError(msg)
 
 
@@ -306,19 +304,20 @@ def _psycopg_cursor() -> type[PsycopgCursor]:
 def _binary_dumpers() -> tuple[tuple[type[BinaryArray], type[Any]], ...]:
     from psycopg import adapt, pq  # noqa: PLC0415 (the driver is an extra)
 
-    class AsIs(adapt.Dumper):
+    class Unchanged(adapt.Dumper):
         format = pq.Format.BINARY
 
         def dump(self, obj: Any) -> bytes:
             return cast("bytes", obj)
 
-    class Recoded(AsIs):
+    class Transcoded(Unchanged):
         def dump(self, obj: Any) -> bytes:
             encoding = self.connection.info.encoding if self.connection else "utf-8"
-            return cast("bytes", obj) if encoding == "utf-8" else recoded(obj, encoding)
+            return cast("bytes", obj) if encoding == "utf-8" else transcode(obj, encoding)
 
     return tuple(
-        (cls, type(cls.__name__, (Recoded if cls.holds_text else AsIs,), {"oid": cls.oid})) for cls in BINARY_ARRAYS
+        (cls, type(cls.__name__, (Transcoded if cls.holds_text else Unchanged,), {"oid": cls.oid}))
+        for cls in BINARY_ARRAYS
     )
 
 
@@ -326,5 +325,5 @@ _DRIVERS: dict[str, type[Driver]] = {"psycopg2": Psycopg2, "psycopg": Psycopg, "
 
 
 def driver_for(name: str) -> Driver:
-    """Return the driver that SQLAlchemy calls ``name``."""
+    """Return the driver by SQLAlchemy's name."""
     return _DRIVERS[name]()
