@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.postgresql.drivers import driver_for
-from eventsourcing_sqlalchemy.dialects.postgresql.psycopg_cursor import PsycopgCursor
+from eventsourcing_sqlalchemy.dialects.postgresql.drivers.psycopg_cursor import PsycopgCursor
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tests.administrator import Database
 from tests.applications import ApplicationCache, stored_events, topics
@@ -312,7 +312,7 @@ def test_cursor_prepares_nothing_on_a_connection_of_ours(connection: psycopg.Con
 def test_without_parts_of_the_driver_everything_runs_on_its_cursors(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventsourcing_sqlalchemy.dialects.postgresql.psycopg_cursor.fetch", None)
+    monkeypatch.setattr("eventsourcing_sqlalchemy.dialects.postgresql.drivers.psycopg_cursor.fetch", None)
     cursor = ours(connection)
     for _ in range(ENOUGH):
         assert of_ours(cursor, "SELECT %s::text", ("é",)) == [("é",)]
