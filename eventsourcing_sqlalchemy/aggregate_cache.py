@@ -7,21 +7,18 @@ with events in an open transaction is evicted until that transaction ends.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
 
 from eventsourcing.application import Cache
+from eventsourcing.persistence import StoredEvent
+from sqlalchemy.engine import RootTransaction
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy.locks import Lock, renew_after_fork
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from uuid import UUID
-
-    from eventsourcing.persistence import StoredEvent
-    from sqlalchemy.engine import RootTransaction
-    from sqlalchemy.orm import Session
 
 __all__ = ["AggregateCaches", "CommittedCache"]
 

@@ -6,13 +6,12 @@ metadata.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy_utils import UUIDType
 
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
+from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 
 __all__ = ["compare_type", "include_object", "metadata_of", "render_item"]
 

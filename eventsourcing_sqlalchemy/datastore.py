@@ -11,31 +11,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from eventsourcing.persistence import InterfaceError, NotSupportedError, PersistenceError, ProgrammingError
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventsourcing_sqlalchemy.dialects import dialect_of
+from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, connection_of
 from eventsourcing_sqlalchemy.engines.leases import EngineLease, lease_engine
 from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
-from eventsourcing_sqlalchemy.options import EngineSettings
+from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
 from eventsourcing_sqlalchemy.transactions import Transaction, check_not_copied, current_transaction, undoable
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
-    from eventsourcing_sqlalchemy.dialects.base import Dialect
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
-    from eventsourcing_sqlalchemy.options import OriginatorIDType
 
 __all__ = ["SQLAlchemyDatastore"]
 

@@ -21,7 +21,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from uuid import UUID
 
 from eventsourcing.persistence import (
     DatabaseError,
@@ -33,12 +34,8 @@ from eventsourcing.persistence import (
     OperationalError,
     PersistenceError,
     ProgrammingError,
+    Tracking,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from eventsourcing.persistence import Tracking
 
 __all__ = [
     "READ_ONLY",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, InfrastructureFactory, ProcessRecorder
-from eventsourcing.utils import TopicError, resolve_topic
+from eventsourcing.utils import Environment, EnvType, TopicError, resolve_topic
 from sqlalchemy.engine import Engine
 
 from eventsourcing_sqlalchemy import library_hooks
@@ -25,9 +25,6 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyTrackingRecorder,
 )
 from eventsourcing_sqlalchemy.settings import Settings
-
-if TYPE_CHECKING:
-    from eventsourcing.utils import Environment, EnvType
 
 __all__ = ["Factory", "SQLAlchemyFactory"]
 

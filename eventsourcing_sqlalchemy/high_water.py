@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from eventsourcing.persistence import OperationalError, PersistenceError
 
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
-    from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.naming import TableName
 
 __all__ = ["TABLES_AT_ONCE", "HighWaterMarks", "chunks", "read_last_ids", "read_positions"]
 

@@ -6,15 +6,13 @@ collected together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.orm import registry
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from eventsourcing_sqlalchemy.tables import TableKind
+from eventsourcing_sqlalchemy.tables import TableKind
 
 __all__ = ["EventRecord", "NotificationTrackingRecord", "SnapshotRecord", "StoredEventRecord", "record_class"]
 

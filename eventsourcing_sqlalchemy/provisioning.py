@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventsourcing.persistence import PersistenceError
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.scoped_sessions import check_idle, session_of
-from eventsourcing_sqlalchemy.tables import missing_tables
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
-    from eventsourcing_sqlalchemy.naming import TableName
-    from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec, missing_tables
 
 __all__ = ["find_missing", "make", "make_many"]
 

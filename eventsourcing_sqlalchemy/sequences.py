@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from eventsourcing.persistence import OperationalError, PersistenceError
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import SequenceBehind
 from eventsourcing_sqlalchemy.high_water import TABLES_AT_ONCE, chunks
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import SequenceBehind
-    from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.naming import TableName
 
 __all__ = ["find_behind", "repair"]
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventsourcing_sqlalchemy.locks import Lock
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.naming import TableName
-    from eventsourcing_sqlalchemy.tables import TableShape
+from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.tables import TableShape
 
 __all__ = ["ShapeCache"]
 

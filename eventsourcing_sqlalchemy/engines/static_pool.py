@@ -9,23 +9,18 @@ not kept apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock, get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventsourcing.persistence import InternalError, NotSupportedError, OperationalError
 from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import AssertionPool, SingletonThreadPool, StaticPool
 
 from eventsourcing_sqlalchemy.background import pause
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy.engine import Connection, Engine
-
-    from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.base import Dialect
 
 __all__ = ["HOLDER", "StaticPoolLock", "lock_static_pool"]
 

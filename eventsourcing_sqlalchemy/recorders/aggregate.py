@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -13,10 +14,14 @@ from eventsourcing.persistence import (
     OperationalError,
     PersistenceError,
     StoredEvent,
+    Tracking,
 )
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import statements
 from eventsourcing_sqlalchemy.aggregate_cache import AggregateCaches
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, SequenceBehindError
 from eventsourcing_sqlalchemy.group_commit import MAX_BYTES, MAX_ROWS, GroupCommit
 from eventsourcing_sqlalchemy.models import record_class
@@ -24,16 +29,7 @@ from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, check_identifie
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_stored_events
 from eventsourcing_sqlalchemy.resolving import resolve
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from eventsourcing.persistence import Tracking
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
-    from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 
 __all__ = ["SQLAlchemyAggregateRecorder"]
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eventsourcing.persistence import Notification, Subscription
+from eventsourcing.persistence import Notification, StoredEvent, Subscription
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import sequences, statements
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.validation import check_argument
+from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_notifications
 from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription, SubscribableRecorder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eventsourcing.persistence import StoredEvent
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 
 __all__ = ["SQLAlchemyApplicationRecorder"]
 

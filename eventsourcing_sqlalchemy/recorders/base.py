@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventsourcing.persistence import NotSupportedError, Recorder
 
 from eventsourcing_sqlalchemy import provisioning
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import EventWriter
 from eventsourcing_sqlalchemy.naming import TableName, check_identifier
-from eventsourcing_sqlalchemy.tables import TableSpec
-from eventsourcing_sqlalchemy.transactions import detached
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import EventWriter
-    from eventsourcing_sqlalchemy.tables import TableKind
-    from eventsourcing_sqlalchemy.transactions import Transaction
+from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+from eventsourcing_sqlalchemy.transactions import Transaction, detached
 
 __all__ = ["SQLAlchemyRecorder"]
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from eventsourcing.persistence import ProcessRecorder, ProgrammingError
+from eventsourcing.persistence import ProcessRecorder, ProgrammingError, StoredEvent, Tracking
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.naming import quote
 from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
 from eventsourcing_sqlalchemy.recorders.tracking import SQLAlchemyTrackingRecorder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eventsourcing.persistence import StoredEvent, Tracking
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.tables import TableSpec
 
 __all__ = ["SQLAlchemyProcessRecorder"]
 

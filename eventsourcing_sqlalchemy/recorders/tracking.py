@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
-from eventsourcing.persistence import InterfaceError, OperationalError, TrackingRecorder
+from eventsourcing.persistence import InterfaceError, OperationalError, Tracking, TrackingRecorder
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.dialects.validation import check_argument
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import shorten_identifier
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 from eventsourcing_sqlalchemy.resolving import resolve
-
-if TYPE_CHECKING:
-    from eventsourcing.persistence import Tracking
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import Batch
-    from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.tables import TableSpec
 
 __all__ = ["SQLAlchemyTrackingRecorder"]
 

@@ -11,11 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from struct import Struct
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import StoredEvent
 
 __all__ = ["BINARY_ARRAYS", "Arrays", "BinaryArray", "BinaryArrays", "TextArrays", "transcode"]
 

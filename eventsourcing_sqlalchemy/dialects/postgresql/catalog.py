@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.dialects import postgresql
@@ -12,10 +12,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationKind, 
 from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.naming import TableName, quote
-from eventsourcing_sqlalchemy.tables import TableShape
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 INSUFFICIENT_PRIVILEGE = "42501"
 

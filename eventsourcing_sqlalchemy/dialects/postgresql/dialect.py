@@ -10,10 +10,11 @@ import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
+from sqlalchemy.engine import URL, Connection, Engine
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.postgresql import catalog as postgresql_catalog
@@ -26,13 +27,8 @@ from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, L
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, milliseconds, uuid_of_int
 from eventsourcing_sqlalchemy.errors import READ_ONLY
 from eventsourcing_sqlalchemy.naming import TableName, quote
-from eventsourcing_sqlalchemy.tables import TableShape
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Engine
-
-    from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
-    from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 # Minimum lock timeout for creating tables, in seconds: processes of a starting fleet queue for a schema.
 _MIN_DDL_LOCK_TIMEOUT = 30.0

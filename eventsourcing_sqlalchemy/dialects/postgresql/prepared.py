@@ -12,10 +12,9 @@ from contextlib import suppress
 from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-if TYPE_CHECKING:
-    from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class, whatever its name)
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class, whatever its name)
 
 __all__ = ["MISSING", "RETRY_TYPED", "RETRY_UNPREPARED", "PreparedStatements", "numbered", "preparing_cursor"]
 

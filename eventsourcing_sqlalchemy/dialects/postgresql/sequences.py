@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, IdSequences, SequenceBehind
 from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.naming import TableName
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.options import EngineSettings
+from eventsourcing_sqlalchemy.options import EngineSettings
 
 
 class PostgreSQLSequences(IdSequences):

@@ -13,10 +13,13 @@ ROW EXCLUSIVE lock of our INSERT, so both packages can write to one table.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
+
 from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql_sequences
+from eventsourcing_sqlalchemy.dialects.postgresql.arrays import Arrays
 from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor, IdConflict
 from eventsourcing_sqlalchemy.dialects.validation import (
     ConditionalTracking,
@@ -25,13 +28,7 @@ from eventsourcing_sqlalchemy.dialects.validation import (
     tracking_conflict,
 )
 from eventsourcing_sqlalchemy.errors import constraint, sqlstate
-from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX
-
-if TYPE_CHECKING:
-    from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
-
-    from eventsourcing_sqlalchemy.dialects.postgresql.arrays import Arrays
-    from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName
 
 # The server parses arrays sent as text, which is fast for small states, but takes many times the memory of large ones.
 MAX_ARRAY_BYTES = 4 * 2**20

@@ -13,12 +13,13 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from eventsourcing.persistence import OperationalError
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
@@ -28,13 +29,8 @@ from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
-from eventsourcing_sqlalchemy.tables import TableShape
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Engine
-
-    from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
-    from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 # Settings that a user may change on a connection. They are restored before its next use.
 _PRAGMAS = (

@@ -7,8 +7,10 @@ id. Ids need no check: SQLite generates only ids above all in the table, whateve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
+
+from eventsourcing.persistence import StoredEvent, Tracking
 
 from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
 from eventsourcing_sqlalchemy.dialects.validation import (
@@ -17,9 +19,6 @@ from eventsourcing_sqlalchemy.dialects.validation import (
     check_tracking,
     tracking_conflict,
 )
-
-if TYPE_CHECKING:
-    from eventsourcing.persistence import StoredEvent, Tracking
 
 
 class SQLiteEventWriter(EventWriter):
