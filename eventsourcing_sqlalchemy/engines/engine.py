@@ -43,9 +43,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, repr=False)  # The URL and the options may hold secrets.
 class EngineSource:
-    """Where an engine comes from: an engine that the user made and owns, or a URL, with a creator of connections or
-    without.
-    """
+    """The source of a shared engine: the user's own engine, or a URL, with or without a connection creator."""
 
     url: URL | None = None
     creator: Callable[[], Any] | None = None
@@ -53,14 +51,14 @@ class EngineSource:
     options: tuple[tuple[str, Any], ...] = ()
 
     def dialect(self) -> Dialect:
-        """Return a new dialect; raises NotSupportedError for a database or a driver that does not work."""
+        """Return a new dialect; raises NotSupportedError for an unsupported database or driver."""
         if self.engine is not None:
             return dialect_of(self.engine.dialect)
         assert self.url is not None
         return dialect_for(self.url.get_backend_name(), self.url.get_driver_name())
 
     def key(self) -> Hashable:
-        """Return what makes the database: two creators with one URL are two databases."""
+        """Return the identity of the database; two creators with one URL are two databases."""
         if self.engine is not None:
             return self.engine
         assert self.url is not None
@@ -69,9 +67,9 @@ class EngineSource:
 
 
 class SharedEngine:
-    """An engine with its dialect and its wake-ups.
+    """An engine with its dialect, pool and wake-ups.
 
-    ``public`` is what sessions and users get: real transactions. The private side, on the same pool, commits every
+    ``public`` has ordinary transactions, for sessions and users. The private ``engine``, on the same pool, commits each
     statement by itself.
     """
 
@@ -106,7 +104,9 @@ class SharedEngine:
     def _create(self, url: URL, creator: Callable[[], Any] | None, options: dict[str, Any]) -> Engine:
         ours = self.dialect.engine_options(url, self.settings)
         if options.get("poolclass") is StaticPool and not self.dialect.outlives_connections(url):
-            del options["poolclass"]  # our own pool has one connection there, too, for one user at a time
+            del options[
+                "poolclass"
+            ]  # our default pool has one connection there, too, and gives it to one user at a time
         pool_class = options.get("poolclass")
         connect_args = {**ours.pop("connect_args", {}), **options.pop("connect_args", {})}
         keeps_encoding = "client_encoding" in url.query or "client_encoding" in options
@@ -127,7 +127,7 @@ class SharedEngine:
             driver = self.dialect.driver
             msg = f"The driver {driver!r} of {mask(url)} is not installed. Install it: {self.dialect.drivers[driver]}"
             raise SettingsError(msg, variable="SQLALCHEMY_URL") from error
-        except Exception as error:  # noqa: BLE001 (what a driver says of its arguments)
+        except Exception as error:  # noqa: BLE001 (a driver rejects its arguments)
             raise translate(error, mask(url)) from None
         self.pool = ConnectionPool(engine, self.dialect, self.settings, is_ours=True)
         self.pool.listen(has_creator=creator is not None, keeps_encoding=keeps_encoding)
@@ -207,10 +207,6 @@ class SharedEngine:
             # The driver may have stopped in the middle of sending the statement.
             proxy.invalidate()
 
-    def distrust(self, error: Exception) -> None:
-        """Replace all connections before their next use, as SQLAlchemy does for errors that it knows."""
-        self.pool.invalidate_all(error)
-
     def leave_server(self, proxy: PoolProxiedConnection | PooledConnection | None = None) -> None:
         """Replace all connections before their next use, because the server that they lead to has become read-only;
         close ``proxy`` now.
@@ -265,7 +261,7 @@ class SharedEngine:
     # -- end --
 
     def disposed(self) -> Engine:
-        """Return an engine as the public one is when it is disposed; that of a user as it is.
+        """Return an engine like the public one after its disposal; a user's engine as it is.
 
         It has a pool of its own: disposing of it once more must not close the connections of other applications, which
         would remove a database in memory.
@@ -291,9 +287,7 @@ class SharedEngine:
                 self.pool.before_fork()
 
     def after_fork(self) -> None:
-        """Forget, in a child process, what belongs to the parent: its connections (without closing them) and its
-        threads.
-        """
+        """Forget the parent's connections, without closing them, and its threads, in a child process."""
         self.wakeups.after_fork()
         self.shape_cache.after_fork()
         self.dialect.after_fork()

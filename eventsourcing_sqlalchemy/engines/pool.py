@@ -107,7 +107,7 @@ class ConnectionPool:
         self._outdated: set[int] = set()
 
     def listen(self, *, has_creator: bool, keeps_encoding: bool) -> None:
-        """Register for the events of an engine of ours; ``keeps_encoding`` means that the user has chosen one."""
+        """Register for the events of an engine of ours; ``keeps_encoding`` means that the user chose the encoding."""
         engine = self._engine
         self._has_creator = has_creator
         self._keeps_encoding = keeps_encoding
@@ -187,7 +187,7 @@ class ConnectionPool:
     # -- checkout --
 
     def check_out(self) -> PoolProxiedConnection | PooledConnection:
-        """Return a connection, which the caller closes; raises what SQLAlchemy and the driver do when it gets none."""
+        """Return a connection, which the caller closes; raises errors of SQLAlchemy and the driver."""
         if not self._is_ours:
             return self._check_out_of_user()
         pool = self._engine.pool

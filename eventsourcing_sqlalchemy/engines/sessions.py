@@ -18,9 +18,9 @@ __all__ = ["begin_session"]
 def begin_session(
     shared: SharedEngine, session_maker: sessionmaker[Session], resources: ExitStack, *, commit: bool
 ) -> Session:
-    """Return a session in a new transaction, which ``commit`` says is going to write; ``resources`` closes it.
+    """Return a session in a new transaction, which writes if ``commit``; ``resources`` closes it.
 
-    A connection that is dead, or leads to a server that has become read-only, is replaced once. Raises the library's
+    Replaces, once, a connection that is dead or leads to a server that has become read-only. Raises the library's
     exceptions.
     """
     dialect = shared.dialect
@@ -42,7 +42,9 @@ def begin_session(
             if not error.connection_invalidated:
                 raise
         except OSError as error:
-            shared.distrust(error)  # what pg8000 raises for a dead connection before SQLAlchemy has begun to use it
+            shared.pool.invalidate_all(
+                error
+            )  # what pg8000 raises for a dead connection before SQLAlchemy has begun to use it
         session.rollback()  # it has done nothing yet
         return None
 
