@@ -1,5 +1,5 @@
-"""Measure this package against its peers and against what the database itself can do: `python -m benchmarks --help`.
+"""Compare this package with its peers and with the limits of the database: `python -m benchmarks --help`.
 
-A run is made of many short processes, one for each scenario, contestant and round. `rounds` starts them in turn;
-`worker.py` is such a process, in the virtual environment of its contestant.
+A run consists of many short processes, one per scenario, contestant and round. `rounds` starts them in turn;
+`worker.py` is such a process, in its contestant's virtual environment.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`, which is `make bench`: makes the environments, runs the rounds, writes the report."""
+"""`python -m benchmarks`, or `make bench`: create the environments, run the rounds, write the report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RESULTS: Final = Path(__file__).with_name("results")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A ready-made amount of work."""
+    """A preset amount of work."""
 
     rounds: int
     size: Size
@@ -45,24 +45,24 @@ FORMS: Final = {
     "smoke": Form(1, Size(seconds=0.02, events=2_000, tenants=2, applications=3, fleet=5)),
 }
 
-_QUIET: Final = 0.5  # Load for each core, above which a run starts with a warning.
+_QUIET: Final = 0.5  # Load per core above which a run starts with a warning.
 
 _DESCRIPTION: Final = """\
-Measure eventsourcing_sqlalchemy as it is in this checkout, side by side with its peers and with what the database can
-do at all. docs/performance.md says what the scenarios are and how to read the results.
+Measure this checkout's eventsourcing_sqlalchemy beside its peers and the limits of the database.
+docs/performance.md describes the scenarios and how to read the results.
 """
 
 _EPILOG: Final = """\
 examples:
-  make bench                                      everything; leave the machine alone for as long as it takes
-  make bench QUICK=1                              everything, less of it, in at most 5 minutes on two cores
-  make bench ARGS="--scenarios W1,R1 --rounds 3"  some scenarios; W2 means all of W2:10, W2:100 and W2:1000
-  make bench DATABASE=postgresql://user@host/db   on a server of yours, in new databases that are removed afterwards
+  make bench                                      everything; leave the machine idle meanwhile
+  make bench QUICK=1                              everything, shortened, in at most 5 minutes on two cores
+  make bench ARGS="--scenarios W1,R1 --rounds 3"  some scenarios; W2 means W2:10, W2:100 and W2:1000
+  make bench DATABASE=postgresql://user@host/db   on your server, in new databases that are dropped afterwards
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the command line parser."""
     result = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=_DESCRIPTION,
@@ -74,42 +74,44 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--smoke",
         action="store_true",
-        help="check that the benchmarks work: a moment of each scenario, once, by those whose environments are there "
-        "already (ours: with this interpreter if need be); the figures mean nothing",
+        help="check that the benchmarks work: run each scenario once and briefly, in existing environments only (ours: "
+        "in this interpreter as a fallback); the figures are meaningless",
     )
     result.add_argument(
         "--scenarios",
         metavar="NAMES",
         type=_scenarios,
         default=list(SCENARIOS),
-        help="comma-separated names, or what they begin with before a colon, such as W1,R2,sqlite",
+        help="comma-separated names, or their parts before a colon, such as W1,R2,sqlite",
     )
-    result.add_argument("--without", metavar="NAMES", type=_scenarios, default=[], help="scenarios to leave out")
+    result.add_argument("--without", metavar="NAMES", type=_scenarios, default=[], help="scenarios to skip")
     result.add_argument(
         "--database",
         metavar="URL",
         default="embedded",
-        help="a PostgreSQL server on which we may create databases; 'embedded' (default) starts one with fsync on",
+        help="a PostgreSQL server with the right to create databases; 'embedded' (default) starts one with fsync on",
     )
-    result.add_argument("--rounds", type=_positive(int), help="how often each contestant runs")
+    result.add_argument("--rounds", type=_positive(int), help="runs per contestant")
     result.add_argument(
-        "--minutes", type=_positive(float), help="when this time runs out, scenarios get fewer rounds, at least one"
+        "--minutes",
+        type=_positive(float),
+        help="time budget: scenarios get fewer rounds, at least one, when it is exceeded",
     )
-    result.add_argument("--seconds", type=_positive(float), help="how long a measurement lasts")
-    result.add_argument("--events", type=_positive(int), help=f"in the log that is read, at least {MIN_LOG}")
-    result.add_argument("--tenants", type=_positive(int), help="applications whose tables T1 makes")
+    result.add_argument("--seconds", type=_positive(float), help="duration of a measurement")
+    result.add_argument("--events", type=_positive(int), help=f"events in the log that is read, at least {MIN_LOG}")
+    result.add_argument("--tenants", type=_positive(int), help="applications whose tables T1 creates")
     result.add_argument(
         "--applications", type=_positive(int), help=f"applications that M1 constructs, at least {MIN_APPLICATIONS}"
     )
-    result.add_argument("--fleet", type=_positive(int), help="applications of the scenario fleet")
+    result.add_argument("--fleet", type=_positive(int), help="applications in the scenario fleet")
     result.add_argument(
         "--output",
         metavar="PATH",
         type=Path,
-        help="where to write PATH.md, .json and .svg (benchmarks/results/full, quick, smoke, or custom when other "
-        "amounts or scenarios are asked for)",
+        help="write PATH.md, .json and .svg (default: benchmarks/results/full, quick or smoke; custom for other "
+        "amounts or scenarios)",
     )
-    result.add_argument("--list", action="store_true", help="list the scenarios and their contestants, and end")
+    result.add_argument("--list", action="store_true", help="list the scenarios and their contestants")
     return result
 
 
@@ -127,15 +129,15 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
             raise argparse.ArgumentTypeError(f"{value} is not above 0")
         return converted
 
-    convert.__name__ = "number"  # argparse calls the argument so in its messages.
+    convert.__name__ = "number"  # The name in argparse's messages.
     return convert
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what the arguments say; returns 1 when a contestant failed, because then there is no comparison."""
+    """Run the benchmarks; return 1 if a contestant failed, because a comparison needs all of them."""
     began = time.monotonic()
-    the_parser = parser()
-    options = the_parser.parse_args(arguments)
+    command_line = parser()
+    options = command_line.parse_args(arguments)
     scenarios = [scenario for scenario in options.scenarios if scenario not in options.without]
     if options.list:
         for scenario in scenarios:
@@ -144,11 +146,11 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     name, form = _form(options, scenarios)
     if form.size.events < MIN_LOG or form.size.applications < MIN_APPLICATIONS:
-        the_parser.error(f"--events is at least {MIN_LOG}, --applications at least {MIN_APPLICATIONS}")
+        command_line.error(f"--events is at least {MIN_LOG}, --applications at least {MIN_APPLICATIONS}")
     console = Console(stderr=True)
     homes = [home for home in HOMES if any(c.home == home for s in scenarios for c in s.contestants())]
     try:
-        pythons = dict(_pythons(homes, console, may_make=not options.smoke))
+        pythons = dict(_pythons(homes, console, may_create=not options.smoke))
         until = None if form.minutes is None else began + 60 * form.minutes
         plan = Plan(scenarios=scenarios, rounds=form.rounds, size=form.size, pythons=pythons, until=until)
         with Databases(None if options.database == "embedded" else options.database) as databases:
@@ -159,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print("interrupted: nothing was written")
+        console.print("interrupted: no results were written")
         return 130
     for path in report.write(results, options.output or RESULTS / name):
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
@@ -175,15 +177,15 @@ def _form(options: argparse.Namespace, scenarios: Sequence[Scenario]) -> tuple[s
     name = "smoke" if options.smoke else "quick" if options.quick else "full"
     form = FORMS[name]
     size = Size(**{key: getattr(options, key) or getattr(form.size, key) for key in Size.__slots__})
-    asked = Form(options.rounds or form.rounds, size, options.minutes or form.minutes)
-    return (name if (asked, list(scenarios)) == (form, list(SCENARIOS)) else "custom"), asked
+    chosen = Form(options.rounds or form.rounds, size, options.minutes or form.minutes)
+    return (name if (chosen, list(scenarios)) == (form, list(SCENARIOS)) else "custom"), chosen
 
 
-def _pythons(homes: Sequence[Home], console: Console, *, may_make: bool) -> Iterator[tuple[Home, Path]]:
+def _pythons(homes: Sequence[Home], console: Console, *, may_create: bool) -> Iterator[tuple[Home, Path]]:
     for home in homes:
         python = find_python(home)
-        if python is None and may_make:
-            console.print(f"Making the environment of {home} (about a minute)")
+        if python is None and may_create:
+            console.print(f"Creating the environment of {home} (about a minute)")
             python = make_python(home)
         if python is None and home == "ours":
             python = Path(sys.executable)
@@ -194,7 +196,7 @@ def _pythons(homes: Sequence[Home], console: Console, *, may_make: bool) -> Iter
 def _run(plan: Plan, databases: Databases, name: str, console: Console) -> Results:
     load = os.getloadavg()[0]
     if load > _QUIET * _cores():
-        console.print(f"[yellow]The machine is busy (load {load:.1f}): the figures will mean little.[/]")
+        console.print(f"[yellow]The machine is busy (load {load:.1f}): the figures will not be reliable.[/]")
     results = Results(name, {"run": _facts_of_run(plan), "machine": _facts_of_machine()})
     began = time.monotonic()
     with _progress(console, plan.total) as (advance, doing), Rounds(plan, databases, doing=doing) as rounds:
@@ -238,7 +240,7 @@ def _facts_of_machine() -> dict[str, str]:
 
 
 def _cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -251,7 +253,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Return the commit of the checkout, and whether the package differs from it."""
+    """Return the checkout's commit, and whether the package has uncommitted changes."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(CHECKOUT), *arguments]

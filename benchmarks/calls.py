@@ -1,9 +1,9 @@
-"""Count the Python calls of a warm save, of creating a tenant, and of a warm runner turn for one event.
+"""Count the Python calls of a warm save, a tenant creation, and a warm runner turn for one event.
 
 python -m benchmarks.calls [URL]
 
-Without a URL, a SQLite file is used. A re-entry is a call back into a file that is on the stack already, below another
-file: a hop that whoever reads the code has to follow. Only calls into the two packages count.
+Without a URL, a SQLite file is used. A re-entry is a call back into a file that is already on the stack, below another
+file. Readers of the code must follow each of them. Only calls into the two packages count.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WORK: Final = "tenancy/runner/worker.py:Worker._run_slice"
 
 
 class Trace:
-    """Calls into the two packages: all of one thread, or those inside of a function, the last time it ran."""
+    """Calls into the two packages: all of a thread, or those inside a function during its last run."""
 
     def __init__(self, inside: str | None = None) -> None:
         self._inside = inside
@@ -45,7 +45,7 @@ class Trace:
         self._is_on = True
 
     def profile(self, frame: FrameType, event: str, _: Any) -> None:
-        """Follow a call or a return; see `sys.setprofile`."""
+        """Record a call or a return; see `sys.setprofile`."""
         file = frame.f_code.co_filename
         if event not in ("call", "return") or not file.startswith(PACKAGES):
             return
@@ -68,7 +68,7 @@ class Trace:
 
 
 def traced(work: Callable[[], object]) -> Trace:
-    """Return the calls that `work` makes in this thread."""
+    """Run `work` and return its calls in this thread."""
     trace = Trace()
     sys.setprofile(trace.profile)
     try:
@@ -79,7 +79,7 @@ def traced(work: Callable[[], object]) -> Trace:
 
 
 def main(url: str) -> None:
-    """Print the counts, and below them where the re-entries are."""
+    """Print the counts, then the re-entries."""
     traces: dict[str, Trace] = {}
     turn = Trace(_WORK)
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
@@ -97,7 +97,7 @@ def main(url: str) -> None:
                     source.write()
                     runner.wait("acme")
         finally:
-            threading.setprofile(None)
+            threading.setprofile(None)  # None stops profiling
         traces["runner turn"] = turn
     table = Table("what", "calls", "files", "re-entries")
     for what, trace in traces.items():

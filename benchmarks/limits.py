@@ -1,6 +1,6 @@
-"""What the database can do at all, asked as plainly as possible: through a raw driver, without a recorder.
+"""Limits of the database: the same work through a raw driver, without a recorder.
 
-They write into a table of the same shape, and what they wrote is counted and read as well.
+The tables have the same shape, and the rows are verified as for the other contestants.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from benchmarks.places import Place
 
 PGBENCH_VARIABLE: Final = "BENCHMARK_PGBENCH"
-"""Tells a worker where the program pgbench is; empty or unset where there is none."""
+"""Passes a worker the path of pgbench; empty or unset if it is not installed."""
 
 _PGBENCH_RATE: Final = 5000
-"""Transactions that pgbench runs for each second that is asked for: it counts whole seconds itself."""
+"""Transactions of pgbench per requested second, because its own duration option takes whole seconds only."""
 
 _LOCK: Final = 4711
 _STATEMENT: Final = (
@@ -38,7 +38,7 @@ _STATEMENT: Final = (
     f"l AS MATERIALIZED (SELECT pg_advisory_xact_lock({_LOCK}) FROM c) "
     f"INSERT INTO public.limit_events ({COLUMNS}) SELECT {{values}} FROM l RETURNING id"
 )
-"""The form in which a recorder writes one event; `values` are four."""
+"""The statement with which a recorder writes one event; `values` are four."""
 
 
 def _table(schema: str = "public") -> str:
@@ -55,19 +55,19 @@ def _make_table(place: Place, schema: str = "public") -> None:
 
 
 def _require_rows(place: Place, expected: int, schema: str = "public", state: bytes | None = None) -> None:
-    """Raise WorkNotDoneError unless the table holds so many complete rows."""
+    """Raise WorkNotDoneError unless the table holds `expected` correct rows."""
     rows = place.query(f"SELECT originator_id, originator_version, topic, state FROM {_table(schema)}")
     require(len(rows) == expected > 0, f"{len(rows)} rows were written instead of {expected}.")
     for originator_id, version, topic, found in rows:
         wanted = state_of(originator_id.int, version) if state is None else state
-        require(topic == TOPIC and bytes(found) == wanted, "A row is not what was written.")
+        require(topic == TOPIC and bytes(found) == wanted, "A row differs from the written event.")
 
 
 # -- PostgreSQL --
 
 
 def same_statement(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """W1: pgbench with the statement of the recorder, prepared, on one connection; a raw loop where there is none."""
+    """W1: pgbench with the recorder's statement, prepared, on one connection; a Python loop without pgbench."""
     _make_table(place)
     program = os.environ.get(PGBENCH_VARIABLE)
     return _pgbench(program, place, size) if program else _raw_loop(place, size)
@@ -126,7 +126,7 @@ def _raw_loop(place: Place, size: Size) -> Measurement:
 
 
 def copy(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """W2: COPY of the same rows, binary, a transaction for each call."""
+    """W2: binary COPY of the same rows, one transaction per call."""
     _make_table(place)
     connection = place.connect()
     cursor = connection.cursor()
@@ -151,7 +151,7 @@ def copy(scenario: Scenario, place: Place, size: Size) -> Measurement:
 
 
 def unordered_inserts(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """W3, W4: a connection for each thread, and nothing that orders their rows; into one table, or one for each."""
+    """W3, W4: unordered inserts, one connection per thread, into one table or one per thread."""
     schemas = [schema_of(number) if scenario.family == "W4" else "public" for number in range(scenario.threads)]
     for schema in dict.fromkeys(schemas):
         _make_table(place, schema)

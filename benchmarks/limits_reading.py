@@ -1,4 +1,4 @@
-"""What PostgreSQL and its client library can do for a read: the rows arrive in memory, and nobody looks at them."""
+"""Limits of reads from PostgreSQL: libpq receives the rows, which are not decoded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Item = TypeVar("_Item")
 
 
 class _Unread(Sequence[_Item]):
-    """What a read has found; made of the rows in libpq's memory when somebody looks, which is after the clock."""
+    """A result that decodes the rows in libpq's memory on first access, which is after the measurement."""
 
     def __init__(self, result: PGresult, make: Callable[[PGresult], list[_Item]]) -> None:
         self._result = result
@@ -42,7 +42,7 @@ class _Unread(Sequence[_Item]):
 
 
 class _Query:
-    """A prepared statement on a connection of the driver, run by its libpq, which blocks until all rows are there."""
+    """A prepared statement, run by the driver's libpq, which blocks until all rows have arrived."""
 
     def __init__(self, place: Place, columns: str, rest: str) -> None:
         from psycopg.adapt import Transformer
@@ -54,7 +54,7 @@ class _Query:
         require(prepared.error_message == b"", prepared.error_message.decode())
 
     def run(self, *parameters: bytes) -> PGresult:
-        """Return the result; parameters and rows are in the binary format."""
+        """Return the result; parameters and rows use the binary format."""
         result: PGresult = self._libpq.exec_prepared(_NAME, parameters, [1] * len(parameters), 1)
         return result
 
@@ -69,7 +69,7 @@ class _Query:
 
 
 def aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R1: the statement of a recorder."""
+    """R1: a recorder's statement."""
     query = _Query(place, "originator_version, topic, state", "WHERE originator_id = $1 ORDER BY originator_version")
 
     def select(originator_id: UUID) -> Sequence[StoredEvent]:
@@ -84,7 +84,7 @@ def aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
 
 
 def pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R2: the statement of a recorder."""
+    """R2: a recorder's statement."""
     query = _Query(place, f"id, {COLUMNS}", "WHERE id >= $1::bigint ORDER BY id LIMIT $2::bigint")
     limit = scenario.number.to_bytes(8, "big")
 

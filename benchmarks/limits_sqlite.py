@@ -1,4 +1,4 @@
-"""What SQLite can do at all: the module of Python's library, without a recorder."""
+"""Limits of SQLite: Python's sqlite3 module, without a recorder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def make_log(place: Place, size: Size) -> None:
-    """Write the log that is read, as :mod:`benchmarks.preparation` does for the others."""
+    """Write the log, as :mod:`benchmarks.preparation` does for the other contestants."""
     connection = _connect(place)
     connection.execute("BEGIN IMMEDIATE")
     for event in events_of_log(size.events):
@@ -45,7 +45,7 @@ def _insert(connection: sqlite3.Connection, event: StoredEvent) -> int | None:
 
 
 def inserts(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """W1 on SQLite: one INSERT after another, each committed by itself."""
+    """W1 on SQLite: autocommitted INSERT statements."""
     connection = _connect(place)
     new = originators()
     written = 0
@@ -63,14 +63,17 @@ def inserts(scenario: Scenario, place: Place, size: Size) -> Measurement:
         check,
     )
     rows = connection.execute("SELECT originator_id, state FROM limit_events").fetchall()
-    require(len(rows) == written, f"{written} rows were written, and {len(rows)} are there.")
-    require(all(row[1] == state_of(int.from_bytes(row[0], "big"), 1) for row in rows), "A row is not what was written.")
+    require(len(rows) == written, f"{written} rows were written, but the table has {len(rows)}.")
+    require(
+        all(row[1] == state_of(int.from_bytes(row[0], "big"), 1) for row in rows),
+        "A row differs from the written event.",
+    )
     connection.close()
     return result
 
 
 def aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R1 on SQLite: one SELECT, and the library's objects."""
+    """R1 on SQLite: one SELECT, converted to the library's objects."""
     connection = _connect(place)
     statement = (
         "SELECT originator_version, topic, state FROM limit_events WHERE originator_id = ? ORDER BY originator_version"
@@ -86,7 +89,7 @@ def aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
 
 
 def pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R2 on SQLite: one SELECT, and the library's objects."""
+    """R2 on SQLite: one SELECT, converted to the library's objects."""
     connection = _connect(place)
     statement = f"SELECT id, {COLUMNS} FROM limit_events WHERE id >= ? ORDER BY id LIMIT ?"
 

@@ -1,7 +1,7 @@
-"""The clock: what counts as time and what does not.
+"""Measure durations.
 
-With one thread the time of the calls counts, and nothing between them: making and checking events is not the
-contestant's work. With several threads the time on the wall counts, and events are made before.
+With one thread, only the time of the calls counts, because creating and verifying events is not the contestant's work.
+With several threads, wall-clock time counts, and events are created beforehand.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 WARM_UP: Final = 10
-"""Calls of each thread before the clock: they connect and prepare."""
+"""Unmeasured first calls of each thread, which connect and prepare."""
 MAX_RATE: Final = 40_000
-"""Events that are made beforehand for each second of threads that append; who needs more makes them under way."""
+"""Events created beforehand per second of appending; further ones are created during the measurement."""
 
-_WALL_FACTOR = 5.0  # A measurement ends after so many times its seconds on the wall, however little of it was calls.
+_WALL_FACTOR = 5.0  # Limits a measurement's wall-clock time to this multiple of its seconds of calls.
 
 
 class WorkNotDoneError(Exception):
-    """What was measured did not happen, or not correctly: the measurement is worth nothing."""
+    """The measured work was not done, or not correctly: the measurement is invalid."""
 
 
 def require(holds: bool, otherwise: str) -> None:
@@ -37,7 +37,7 @@ def require(holds: bool, otherwise: str) -> None:
 
 @dataclass(slots=True)
 class Measurement:
-    """What was done in which time; `latencies` are those of the calls, in seconds."""
+    """An amount of work and its duration; `latencies` are those of the calls, in seconds."""
 
     work: int
     seconds: float
@@ -50,18 +50,18 @@ class Measurement:
         return self.work / self.seconds if rate else 1000 * self.seconds / self.work
 
     def quantile(self, q: float) -> float | None:
-        """Return a quantile of the latencies in milliseconds (the nearest rank), or None when there are none."""
+        """Return a quantile of the latencies in milliseconds (nearest rank), or None without latencies."""
         return quantile(self.latencies, q)
 
 
 def quantile(latencies: Iterable[float], q: float) -> float | None:
-    """Return a quantile of seconds in milliseconds (the nearest rank), or None when there are none."""
+    """Return a quantile of latencies in seconds as milliseconds (nearest rank), or None without latencies."""
     ordered = sorted(latencies)
     return 1000 * ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
 
 
 def settle() -> None:
-    """Keep what exists now out of the garbage collections to come."""
+    """Exclude existing objects from later garbage collections."""
     gc.collect()
     gc.freeze()
 
@@ -75,8 +75,10 @@ def measure_calls(
     warm_up: int = WARM_UP,
     at_most: int | None = None,
 ) -> Measurement:
-    """Call again and again until the calls have taken the seconds together; `check` returns how much work a call
-    was, and raises WorkNotDoneError for a wrong result. The first calls are not measured.
+    """Repeat a call until the calls have taken `seconds` in total.
+
+    `check` returns the amount of work of a call, and raises WorkNotDoneError for a wrong result. The first `warm_up`
+    calls are not measured.
     """
     for _ in range(warm_up):
         item = make()
@@ -98,8 +100,10 @@ def measure_calls(
 
 
 def measure_threads(seconds: float, bodies: Iterable[Callable[[Callable[[], bool]], list[float]]]) -> Measurement:
-    """Run each body in a thread of its own, all from the same moment on; a body goes on while the function that it is
-    given returns true, and returns its latencies. A body warms up before it first calls that function.
+    """Run each body in its own thread, all starting at the same moment.
+
+    A body gets a function, continues while that returns True, and returns its latencies. The first call of the function
+    ends the body's warm-up.
     """
     runners = list(bodies)
     results: list[list[float]] = [[] for _ in runners]
@@ -123,12 +127,12 @@ def measure_threads(seconds: float, bodies: Iterable[Callable[[Callable[[], bool
             if not has_begun:
                 has_begun = True
                 barrier.wait()
-                return True  # A measurement is one call of each thread at least, however late the thread begins.
+                return True  # Each thread makes at least one call, even if it starts late.
             return time.perf_counter() < deadline
 
         try:
             results[number] = body(goes_on)
-        except BaseException as error:  # noqa: BLE001 (raised again below, in the thread that waits)
+        except BaseException as error:  # noqa: BLE001 (re-raised below, in the waiting thread)
             errors.append(error)
             barrier.abort()
 

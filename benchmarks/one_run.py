@@ -1,4 +1,4 @@
-"""One run: a contestant does the work of a scenario once, and says how long it took."""
+"""Run one scenario once for one contestant, and print the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DISTRIBUTIONS: Final = ("eventsourcing", "eventsourcing-sqlalchemy", "SQLAlchem
 
 
 def run(contestant: Contestant, scenario: Scenario, url: str, size: Size) -> dict[str, Any]:
-    """Run a scenario and return its result, ready for JSON; raises WorkNotDoneError when the work was not done."""
+    """Run a scenario and return its result for JSON; raises WorkNotDoneError if verification fails."""
     check_identity(contestant)
     place = Place(contestant, url, scenario.threads)
     try:
@@ -54,7 +54,7 @@ def run(contestant: Contestant, scenario: Scenario, url: str, size: Size) -> dic
 
 
 def prepare(contestant: Contestant, kind: catalog.Preparation, url: str, size: Size) -> dict[str, Any]:
-    """Fill a database that many runs read; returns how much is in it."""
+    """Fill a database that many runs read; return the amount of data."""
     check_identity(contestant)
     place = Place(contestant, url)
     try:
@@ -67,19 +67,21 @@ def prepare(contestant: Contestant, kind: catalog.Preparation, url: str, size: S
 
 
 def check_identity(contestant: Contestant) -> None:
-    """Raise WorkNotDoneError unless the package that runs is the contestant's: both packages have one name."""
+    """Raise WorkNotDoneError unless the imported package is the contestant's: both have the same name."""
     if contestant.home == "native" or contestant.kind == "limit":
         return
     origin = Path(str(import_module("eventsourcing_sqlalchemy").__file__)).resolve()
     is_checkout = origin.is_relative_to(CHECKOUT / "eventsourcing_sqlalchemy")
-    require(is_checkout == (contestant.home == "ours"), f"{contestant.name} would have run {origin.parent}.")
+    require(
+        is_checkout == (contestant.home == "ours"), f"{contestant.name} imports the wrong package: {origin.parent}."
+    )
     if contestant.home == "upstream":
         version = metadata.version("eventsourcing-sqlalchemy")
         require(version == catalog.UPSTREAM_VERSION, f"upstream is {version}, not {catalog.UPSTREAM_VERSION}.")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what took part; the checkout's is its commit, which the report names."""
+    """Return the versions of the involved packages; the report names the checkout's commit."""
     found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     for name in _DISTRIBUTIONS:
         try:
@@ -90,7 +92,7 @@ def versions() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what the arguments say, print one line of JSON and return the exit status."""
+    """Run the command, print one line of JSON and return the exit status."""
     parser = argparse.ArgumentParser(prog="worker.py", description=__doc__)
     parser.add_argument("contestant", choices=CONTESTANTS)
     parser.add_argument("scenario", help=f"a scenario, or {PREPARE}log, -applications, -fleet")
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             scenario = next((s for s in SCENARIOS if s.name == options.scenario), None)
             if scenario is None:
-                parser.error(f"there is no scenario {options.scenario!r}")
+                parser.error(f"unknown scenario {options.scenario!r}")
             result = run(contestant, scenario, url, size)
     except WorkNotDoneError as error:
         result = {"error": f"The work was not done: {error}"}

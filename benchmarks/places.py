@@ -1,4 +1,4 @@
-"""Where a contestant works: from a database to what the library's own interfaces need to reach it."""
+"""A contestant's database, and the settings with which the library reaches it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from benchmarks.catalog import Contestant
 
 URL_VARIABLE: Final = "BENCHMARK_URL"
-"""Tells a worker its database: an argument, which may hold a password, would be seen by everybody on the machine."""
+"""Passes a worker its database. An argument, which may hold a password, would be visible to all users."""
 
 _CONNECTIONS: Final = 16
 
 
 class Place:
-    """A database as one contestant sees it. `url` names no driver; `threads` is how many will use it at once."""
+    """A database for one contestant. `url` names no driver; `threads` is the number of concurrent threads."""
 
     def __init__(self, contestant: Contestant, url: str, threads: int = 1) -> None:
         self.contestant = contestant
@@ -30,7 +30,7 @@ class Place:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file."""
+        """Whether it is an SQLite file."""
         return self._parts.scheme == "sqlite"
 
     @property
@@ -40,14 +40,15 @@ class Place:
 
     @property
     def has_own_schemas(self) -> bool:
-        """Whether the contestant makes a schema that is not there."""
+        """Whether the contestant creates missing schemas."""
         return self.contestant.kind == "ours"
 
     # -- through the library --
 
     def environment(self, schema: str | None = None) -> dict[str, str]:
-        """Return the variables that the library needs. Defaults are left as they are, except that ours, which shares
-        one pool among all threads, gets as many connections as there are threads, at most 16.
+        """Return the environment variables for the library.
+
+        All defaults apply, except that ours, whose threads share one pool, gets one connection per thread, at most 16.
         """
         if self.contestant.name == "memory":
             return {"PERSISTENCE_MODULE": "eventsourcing.popo"}
@@ -70,14 +71,14 @@ class Place:
         return environment | {f"POSTGRES_{key.upper()}": value for key, value in self.connection_parameters().items()}
 
     def factory(self, name: str = "", schema: str | None = None, **settings: str) -> InfrastructureFactory[Any]:
-        """Return a new factory for an application; `settings` are further variables of the library, in lower case."""
+        """Return a new factory for an application; `settings` are further variables in lower case."""
         further = {key.upper(): value for key, value in settings.items()}
         return InfrastructureFactory.construct(Environment(name, self.environment(schema) | further))
 
-    # -- past the library --
+    # -- without the library --
 
     def connection_parameters(self) -> dict[str, str]:
-        """Return the parts of the URL of a PostgreSQL database, by libpq's names."""
+        """Return the parts of a PostgreSQL URL by libpq's names."""
         parts = {
             "host": self._parts.hostname,
             "port": str(self._parts.port or 5432),
@@ -85,11 +86,11 @@ class Place:
             "password": self._parts.password,
             "dbname": self._parts.path.removeprefix("/"),
         }
-        # The library wants a password even where the server does not.
+        # The library requires a password even if the server does not.
         return {key: unquote(value or "") for key, value in parts.items()}
 
     def connect(self) -> Any:
-        """Return a new connection of the contestant's own driver, which commits each statement by itself."""
+        """Return a new autocommit connection of the contestant's driver."""
         if self.is_sqlite:
             connection = sqlite3.connect(self.file, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")
@@ -107,7 +108,7 @@ class Place:
         return connection
 
     def query(self, statement: str, *parameters: Any) -> Any:
-        """Return the rows of a statement, or None, from a connection that is kept for questions like this one."""
+        """Run a statement on a connection kept for this purpose; return its rows, or None."""
         if self._raw is None:
             self._raw = self.connect()
         cursor = self._raw.cursor()
@@ -115,12 +116,12 @@ class Place:
         return cursor.fetchall() if cursor.description else None
 
     def make_schema(self, name: str) -> None:
-        """Make a schema for a contestant that does not do so by itself."""
+        """Create a schema, unless the contestant does so by itself."""
         if not (self.has_own_schemas or self.is_sqlite):
             self.query(f'CREATE SCHEMA IF NOT EXISTS "{name}"')
 
     def connection_count(self) -> int:
-        """Return how many connections others than :meth:`query` have to the database now."""
+        """Return the number of open connections to the database, without that of :meth:`query`."""
         rows = self.query(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
             "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -128,7 +129,7 @@ class Place:
         return int(rows[0][0])
 
     def close(self) -> None:
-        """Close the connection for questions."""
+        """Close the connection of :meth:`query`."""
         if self._raw is not None:
             self._raw.close()
             self._raw = None

@@ -1,4 +1,4 @@
-"""Fill the databases that are used in every round of the scenarios which read."""
+"""Fill the databases that scenarios share in all rounds."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
 
 READ_SIZES: Final = (10, 100, 1000)
 MIN_LOG: Final = 2 * max(READ_SIZES)
-MIN_APPLICATIONS: Final = 2  # One that stays, and one to construct beside it.
+MIN_APPLICATIONS: Final = 2  # One that stays open, and one to construct beside it.
 SEEDED: Final = 10
-"""Events of the one aggregate that each application of the fleet has at first."""
+"""Events of the initial aggregate of each fleet application."""
 
 SCHOOL: Final = "school"
-"""The name of an application that has a schema."""
+"""The name of the application in each schema."""
 
 _BATCH: Final = 1000
 
 
 def aggregates_to_read(events_each: int, events: int) -> list[UUID]:
-    """Return the ids of the aggregates with so many events in a log of `events`: a tenth of the log, at least one."""
+    """Return the ids of the aggregates with `events_each` events: a tenth of the log, at least one."""
     return list(islice(originators(f"R1:{events_each}"), max(1, events // (10 * events_each))))
 
 
 def seeded_aggregate(application: int) -> UUID:
-    """Return the id of the aggregate that an application of the fleet has at first."""
+    """Return the id of a fleet application's initial aggregate."""
     return next(originators(f"fleet:{application}"))
 
 
 def schema_of(application: int) -> str:
-    """Return the schema of an application, of those that have one each."""
+    """Return the schema of an application."""
     return f"place_{application:05}"
 
 
 def prepare(kind: Preparation, place: Place, size: Size) -> int:
-    """Fill an empty database and return how many events or applications are in it."""
+    """Fill an empty database, and return the number of events or applications in it."""
     if kind == "log":
         factory = place.factory()
         recorder = factory.application_recorder()
@@ -59,11 +59,11 @@ def prepare(kind: Preparation, place: Place, size: Size) -> int:
 
 
 def events_of_log(events: int) -> Iterator[StoredEvent]:
-    """Yield the events of the log, those of an aggregate beside each other, the aggregates in random order."""
+    """Yield the log's events, grouped by aggregate, the aggregates in random order."""
     sizes = [(id_, n) for n in READ_SIZES for id_ in aggregates_to_read(n, events)]
     filling = originators("filling")
     left = events - sum(n for _, n in sizes)
-    require(left >= 0, f"A log of {events} events is too short: it takes at least {MIN_LOG}.")
+    require(left >= 0, f"A log of {events} events is too short. Use at least {MIN_LOG}.")
     sizes += [(next(filling), min(10, left - start)) for start in range(0, left, 10)]
     random.Random("order").shuffle(sizes)
     for originator_id, n in sizes:
@@ -71,12 +71,12 @@ def events_of_log(events: int) -> Iterator[StoredEvent]:
 
 
 def write_log(recorder: ApplicationRecorder, events: int) -> int:
-    """Write the log of so many events and check that it is there."""
+    """Write a log of `events` events, and verify it."""
     rest = events_of_log(events)
     while batch := list(islice(rest, _BATCH)):
         recorder.insert_events(batch)
     found = sum(1 for _ in log(recorder))
-    require(found == events, f"{events} events were written to the log, and {found} are there.")
+    require(found == events, f"{events} events were written to the log, but it has {found}.")
     return found
 
 
@@ -88,7 +88,7 @@ def _make_applications(place: Place, count: int) -> int:
 
 
 def _make_fleet(place: Place, count: int) -> int:
-    # One that stays, so that the engine which they share does.
+    # One stays open, so that the shared engine does.
     keeper = place.factory("keeper", "keeper")
     for number in range(count):
         factory = place.factory(SCHOOL, schema_of(number))

@@ -1,4 +1,4 @@
-"""Scenarios that read what is there: R1 and R2."""
+"""Read scenarios: R1 and R2."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def read_aggregates(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R1: each call reads all events of one aggregate, at random."""
+    """R1: each call reads all events of a random aggregate."""
     factory = place.factory()
     result = measure_aggregates(scenario.number, size, factory.application_recorder().select_events)
     factory.close()
@@ -33,22 +33,22 @@ def measure_aggregates(events_each: int, size: Size, select: Callable[[UUID], Se
     ids = aggregates_to_read(events_each, size.events)
     choose = random.Random("R1").choice
     versions = list(range(1, events_each + 1))
-    seen: set[UUID] = set()
+    verified: set[UUID] = set()
 
     def check(originator_id: UUID, events: Sequence[StoredEvent]) -> int:
         require(len(events) == events_each, f"{len(events)} events instead of {events_each}.")
-        if originator_id not in seen:
-            seen.add(originator_id)
-            require([event.originator_version for event in events] == versions, "Versions are not in their order.")
+        if originator_id not in verified:
+            verified.add(originator_id)
+            require([event.originator_version for event in events] == versions, "Versions are not ascending.")
             require(all(event.originator_id == originator_id for event in events), "Events of another aggregate.")
-            require(all(map(is_as_written, events)), "Events are not what was written.")
+            require(all(map(is_as_written, events)), "Events differ from the written ones.")
         return len(events)
 
     return measure_calls(size.seconds, lambda: choose(ids), select, check)
 
 
 def read_pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """R2: read the log from its start, page by page, and again."""
+    """R2: read the log from its start, page by page, repeatedly."""
     factory = place.factory()
     recorder = factory.application_recorder()
     result = measure_pages(scenario.number, size, lambda start: recorder.select_notifications(start, scenario.number))
@@ -57,21 +57,21 @@ def read_pages(scenario: Scenario, place: Place, size: Size) -> Measurement:
 
 
 def measure_pages(page: int, size: Size, select: Callable[[int], Sequence[Notification]]) -> Measurement:
-    """Measure a function that returns a page of notifications from an id on."""
+    """Measure a function that returns a page of notifications, starting at an id."""
     start = 1
     checked = 0
 
-    def check(asked: int, notifications: Sequence[Notification]) -> int:
+    def check(requested: int, notifications: Sequence[Notification]) -> int:
         nonlocal start, checked
-        require(len(notifications) > 0 and notifications[0].id >= asked, f"A wrong page from {asked} on.")
+        require(len(notifications) > 0 and notifications[0].id >= requested, f"Wrong page at id {requested}.")
         last = notifications[-1].id
         if len(notifications) < page:
             require(last >= size.events, f"The log ends at {last}.")
         if checked < size.events:
             checked += len(notifications)
             ids = [notification.id for notification in notifications]
-            require(ids == sorted(set(ids)), "Ids do not ascend.")
-            require(all(map(is_as_written, notifications)), "Notifications are not what was written.")
+            require(ids == sorted(set(ids)), "Ids are not ascending.")
+            require(all(map(is_as_written, notifications)), "Notifications differ from the written events.")
         start = 1 if last >= size.events else last + 1
         return len(notifications)
 

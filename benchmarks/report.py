@@ -1,4 +1,4 @@
-"""Write the results for people and for programs: a table in Markdown, a chart, and JSON."""
+"""Write the results as Markdown, as a chart, and as JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.chart import draw
 from benchmarks.results import Ratio, Results, Runs
 
 _NONE: Final = "–"
-_WHOLE_FROM: Final = 100  # Below, three digits say more than whole numbers do.
+_WHOLE_FROM: Final = 100  # Smaller numbers are shown with three digits.
 
 
 def write(results: Results, path: Path) -> list[Path]:
-    """Write `path` with the suffixes .md, .json and .svg, and return the three."""
+    """Write `path` with the suffixes .md, .json and .svg, and return the three paths."""
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = {
         ".md": markdown(results, path.name),
@@ -32,7 +32,7 @@ def write(results: Results, path: Path) -> list[Path]:
 
 
 def subtitle(results: Results) -> str:
-    """Return one line on where and when."""
+    """Return one line about date, commit, databases and machine."""
     run, machine, databases = (results.facts.get(key, {}) for key in ("run", "machine", "databases"))
     parts = [
         run.get("started", "")[:10],
@@ -46,13 +46,13 @@ def subtitle(results: Results) -> str:
 
 
 def _rounds(results: Results) -> str:
-    """Return how many rounds there were, as a range if some scenarios had fewer than others."""
+    """Return the number of rounds, as a range if it differs between scenarios."""
     counts = {len(runs.runs) for of_scenario in results.found.values() for runs in of_scenario.values() if runs.runs}
     return "no" if not counts else str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def markdown(results: Results, name: str) -> str:
-    """Return the report as Markdown; `name` is that of the chart without its suffix."""
+    """Return the report as Markdown; `name` is the chart's file name without its suffix."""
     return "\n".join(
         [
             f"# Benchmarks, {results.form} run",
@@ -74,7 +74,7 @@ def markdown(results: Results, name: str) -> str:
 
 
 def line(results: Results, scenario: Scenario) -> str:
-    """Return the results of a scenario in one line."""
+    """Return a scenario's results in one line."""
     parts = []
     for contestant in scenario.contestants():
         runs = results.of(scenario, contestant)
@@ -82,11 +82,11 @@ def line(results: Results, scenario: Scenario) -> str:
             parts.append(f"{contestant.title} {number(runs.median)}")
         elif contestant.name in results.found[scenario.name]:
             parts.append(f"{contestant.title} FAILED")
-    return f"{scenario.name} ({scenario.unit}): {' · '.join(parts) or 'nobody took part'}"
+    return f"{scenario.name} ({scenario.unit}): {' · '.join(parts) or 'no contestants'}"
 
 
 def number(value: float | None) -> str:
-    """Return a number with three digits or more, or a dash for None."""
+    """Return a number with at least three digits, or a dash for None."""
     if value is None:
         return _NONE
     return f"{value:,.0f}" if abs(value) >= _WHOLE_FROM else f"{value:.3g}"
@@ -133,7 +133,7 @@ def _figures(results: Results) -> Iterator[str]:
     """Yield the table of medians."""
     yield "## Figures"
     yield ""
-    yield "p50 and p99 are those of a single call."
+    yield "p50 and p99 are latencies of single calls."
     yield ""
     yield _row(["scenario", "contestant", "median", "unit", "min – max", "rounds", "p50, ms", "p99, ms", "besides"])
     yield _row(["---", "---", "---:", "---", "---:", "---:", "---:", "---:", "---"])

@@ -1,4 +1,4 @@
-"""What came out: runs, their medians, and the ratios between contestants."""
+"""Results: runs, their medians, and the ratios between contestants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEPT: Final = ("value", "work", "seconds", "calls", "p50_ms", "p99_ms", "extra"
 
 @dataclass(slots=True)
 class Runs:
-    """The runs of one contestant in one scenario, or why there are none."""
+    """One contestant's runs in one scenario, or its error."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
@@ -32,23 +32,23 @@ class Runs:
         return median(self.values)
 
     def median_of(self, key: str) -> float | None:
-        """Return the median of another number of the runs, such as `p99_ms`, or None where it was not measured."""
+        """Return the median of another figure, such as `p99_ms`, or None if it was not measured."""
         values = [run[key] for run in self.runs if run[key] is not None]
         return median(values) if values else None
 
     def extra(self) -> dict[str, float]:
-        """Return the medians of what only this scenario measures."""
+        """Return the medians of the scenario's extra figures."""
         return {key: median(run["extra"][key] for run in self.runs) for key in self.runs[0]["extra"]}
 
     @property
     def note(self) -> str:
-        """What has to be said about the runs, or nothing."""
+        """The notes of the runs, or ""."""
         return "; ".join(dict.fromkeys(run["note"] for run in self.runs if run["note"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as fast one contestant is as another: the median of the rounds, and their spread."""
+    """The speed of one contestant relative to another: median and spread of the rounds."""
 
     median: float
     low: float
@@ -57,7 +57,7 @@ class Ratio:
 
 @dataclass(slots=True)
 class Results:
-    """Everything that a run of the benchmarks found; `facts` say where and how much."""
+    """All results of a benchmark run; `facts` describe machine, databases and amounts."""
 
     form: str
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -65,12 +65,12 @@ class Results:
 
     @property
     def scenarios(self) -> list[Scenario]:
-        """The scenarios that were run."""
+        """The scenarios of the run."""
         return [_SCENARIOS[name] for name in self.found]
 
     @property
     def versions(self) -> dict[str, dict[str, str]]:
-        """The versions in each virtual environment, as the runs in it found them."""
+        """The package versions in each virtual environment."""
         found: dict[str, dict[str, str]] = {}
         for of_scenario in self.found.values():
             for name, runs in of_scenario.items():
@@ -79,12 +79,12 @@ class Results:
         return found
 
     def of(self, scenario: Scenario, contestant: Contestant) -> Runs | None:
-        """Return the runs of a contestant, or None if there are none (that it failed is in :meth:`failures`)."""
+        """Return a contestant's runs, or None if it has none; :meth:`failures` returns errors."""
         runs = self.found.get(scenario.name, {}).get(contestant.name)
         return runs if runs is not None and runs.error is None and runs.runs else None
 
     def failures(self) -> list[tuple[Scenario, Contestant, str]]:
-        """Return who failed in what, and why."""
+        """Return (scenario, contestant, error) of each failure."""
         return [
             (_SCENARIOS[scenario], CONTESTANTS[contestant], runs.error)
             for scenario, of_scenario in self.found.items()
@@ -93,14 +93,14 @@ class Results:
         ]
 
     def ratio(self, scenario: Scenario, contestant: Contestant, other: Contestant) -> Ratio | None:
-        """Return how many times as fast the first one is as the second, round by round; None unless both ran."""
+        """Return the first contestant's speed relative to the second, round by round; None unless both ran."""
         runs, others = self.of(scenario, contestant), self.of(scenario, other)
         if runs is None or others is None:
             return None
         return _ratio(runs.values, others.values, more_is_better=scenario.more_is_better)
 
     def ratio_to_own(self, scenario: Scenario, contestant: Contestant) -> Ratio | None:
-        """Return the ratio to the contestant's own figure in the scenario that this one is measured by."""
+        """Return the ratio to the contestant's own result in the scenario `measured_by`."""
         if scenario.measured_by is None:
             return None
         runs, others = self.of(scenario, contestant), self.of(_SCENARIOS[scenario.measured_by], contestant)
@@ -109,7 +109,7 @@ class Results:
         return _ratio(runs.values, [others.median] * len(runs.values), more_is_better=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything, each single run included."""
+        """Return all results, including each run."""
         return {
             "form": self.form,
             **self.facts,

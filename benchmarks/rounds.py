@@ -1,7 +1,6 @@
-"""Run the scenarios in interleaved rounds: each contestant once, then each once more.
+"""Run the scenarios in interleaved rounds: each contestant once per round, in its own process.
 
-Machines are slower in one minute than in the next. Contestants that take turns share that; contestants that run one
-after another do not. Each run is a process of its own.
+A machine's speed varies from minute to minute. Interleaving spreads the variation over all contestants.
 """
 
 from __future__ import annotations
@@ -35,26 +34,26 @@ _PREPARE_TIMEOUT: Final = 1800.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to run, how often and with which interpreters; contestants without an interpreter are left out."""
+    """Scenarios, rounds, sizes and interpreters. Contestants without an interpreter are skipped."""
 
     scenarios: Sequence[Scenario]
     rounds: int
     size: Size
     pythons: Mapping[Home, Path]
     until: float | None = None
-    """When it should be done, by the monotonic clock: scenarios then get fewer rounds, but at least one."""
+    """Deadline on the monotonic clock: scenarios then get fewer rounds, but at least one."""
 
     def contestants(self, scenario: Scenario) -> list[Contestant]:
-        """Return who takes part in a scenario."""
+        """Return the contestants of a scenario."""
         return [contestant for contestant in scenario.contestants() if contestant.home in self.pythons]
 
     @property
     def total(self) -> int:
-        """How many runs there are."""
+        """The number of runs."""
         return self.rounds * sum(len(self.contestants(scenario)) for scenario in self.scenarios)
 
     def until_of(self, scenario: Scenario, began: float) -> float | None:
-        """Return when a scenario should be done, if all of them share the time by the number of their contestants."""
+        """Return a scenario's deadline, if scenarios share the time by their numbers of contestants."""
         if self.until is None:
             return None
         runs = [len(self.contestants(one)) for one in self.scenarios]
@@ -63,7 +62,7 @@ class Plan:
 
 
 class Rounds:
-    """Runs a plan. Use it as a context manager: databases that several rounds use are kept until it ends."""
+    """Runs a plan. Use it as a context manager, which drops the databases shared by rounds."""
 
     def __init__(self, plan: Plan, databases: Databases, *, doing: Callable[[str], None]) -> None:
         self._plan = plan
@@ -82,8 +81,9 @@ class Rounds:
         self._resources.close()
 
     def run(self, scenario: Scenario, results: Results) -> Iterator[None]:
-        """Run all rounds of a scenario into the results; yields after each run. A contestant that fails once is out
-        of the scenario.
+        """Run all rounds of a scenario into the results; yield after each run.
+
+        A contestant that fails once is skipped in later rounds.
         """
         with self._kept:
             yield from self._run(scenario, results)
@@ -97,7 +97,8 @@ class Rounds:
                 yield from [None] * (len(contestants) * (self._plan.rounds - number))
                 return
             first = number % len(contestants) if contestants else 0
-            # Each round begins with another one: whoever follows the same one every time inherits from it every time.
+            # Each round starts with another contestant, so that none always runs after the same one and its side
+            # effects.
             for contestant in contestants[first:] + contestants[:first]:
                 runs = found[contestant.name]
                 if runs.error is None:
@@ -124,7 +125,7 @@ class Rounds:
             runs.runs.append(result)
 
     def _prepare(self, scenario: Scenario, contestant: Contestant, runs: Runs) -> str:
-        """Return the URL of the database that the contestant filled for this and other scenarios."""
+        """Return the URL of the contestant's filled database, which several scenarios share."""
         key = (contestant.name, scenario.database, str(scenario.needs))
         if key not in self._prepared:
             self._doing(f"{scenario.name}: {contestant.title} fills a database")
@@ -138,9 +139,9 @@ class Rounds:
         return self._prepared[key]
 
     def _work(self, contestant: Contestant, what: str, url: str, timeout: float) -> dict[str, Any]:
-        """Run a worker and return what it printed; an error is a result too."""
+        """Run a worker and return its result, which may be an error."""
         options = [f"--{name}={value}" for name, value in asdict(self._plan.size).items()]
-        # -P: neither the directory of the worker nor the current one is on the path of what it imports.
+        # -P keeps the worker's and the current directory off sys.path.
         command = [str(self._plan.pythons[contestant.home]), "-P", str(_WORKER), contestant.name, what, *options]
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {URL_VARIABLE: url, PGBENCH_VARIABLE: self._databases.pgbench() or ""}
@@ -153,12 +154,12 @@ class Rounds:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # So that what it starts can be ended with it.
+            start_new_session=True,  # To kill its children with it.
         )
         try:
             output, errors = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            return {"error": f"It was not done after {timeout:.0f} seconds."}
+            return {"error": f"The worker timed out after {timeout:.0f} seconds."}
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -168,6 +169,6 @@ class Rounds:
             result: dict[str, Any] = json.loads(lines[-1])
         except (IndexError, ValueError):
             sys.stderr.write(errors)
-            last = errors.strip().splitlines()[-1:] or ["It printed nothing."]
+            last = errors.strip().splitlines()[-1:] or ["The worker printed nothing."]
             return {"error": last[0]}
         return result

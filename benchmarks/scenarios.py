@@ -1,6 +1,6 @@
-"""The scenarios, once for all contestants: through the library's public interfaces of recorders and applications.
+"""The scenarios for all contestants, through the library's public recorder and application interfaces.
 
-Each function measures one family of the catalog, and checks that the work was done before its result counts.
+Each function measures one family of the catalog, and verifies the work before it returns a result.
 """
 
 from __future__ import annotations

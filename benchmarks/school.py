@@ -1,4 +1,4 @@
-"""The application of the scenarios W5 and M1, and of those that need only tables."""
+"""The application of the scenarios W5, M1, and of those that only need tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eventsourcing.domain import Aggregate, event
 
 
 class Dog(Aggregate):
-    """What is registered."""
+    """A registered dog."""
 
     @event("Registered")
     def __init__(self, name: str) -> None:
@@ -38,6 +38,6 @@ class School(Application[UUID]):
         self.save(dog)
 
     def get_tricks(self, dog_id: UUID) -> list[str]:
-        """Return what a dog has learned."""
+        """Return a dog's tricks."""
         dog: Dog = self.repository.get(dog_id)
         return dog.tricks

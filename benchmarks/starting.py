@@ -1,4 +1,4 @@
-"""Scenarios of applications that come up: T1, which makes their tables, and M1, which finds them."""
+"""Start-up scenarios: T1 creates the tables of applications, M1 constructs applications with existing tables."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 
 def provision(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """T1: make the tables of new applications, each with events, snapshots and tracking; T1 itself those of all, as
-    fast as a contestant can, the others by constructing each application.
+    """T1: create the events, snapshots and tracking tables of new applications.
 
-    In a schema each, except for upstream, whose process recorder knows no schema: there each has a name of its own.
-    Peers do not make schemas, so theirs are made for them; that is part of what their users wait for.
+    T1 itself creates all of them as fast as the contestant can; its variants construct each application. Each has its
+    own schema, except for upstream, whose process recorder ignores schemas: there each has its own name. Peers do not
+    create schemas, so this is done for them and counts, because their users wait for it too.
     """
     by_name = place.contestant.name == "upstream"
-    ask = threading.Lock()
+    lock = threading.Lock()
 
     def make(number: int) -> InfrastructureFactory[Any]:
         schema = None if by_name else schema_of(number)
         if schema is not None:
-            with ask:
+            with lock:
                 place.make_schema(schema)
         factory = place.factory(f"{SCHOOL}{number}" if by_name else SCHOOL, schema)
         factory.process_recorder()
         factory.aggregate_recorder("snapshots")
         return factory
 
-    keeper = make(0)  # What a process with applications has: an engine with a connection.
+    keeper = make(0)  # Like a running process, has an engine with an open connection.
     numbers = iter(range(1, size.tenants + 1))
 
     def body(goes_on: Callable[[], bool]) -> list[float]:
@@ -66,13 +66,13 @@ def provision(scenario: Scenario, place: Place, size: Size) -> Measurement:
         "WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
     )
     tables = 3 * (size.tenants + 1)
-    require(rows[0][0] == tables, f"{rows[0][0]} tables were made instead of {tables}.")
+    require(rows[0][0] == tables, f"{rows[0][0]} tables were created instead of {tables}.")
     keeper.close()
     return result
 
 
 def _make_together(place: Place, numbers: Iterable[int]) -> Measurement:
-    """Make the tables of all applications by the function that there is for it in ours."""
+    """Create the tables of all applications at once, with ours only."""
     from eventsourcing_sqlalchemy.provisioning import make_many
 
     start = time.perf_counter()
@@ -95,7 +95,7 @@ def _closed(factory: InfrastructureFactory[Any]) -> int:
 
 
 def construct(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """M1: construct applications whose tables exist, and hold them: the time, and what each one holds."""
+    """M1: construct applications with existing tables; measure time, memory, threads and connections of each."""
     keeper = School(place.environment(schema_of(0)))
     keeper.recorder.max_notification_id()
     numbers = range(1, size.applications)
@@ -119,8 +119,8 @@ def construct(scenario: Scenario, place: Place, size: Size) -> Measurement:
         result.extra["connections each"] = (_steady(place.connection_count) - connections_before) / len(held)
     result.extra["threads each"] = (threading.active_count() - threads_before) / len(held)
     for app in held:
-        # They are applications that work, on tables that were there.
-        require(not app.recorder.max_notification_id(), "There are events in a new application.")
+        # Verify that the application works, on the existing tables.
+        require(not app.recorder.max_notification_id(), "A new application has events.")
         app.close()
     del app, held
 
@@ -139,7 +139,7 @@ _STEADY_SECONDS: Final = 0.3
 
 
 def _steady(count: Callable[[], int]) -> int:
-    """Return a count when it has stopped to change: pools connect in the background."""
+    """Return a count once it is stable, because pools connect in the background."""
     last, since = count(), time.monotonic()
     while time.monotonic() - since < _STEADY_SECONDS:
         time.sleep(0.02)

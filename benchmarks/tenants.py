@@ -1,7 +1,7 @@
-"""`python -m benchmarks.tenants`: how a fleet behaves when it is large. docs/limits.md has the figures of a run.
+"""`python -m benchmarks.tenants`: measure a large fleet. docs/limits.md has the figures of a run.
 
-Makes tenants of one application, lists them, opens each and lets it record, and removes them all; on a server that is
-started for it, or in a new database of a server that is given. Not a comparison: nobody else has a fleet to measure.
+Creates tenants, lists them, opens each one and records an event, and purges them all; on a new server, or in a new
+database of a given one. Not a comparison: no peer has fleets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ APPLICATIONS: tuple[type[Application[Any]], ...] = (School, Kennels)
 
 
 class Fleet:
-    """Measures one step after the other and keeps a line for each."""
+    """Measures step by step, and keeps a line per step."""
 
     def __init__(self, url: str, count: int) -> None:
         self._url = url
@@ -58,7 +58,7 @@ class Fleet:
         with self._timed("open each and record one event", count):
             for slug in track(self._slugs, "open", transient=True):
                 tenants[slug].get(School).register("Fido")
-        with self._timed("again, what is at hand or not", count):
+        with self._timed("again, cached or not", count):
             for slug in track(self._slugs, "again", transient=True):
                 tenants[slug].get(School).register("Rex")
         grown = (psutil.Process().memory_info().rss - resident) / 2**20
@@ -105,20 +105,20 @@ class Fleet:
             "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
         memory = [_private_memory(pid) for pid in self._ask(pids) or ()]
-        return f"{len(memory)} connections whose server processes have {sum(memory):,.0f} MiB of their own"
+        return f"{len(memory)} connections, {sum(memory):,.0f} MiB private memory of their server processes"
 
 
 def _private_memory(pid: int) -> float:
     try:
         return float(psutil.Process(pid).memory_full_info().uss) / 2**20
     except psutil.Error:
-        return 0.0  # on another machine
+        return 0.0  # the server is on another machine
 
 
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tenants", description=__doc__)
-    parser.add_argument("--tenants", type=int, default=10_000, metavar="N", help="how many (%(default)s)")
+    parser.add_argument("--tenants", type=int, default=10_000, metavar="N", help="number of tenants (%(default)s)")
     parser.add_argument("--database", default="embedded", help="embedded, sqlite, or the URL of a server (%(default)s)")
     arguments = parser.parse_args()
     with Databases(arguments.database if "://" in arguments.database else None) as server:

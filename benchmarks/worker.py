@@ -1,8 +1,8 @@
-"""Run one scenario for one contestant and print the result as one line of JSON.
+"""Run one scenario for one contestant and print the result as a line of JSON.
 
     BENCHMARK_URL=postgresql://user@host/empty_database python -P benchmarks/worker.py upstream W1 --seconds 2
 
-It runs in the virtual environment of the contestant. What it does is in `benchmarks.one_run`.
+It runs in the contestant's virtual environment, and calls `benchmarks.one_run`.
 """
 
 import importlib.util
@@ -12,8 +12,9 @@ from pathlib import Path
 
 
 def import_benchmarks() -> None:
-    """Make this directory the package `benchmarks` without putting the checkout on the path: from there, every
-    contestant would import our own package, which has the same name as upstream's.
+    """Import this directory as `benchmarks` without the checkout on the path.
+
+    Otherwise every contestant would import our own package, which has the same name as upstream's.
     """
     here = Path(__file__).resolve().parent
     spec = importlib.util.spec_from_file_location(

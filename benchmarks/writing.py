@@ -1,4 +1,4 @@
-"""Scenarios that append: W1 to W5, and P1."""
+"""Write scenarios: W1 to W5, and P1."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def append_to_one(scenario: Scenario, place: Place, size: Size) -> Measurement:
 
 
 def append_to_many(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """W4: applications in schemas of their own, and a thread appends to each."""
+    """W4: one thread per application appends, each application in its own schema."""
     factories = []
     for number in range(scenario.threads):
         place.make_schema(schema_of(number))
@@ -93,7 +93,7 @@ def _note_connections(result: Measurement, place: Place) -> None:
 
 
 def process(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """P1: each call appends an event and the position of the notification that it follows from."""
+    """P1: each call appends an event and the position of the notification that caused it."""
     factory = place.factory()
     recorder = factory.process_recorder()
     ledger = Ledger()
@@ -113,13 +113,13 @@ def process(scenario: Scenario, place: Place, size: Size) -> Measurement:
     )
     ledger.check(recorder)
     recorded = recorder.max_tracking_id("followed")
-    require(recorded == position, f"Tracking is at {recorded} after {position} was written.")
+    require(recorded == position, f"The tracking position is {recorded} after {position} was written.")
     factory.close()
     return result
 
 
 def application(scenario: Scenario, place: Place, size: Size) -> Measurement:
-    """W5: a whole application; a call is to register an aggregate, to change it and to get it."""
+    """W5: a whole application; each call creates an aggregate, changes it and reads it."""
     app = School(place.environment())
     names = map(str, range(10**9))
     cycles = 0

@@ -1,35 +1,35 @@
-"""Hooks for Alembic's autogenerate, to pass to ``context.configure``; they work without importing Alembic.
+"""Hooks for Alembic's autogenerate, to pass to ``context.configure``. They do not import Alembic.
 
-Applications create their tables themselves, so autogenerate finds tables that no metadata has, and would drop them.
+Applications create their own tables. Without these hooks, autogenerate would drop them, because they are in no
+metadata.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy_utils import UUIDType
 
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
+from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 
 __all__ = ["compare_type", "include_object", "metadata_of", "render_item"]
 
 _STORED: Final = frozenset({"originator_id", "originator_version", "topic", "state"})
 _TRACKING: Final = frozenset({"application_name", "notification_id"})
-_OF_VIEWS: Final = "_tracking_"  # in the names that own_table() gives
+_VIEW_INFIX: Final = "_tracking_"  # in the names that own_table() generates
 
 
 def include_object(obj: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
-    """Return False for a table that autogenerate would drop although an application owns it.
+    """Return False for a table that an application owns, so that autogenerate does not drop it.
 
-    Recognised by their columns are tables of events, snapshots and positions, and by its name a table that a view got
-    from ``own_table()``. A table that your metadata has is compared as any other.
+    Events, snapshots and tracking tables are recognized by their columns, view tables from ``own_table()`` by their
+    names. Tables in your own metadata are compared as usual.
     """
     if type_ != "table" or not reflected or compare_to is not None:
         return True
     columns = frozenset(obj.columns.keys())
-    return not (columns >= _STORED or columns == _TRACKING or _OF_VIEWS in str(name))
+    return not (columns >= _STORED or columns == _TRACKING or _VIEW_INFIX in str(name))
 
 
 def render_item(
@@ -37,7 +37,7 @@ def render_item(
     obj: Any,
     autogen_context: Any,  # noqa: ARG001 (Alembic's signature)
 ) -> str | Literal[False]:
-    """Return the type of a column of UUIDs as SQLAlchemy alone can make it, and False for anything else."""
+    """Render a UUID column's type with SQLAlchemy's own types; return False for any other object."""
     if type_ == "type" and _is_uuid(obj):
         return "sa.Uuid().with_variant(sa.BINARY(length=16), 'sqlite')"
     return False
@@ -50,11 +50,12 @@ def compare_type(
     inspected_type: Any,
     metadata_type: Any,
 ) -> bool | None:
-    """Return whether the types of a column differ, for a column of UUIDs that the database stores as bytes, and None,
-    which lets Alembic compare, for anything else.
+    """Return whether the types of a UUID column that is stored as bytes differ.
+
+    Returns None for any other column, so that Alembic compares it.
     """
     if _is_uuid(metadata_type) and not context.dialect.supports_native_uuid:
-        # A type that such a database does not know is reported as whatever its rules make of the name.
+        # Such a database reports an unknown type by its affinity rules.
         return isinstance(inspected_type, sa.Integer | sa.String)
     return None
 
@@ -64,9 +65,9 @@ def _is_uuid(type_: Any) -> bool:
 
 
 def metadata_of(*recorders: SQLAlchemyRecorder) -> sa.MetaData:
-    """Return metadata with the tables of recorders, for migrations to create them instead of ``CREATE_TABLE=yes``.
+    """Return metadata with the recorders' tables, so that migrations create them instead of ``CREATE_TABLE=yes``.
 
-    Connects to the database, whose default schema it leaves unnamed, as Alembic does.
+    Connects to the database. Tables in its default schema get no schema name, as in Alembic.
     """
     metadata = sa.MetaData()
     for recorder in recorders:

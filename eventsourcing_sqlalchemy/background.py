@@ -1,6 +1,6 @@
-"""Keep the loops of background threads running, know which of them fail, and pause.
+"""Run the loops of background threads, and report their failures.
 
-No timing here, or in the loops, depends on the wall clock, which may be set at any time.
+No timing, here or in the loops, depends on the wall clock, which may be adjusted at any time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _LONGEST_PAUSE: Final = 5.0
 
 
 class Activity:
-    """What a background thread does, and the error that it fails with now. Safe to use from many threads.
+    """A background thread's task, and its current error. Thread-safe.
 
-    ``consequence`` says what an error means. It is logged once, with the class of the error, until the activity works
-    again or fails with another class; ``explain`` returns what to log instead of the class.
+    ``consequence`` describes the effect of an error. It is logged with the error's class once, until the task succeeds
+    or fails with another class. ``explain`` returns a text to log instead of the class.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class Activity:
     ) -> None:
         self.name = name
         self.error: str | None = None
-        """The class of the error with its SQLSTATE, None while it works."""
+        """The current error's class and SQLSTATE; None while the task succeeds."""
         self._consequence = consequence
         self._logger = logger
         self._explain = explain
 
     def failed(self, error: BaseException) -> None:
-        """Record that it has failed."""
+        """Record a failure."""
         kind = describe(error).removeprefix("builtins.")
         is_new, self.error = kind != self.error, kind
         if is_new:
@@ -50,25 +50,25 @@ class Activity:
             self._logger.warning("%s: %s. It is retried", self._consequence, what)
 
     def works(self) -> None:
-        """Record that it works."""
+        """Record a success."""
         if self.error is not None:
             self.error = None
             self._logger.info("The %s works again", self.name)
 
 
-_never: Final = threading.Event()
+_never_set: Final = threading.Event()
 
 
 def pause(seconds: float) -> None:
-    """Sleep; a change of the wall clock neither shortens nor fails it."""
-    _never.wait(seconds)
+    """Sleep, unaffected by changes of the wall clock."""
+    _never_set.wait(seconds)
 
 
 def keep_running(activity: Activity, step: Callable[[], bool], stopping: threading.Event) -> None:
-    """Call ``step`` until it returns False. After an exception, pause and call it again, unless ``stopping`` is set.
+    """Call ``step`` until it returns False. After an exception, pause and retry, unless ``stopping`` is set.
 
-    Pauses grow from 0.1 to 5 seconds while it fails at once, and are short again after a step that took longer than
-    that or returned.
+    Pauses double from 0.1 to 5 seconds while steps fail quickly. A step that returns, or that runs for more than 5
+    seconds, resets them.
     """
     delay = _FIRST_PAUSE
     while True:
@@ -76,13 +76,13 @@ def keep_running(activity: Activity, step: Callable[[], bool], stopping: threadi
         try:
             if not step():
                 return
-        except BaseException as error:  # noqa: BLE001 (whatever it is: a thread that ends is not started again)
+        except BaseException as error:  # noqa: BLE001 (any error: a thread that ends is not restarted)
             if stopping.is_set():
                 return
             activity.failed(error)
             if time.monotonic() - began > _LONGEST_PAUSE:
                 delay = _FIRST_PAUSE
-            with suppress(Exception):  # even a pause may fail; the step comes all the same
+            with suppress(Exception):  # even the pause may fail; retry all the same
                 stopping.wait(delay)
             delay = min(2 * delay, _LONGEST_PAUSE)
         else:

@@ -1,4 +1,4 @@
-"""Where the recorders of one application read and write: a leased engine, or a session that somebody else manages.
+"""The database of one application: a leased engine, or a scoped session that the user manages.
 
 There are two ways to the database. Calls of ours run on a pooled connection that commits each statement by itself.
 Calls inside a transaction, and all calls where a scoped session is configured, run on the connection of that session.
@@ -8,33 +8,29 @@ Both run the same statements.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from eventsourcing.persistence import InterfaceError, NotSupportedError, PersistenceError, ProgrammingError
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventsourcing_sqlalchemy.dialects import dialect_of
+from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, connection_of
 from eventsourcing_sqlalchemy.engines.leases import EngineLease, lease_engine
+from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
-from eventsourcing_sqlalchemy.options import DEFAULTS, EngineSettings
+from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
 from eventsourcing_sqlalchemy.transactions import Transaction, check_not_copied, current_transaction, undoable
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
-    from eventsourcing_sqlalchemy.dialects.base import Dialect
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
-    from eventsourcing_sqlalchemy.options import OriginatorIDType
 
 __all__ = ["SQLAlchemyDatastore"]
 
@@ -44,12 +40,12 @@ _numbers = count()
 
 
 class SQLAlchemyDatastore:
-    """The database of one application, as SQLAlchemy knows it. Safe to use from many threads.
+    """The database of one application. Safe to use from many threads.
 
-    Give exactly one of: ``url`` (an engine that all datastores with the same URL share), ``engine`` or
-    ``session_maker`` (yours: never closed here), or ``session`` (a scoped session or something that behaves like one:
-    never committed, rolled back or closed here). ``engine_kwargs`` go to ``create_engine``; with any but ``creator``
-    the engine is not shared.
+    Pass exactly one of: ``url`` (an engine that all datastores with the same URL share), ``engine`` or
+    ``session_maker`` (yours: never closed here), or ``session`` (a scoped session or an adapter of one: never
+    committed, rolled back or closed here). ``engine_kwargs`` go to ``create_engine``; with any but ``creator`` the
+    engine is not shared.
 
     Raises SettingsError for a URL that cannot be used and NotSupportedError for an engine of another database.
     """
@@ -73,12 +69,12 @@ class SQLAlchemyDatastore:
         self.application = application
         self.originator_id_type = originator_id_type
         self.scoped_session: scoped_session[Session] | None = None
-        self._settings = settings or EngineSettings()
+        self.settings = (settings or EngineSettings()).with_defaults()
+        """The settings that are in force."""
         self._lease: EngineLease | None = None
         self._is_closed = False
         self._number = next(_numbers)
         self._session_maker = session_maker
-        self._foreign_dialect: Dialect | None = None
         if session is not None:
             self.set_scoped_session(session)
             return
@@ -97,8 +93,9 @@ class SQLAlchemyDatastore:
             engine=engine,
             options=tuple(engine_kwargs.items()),
         )
-        self._lease = lease_engine(source, self._settings, application)
+        self._lease = lease_engine(source, settings or EngineSettings(), application)
         self._lease.release_when_collected(self)
+        self.settings = self._lease.shared.settings
         if session_maker is None:
             self._session_maker = sessionmaker(bind=self._lease.shared.public, autoflush=autoflush)
 
@@ -128,7 +125,7 @@ class SQLAlchemyDatastore:
         return self._session_maker
 
     def set_scoped_session(self, session: Any) -> None:
-        """Use a scoped session, which somebody else commits, from now on."""
+        """Use a scoped session, which the user commits, from now on."""
         self.scoped_session = session
 
     def transaction(self, commit: bool = True) -> Transaction:
@@ -143,9 +140,7 @@ class SQLAlchemyDatastore:
             yield connection
 
     def close(self) -> None:
-        """Give the engine back; the last application that does so closes its connections. A second time does
-        nothing.
-        """
+        """Release the engine; the last application that does so closes its connections. A second call does nothing."""
         self._is_closed = True
         if self._lease is not None:
             self._lease.release()
@@ -159,23 +154,16 @@ class SQLAlchemyDatastore:
             msg = "This datastore uses a scoped session and has no engine of its own."
             raise ProgrammingError(msg)
         if self._is_closed:
-            msg = f"Application {self.application!r} is closed. Construct it again to use it."
-            raise InterfaceError(msg)
+            raise self._closed_error()
         return self._lease.shared
 
-    @property
-    def settings(self) -> EngineSettings:
-        """The settings that are in force."""
-        return self._settings.or_else(DEFAULTS) if self._lease is None else self.shared.settings
+    def _closed_error(self) -> InterfaceError:
+        return InterfaceError(f"Application {self.application!r} is closed. Construct it again to use it.")
 
-    @property
+    @cached_property
     def dialect(self) -> Dialect:
         """The capabilities of the database."""
-        if self._lease is not None:
-            return self.shared.dialect
-        if self._foreign_dialect is None:
-            self._foreign_dialect = dialect_of(self.engine.dialect)
-        return self._foreign_dialect
+        return dialect_of(self.engine.dialect) if self._lease is None else self._lease.shared.dialect
 
     @property
     def has_prepared_connections(self) -> bool:
@@ -186,7 +174,7 @@ class SQLAlchemyDatastore:
         """Refuse by an exception, in a subclass: called before each read, with ``writes`` each write and commit."""
 
     def default_schema(self) -> str | None:
-        """Return the schema of tables for which none is set; connects when nothing else has yet."""
+        """Return the schema of tables that set none; connects unless the engine has connected before."""
         engine = self.engine
         if self.dialect.has_schemas and engine.dialect.default_schema_name is None:
             with self._public_connection():
@@ -194,25 +182,24 @@ class SQLAlchemyDatastore:
         return self.dialect.default_schema(engine.dialect.default_schema_name)
 
     def current_session(self) -> Session | None:
-        """Return the session that calls in this context have to use: that of the open transaction, or the scoped
-        one; None when there is none.
-        """
+        """Return the session that calls in this context must use: the open transaction's, the scoped one, or None."""
         transaction = current_transaction(self)
         return cast("Session | None", self.scoped_session) if transaction is None else transaction.session
 
     def session_to_write(self) -> Session | None:
-        """Return :func:`current_session`; raises ProgrammingError where an open transaction would not commit it."""
+        """Return :func:`current_session`; raises ProgrammingError when an open transaction would not commit a write."""
         self.admit(writes=True)
         transaction = current_transaction(self)
         if transaction is None:
             check_not_copied(self)
-        elif not transaction.commit:
+            return cast("Session | None", self.scoped_session)
+        if not transaction.commit:
             msg = "Nothing can be recorded inside a transaction with commit=False: it would be lost when that ends."
             raise ProgrammingError(msg)
-        return self.current_session()
+        return transaction.session
 
     def writing(self) -> AbstractContextManager[Any]:
-        """Return a context for a write transaction; its threads queue there where a database has one writer."""
+        """Return a context for a write transaction: where the database allows one writer, threads queue in it."""
         dialect = self.dialect
         return dialect.writing(0.0) if dialect.is_server else self._writing()
 
@@ -222,11 +209,17 @@ class SQLAlchemyDatastore:
         with self.dialect.writing(self.settings.lock_timeout or 0.0), ignoring:
             yield
 
+    def begin_session(self, resources: ExitStack, *, commit: bool) -> Session:
+        """Return a session in a new transaction; ``resources`` closes it."""
+        if commit:
+            resources.enter_context(self.writing())
+        return begin_session(self.shared, self.session_maker, resources, commit=commit)
+
     def run(self, work: Callable[[Executor], _T], subject: str = "") -> _T:
         """Call ``work`` on a connection of its own, not in the session of a transaction; errors are the library's.
 
-        Each statement commits by itself, except where a scoped session is configured: there, all of them commit at the
-        end.
+        Each statement commits by itself, except where a scoped session is configured: there, they commit together at
+        the end.
         """
         try:
             if self._lease is not None:
@@ -247,6 +240,8 @@ class SQLAlchemyDatastore:
         In a savepoint, so that the transaction stays usable when ``work`` fails, unless ``work`` only reads.
         """
         self.admit(writes=savepoint)
+        if self._is_closed and self._lease is not None:
+            raise self._closed_error()
         try:
             connection = connection_of(session, self.dialect)
             if not savepoint:
@@ -259,8 +254,8 @@ class SQLAlchemyDatastore:
 
     @contextmanager
     def savepoint(self, session: Session) -> Iterator[None]:
-        """Undo what the block did in a session's transaction if it ends with an error, also what the session has not
-        written yet; errors are the library's.
+        """Undo the block's changes in a session's transaction if it raises an error, also those that the session has
+        not flushed; errors are the library's.
         """
         try:
             self.dialect.ensure_transaction(connection_of(session, self.dialect))
@@ -272,8 +267,7 @@ class SQLAlchemyDatastore:
     def fetch(self, statement: str, parameters: Sequence[Any] = (), subject: str = "") -> Sequence[Sequence[Any]]:
         """Return the rows of a statement that only reads, inside the open transaction of this context if there is one.
 
-        A connection that breaks under way is replaced, once; so is one that has prepared the statement for columns of
-        other types.
+        A connection that breaks is replaced once; so is one that has prepared the statement for columns of other types.
         """
         self.admit(writes=False)
         session = self.current_session()
@@ -299,20 +293,18 @@ class SQLAlchemyDatastore:
         if transaction is not None and transaction.is_ours and transaction.session is session:
             transaction.wakeups.add(key)
         elif self.dialect.can_notify:
-            # Somebody else commits, and the database tells subscribers when that happens.
+            # The user commits, and the database notifies subscribers then.
             parameters = (CHANNEL, payload("", (key,)))
             self.run_in_session(
                 session, lambda executor: executor.fetch(self.dialect.notify_statement, parameters), savepoint=False
             )
 
     def wait_for(self, key: int) -> Waiter:
-        """Return a place to sleep until events are committed to a table."""
+        """Return a waiter that is woken when events are committed to a table."""
         return self.shared.wakeups.join(key)
 
     def apart(self) -> SQLAlchemyDatastore:
-        """Return a datastore for reading outside of the scoped session, on the same engine; itself where there is no
-        scoped session.
-        """
+        """Return a datastore on the same engine that reads outside of the scoped session; itself without one."""
         if self.scoped_session is None:
             return self
         return SQLAlchemyDatastore(
@@ -320,19 +312,17 @@ class SQLAlchemyDatastore:
         )
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
-        """Return the library's exception for an error of SQLAlchemy or a driver, with what to do about it where that
-        is known.
-        """
+        """Return the library's exception for an error of SQLAlchemy or a driver, with a remedy where one is known."""
         return translate(error, subject, self.dialect.remedies)
 
-    # -- sessions of others --
+    # -- externally managed sessions --
 
     @contextmanager
     def _public_connection(self) -> Iterator[Connection]:
         if self.scoped_session is not None:
             bind = bind_of(self.scoped_session)
             if isinstance(bind, Connection):
-                # Bound to one connection, as tests do: there is no other to use.
+                # Bound to one connection, as tests do.
                 yield bind
                 return
             engine = bind

@@ -1,19 +1,19 @@
-"""Turn the errors of SQLAlchemy, of the drivers and of the databases into the library's exceptions.
+"""Translate SQLAlchemy, driver and database errors into the library's exceptions.
 
-The whole mapping is in this module, as tables: SQLSTATE first (PostgreSQL says exactly what happened), then the class
-of the error. Messages carry the first line of what the driver said and never the statement or its parameters.
+The tables below hold the whole mapping. SQLSTATE takes precedence, because it is the most precise, then the error's
+class. Messages carry the first line of the driver's message, and never the statement or its parameters.
 
     PersistenceError
     ├── InterfaceError
     └── DatabaseError
         ├── DataError          the values cannot be stored
-        ├── IntegrityError     somebody else was first (an event, a tracking position)
-        ├── InternalError      the state of a transaction or a cursor is wrong
+        ├── IntegrityError     another writer was first (an event, a tracking position)
+        ├── InternalError      a transaction or a cursor is in the wrong state
         ├── NotSupportedError
         ├── OperationalError   the database, the network, the pool, a lock
-        │   └── ConnectionLostError   ... and the outcome of what was under way is not known
-        └── ProgrammingError   a table is missing, a right is missing, wrong use
-            └── SequenceBehindError   a sequence gives out ids that are not above the last one
+        │   └── ConnectionLostError   the connection broke; the outcome may be unknown
+        └── ProgrammingError   a missing table, a missing privilege, wrong use
+            └── SequenceBehindError   a sequence generates ids at or below the table's last id
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from uuid import UUID
 
 from eventsourcing.persistence import (
     DatabaseError,
@@ -33,12 +34,8 @@ from eventsourcing.persistence import (
     OperationalError,
     PersistenceError,
     ProgrammingError,
+    Tracking,
 )
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from eventsourcing.persistence import Tracking
 
 __all__ = [
     "READ_ONLY",
@@ -55,9 +52,9 @@ __all__ = [
 
 
 class SettingsError(EnvironmentError):
-    """An environment variable is missing, malformed or contradicts another one.
+    """An environment variable is missing, malformed or conflicts with another one.
 
-    The library itself raises ``EnvironmentError`` for such mistakes. ``variable`` is the name of the variable.
+    A subclass of ``EnvironmentError``, which the library raises in such cases. ``variable`` is the variable's name.
     """
 
     def __init__(self, message: str, *, variable: str = "") -> None:
@@ -68,8 +65,8 @@ class SettingsError(EnvironmentError):
 class ConnectionLostError(OperationalError):
     """The connection broke while a statement was under way.
 
-    When it is not known whether events were recorded, ``events`` has the (originator id, version) of each, and
-    ``tracking`` the position that was to be recorded with them. Otherwise they are empty and None.
+    If the outcome of a write is unknown, ``events`` holds the (originator id, version) of each event and ``tracking``
+    the position written with them. Otherwise they are empty and None.
     """
 
     def __init__(
@@ -81,15 +78,13 @@ class ConnectionLostError(OperationalError):
 
 
 READ_ONLY: Final = "25006"
-"""The SQLSTATE of a write that is refused in a read-only transaction: by a standby, or by
-``default_transaction_read_only``.
-"""
+"""SQLSTATE of a write in a read-only transaction: on a standby, or under ``default_transaction_read_only``."""
 
 
 class SequenceBehindError(ProgrammingError):
-    """The sequence of a table of events gives out ids that are not above the last one; nothing was recorded.
+    """The sequence of an events table generates ids at or below the table's last id. Nothing was recorded.
 
-    Followers read a table by its ids, so they would never see such an event. ``table`` and ``sequence`` are the names.
+    Followers read a table in id order, so they would miss such an event. ``table`` and ``sequence`` are SQL names.
     """
 
     def __init__(self, message: str, *, table: str = "", sequence: str = "") -> None:
@@ -100,8 +95,8 @@ class SequenceBehindError(ProgrammingError):
 
 _BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {
     READ_ONLY: OperationalError,
-    "25P03": OperationalError,  # idle in transaction for too long: the server closed the connection
-    "SQLITE_ERROR": ProgrammingError,  # a missing table, wrong SQL; the driver calls it an OperationalError
+    "25P03": OperationalError,  # idle_in_transaction_session_timeout: the server closed the connection
+    "SQLITE_ERROR": ProgrammingError,  # a missing table or wrong SQL; the driver raises OperationalError
 }
 
 _BY_SQLSTATE_CLASS: Final[dict[str, type[PersistenceError]]] = {
@@ -133,7 +128,7 @@ _BY_SQLSTATE_CLASS: Final[dict[str, type[PersistenceError]]] = {
     "XX": InternalError,
 }
 
-# The names of PEP 249, which SQLAlchemy's wrappers share with every driver, and SQLAlchemy's own classes.
+# PEP 249 names, which SQLAlchemy's wrappers and all drivers share, and SQLAlchemy's own classes.
 _BY_CLASS_NAME: Final[dict[str, type[PersistenceError]]] = {
     "InterfaceError": InterfaceError,
     "DataError": DataError,
@@ -177,32 +172,31 @@ _BY_CLASS_NAME: Final[dict[str, type[PersistenceError]]] = {
     "PendingRollbackError": InternalError,
     "ResourceClosedError": InternalError,
     "SQLAlchemyError": PersistenceError,
-    "StaleDataError": IntegrityError,  # somebody else has changed or removed the row of an object
-    "StatementError": DataError,  # raised for values that a driver or a column type refuses
-    "TimeoutError": OperationalError,  # no connection of the pool became free in time
+    "StaleDataError": IntegrityError,  # another transaction has changed or removed an object's row
+    "StatementError": DataError,  # a driver or a column type rejects a value
+    "TimeoutError": OperationalError,  # pool timeout
     "UnboundExecutionError": ProgrammingError,
     "UnreflectableTableError": ProgrammingError,
     "UnsupportedCompilationError": NotSupportedError,
     "Error": DatabaseError,
-    "Warning": DatabaseError,  # PEP 249's, which is an error
+    "Warning": DatabaseError,  # PEP 249's Warning is an exception
 }
 
-# What drivers raise outside of their own hierarchy when a value cannot be sent: psycopg2 a ValueError for a NUL in a
-# text, sqlite3 an OverflowError for an integer of more than 64 bits, pg8000 a struct.error.
+# Drivers raise these outside their own hierarchy for a value that they cannot send: psycopg2 a ValueError for a NUL in
+# a text, sqlite3 an OverflowError for an integer of more than 64 bits, pg8000 a struct.error.
 _VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)
 
-# A class can be given any name at run time, and an exception of a user any text for a code: both may hold a value.
+# Both a class name and a user exception's code can be any text, and so leak a value.
 _NOT_IN_NAMES: Final = re.compile(r"[^\w.<>]")
 _IS_CODE: Final = re.compile("[0-9A-Z]{5}|[A-Z]+(_[A-Z]+)+")
 _MAX_NAME: Final = 200
 
-# Deadlock, serialisation, lock timeout, lock not available, too many connections, shutdown, starting up, connection
-# trouble, a server that is about to be replaced.
+# Deadlock, serialization failure, lock timeout, too many connections, shutdown, startup, connection failure, failover.
 _RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03", READ_ONLY)
 
 
 def sqlstate(error: BaseException | None) -> str | None:
-    """Return the SQLSTATE that the server gave for an error or for one of its causes, or None."""
+    """Return the SQLSTATE of an error or of one of its causes, or None."""
     for each in _chain(error):
         code = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None) or _field(each, "C")
         if isinstance(code, str):
@@ -211,9 +205,7 @@ def sqlstate(error: BaseException | None) -> str | None:
 
 
 def constraint(error: BaseException | None) -> str | None:
-    """Return the name of the constraint or index that the server gave for an error or for one of its causes, or
-    None.
-    """
+    """Return the constraint or index that an error or one of its causes names, or None."""
     for each in _chain(error):
         name = getattr(getattr(each, "diag", None), "constraint_name", None) or _field(each, "n")
         if isinstance(name, str):
@@ -222,7 +214,7 @@ def constraint(error: BaseException | None) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes, as the driver raised them: each once, because code can make one its own cause."""
+    """Yield an error and its causes as the driver raised them, each once: a cause chain may be circular."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -234,15 +226,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _field(error: BaseException, name: str) -> object:
-    """Return a field of the server's message where the driver keeps them in a dict."""
+    """Return a field of the server's message if the driver keeps the fields in a dict (pg8000)."""
     fields = error.args[0] if error.args else None
     return fields.get(name) if isinstance(fields, dict) else None
 
 
 def _code(error: Exception) -> str:
-    """Return the SQLSTATE, or the name that SQLite gives to its own code, or the encoding that a text does not fit
-    into, or nothing.
-    """
+    """Return the SQLSTATE, SQLite's error name, or the encoding that cannot represent a text; otherwise ""."""
     original = getattr(error, "orig", None) or error
     if isinstance(original, UnicodeEncodeError):
         return original.encoding
@@ -250,9 +240,9 @@ def _code(error: Exception) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the class of an error, and the code that the database gave for it or for one of its causes.
+    """Return an error's class, and the database's code for it or for one of its causes.
 
-    For logs and records: never what the error says, which may contain values.
+    Safe for logs and records: the message, which may contain values, is left out.
     """
     cls = type(error)
     names = (getattr(each, "sqlite_errorname", None) for each in _chain(error))
@@ -262,7 +252,7 @@ def describe(error: BaseException) -> str:
 
 
 def is_retryable(error: PersistenceError) -> bool:
-    """Return True when the same call may succeed if it is made again, in a new transaction."""
+    """Return whether the same call may succeed when it is retried in a new transaction."""
     if isinstance(error, ConnectionLostError):
         return True
     code = sqlstate(error)
@@ -274,10 +264,10 @@ def is_retryable(error: PersistenceError) -> bool:
 def translate(
     error: Exception, subject: str = "", remedies: Mapping[str, str] = MappingProxyType({})
 ) -> PersistenceError:
-    """Return the library's exception for an error of SQLAlchemy or of a driver; raise the result ``from`` the error.
+    """Return the library's exception for an error of SQLAlchemy or a driver; raise the result ``from`` the error.
 
-    ``subject`` names the object that the message is about, for example a table. ``remedies`` says what to do, by
-    SQLSTATE. An exception of the library is returned as it is.
+    ``subject`` names the object of the message, for example a table. ``remedies`` maps a SQLSTATE to the action to
+    take. The library's own exceptions are returned unchanged.
     """
     if isinstance(error, PersistenceError):
         return error
@@ -288,15 +278,16 @@ def translate(
 
 
 def cause_of(error: Exception) -> BaseException | None:
-    """Return what to raise the translation of an error from: the error, or, where that is the library's already and so
-    its own translation, its cause.
+    """Return the cause to give to an error's translation.
+
+    This is the error itself, or its cause if :func:`translate` returns the error unchanged.
     """
     return error.__cause__ if isinstance(error, PersistenceError) else error
 
 
 def _class_of(error: Exception) -> type[PersistenceError]:
     if getattr(error, "connection_invalidated", False):
-        return ConnectionLostError  # SQLAlchemy saw that the connection is broken, whatever the driver calls it
+        return ConnectionLostError  # SQLAlchemy detected the disconnect, whatever the driver's class
     code = _code(error)
     cls = _BY_SQLSTATE.get(code) or _BY_SQLSTATE_CLASS.get(code[:2])
     if cls is not None:
@@ -314,6 +305,6 @@ def _class_of(error: Exception) -> type[PersistenceError]:
 
 def _message(error: BaseException, subject: str) -> str:
     fields = error.args[0] if error.args else None
-    text = str(fields.get("M", "")) if isinstance(fields, dict) else str(error)  # a dict comes from pg8000
+    text = str(fields.get("M", "")) if isinstance(fields, dict) else str(error)  # pg8000's is a dict
     first_line = text.strip().partition("\n")[0] or type(error).__name__
     return f"{subject}: {first_line}" if subject else first_line

@@ -1,15 +1,14 @@
-"""From environment variables to recorders."""
+"""Construct an application's recorders from its environment."""
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, InfrastructureFactory, ProcessRecorder
-from eventsourcing.utils import TopicError, resolve_topic
+from eventsourcing.utils import Environment, EnvType, TopicError, resolve_topic
 from sqlalchemy.engine import Engine
 
 from eventsourcing_sqlalchemy import library_hooks
@@ -26,9 +25,6 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyTrackingRecorder,
 )
 from eventsourcing_sqlalchemy.settings import Settings
-
-if TYPE_CHECKING:
-    from eventsourcing.utils import Environment, EnvType
 
 __all__ = ["Factory", "SQLAlchemyFactory"]
 
@@ -120,7 +116,7 @@ class SQLAlchemyFactory(InfrastructureFactory[SQLAlchemyTrackingRecorder]):
     # -- recorders --
 
     def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
-        """Return a recorder of aggregates' events, or with the purpose ``snapshots`` of their snapshots."""
+        """Return a recorder of aggregate events, or with the purpose ``snapshots`` of snapshots."""
         cls = self._recorder_class(self.AGGREGATE_RECORDER_TOPIC, self.aggregate_recorder_class)
         return self._construct(
             cls, events_table_name=self._table_name(purpose, f"stored_{purpose}"), for_snapshots=purpose == "snapshots"
@@ -169,11 +165,11 @@ class SQLAlchemyFactory(InfrastructureFactory[SQLAlchemyTrackingRecorder]):
         return cast("type[_TRecorder]", cls)
 
     def env_create_table(self) -> bool:
-        """Return whether tables are to be made (CREATE_TABLE, default yes)."""
+        """Return whether to create tables (CREATE_TABLE, default yes)."""
         return Settings.read_create_table(self.env)
 
     def close(self) -> None:
-        """Give the engine back; the last application that does so closes its connections."""
+        """Release the engine; the last application that does so closes its connections."""
         self._claim = None
         self.datastore.close()
 
@@ -184,7 +180,7 @@ library_hooks.install()
 
 
 class _Claim:
-    """The right of an application to the variables that begin with its name; it lasts as long as a factory holds it."""
+    """An application's claim to the variables that begin with its name, held by its factories."""
 
     def __init__(self, application: str) -> None:
         self.application = application
@@ -195,9 +191,7 @@ _claims_lock = Lock()
 
 
 def _claim_name(application: str) -> _Claim:
-    """Return the claim of an application; raises SettingsError when its name becomes that of another one in
-    variables.
-    """
+    """Return an application's claim; raises SettingsError when another application reads the same variables."""
     name = environment_name(application)
     with _claims_lock:
         claim = _claims.get(name)
@@ -210,11 +204,3 @@ def _claim_name(application: str) -> _Claim:
         )
         raise SettingsError(msg, variable=f"{name}_SQLALCHEMY_URL")
     return claim
-
-
-def _after_fork() -> None:
-    global _claims_lock  # noqa: PLW0603 (a thread that does not exist here may have held it)
-    _claims_lock = Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -1,39 +1,36 @@
-"""Write what several threads append to one table in one statement: they would take turns anyway, and each would wait
-for a commit of its own.
+"""Group commit: write the events that several threads append to one table in one statement, with one commit.
 
-Whoever finds nobody writing writes at once, alone, for the price of a lock. Whoever comes meanwhile queues. When the
-writer is done, the first in the queue writes what all in it have brought, as many whole calls as fit, and tells each
-what became of its own. An entry is queued, then taken by the one who writes, then done; its thread may leave only while
-it is queued. What fails for one must not fail for another: see :class:`GroupCommit`.
+Without it, the threads would write one after another, and each would wait for a commit of its own. A thread that finds
+no other one writing writes at once, alone, for the price of a lock. The others queue. When the writer is done, the
+first thread in the queue writes the entries of the queue, as many whole calls as fit, and gives each its result. An
+entry is queued, then taken by the writing thread, then done; its thread may leave only while it is queued. An error of
+one call must not reach another: see :class:`GroupCommit`.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from eventsourcing.persistence import PersistenceError
 
+from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.dialects.protocols import Batch
+from eventsourcing_sqlalchemy.locks import renew_after_fork
 
 __all__ = ["MAX_BYTES", "MAX_ROWS", "GroupCommit"]
 
 MAX_ROWS: Final = 1000
 MAX_BYTES: Final = 2**20
 
-# A thread may be interrupted between any two steps, also between ending its turn and waking the next one. Who waits
-# looks by itself now and then. Seconds.
+# A thread may be interrupted between any two steps, also between ending its turn and waking the next thread. So
+# waiting threads also check at this interval. Seconds.
 _LOST_WAKE_UP: Final = 0.1
 
 
@@ -45,7 +42,7 @@ class _State(Enum):
 
 
 class _Entry:
-    """A call that waits for its turn, and what became of it."""
+    """A call that waits for its turn, and its result."""
 
     __slots__ = ("batch", "error", "gate", "ids", "is_joined", "state")
 
@@ -59,24 +56,24 @@ class _Entry:
         self.gate.acquire()
 
     def wake(self) -> None:
-        """End the wait of the thread that brought it, or its next one."""
+        """End the wait of the entry's thread, or its next one."""
         with suppress(RuntimeError):  # it has been woken already
             self.gate.release()
 
     def finish(self) -> None:
-        """Let its thread go on with the result."""
+        """Wake the entry's thread, which continues with the result."""
         self.state = _State.DONE
         self.wake()
 
 
 class BatchRecorder(Protocol):
-    """Who writes."""
+    """The recorder that writes the batches."""
 
     def write_batch(self, batch: Batch) -> list[int]:
         """Write a batch, whole or not at all, and return the ids in the order of its events."""
 
     def write_batch_again(self, batch: Batch) -> list[int]:
-        """Make sure that a batch is written when ConnectionLostError has left that open."""
+        """Make sure that a batch is written after a ConnectionLostError, which leaves that open."""
 
     def join_batches(self, batches: Sequence[Batch]) -> Batch:
         """Return one batch of all events in their order."""
@@ -85,17 +82,18 @@ class BatchRecorder(Protocol):
 class GroupCommit:
     """The appends of one recorder. Safe to use from many threads, and after a fork.
 
-    An error of a group says nothing of its members. When the database refuses something, such as a value or a conflict,
-    each member is written alone, by its own thread. When the connection breaks, or the thread that writes is
-    interrupted, each is written again by its own thread, which compares. Errors that may be over soon, such as a lock
-    that is not to be had, are raised in every thread.
+    An error of a group does not tell which member caused it. When the database refuses something, such as a value or a
+    conflict, each member is written alone, by its own thread. When the connection breaks, or the writing thread is
+    interrupted, each is written again by its own thread, which compares. Retryable errors, such as a lock timeout, are
+    raised in every thread.
     """
 
     def __init__(self) -> None:
-        self._start()
-        _all.add(self)
+        self.after_fork()
+        renew_after_fork(self)
 
-    def _start(self) -> None:
+    def after_fork(self) -> None:
+        """Start with an empty queue: a child process does not have the parent's threads."""
         self._queue: deque[_Entry] = deque()
         # Guards the states of the entries and the order of the queue, for operations in memory only.
         self._states = threading.RLock()
@@ -108,8 +106,7 @@ class GroupCommit:
         """Write a batch, alone or together with others, and return its ids; raises what writing it alone would."""
         me = get_ident()
         if self._leader == me:
-            # Called by a finalizer or a signal handler inside of what this thread is writing: there is no waiting for
-            # oneself.
+            # Called by a finalizer or a signal handler while this thread writes: it cannot wait for itself.
             return _write_alone(recorder, batch)
         if self._queue or self._turn.locked():
             return _outcome(recorder, self._wait_for_turn(recorder, batch))
@@ -121,7 +118,7 @@ class GroupCommit:
                 finally:
                     self._leader = None
         except ConnectionLostError:
-            pass  # when the next one has been woken
+            pass  # written again below, after the next thread has been woken
         finally:
             self._wake_next()
         return recorder.write_batch_again(batch)
@@ -137,14 +134,14 @@ class GroupCommit:
                     continue
                 try:
                     with self._turn:
-                        # At once, and until the end: whoever comes in between in this thread cannot wait for it.
+                        # First of all, and until the end: a finalizer's append in this thread cannot wait for it.
                         self._leader = me
                         try:
                             self._lead(recorder, entry)
                         finally:
                             self._leader = None
                 finally:
-                    # Before anything is raised here: the others must not wait for it.
+                    # Before an error is raised here: the other threads must not wait for it.
                     self._wake_next()
         except BaseException:
             self._leave(entry)
@@ -154,18 +151,18 @@ class GroupCommit:
     def _lead(self, recorder: BatchRecorder, mine: _Entry) -> None:
         """Write what is queued; called while it is this thread's turn."""
         if mine.state is _State.TAKEN:
-            # Taken by a thread that was interrupted before it could tell.
+            # Taken by a thread that was interrupted before it could give the result.
             mine.error = ConnectionLostError()
             mine.finish()
         if mine.state is _State.DONE:
             return
         members: list[_Entry] = []
-        outcome: Exception | None = ConnectionLostError()  # unless it is known to be another one
+        outcome: Exception | None = ConnectionLostError()  # unless the outcome is known
         try:
             self._take(members)
             _write_together(recorder, members)
             outcome = None
-        except Exception as error:  # noqa: BLE001 (each member is told, and raises or tries again)
+        except Exception as error:  # noqa: BLE001 (each member raises it or retries)
             outcome = error
         finally:
             for member in members:
@@ -187,7 +184,7 @@ class GroupCommit:
                 entry.state = _State.TAKEN
 
     def _wake_next(self) -> None:
-        """Forget what is done, and wake the first that waits for its turn."""
+        """Remove entries that are done, and wake the first thread that waits for its turn."""
         if not self._queue:
             return
         with self._states:
@@ -196,11 +193,11 @@ class GroupCommit:
                 if first.state is _State.QUEUED:
                     first.wake()
                     return
-                with suppress(ValueError):  # a finalizer that appends has come in between
+                with suppress(ValueError):  # a finalizer that appends has removed it
                     self._queue.remove(first)
 
     def _leave(self, entry: _Entry) -> None:
-        """Give an entry up while it is queued; one that is taken is waited for, because it may be written."""
+        """Give up an entry that is queued; wait for one that is taken, because it may be written."""
         with self._states:
             if entry.state is _State.QUEUED:
                 entry.state = _State.LEFT
@@ -231,7 +228,7 @@ def _write_together(recorder: BatchRecorder, members: Sequence[_Entry]) -> None:
 
 
 def _outcome(recorder: BatchRecorder, entry: _Entry) -> list[int]:
-    """Return the ids of an entry that is done, or do for it alone what could not be done together."""
+    """Return the ids of an entry that is done; write it alone if the group failed."""
     error = entry.error
     if error is None:
         return entry.ids
@@ -242,15 +239,3 @@ def _outcome(recorder: BatchRecorder, entry: _Entry) -> list[int]:
     # One exception object must not be raised in several threads.
     mine = copy.copy(error)
     raise mine from error.__cause__
-
-
-_all: weakref.WeakSet[GroupCommit] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Forget, in a child process, the threads of the parent, which are not here to take their turns."""
-    for group in list(_all):
-        group._start()  # noqa: SLF001 (the module's own)
-
-
-os.register_at_fork(after_in_child=_after_fork)

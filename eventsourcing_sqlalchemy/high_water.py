@@ -1,60 +1,58 @@
-"""How far many tables are, without a query for each: the last ids of tables of events, and recorded positions."""
+"""High-water marks of many tables in few queries: last event ids, and recorded positions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from eventsourcing.persistence import OperationalError, PersistenceError
 
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
-    from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.naming import TableName
 
 __all__ = ["TABLES_AT_ONCE", "HighWaterMarks", "chunks", "read_last_ids", "read_positions"]
 
 _T = TypeVar("_T")
 
-# A sequence that is read stays locked until the transaction ends, in a table of locks that all clients share.
-_COUNTERS: Final = 1000
+# A sequence that is read stays locked until the transaction ends, in a lock table that all clients share.
+_SEQUENCES_AT_ONCE: Final = 1000
 # More tables in one query take the server more time for each, and much memory.
 TABLES_AT_ONCE: Final = 100
 
 
 class HighWaterMarks:
-    """Reads the last ids of many tables of events. For one thread.
+    """Reads the last ids of many event tables. For one thread.
 
-    It remembers what counts the ids of the tables that it was asked for last; a table that is gone, or has not been
-    made yet, has no last id.
+    It caches the id sequences of the tables of its last call. A table that does not exist has no last id.
     """
 
     def __init__(self, datastore: SQLAlchemyDatastore) -> None:
         self._datastore = datastore
-        self._counters: dict[TableName, Any] = {}
+        self._sequences: dict[TableName, Any] = {}
 
     def read(self, tables: Sequence[TableName]) -> dict[TableName, int]:
-        """Return the last id of each table that is there, 0 for one without events.
+        """Return the last id of each existing table, 0 for one without events.
 
-        It is never behind what could be read before, and may be ahead: see :class:`IdSequences`.
+        It is never behind the ids that can be read, and may be ahead: see :class:`IdSequences`.
         """
         find = self._datastore.dialect.id_sequences.find
         wanted = set(tables)
-        self._counters = {table: counter for table, counter in self._counters.items() if table in wanted}
-        unknown = [table for table in tables if table not in self._counters]
-        for some in chunks(unknown, _COUNTERS):
-            self._counters.update(self._datastore.run(partial(find, tables=some)))
+        self._sequences = {table: sequence for table, sequence in self._sequences.items() if table in wanted}
+        unknown = [table for table in tables if table not in self._sequences]
+        for some in chunks(unknown, _SEQUENCES_AT_ONCE):
+            self._sequences.update(self._datastore.run(partial(find, tables=some)))
         last: dict[TableName, int] = {}
-        for some in chunks([table for table in tables if table in self._counters], _COUNTERS):
-            counts = self._count([self._counters[table] for table in some])
+        for some in chunks([table for table in tables if table in self._sequences], _SEQUENCES_AT_ONCE):
+            counts = self._count([self._sequences[table] for table in some])
             for table in some:
-                value = counts.get(self._counters[table])
+                value = counts.get(self._sequences[table])
                 if value is None:
-                    del self._counters[table]  # dropped, and perhaps made again
+                    del self._sequences[table]  # dropped, and perhaps created again
                 else:
                     last[table] = value
-        others = [table for table in tables if table not in self._counters]
+        others = [table for table in tables if table not in self._sequences]
         return last | read_last_ids(self._datastore, others)
 
     def _count(self, id_sequences: Sequence[Any]) -> dict[Any, int]:
@@ -64,7 +62,7 @@ class HighWaterMarks:
         except OperationalError:
             raise
         except PersistenceError:
-            return self._datastore.run(read)  # one was dropped between being found and being read
+            return self._datastore.run(read)  # a sequence was dropped after it was found
 
     def transaction_horizon(self) -> tuple[int, int] | None:
         """Return what :func:`IdSequences.horizon` does."""
@@ -72,17 +70,15 @@ class HighWaterMarks:
 
 
 def read_last_ids(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> dict[TableName, int]:
-    """Return the last ids that can be read now, 0 for none; a table that is not there is left out.
+    """Return the last id that can be read now for each existing table, 0 for none.
 
-    These are exact, where :class:`HighWaterMarks` is quick.
+    These are exact; :class:`HighWaterMarks` is faster.
     """
     return _in_chunks(datastore, tables, _read_last_ids)
 
 
 def read_positions(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> dict[TableName, dict[str, int]]:
-    """Return the positions that are recorded in tables of tracking, by the names of the applications that are followed;
-    a table that is not there is left out.
-    """
+    """Return the positions in each existing tracking table, by the name of the followed application."""
     return _in_chunks(datastore, tables, _read_positions)
 
 
@@ -114,29 +110,27 @@ def _union(datastore: SQLAlchemyDatastore, selects: Sequence[str]) -> Sequence[S
 def _in_chunks(datastore: SQLAlchemyDatastore, tables: Sequence[TableName], read: Any) -> dict[TableName, Any]:
     result: dict[TableName, Any] = {}
     for some in chunks(tables, TABLES_AT_ONCE):
-        result.update(_as_many_as_there_are(datastore, some, read))
+        result.update(_read_existing(datastore, some, read))
     return result
 
 
-def _as_many_as_there_are(
-    datastore: SQLAlchemyDatastore, tables: Sequence[TableName], read: Any
-) -> dict[TableName, Any]:
+def _read_existing(datastore: SQLAlchemyDatastore, tables: Sequence[TableName], read: Any) -> dict[TableName, Any]:
     try:
         return dict(read(datastore, tables))
     except OperationalError:
         raise
     except PersistenceError:
-        # One of them is not there, and takes the others with it.
+        # One of them does not exist, and the whole query fails.
         if len(tables) == 1:
             return {}
         half = len(tables) // 2
         return {
-            **_as_many_as_there_are(datastore, tables[:half], read),
-            **_as_many_as_there_are(datastore, tables[half:], read),
+            **_read_existing(datastore, tables[:half], read),
+            **_read_existing(datastore, tables[half:], read),
         }
 
 
-def chunks(things: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    """Yield the things in pieces of a size."""
-    for start in range(0, len(things), size):
-        yield things[start : start + size]
+def chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    """Yield the items in chunks of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,7 +1,6 @@
-"""Where the library gives a persistence module no hook, and a transaction has to reach all the same.
+"""Patch the library where it offers persistence modules no hook for transactions.
 
-Importing the package adds to two methods of the library. What they do for applications of other persistence modules
-stays as it is.
+Importing this package wraps two library methods. Applications with other persistence modules are not affected.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ __all__ = ["install"]
 
 
 def install() -> None:
-    """Add to the library's classes what this package needs of them."""
+    """Wrap the library's methods."""
     _protect_caches()
     _take_snapshots_in_sessions()
 
@@ -33,14 +32,14 @@ def _protect_caches() -> None:
         recorder = event_store.recorder
         if self.cache is not None and isinstance(recorder, SQLAlchemyAggregateRecorder):
             self.cache = recorder.aggregate_caches.protect(
-                self.cache, drops_refused=not (self.fastforward and self.deepcopy_from_cache)
+                self.cache, evicts_rejected=not (self.fastforward and self.deepcopy_from_cache)
             )
 
     Repository.__init__ = __init__  # type: ignore[method-assign]
 
 
 def _take_snapshots_in_sessions() -> None:
-    take = Application._take_snapshots  # noqa: SLF001 (what `save` and `process_event` call, with the session)
+    take = Application._take_snapshots  # noqa: SLF001 (`save` and `process_event` call it with the session)
 
     @wraps(take)
     def _take_snapshots(self: Application[Any], processing_event: ProcessingEvent[Any]) -> None:

@@ -1,26 +1,24 @@
-"""Classes for users who query the tables with SQLAlchemy's ORM. Nothing here is used to write or read events.
+"""ORM classes for users' own queries. Recorders do not use them.
 
-A class is mapped to the table of one recorder when it is asked for (``recorder.events_record_cls``), in a registry of
-its own, so it is forgotten together with its recorder.
+``recorder.events_record_cls`` maps a new class to the recorder's table in its own registry, so that both are garbage
+collected together.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.orm import registry
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from eventsourcing_sqlalchemy.tables import TableKind
+from eventsourcing_sqlalchemy.tables import TableKind
 
 __all__ = ["EventRecord", "NotificationTrackingRecord", "SnapshotRecord", "StoredEventRecord", "record_class"]
 
 
 class EventRecord:
-    """What records of events and of snapshots have in common."""
+    """The common columns of events and snapshots."""
 
     originator_id: UUID | str
     originator_version: int
@@ -29,17 +27,17 @@ class EventRecord:
 
 
 class StoredEventRecord(EventRecord):
-    """A row of a table of events."""
+    """A row of an events table."""
 
     id: int
 
 
 class SnapshotRecord(EventRecord):
-    """A row of a table of snapshots."""
+    """A row of a snapshots table."""
 
 
 class NotificationTrackingRecord:
-    """A row of a table of tracking positions."""
+    """A row of a tracking table."""
 
     application_name: str
     notification_id: int
@@ -53,7 +51,7 @@ _BASES: Final[dict[TableKind, type[Any]]] = {
 
 
 def record_class(table: sa.Table, kind: TableKind) -> type[Any]:
-    """Return a new class that is mapped to the table."""
+    """Return a new class mapped to the table."""
     cls = type(_BASES[kind].__name__, (_BASES[kind],), {"__doc__": _BASES[kind].__doc__})
     registry().map_imperatively(cls, table)
     return cls

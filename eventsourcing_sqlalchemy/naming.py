@@ -1,7 +1,7 @@
-"""Names of schemas and tables: templates, limits, and numbers that stand for a table.
+"""Schema and table names: templates, length limits, quoting, and keys for advisory locks.
 
-A name is taken as it is written and always quoted, so capitals, dashes, spaces, quotes and unicode work and nothing in
-a name is ever run as SQL.
+A name is used as written and always quoted. Capitals, dashes, spaces, quotes and Unicode work, and no name can inject
+SQL.
 """
 
 from __future__ import annotations
@@ -26,28 +26,26 @@ __all__ = [
     "shorten_identifier",
 ]
 
-# What is made beside a table of events and carries its name; the longest decides how long the name of the table may be.
+# The suffix of an events table's index. It limits the length of the table's name.
 EVENTS_INDEX_SUFFIX = "_aggregate_idx"
 
-# How a shortened identifier ends: with a hash.
+# The hash at the end of a shortened identifier.
 _ENDING: Final = re.compile("_[0-9a-f]{8}")
 _ENDING_BYTES: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """A table and the schema that it is in; ``schema`` is None where the database has no schemas."""
+    """A table and its schema; ``schema`` is None if the database has no schemas."""
 
     schema: str | None
     name: str
 
     @property
     def key(self) -> int:
-        """A number of 64 bits (signed) that stands for the table in advisory locks and wake-ups, the same in every
-        process and on every machine.
+        """A signed 64-bit hash that identifies the table in advisory locks and wake-ups, equal in all processes.
 
-        The parts are separated by a character that no identifier can contain: ``a`` + ``b.c`` and ``a.b`` + ``c``
-        differ.
+        A NUL, which no identifier contains, separates the parts, so that ``a`` + ``b.c`` and ``a.b`` + ``c`` differ.
         """
         digest = blake2b(f"{self.schema or ''}\0{self.name}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
@@ -57,15 +55,15 @@ class TableName:
 
 
 def quote(identifier: str) -> str:
-    """Return the identifier in double quotes, as SQL wants it."""
+    """Return the identifier as SQL, in double quotes."""
     return '"' + identifier.replace('"', '""') + '"'
 
 
 def check_identifier(kind: str, identifier: str, limit: int | None, *, suffix: str = "") -> None:
-    """Raise ProgrammingError unless ``identifier`` with ``suffix`` can be the name of an object in the database.
+    """Raise ProgrammingError unless ``identifier`` with ``suffix`` is a valid name in the database.
 
-    ``limit`` is counted in bytes of UTF-8, as PostgreSQL does, which would otherwise cut the name silently; None means
-    no limit.
+    ``limit`` counts UTF-8 bytes, as PostgreSQL does, which would otherwise truncate the name silently. None means no
+    limit.
     """
     if not identifier:
         msg = f"The {kind} is empty. Give it a name."
@@ -76,10 +74,10 @@ def check_identifier(kind: str, identifier: str, limit: int | None, *, suffix: s
     try:
         length = len((identifier + suffix).encode())
     except UnicodeEncodeError:
-        msg = f"The {kind} {identifier!r} is not valid unicode. Choose another name."
+        msg = f"The {kind} {identifier!r} is not valid Unicode. Choose another name."
         raise ProgrammingError(msg) from None
     if limit is not None and length > limit:
-        derived = f" (with '{suffix}', which the database makes beside it)" if suffix else ""
+        derived = f" (with '{suffix}' for its index)" if suffix else ""
         msg = (
             f"Identifier too long: the {kind} {identifier!r} has {length} bytes{derived}, the limit is {limit}. "
             "Choose a shorter name."
@@ -88,7 +86,7 @@ def check_identifier(kind: str, identifier: str, limit: int | None, *, suffix: s
 
 
 def shorten_identifier(identifier: str, limit: int | None) -> str:
-    """Return the identifier, or when it has more than ``limit`` bytes, its beginning and a hash of the whole."""
+    """Return the identifier; one of more than ``limit`` bytes is truncated and ends with a hash of the whole."""
     whole = identifier.encode()
     if limit is None or len(whole) <= limit:
         return identifier
@@ -100,21 +98,20 @@ def _head(identifier: str, limit: int) -> str:
 
 
 def is_extended(identifier: str, beginning: str, limit: int | None) -> bool:
-    """Return whether the identifier is one that begins so, perhaps shortened to ``limit`` bytes."""
+    """Return whether the identifier starts with ``beginning``, even if it was shortened to ``limit`` bytes."""
     if identifier.startswith(beginning):
         return True
     if limit is None or len(beginning.encode()) <= limit - _ENDING_BYTES:
         return False
-    # What it begins with was cut too.
+    # The beginning was truncated too.
     head = _head(beginning, limit)
     return identifier.startswith(head) and _ENDING.fullmatch(identifier[len(head) :]) is not None
 
 
 def expand_template(template: str, application: str, variable: str) -> str:
-    """Return the template with ``{application}`` replaced by the name of the application, in lower case as in the names
-    of its tables.
+    """Replace ``{application}`` in a template by the application's name, in lower case as in its table names.
 
-    Raises SettingsError for any other brace, and for ``{application}`` where the application has no name.
+    Raises SettingsError for any other brace, and for ``{application}`` if the application has no name.
     """
     literal = template.replace("{application}", "")
     if "{" in literal or "}" in literal:
@@ -125,8 +122,8 @@ def expand_template(template: str, application: str, variable: str) -> str:
         raise SettingsError(msg, variable=variable)
     if literal != template and not application:
         msg = (
-            f"{variable}={template!r} needs the name of an application, and this one has none. Name it or write the "
-            "name out."
+            f"{variable}={template!r} needs an application name, but the application has none. Set its name, or "
+            "replace the placeholder."
         )
         raise SettingsError(msg, variable=variable)
     return template.replace("{application}", application.lower())
@@ -134,7 +131,5 @@ def expand_template(template: str, application: str, variable: str) -> str:
 
 @lru_cache(maxsize=1024)
 def environment_name(application: str) -> str:
-    """Return the name of an application as a shell can export it: upper case, with ``_`` for every character outside
-    A-Z, 0-9 and ``_``.
-    """
+    """Return an application's name as a shell can export it: upper case, other characters replaced by ``_``."""
     return "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in application.upper())

@@ -1,4 +1,4 @@
-"""Options of an engine and of tables, and their defaults; settings.py reads them from the environment."""
+"""Engine and table options with their defaults; settings.py reads them from the environment."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ OriginatorIDType = Literal["uuid", "text"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What an application asks of the engine that it shares with others; None means that it asks for nothing. Times
-    are seconds.
-    """
+    """Options that one application sets on the shared engine. None means unset. Times are in seconds."""
 
     pool_size: int | None = None
     max_overflow: int | None = None
@@ -29,25 +27,26 @@ class EngineSettings:
     idle_in_transaction_session_timeout: float | None = None
     commit_resolve_timeout: float | None = None
     prepare_statements: Literal["auto", "on", "off"] | None = None
-    listen_url: URL | None = field(default=None, repr=False)  # may hold secrets, also in its query
+    listen_url: URL | None = field(default=None, repr=False)  # its password and its query may be secrets
     sqlite_synchronous: Literal["FULL", "NORMAL"] | None = None
 
     def asked(self) -> Iterator[tuple[str, Any]]:
-        """Yield (name of the variable, value) of what is asked for."""
+        """Yield (variable name, value) of each option that is set."""
         for setting in fields(self):
             value = getattr(self, setting.name)
             if value is not None:
                 yield f"SQLALCHEMY_{setting.name.upper()}", value
 
     def get(self, variable: str) -> Any:
-        """Return the value for the name of a variable, or None."""
+        """Return the value of an option by its variable name, or None if unset."""
         return getattr(self, variable.removeprefix("SQLALCHEMY_").lower())
 
-    def or_else(self, other: EngineSettings) -> EngineSettings:
-        """Return these settings, with those of ``other`` where nothing is asked for."""
-        mine = {setting.name: getattr(self, setting.name) for setting in fields(self)}
-        theirs = {setting.name: getattr(other, setting.name) for setting in fields(self)}
-        return EngineSettings(**{name: theirs[name] if value is None else value for name, value in mine.items()})
+    def with_defaults(self) -> EngineSettings:
+        """Return these settings, with the defaults of unset options."""
+        values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        return EngineSettings(
+            **{name: getattr(DEFAULTS, name) if value is None else value for name, value in values.items()}
+        )
 
 
 DEFAULTS: Final = EngineSettings(
@@ -55,8 +54,8 @@ DEFAULTS: Final = EngineSettings(
     max_overflow=10,
     pool_timeout=30.0,
     pool_recycle=1800.0,
-    # No ping by default: a connection that the server closed while it was idle is recognised without a round trip, and
-    # what breaks later is retried.
+    # No ping by default: an idle connection that the server closed is detected without a round trip, and statements
+    # that fail later are retried.
     pool_pre_ping=False,
     connect_timeout=5.0,
     lock_timeout=5.0,

@@ -1,36 +1,33 @@
-"""Make the tables that recorders need, and check those that exist: those of one recorder, or of many applications."""
+"""Create missing tables and check existing ones, for one recorder or for many applications."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventsourcing.persistence import PersistenceError
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.scoped_sessions import check_idle, session_of
-from eventsourcing_sqlalchemy.tables import missing_tables
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
-    from eventsourcing_sqlalchemy.naming import TableName
-    from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec, missing_tables
 
 __all__ = ["find_missing", "make", "make_many"]
 
-# Tables in one transaction of :func:`make_many`. More gain nothing, and each takes about five of the locks that all
+# Tables in one transaction of :func:`make_many`. More are not faster, and each takes about five of the locks that all
 # clients of a server share.
 _TABLES_AT_ONCE: Final = 30
 
 
 def find_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> list[TableSpec]:
-    """Return the tables that do not exist; raises ProgrammingError for one of a shape that does not serve."""
+    """Return the tables that do not exist; raises ProgrammingError for an existing one of another shape."""
     names = [spec.name for spec in specs]
     if datastore.scoped_session is None:
         return missing_tables(specs, _describe(datastore, names))
-    # In the scoped session: another connection might be the same one underneath, and end its transaction.
+    # In the scoped session: another connection may share its database connection, and end its transaction.
     session = session_of(datastore.scoped_session)
     was_idle = not session.in_transaction()
     try:
@@ -38,17 +35,17 @@ def find_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> 
         return missing_tables(specs, datastore.run_in_session(session, look, str(names[0]), savepoint=False))
     finally:
         if was_idle:
-            session.rollback()  # what looking began, and nobody else
+            session.rollback()  # ends the transaction that the check began
 
 
 def _describe(datastore: SQLAlchemyDatastore, names: Sequence[TableName]) -> dict[TableName, TableShape]:
-    catalog, dialect = datastore.shared.catalog, datastore.dialect
-    shapes = catalog.take(names)
+    shape_cache, dialect = datastore.shared.shape_cache, datastore.dialect
+    shapes = shape_cache.take(names)
     if shapes is not None:
         return shapes
-    if catalog.is_worth_reading(names):
+    if shape_cache.is_worth_reading(names):
         every = datastore.run(dialect.describe_all, str(names[0]))
-        catalog.fill(every)
+        shape_cache.fill(every)
         found = {name: every[name] for name in names if name in every}
         if len(found) == len(names):
             return found
@@ -56,28 +53,28 @@ def _describe(datastore: SQLAlchemyDatastore, names: Sequence[TableName]) -> dic
 
 
 def make(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> None:
-    """Make tables, and their schemas, all or none; raises ProgrammingError for a missing right."""
+    """Create tables, and their schemas, all or none; raises ProgrammingError for a missing right."""
     if datastore.scoped_session is not None and not datastore.dialect.is_server:
         check_idle(datastore.scoped_session)
 
     def create(executor: Executor) -> list[TableSpec]:
         datastore.dialect.create(executor, specs, datastore.settings)
-        # An index is not made where another one has its name: a table that was renamed keeps its own. Without it, an
-        # event could be recorded twice.
+        # The index is not created where another one has its name, such as that of a renamed table. Without the index,
+        # an event could be recorded twice.
         return missing_tables(specs, datastore.dialect.describe(executor, [spec.name for spec in specs]))
 
     datastore.run(create, str(specs[0].name))
 
 
 def make_many(datastore: SQLAlchemyDatastore, specs: Iterable[TableSpec]) -> list[TableSpec]:
-    """Make the tables of many applications, and their schemas, where they do not exist; return those that were made.
+    """Create the missing tables of many applications, and their schemas; return those that were created.
 
-    Those of one schema (on SQLite: all) are made together or not at all, 30 at a time. Schemas are made in the order in
+    The tables of one schema (on SQLite: all) are created together or not at all, 30 at a time, schemas in the order in
     which they first appear. Raises ProgrammingError for a table of another shape and for a missing right: then the
-    schemas before it are made, those after it are not, and doing it again goes on from there.
+    schemas before it exist, those after it do not, and a second call continues from there.
 
-    Safe when many threads and processes do so at once, also beside applications that make their own. Several threads
-    get a server with several cores to make more.
+    Safe when many threads and processes do so at once, also beside applications that create their own tables. Several
+    threads are faster on a server with several cores.
     """
     made: list[TableSpec] = []
     for groups in _together(specs):
@@ -86,7 +83,7 @@ def make_many(datastore: SQLAlchemyDatastore, specs: Iterable[TableSpec]) -> lis
         except PersistenceError:
             if len(groups) == 1:
                 raise
-            # Each alone, to make those that can be, and to say of which one the error is.
+            # One at a time, to create as many as possible and to find the one that fails.
             for group in groups:
                 made += _make_missing(datastore, group)
     return made
@@ -94,7 +91,7 @@ def make_many(datastore: SQLAlchemyDatastore, specs: Iterable[TableSpec]) -> lis
 
 def _make_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> list[TableSpec]:
     if datastore.scoped_session is None:
-        # Without reading ahead: what is new is in no catalog.
+        # Without reading ahead: new tables are in no cache.
         look = partial(datastore.dialect.describe, tables=[spec.name for spec in specs])
         missing = missing_tables(specs, datastore.run(look, str(specs[0].name)))
     else:
@@ -105,7 +102,7 @@ def _make_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) ->
 
 
 def _together(specs: Iterable[TableSpec]) -> Iterator[list[Sequence[TableSpec]]]:
-    """Yield what goes into one transaction: as many groups as fit, each of tables of one schema."""
+    """Yield the groups for one transaction, as many as fit, each of tables of one schema."""
     schemas: dict[str | None, dict[TableSpec, None]] = {}
     for spec in specs:
         schemas.setdefault(spec.name.schema, {})[spec] = None

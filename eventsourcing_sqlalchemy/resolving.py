@@ -1,4 +1,4 @@
-"""Find out what became of a write whose connection broke before the answer came."""
+"""Determine the outcome of a write whose connection broke before the response arrived."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
 
 __all__ = ["resolve"]
 
-# Between two attempts. The second attempt follows the lost one at once. Seconds.
+# Seconds between two attempts. The first retry is immediate.
 _FIRST_PAUSE: Final = 0.05
 _MAX_PAUSE: Final = 1.0
 
 
 def resolve(write: Callable[[], list[int]], recorded: Callable[[], list[int] | None], timeout: float) -> list[int]:
-    """Write again, and compare with what is recorded, until the outcome is known; return the ids of the events.
+    """Write again and compare with the recorded events until the outcome is known; return the event ids.
 
-    The lost attempt may still commit: the old server process may be about to. So reading back proves nothing unless
-    all is there, and the same is written again; the unique index lets one attempt win. ``recorded`` returns the ids, or
-    None unless all is recorded as it was to be written.
+    The lost attempt may still commit, because the old server process may still be running. An incomplete read therefore
+    proves nothing, so the same events are written again, and the unique index lets only one attempt win. ``recorded``
+    returns the ids if everything is recorded exactly as written, otherwise None.
 
-    Raises IntegrityError when another writer was first, and the last error when ``timeout`` seconds have passed, or
-    when another attempt cannot help. Always makes one attempt.
+    Raises IntegrityError if another writer was first. Raises the last error if it cannot be retried, or after
+    ``timeout`` seconds. Makes at least one attempt.
     """
     deadline = time.monotonic() + timeout
     delay = _FIRST_PAUSE
@@ -44,7 +44,7 @@ def _attempt(write: Callable[[], list[int]], recorded: Callable[[], list[int] | 
     try:
         return write()
     except (IntegrityError, ConnectionLostError):
-        # Also when the connection is lost: a network that swallows each answer to a write may let one to a query pass.
+        # Also after a lost connection: a network that drops responses to writes may deliver one to a query.
         ids = recorded()
         if ids is None:
             raise

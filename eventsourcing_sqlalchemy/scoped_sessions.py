@@ -1,19 +1,17 @@
-"""Scoped sessions, and what behaves like one: an adapter that passes every attribute on to a framework's session.
+"""Scoped sessions, and adapters that delegate to a framework's session.
 
-They pass most attributes of a session on, and not all.
+They delegate most attributes of a session, but not all.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from eventsourcing.persistence import ProgrammingError
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy.errors import translate
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
-    from sqlalchemy.orm import Session
 
 __all__ = ["bind_of", "check_idle", "session_of"]
 
@@ -27,18 +25,18 @@ def session_of(scoped: Any) -> Session:
 def check_idle(scoped: Any) -> None:
     """Raise ProgrammingError when the session of the current scope is in a transaction.
 
-    Where a thread has one connection for everything, making tables would commit what the session has written.
+    Where a thread has one connection for everything, creating tables would commit the session's changes.
     """
     if session_of(scoped).in_transaction():
         msg = (
-            "The scoped session is in a transaction. Construct the application before you use the session, or make its "
-            "tables beforehand and set CREATE_TABLE=no."
+            "The scoped session is in a transaction. Construct the application before you use the session, or create "
+            "its tables beforehand and set CREATE_TABLE=no."
         )
         raise ProgrammingError(msg)
 
 
 def bind_of(scoped: Any) -> Engine | Connection:
-    """Return the engine of the session of the current scope, or its connection when it is bound to one, as in tests.
+    """Return the engine that the current scope's session is bound to, or its connection, as tests bind one.
 
     Raises the library's exception where the scope has no session, for example outside of a request.
     """

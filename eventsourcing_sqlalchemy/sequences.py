@@ -1,50 +1,47 @@
-"""Sequences that are behind the ids of their tables: find and repair them, for many tables in few queries.
+"""Find and repair sequences that are behind their tables' ids, for many tables in few queries.
 
-A restore of data alone, logical replication and COPY write rows and leave the sequence where it was.
+A data-only restore, logical replication and COPY insert rows without advancing the sequence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from eventsourcing.persistence import OperationalError, PersistenceError
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import SequenceBehind
 from eventsourcing_sqlalchemy.high_water import TABLES_AT_ONCE, chunks
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import SequenceBehind
-    from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.naming import TableName
 
 __all__ = ["find_behind", "repair"]
 
 
 def find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> list[SequenceBehind]:
-    """Return the sequences of these tables of events whose next id is not above the last one in the table.
+    """Return the sequences of these events tables whose next id is not above the table's last id.
 
-    Tables that do not exist are left out, and so are those that the role may not read, or their sequences.
+    Tables that do not exist are skipped, and so are tables and sequences that the role may not read.
     """
-    return [counter for some in chunks(tables, TABLES_AT_ONCE) for counter in _find_behind(datastore, some)]
+    return [behind for chunk in chunks(tables, TABLES_AT_ONCE) for behind in _find_behind(datastore, chunk)]
 
 
 def _find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> list[SequenceBehind]:
-    look = partial(datastore.dialect.id_sequences.behind, tables=tables)
+    query = partial(datastore.dialect.id_sequences.behind, tables=tables)
     try:
-        return datastore.run(look)
+        return datastore.run(query)
     except OperationalError:
         raise
     except PersistenceError:
-        return datastore.run(look)  # one was dropped between being found and being read
+        return datastore.run(query)  # a table was dropped between the two statements
 
 
-def repair(datastore: SQLAlchemyDatastore, counter: SequenceBehind) -> None:
-    """Move a sequence to the last id of its table; never moves one back.
+def repair(datastore: SQLAlchemyDatastore, behind: SequenceBehind) -> None:
+    """Advance a sequence to its table's last id; never moves it back.
 
-    Safe while others write. Raises OperationalError when a transaction holds the writer lock of the table for longer
-    than SQLALCHEMY_LOCK_TIMEOUT, and ProgrammingError when the role may not UPDATE the sequence.
+    Safe during concurrent writes. Raises OperationalError if another transaction holds the table's writer lock for
+    longer than SQLALCHEMY_LOCK_TIMEOUT, and ProgrammingError if the role may not UPDATE the sequence.
     """
     advance = datastore.dialect.id_sequences.advance
     with datastore.writing():
-        datastore.run(partial(advance, counter=counter, settings=datastore.settings), f"Sequence {counter.name}")
+        datastore.run(partial(advance, behind=behind, settings=datastore.settings), f"Sequence {behind.name}")

@@ -1,6 +1,6 @@
-"""Read the environment variables. Nothing else in this package does, and this module does nothing else.
+"""Read environment variables. No other module of this package does.
 
-A variable is looked up for the application first (``TRAININGSCHOOL_SQLALCHEMY_SCHEMA``), then for all
+An application's own variable (``TRAININGSCHOOL_SQLALCHEMY_SCHEMA``) takes precedence over the general one
 (``SQLALCHEMY_SCHEMA``).
 """
 
@@ -25,16 +25,16 @@ __all__ = ["Settings", "mask", "parse_url"]
 
 _T = TypeVar("_T")
 
-_ALIASES: Final = {"postgres": "postgresql"}  # what some platforms give
+_ALIASES: Final = {"postgres": "postgresql"}  # as some hosting platforms spell it
 _HOST: Final = re.compile(r"[\w.-]+(:\d+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings of one application, checked."""
+    """The validated settings of one application."""
 
     application: str
-    url: URL | None = field(repr=False)  # may hold secrets, also in its query
+    url: URL | None = field(repr=False)  # its password and its query may be secrets
     schema: str | None
     table_prefix: str
     autoflush: bool
@@ -46,15 +46,16 @@ class Settings:
 
     @classmethod
     def read(cls, env: Environment) -> Settings:
-        """Read the settings of the application that ``env`` is for; raises SettingsError, which names the variable
-        and what it accepts.
+        """Read the settings of the application that ``env`` belongs to.
+
+        Raises SettingsError, which names the variable and the accepted values.
         """
         read = _Reader(env)
-        # A session or an engine of the user's wins over the URL, which may then be anything.
-        others = read.text("SQLALCHEMY_SCOPED_SESSION_TOPIC") or read.text("SQLALCHEMY_ENGINE_TOPIC")
+        # A user's session or engine takes precedence over the URL, which is then not even parsed.
+        ignores_url = read.text("SQLALCHEMY_SCOPED_SESSION_TOPIC") or read.text("SQLALCHEMY_ENGINE_TOPIC")
         return cls(
             application=env.name,
-            url=None if others else read.url("SQLALCHEMY_URL"),
+            url=None if ignores_url else read.url("SQLALCHEMY_URL"),
             schema=read.template("SQLALCHEMY_SCHEMA"),
             table_prefix=read.template("SQLALCHEMY_TABLE_PREFIX") or "",
             autoflush=read.boolean("SQLALCHEMY_AUTOFLUSH", default=True),
@@ -90,25 +91,26 @@ class Settings:
 
     @staticmethod
     def read_create_table(env: Environment) -> bool:
-        """Return whether tables are to be made (CREATE_TABLE, default yes)."""
+        """Return whether to create tables (CREATE_TABLE, default yes)."""
         return _Reader(env).boolean("CREATE_TABLE", default=True)
 
     @staticmethod
     def read_topic(env: Environment, variable: str) -> str | None:
-        """Return the topic that a variable holds, or None."""
+        """Return a variable's topic, or None."""
         return _Reader(env).text(variable)
 
 
 class _Reader:
-    """One variable of one application at a time; errors name the variable, the value (unless it may be secret) and
-    the accepted form.
+    """Reads single variables of one application.
+
+    Errors name the variable, its value unless it may be secret, and the accepted form.
     """
 
     def __init__(self, env: Environment) -> None:
         self._env = env
 
     def raw(self, key: str) -> tuple[str, str] | None:
-        """Return (name of the variable that is set, its value), or None."""
+        """Return (variable name, value) of the variable that is set, or None."""
         keys = self._env.create_keys(key)
         exportable = f"{environment_name(self._env.name)}_{key}"
         if self._env.name and exportable not in keys:
@@ -124,8 +126,8 @@ class _Reader:
         return (found[1].strip() or None) if found else None
 
     def template(self, key: str) -> str | None:
-        # Not stripped: a space at an end of a name is a part of it. An empty value means none, and overrides one that
-        # is set for all.
+        # Not stripped: leading and trailing spaces belong to the name. An empty value means None and overrides the
+        # general variable.
         found = self.raw(key)
         return (expand_template(found[1], self._env.name, found[0]) or None) if found else None
 
@@ -151,7 +153,7 @@ class _Reader:
         try:
             return bool(strtobool(found[1].strip()))
         except ValueError:
-            accepted = "Accepted are yes, no, true, false, on, off, 1, 0"
+            accepted = "Set yes, no, true, false, on, off, 1 or 0"
             raise self._error(found[0], f"is {found[1]!r}", accepted) from None
 
     def number(self, key: str, kind: Callable[[str], _T], *, minimum: float) -> _T | None:
@@ -162,10 +164,10 @@ class _Reader:
             value = kind(found[1])
         except ValueError:
             value = None
-        # The comparison is written so that "nan" is refused too.
+        # Written so that "nan" is rejected too.
         if value is None or not minimum <= cast("Any", value) < float("inf"):
             what = "a whole number" if kind is int else "a number of seconds"
-            raise self._error(found[0], f"is {found[1]!r}", f"Accepted is {what}, at least {minimum:g}")
+            raise self._error(found[0], f"is {found[1]!r}", f"Set {what}, at least {minimum:g}")
         return value
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
@@ -175,7 +177,7 @@ class _Reader:
         for choice in choices:
             if found[1].strip().lower() == choice.lower():
                 return choice
-        raise self._error(found[0], f"is {found[1]!r}", f"Accepted are {' and '.join(choices)}")
+        raise self._error(found[0], f"is {found[1]!r}", f"Set {', '.join(choices[:-1])} or {choices[-1]}")
 
     def _error(self, variable: str, what: str, remedy: str) -> SettingsError:
         msg = f"{variable} {what} (application {self._env.name!r}). {remedy}."
@@ -183,19 +185,20 @@ class _Reader:
 
 
 def parse_url(value: str, variable: str = "url", application: str = "") -> URL:
-    """Return the URL with its driver named; raises SettingsError for a malformed one and for databases and drivers
-    that do not work.
+    """Return the URL with an explicit driver.
+
+    Raises SettingsError for a malformed URL and for an unsupported database or driver.
     """
-    whose = f" (application {application!r})" if application else ""
+    owner = f" (application {application!r})" if application else ""
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
         url = None
     if url is None:
-        # Neither quoted nor chained, not even as the context that "from None" leaves: a malformed URL may hold a
-        # password in any place.
+        # Neither quote nor chain the error, not even as the context that "from None" leaves: a malformed URL may hold
+        # a password anywhere.
         msg = (
-            f"{variable} is not a database URL{whose}. The form is postgresql://user:password@host/database or "
+            f"{variable} is not a database URL{owner}. The form is postgresql://user:password@host/database or "
             "sqlite:///file.db."
         )
         raise SettingsError(msg, variable=variable)
@@ -203,27 +206,28 @@ def parse_url(value: str, variable: str = "url", application: str = "") -> URL:
     backend = _ALIASES.get(backend, backend)
     dialect = SUPPORTED.get(backend)
     if dialect is not None and not driver:
-        # Always the same one, whatever else is installed and whatever SQLAlchemy would choose.
+        # The choice must not depend on which drivers are installed, nor on SQLAlchemy's default.
         driver = next(iter(dialect.drivers))
     if dialect is None or driver not in dialect.drivers:
-        msg = f"{variable} names {url.drivername!r}{whose}, which does not work here. These do: {supported_text()}."
+        msg = f"{variable} names {url.drivername!r}{owner}, which is not supported. Use one of: {supported_text()}."
         raise SettingsError(msg, variable=variable)
-    return _with_hosts(url.set(drivername=f"{backend}+{driver}"), dialect, variable, whose)
+    return _with_hosts(url.set(drivername=f"{backend}+{driver}"), dialect, variable, owner)
 
 
-def _with_hosts(url: URL, dialect: type[Dialect], variable: str, whose: str) -> URL:
-    """Return the URL with each of several hosts as an item of its own: only there does SQLAlchemy find the ports of
-    ``a:1,b:2``. Raises SettingsError where the driver takes one host.
+def _with_hosts(url: URL, dialect: type[Dialect], variable: str, owner: str) -> URL:
+    """Split several hosts into separate query items, because SQLAlchemy finds the ports of ``a:1,b:2`` only there.
+
+    Raises SettingsError if the driver accepts a single host only.
     """
     given = url.query.get("host", ())
     hosts = given.split(",") if isinstance(given, str) else given
     has_several, driver = len(hosts) > 1, url.get_driver_name()
     if dialect.is_server and (has_several or "target_session_attrs" in url.query):
-        able = [name for name in dialect.drivers if dialect(name).takes_several_hosts]
-        if driver not in able:
+        capable = [name for name in dialect.drivers if dialect(name).takes_several_hosts]
+        if driver not in capable:
             msg = (
-                f"{variable} names several hosts, or target_session_attrs{whose}, and {driver} connects to one host. "
-                f"Use {' or '.join(able)}, or an address that leads to the primary."
+                f"{variable} names several hosts or target_session_attrs{owner}, but {driver} connects to a single "
+                f"host. Use {' or '.join(capable)}, or the address of the primary."
             )
             raise SettingsError(msg, variable=variable)
     is_split = has_several and "port" not in url.query and all(map(_HOST.fullmatch, hosts))
@@ -231,8 +235,8 @@ def _with_hosts(url: URL, dialect: type[Dialect], variable: str, whose: str) -> 
 
 
 def mask(url: URL) -> str:
-    """Return the URL for people: without password, and with nothing but the hosts of its query, where drivers accept
-    secrets too.
+    """Return a printable URL: without the password, and of the query only the hosts, because drivers accept secrets
+    there too.
     """
     hosts = {key: url.query[key] for key in ("host", "port") if key in url.query}
     return url.set(query=hosts).render_as_string(hide_password=True)

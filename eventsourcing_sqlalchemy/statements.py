@@ -1,6 +1,6 @@
-"""The statements that read, the same for every database. Those that write differ, and are in ``dialects``.
+"""The SELECT statements, equal on all databases. Statements that write are in ``dialects``.
 
-``table`` is a name as ``Dialect.render`` gives it, ``p`` the placeholder for a parameter.
+``table`` is a name rendered by ``Dialect.render``, ``p`` the parameter placeholder.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ __all__ = [
 
 
 def select_events(table: str, p: str, *, gt: bool, lte: bool, desc: bool, limit: bool) -> str:
-    """Select originator_version, topic and state of one aggregate's events; parameters: originator_id, then those
-    that are true, in this order.
+    """Select originator_version, topic and state of one aggregate's events.
+
+    Parameters: originator_id, then gt, lte and limit where True.
     """
     return (
         f"SELECT originator_version, topic, state FROM {table} WHERE originator_id = {p}"
@@ -29,10 +30,9 @@ def select_events(table: str, p: str, *, gt: bool, lte: bool, desc: bool, limit:
 
 
 def select_notifications(table: str, p: str, *, originator_id: str, start: str | None, stop: bool, topics: int) -> str:
-    """Select id, originator_id, originator_version, topic and state in the order of ids; ``start`` is ``>=``, ``>`` or
-    None.
+    """Select id, originator_id, originator_version, topic and state in id order.
 
-    Parameters: start, stop, each topic (those that are given, in this order), then the limit.
+    ``start`` is a comparison, ``>=`` or ``>``, or None. Parameters: start and stop if used, each topic, the limit.
     """
     conditions = []
     if start is not None:
@@ -46,12 +46,12 @@ def select_notifications(table: str, p: str, *, originator_id: str, start: str |
 
 
 def select_max_notification_id(table: str) -> str:
-    """Select the highest id, or NULL. No parameters."""
+    """Select the highest id, NULL if the table is empty. No parameters."""
     return f"SELECT max(id) FROM {table}"
 
 
 def select_max_tracking_id(table: str, p: str) -> str:
-    """Select the position of an application; no row when there is none. Parameter: the name of the application."""
+    """Select an application's position, no row if unrecorded. Parameter: application_name."""
     return f"SELECT notification_id FROM {table} WHERE application_name = {p}"
 
 
@@ -61,5 +61,5 @@ def select_stored(table: str, p: str, id_column: str) -> str:
 
 
 def select_any(table: str) -> str:
-    """Select one row, if there is any. No parameters."""
+    """Select at most one row. No parameters."""
     return f"SELECT 1 FROM {table} LIMIT 1"

@@ -9,39 +9,40 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Final
 
 from eventsourcing.persistence import ApplicationRecorder, Notification, OperationalError, Subscription
 
 from eventsourcing_sqlalchemy.errors import is_retryable
+from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
-    from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
-
-__all__ = ["SQLAlchemySubscription"]
+__all__ = ["SQLAlchemySubscription", "SubscribableRecorder"]
 
 logger = logging.getLogger(__name__)
 
 _PAGE: Final = 500
 
-# How long a subscription bears a database that cannot be reached: longer than a restart or a fail-over. Seconds.
+# How long a subscription tolerates an unreachable database: longer than a restart or a fail-over. Seconds.
 _PATIENCE: Final = 60.0
 
 
-class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
+class SubscribableRecorder(ApplicationRecorder):
+    """An application recorder that wakes its subscriptions."""
+
+    @abstractmethod
+    def wait_for_events(self) -> Waiter:
+        """Return a waiter that is woken by every commit of events from now on."""
+
+
+class SQLAlchemySubscription(Subscription[SubscribableRecorder]):
     """An iterator of notifications that waits for new ones. One thread may iterate; any thread may stop it.
 
-    The first iteration begins to hear wake-ups before it reads, so that nothing falls between.
+    The first iteration registers for wake-ups before it reads, so that it misses no event.
     """
 
-    _recorder: SQLAlchemyApplicationRecorder
-
-    def __init__(
-        self, recorder: SQLAlchemyApplicationRecorder, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, recorder: SubscribableRecorder, gt: int | None = None, topics: Sequence[str] = ()) -> None:
         super().__init__(recorder=recorder, gt=gt, topics=tuple(topics))
         self._notifications: Sequence[Notification] = ()
         self._position = 0
@@ -61,8 +62,10 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
             waiter.wake()
 
     def __next__(self) -> Notification:
-        """Return the next notification; waits when there is none. Raises StopIteration once the subscription is
-        stopped, and OperationalError when the database cannot be reached for a minute.
+        """Return the next notification; waits for one.
+
+        Raises StopIteration once the subscription is stopped, and OperationalError when the database has been
+        unreachable for a minute.
         """
         while not self._has_been_stopped:
             if self._position < len(self._notifications):
@@ -70,7 +73,7 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
                 self._position += 1
                 return notification
             if self._waiter is None:
-                self._waiter = self._recorder.datastore.wait_for(self._recorder.wakeup_key)
+                self._waiter = self._recorder.wait_for_events()
                 self._leave = weakref.finalize(self, self._waiter.abandon)
                 self._leave.atexit = False
                 continue
@@ -87,8 +90,7 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
 
     def _read(self) -> None:
         """Read the next page."""
-        # With topics, what was passed over need not be read again. Nothing becomes visible later with an id up to this
-        # one.
+        # With topics, events up to this id are not read again: no event with a lower id becomes visible later.
         passed = self._recorder.max_notification_id() if self._topics else None
         self._notifications = self._recorder.select_notifications(
             start=self._last_notification_id, limit=_PAGE, topics=self._topics, inclusive_of_start=False
@@ -100,11 +102,11 @@ class SQLAlchemySubscription(Subscription[ApplicationRecorder]):
             self._last_notification_id = max(passed, self._last_notification_id or 0)
 
     def _tolerate(self, error: OperationalError) -> None:
-        """Let an error pass that may be over soon, such as a server that is restarted; raise it when it lasts."""
+        """Ignore a retryable error, such as a server restart; raise it once it has lasted for a minute."""
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-            logger.warning("A subscription cannot read for now, and goes on trying: %s", error)
+            logger.warning("A subscription cannot read, and retries: %s", error)
         if not is_retryable(error) or now - self._failing_since > _PATIENCE:
             raise error
         self._notifications = ()

@@ -1,8 +1,7 @@
-"""The tables: events, snapshots and tracking. Their shapes are those of the published package, so that its tables are
-served as they are.
+"""Specifications of the events, snapshots and tracking tables.
 
-New tables differ where that costs no compatibility: names of applications have no limit, and an id of SQLite is never
-used a second time.
+Existing tables of the published package work unchanged. New tables differ only where that stays compatible:
+application names have no length limit, and SQLite never reuses an id.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ TableKind = Literal["events", "snapshots", "tracking"]
 
 @dataclass(slots=True)
 class TableShape:
-    """An existing table: the types of its columns by name, and which sets of columns are unique."""
+    """An existing table: column types by name, and the unique sets of columns."""
 
     columns: dict[str, str] = field(default_factory=dict)
     unique: list[frozenset[str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    """What makes it unfit in ways that only this database has."""
+    """Database-specific reasons why the table cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +44,16 @@ class TableSpec:
     originator_id_type: OriginatorIDType = "uuid"
 
     def table(self) -> sa.Table:
-        """Return the table for SQLAlchemy, in a MetaData of its own."""
+        """Return the SQLAlchemy table, in its own MetaData."""
         return _build(self.kind, self.name.schema, self.name.name, self.originator_id_type)
 
     def ddl(self, dialect: Callable[[], sa.Dialect]) -> list[str]:
-        """Return the statements that make the table where it does not exist, for SQLAlchemy's dialect."""
+        """Return the statements that create the table and its indexes if they do not exist."""
         templates = _compile(dialect, self.kind, self.originator_id_type, self.name.schema is not None)
         return [self._fill(template) for template in templates]
 
     def _fill(self, template: str) -> str:
-        # All at once, so that a name which looks like a placeholder stays a name.
+        # In one pass, so that a name which looks like a placeholder is not replaced again.
         names = {
             quote(_TABLE + EVENTS_INDEX_SUFFIX): quote(self.name.name + EVENTS_INDEX_SUFFIX),
             quote(_TABLE): quote(self.name.name),
@@ -63,7 +62,7 @@ class TableSpec:
         return re.sub("|".join(map(re.escape, names)), lambda match: names[match.group()], template)
 
 
-# Stand for the names in compiled statements; they need quotes, so that the compiler writes them.
+# Placeholders in compiled statements. They need quoting, so that the compiler quotes them.
 _SCHEMA: Final = "<schema>"
 _TABLE: Final = "<table>"
 
@@ -92,7 +91,7 @@ def _build(kind: TableKind, schema: str | None, name: str, originator_id_type: O
     ]
     if is_key:
         return sa.Table(name, metadata, *columns, schema=schema)
-    # Only INTEGER makes the id of SQLite.
+    # SQLite generates ids for INTEGER only.
     key = sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True)
     index = sa.Index(name + EVENTS_INDEX_SUFFIX, "originator_id", "originator_version", unique=True)
     return sa.Table(name, metadata, key, *columns, index, schema=schema, sqlite_autoincrement=True)
@@ -108,7 +107,7 @@ def _compile(
     return tuple(str(element.compile(dialect=dialect())).strip() for element in elements)
 
 
-# What a column must be for us to use it; a table may have more columns.
+# Accepted column types. A table may have further columns.
 _TEXTS: Final = ("text", "varchar")
 _INTEGERS: Final = ("bigint", "integer", "int8", "int4")
 _BINARY: Final = ("bytea", "blob", "binary")
@@ -126,8 +125,9 @@ _UNIQUE: Final[dict[TableKind, frozenset[str]]] = {
 
 
 def missing_tables(specs: Sequence[TableSpec], shapes: Mapping[TableName, TableShape]) -> list[TableSpec]:
-    """Return the tables that do not exist, given the shapes of those that do; raises ProgrammingError for one whose
-    shape does not serve.
+    """Return the specs without an existing table; ``shapes`` holds the existing ones.
+
+    Raises ProgrammingError for an existing table of an incompatible shape.
     """
     for spec in specs:
         if spec.name in shapes:
@@ -152,6 +152,6 @@ def _verify(spec: TableSpec, shape: TableShape) -> None:
         msg = (
             f"The table {spec.name} exists but cannot be used for {spec.kind} with "
             f"ORIGINATOR_ID_TYPE={spec.originator_id_type}: {'; '.join(faults)}. "
-            "Set another SQLALCHEMY_SCHEMA or SQLALCHEMY_TABLE_PREFIX, or move that table away."
+            "Set another SQLALCHEMY_SCHEMA or SQLALCHEMY_TABLE_PREFIX, or rename the table."
         )
         raise ProgrammingError(msg)

@@ -1,9 +1,9 @@
-"""Transactions that a user opens around events and other changes, and who may use them.
+"""Transactions that a user opens around events and other changes, and which calls join them.
 
 A transaction belongs to the datastore it was opened for and to the context that opened it. Calls made in that context
 through the same datastore join it; another thread, another task, a copied context (as ``asyncio.to_thread`` makes) and
 every other application never do. A thread with an empty context and another application get transactions of their own.
-Recording in a copied context is refused: its author expects it to be part of the transaction, and it would not be.
+Recording in a copied context is refused: its author expects it to be part of the transaction, which it is not.
 """
 
 from __future__ import annotations
@@ -15,23 +15,19 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, Token
 from inspect import CO_GENERATOR
 from types import FrameType, MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 from eventsourcing.persistence import ProgrammingError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, scoped_session
 
-from eventsourcing_sqlalchemy.engines.static_pool import TURN
-from eventsourcing_sqlalchemy.errors import cause_of, translate
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.errors import translate
 
 __all__ = [
     "OpenTransaction",
     "Transaction",
+    "TransactionHost",
     "check_not_copied",
     "current_transaction",
     "detached",
@@ -57,13 +53,29 @@ _transactions: ContextVar[Mapping[int, OpenTransaction]] = ContextVar(
 _probe: ContextVar[None] = ContextVar("eventsourcing_sqlalchemy_probe", default=None)
 
 
+class TransactionHost(Protocol):
+    """The datastore that a transaction is opened for."""
+
+    application: str
+    scoped_session: scoped_session[Session] | None
+
+    def admit(self, *, writes: bool) -> None:
+        """Raise an exception to refuse a read, or with ``writes`` a write or a commit."""
+
+    def begin_session(self, resources: ExitStack, *, commit: bool) -> Session:
+        """Return a session in a new transaction; ``resources`` closes it."""
+
+    def committed(self, key: int) -> None:
+        """Wake a table's subscriptions."""
+
+
 class OpenTransaction:
-    """An open transaction, as the context that opened it knows it; not ``is_ours`` is one that the user ends."""
+    """An open transaction of a context; one that is not ``is_ours`` is ended by the user."""
 
     __slots__ = ("_process", "_token", "commit", "datastore", "is_ours", "session", "wakeups")
 
-    def __init__(self, datastore: SQLAlchemyDatastore, session: Session, *, commit: bool, is_ours: bool = True) -> None:
-        self.datastore: SQLAlchemyDatastore | None = datastore
+    def __init__(self, datastore: TransactionHost, session: Session, *, commit: bool, is_ours: bool = True) -> None:
+        self.datastore: TransactionHost | None = datastore
         self.session = session
         self.commit = commit
         self.is_ours = is_ours
@@ -72,11 +84,11 @@ class OpenTransaction:
         self._process = os.getpid()
 
     def is_of_this_process(self) -> bool:
-        """Return whether it was opened here, and not in a process that has forked this one."""
+        """Return whether it was opened in this process, and not in its parent."""
         return self._process == os.getpid()
 
     def is_owned(self) -> bool:
-        """Return whether the context that opened the transaction is the one that asks."""
+        """Return whether the running context opened the transaction."""
         if not self.is_of_this_process():
             return False  # A fork has the same context, and must not use the connection of its parent.
         try:
@@ -87,13 +99,13 @@ class OpenTransaction:
         return True
 
 
-def current_transaction(datastore: SQLAlchemyDatastore) -> OpenTransaction | None:
+def current_transaction(datastore: TransactionHost) -> OpenTransaction | None:
     """Return the open transaction of a datastore that belongs to the running context, or None."""
     transaction = _known_transaction(datastore)
     return transaction if transaction is not None and transaction.is_owned() else None
 
 
-def check_not_copied(datastore: SQLAlchemyDatastore) -> None:
+def check_not_copied(datastore: TransactionHost) -> None:
     """Raise ProgrammingError in a copy of a context with an open transaction of a datastore."""
     transaction = _known_transaction(datastore)
     if transaction is not None and transaction.is_of_this_process() and not transaction.is_owned():
@@ -106,8 +118,8 @@ def check_not_copied(datastore: SQLAlchemyDatastore) -> None:
 
 
 @contextmanager
-def detached(datastore: SQLAlchemyDatastore) -> Iterator[None]:
-    """Run the block, and the tasks that it starts, as if no transaction of a datastore were open."""
+def detached(datastore: TransactionHost) -> Iterator[None]:
+    """Run the block, and the tasks that it starts, outside of a datastore's open transaction."""
     transaction = _known_transaction(datastore)
     _set_transaction(datastore, None)
     try:
@@ -117,8 +129,8 @@ def detached(datastore: SQLAlchemyDatastore) -> Iterator[None]:
 
 
 @contextmanager
-def inside(datastore: SQLAlchemyDatastore, session: Session) -> Iterator[None]:
-    """Run the block in the transaction of a session that the user ends, also where it is given no session."""
+def inside(datastore: TransactionHost, session: Session) -> Iterator[None]:
+    """Run the block in the transaction of a session that the user ends, including calls without ``session``."""
     outer = _known_transaction(datastore)
     transaction = OpenTransaction(datastore, session, commit=True, is_ours=False)
     _set_transaction(datastore, transaction)
@@ -129,22 +141,20 @@ def inside(datastore: SQLAlchemyDatastore, session: Session) -> Iterator[None]:
         _set_transaction(datastore, outer)
 
 
-def _known_transaction(datastore: SQLAlchemyDatastore) -> OpenTransaction | None:
-    """Return the open transaction of a datastore that the running context knows, its own or that of another one."""
+def _known_transaction(datastore: TransactionHost) -> OpenTransaction | None:
+    """Return the open transaction of a datastore in the running context, its own or one of the context it copies."""
     transaction = _transactions.get().get(id(datastore))
     return transaction if transaction is not None and transaction.datastore is datastore else None
 
 
-def _set_transaction(datastore: SQLAlchemyDatastore, transaction: OpenTransaction | None) -> None:
-    """Set the open transaction of a datastore, and keep those of others: generators open and close them in any
-    order.
-    """
+def _set_transaction(datastore: TransactionHost, transaction: OpenTransaction | None) -> None:
+    """Set the open transaction of a datastore, and keep those of others: generators interleave them."""
     others = {key: other for key, other in _transactions.get().items() if key != id(datastore)}
     _transactions.set(MappingProxyType(others if transaction is None else {**others, id(datastore): transaction}))
 
 
 def _check_not_left_open(frame: FrameType | None) -> None:
-    """Raise ProgrammingError when the code that opens a transaction returns to what leaves the context next.
+    """Raise ProgrammingError when the code that opens a transaction returns to code that leaves the context.
 
     A dependency of a web framework that is not async is a generator, which is run in a thread up to its ``yield``. The
     code that uses it runs in another thread and context, and would record outside of the transaction.
@@ -169,7 +179,7 @@ class Transaction:
     nor closed. Errors of SQLAlchemy that leave the block arrive as the library's exceptions.
     """
 
-    def __init__(self, datastore: SQLAlchemyDatastore, *, commit: bool) -> None:
+    def __init__(self, datastore: TransactionHost, *, commit: bool) -> None:
         self._datastore = datastore
         self._commit = commit
         self._open: OpenTransaction | None = None
@@ -197,9 +207,9 @@ class Transaction:
             return cast("Session", self._datastore.scoped_session)
         if self._commit:
             check_not_copied(self._datastore)
-            _check_not_left_open(sys._getframe(2))  # noqa: SLF001 (who enters this; inspect does the same)
+            _check_not_left_open(sys._getframe(2))  # noqa: SLF001 (the caller; inspect does the same)
         with self._resources as resources:
-            session = _begin_session(self._datastore, resources, commit=self._commit)
+            session = self._datastore.begin_session(resources, commit=self._commit)
             self._resources = resources.pop_all()
         self._open = OpenTransaction(self._datastore, session, commit=self._commit)
         _set_transaction(self._datastore, self._open)
@@ -214,7 +224,7 @@ class Transaction:
             self._leave_joined(exc)
             return
         if not transaction.is_of_this_process():
-            # Its connection is the parent's: neither ended nor ever collected here, which would end it too.
+            # Its connection is the parent's. Collecting it would end it, too, so it is kept.
             _of_the_parent.append((transaction, self._resources.pop_all()))
             return
         is_elsewhere = not transaction.is_owned()
@@ -259,8 +269,8 @@ class Transaction:
 
 @contextmanager
 def undoable(connection: Connection) -> Iterator[None]:
-    """Undo what the block did on a connection if it ends with an error; that error is raised, also when there is no
-    savepoint any more to go back to: a database may end the whole transaction, for a full disk for example.
+    """Undo the block's changes on a connection if it raises an error, and raise that error, even when the savepoint no
+    longer exists: a database may end the whole transaction, for example when the disk is full.
     """
     failure: Exception | None = None
     try:
@@ -274,43 +284,6 @@ def undoable(connection: Connection) -> Iterator[None]:
         if failure is not None:
             raise failure from None
         raise
-
-
-def _begin_session(datastore: SQLAlchemyDatastore, resources: ExitStack, *, commit: bool) -> Session:
-    """Return a session with a transaction that has begun; ``resources`` closes it. Errors are the library's."""
-    shared, dialect = datastore.shared, datastore.dialect
-    if commit:
-        resources.enter_context(datastore.writing())
-    turn = resources.enter_context(shared.turn())
-    session = resources.enter_context(datastore.session_maker())
-    options = dialect.session_options(commit=commit) | ({} if turn is None else {TURN: turn})
-
-    def begin() -> tuple[Connection, bool]:
-        connection = session.connection(execution_options=options)
-        return connection, dialect.session_began(connection, shared.settings)
-
-    def begin_unless_useless() -> Connection | None:
-        try:
-            connection, takes_writes = begin()
-            if takes_writes or not commit:
-                return connection
-            shared.leave_server()
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-        except OSError as error:
-            shared.distrust(error)  # what pg8000 says of a dead connection before SQLAlchemy has begun to use it
-        session.rollback()  # nothing has been done in it yet
-        return None
-
-    try:
-        # The second time outside of the handler, whose error keeps a connection that is dead out of the pool.
-        connection = begin_unless_useless() or begin()[0]
-        if commit:
-            dialect.ensure_transaction(connection)
-    except Exception as error:  # noqa: BLE001 (whatever a driver raises)
-        raise shared.connect_error(error) from cause_of(error)
-    return session
 
 
 _of_the_parent: list[object] = []

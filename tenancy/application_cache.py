@@ -6,14 +6,14 @@ that is put out is closed as soon as nobody uses it any more.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
+from eventsourcing_sqlalchemy.locks import renew_after_fork
 from tenancy.errors import TenancyClosed
 
 __all__ = ["ApplicationCache"]
@@ -44,13 +44,13 @@ class ApplicationCache:
         # aggregates.
         self._alive: WeakValueDictionary[_Key, Closable] = WeakValueDictionary()
         self._is_closed = False
-        self.renew_locks()
-        _all.add(self)
+        self.after_fork()
+        renew_after_fork(self)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def renew_locks(self) -> None:
+    def after_fork(self) -> None:
         """Make new locks: at first, and in the child of a fork, where threads that held the locks do not exist."""
         # Guards the dictionaries, for operations in memory only.
         self._lock = threading.Lock()
@@ -116,15 +116,3 @@ class ApplicationCache:
             self._kept.clear()
         for application in alive:
             application.close()
-
-
-# Of this process.
-_all: WeakSet[ApplicationCache] = WeakSet()
-
-
-def _after_fork() -> None:
-    for applications in _all:
-        applications.renew_locks()
-
-
-os.register_at_fork(after_in_child=_after_fork)

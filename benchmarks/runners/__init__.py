@@ -1,1 +1,1 @@
-"""Runners of many tenants beside each other: ``python -m benchmarks.runners``."""
+"""Compare runners for many tenants: ``python -m benchmarks.runners``."""

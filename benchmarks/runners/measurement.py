@@ -1,4 +1,4 @@
-"""How fast a runner follows, and what it takes to do so: the same for every contestant."""
+"""Measure a runner's rate and resources, in the same way for every contestant."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ CONNECTIONS = (
     "SELECT count(*) FROM pg_stat_activity "
     "WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
 )
-_LOOKS = 20  # for the latency
+_SAMPLES = 20  # of the latency
 
 
 class Contestant(ABC):
-    """Tenants with a runner."""
+    """A runner with its tenants."""
 
     name: str
     slugs: Sequence[str]
 
     @abstractmethod
     def source(self, slug: str) -> Source:
-        """Return the application of a tenant that is written to; while the runner runs, that of the runner."""
+        """Return the source application of a tenant; while the runner runs, the runner's own instance."""
 
     @abstractmethod
     def running(self) -> AbstractContextManager[Any]:
-        """Run the runner inside of the block."""
+        """Run the runner during the block."""
 
     @abstractmethod
     def followed(self) -> int:
-        """Return how many events have come to the end of the pipes, in all tenants together."""
+        """Return how many events have passed all followers, in all tenants in total."""
 
     @abstractmethod
     def connections(self) -> int:
-        """Return how many connections to the database there are, less the one that asks."""
+        """Return the number of connections to the database, without the querying one."""
 
     def wait(self, total: int) -> None:
-        """Return when that many events have come to the end of the pipes."""
+        """Wait until `total` events have passed all followers."""
         deadline = time.monotonic() + 900
         while (followed := self.followed()) < total:
             if time.monotonic() > deadline:
-                sys.exit(f"{self.name} has followed {followed} events of {total} in time.")
+                sys.exit(f"{self.name} timed out after {followed} of {total} events.")
             time.sleep(0.02)
 
 
@@ -64,7 +64,7 @@ def measure(contestant: Contestant, events: int) -> dict[str, Any]:
     with peak.sampled(), contestant.running():
         began = time.monotonic()
         for slug in slugs:
-            contestant.source(slug).write()  # the library's runners look when they are prompted
+            contestant.source(slug).write()  # the library's runners pull when prompted
         contestant.wait(total)
         backlog = total / (time.monotonic() - began)
         began = time.monotonic()
@@ -79,7 +79,7 @@ def measure(contestant: Contestant, events: int) -> dict[str, Any]:
         contestant.wait(total)
         live = written / (time.monotonic() - began)
         lags = []
-        for number in range(_LOOKS):
+        for number in range(_SAMPLES):
             began = time.monotonic()
             contestant.source(slugs[number % len(slugs)]).write()
             total += 1
@@ -98,7 +98,7 @@ def measure(contestant: Contestant, events: int) -> dict[str, Any]:
 
 
 def show(figures: dict[str, Any]) -> None:
-    """Print figures for the process that has asked for them."""
+    """Print figures as JSON for the parent process."""
     print(json.dumps(figures))
 
 
@@ -109,7 +109,7 @@ def _write(contestant: Contestant, slugs: Sequence[str], each: int) -> None:
 
 
 class _Peak:
-    """The most threads of this process and connections to the database that were seen, less those that look."""
+    """Peak numbers of threads and database connections, without the sampling ones."""
 
     def __init__(self, contestant: Contestant) -> None:
         self.threads = self.connections = 0
@@ -117,7 +117,7 @@ class _Peak:
 
     @contextmanager
     def sampled(self) -> Iterator[None]:
-        """Look now and then inside of the block."""
+        """Sample periodically during the block."""
         stopping = threading.Event()
         thread = threading.Thread(target=self._sample, args=(stopping,))
         thread.start()

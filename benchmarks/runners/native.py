@@ -1,4 +1,4 @@
-"""The library's runners with the library's own persistence, one schema for each tenant. It needs the library alone.
+"""Measure the library's runners on its own persistence, with a schema per tenant. Imports the library only.
 
 python -m benchmarks.runners.native KIND TENANTS WORKERS EVENTS URL
 """
@@ -18,7 +18,7 @@ from benchmarks.runners.system import LIBRARY, SYSTEM, Source
 
 
 class Schemas(Contestant):
-    """Tenants by hand: an environment for each."""
+    """Tenants without `Tenancy`: an environment each."""
 
     def __init__(self, kind: str, count: int, url: str) -> None:
         self.name = f"{kind}, native"
@@ -35,10 +35,10 @@ class Schemas(Contestant):
         }
         self._url = parts._replace(scheme="postgresql").geturl()
         self._sources: dict[str, Source] = {}
-        self._looking = psycopg.connect(self._url, autocommit=True)
+        self._observer = psycopg.connect(self._url, autocommit=True)
         self._following = psycopg.connect(self._url, autocommit=True)
         for slug in self.slugs:
-            self._looking.execute(f'CREATE SCHEMA "{slug}"')
+            self._observer.execute(f'CREATE SCHEMA "{slug}"')
 
     def _env(self, slug: str) -> dict[str, str]:
         return {**self._common, "POSTGRES_SCHEMA": slug}
@@ -46,7 +46,7 @@ class Schemas(Contestant):
     def source(self, slug: str) -> Source:
         if slug in self._sources:
             return self._sources[slug]
-        # Not kept open: one for each tenant would take connections from the runners.
+        # Not kept open, because it would take connections from the runners.
         return _ClosedAfterwards(env=self._env(slug))
 
     @contextmanager
@@ -63,7 +63,7 @@ class Schemas(Contestant):
         return self._ask(self._following, statement)
 
     def connections(self) -> int:
-        return self._ask(self._looking, CONNECTIONS) - 1
+        return self._ask(self._observer, CONNECTIONS) - 1
 
     def _ask(self, connection: psycopg.Connection[Any], statement: str) -> int:
         row = connection.execute(statement).fetchone()
@@ -79,7 +79,7 @@ class _ClosedAfterwards(Source):
 
 
 def main(kind: str, count: int, events: int, url: str) -> None:
-    """Measure one runner with that many tenants."""
+    """Measure one runner with `count` tenants."""
     show(measure(Schemas(kind, count, url), events))
 
 

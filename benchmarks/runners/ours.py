@@ -1,4 +1,4 @@
-"""The runner of this project, and those of the library on this project's tables.
+"""Measure this project's runner, or the library's on this project's tables.
 
 python -m benchmarks.runners.ours KIND TENANTS WORKERS EVENTS URL
 """
@@ -20,7 +20,7 @@ from benchmarks.runners.system import LIBRARY, SYSTEM, Source
 
 
 class Fleet(Contestant):
-    """Tenants of a `Tenancy`, run by the runner of a name."""
+    """Tenants of a `Tenancy`, with the runner named `kind`."""
 
     def __init__(self, tenants: Tenancy, kind: str, workers: int, url: str) -> None:
         self.name = kind if kind in LIBRARY else f"{kind}, {workers} workers"
@@ -31,7 +31,7 @@ class Fleet(Contestant):
         self._source: Callable[[str], Source] = lambda slug: tenants[slug].get(Source)
         pipe, pipes = Pipe("Copies", "Totals"), Pipes(tenants.application_specs())
         self._tables = [pipes.tracking_table(pipe, tenant.placement, None) for tenant in tenants.list()]
-        self._looking = sa.create_engine(url, pool_size=1, isolation_level="AUTOCOMMIT")
+        self._observer = sa.create_engine(url, pool_size=1, isolation_level="AUTOCOMMIT")
 
     def source(self, slug: str) -> Source:
         return self._source(slug)
@@ -55,12 +55,12 @@ class Fleet(Contestant):
         return sum(each.get("Copies", 0) for each in read.values())
 
     def connections(self) -> int:
-        with self._looking.connect() as connection:
+        with self._observer.connect() as connection:
             return connection.scalar(sa.text(CONNECTIONS)) or 0
 
 
 def main(kind: str, count: int, workers: int, events: int, url: str) -> None:
-    """Measure one runner with that many tenants."""
+    """Measure one runner with `count` tenants."""
     env = {"SQLALCHEMY_URL": url}
     if kind not in LIBRARY:
         env |= {"SQLALCHEMY_POOL_SIZE": str(workers), "SQLALCHEMY_MAX_OVERFLOW": "0"}

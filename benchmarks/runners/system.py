@@ -1,5 +1,6 @@
-"""What every tenant has: an application that is written to, one that makes an event of each of its events, and one that
-does so with those. It needs the library alone.
+"""Each tenant's applications: a source, and two followers in a row that record an event per event.
+
+Imports the library only.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ LIBRARY: Final[dict[str, Any]] = {
 
 
 class Source(Application[UUID]):
-    """Is written to."""
+    """The source of events."""
 
     def write(self, count: int = 1) -> None:
-        """Record some events at once."""
+        """Record `count` events in one call."""
         self.save(*[Aggregate() for _ in range(count)])
 
 
 class Copies(ProcessApplication[UUID]):
-    """Makes an event of each event."""
+    """Records an event per event."""
 
     def policy(self, domain_event: Any, processing_event: Any) -> None:
-        """Make one."""
+        """Record one event."""
         processing_event.collect_events(Aggregate())
 
 
 class Totals(ProcessApplication[UUID]):
-    """Makes an event of each event of the copies."""
+    """Records an event per event of the copies."""
 
     def policy(self, domain_event: Any, processing_event: Any) -> None:
-        """Make one."""
+        """Record one event."""
         processing_event.collect_events(Aggregate())
 
 
 SYSTEM = System(pipes=[[Source, Copies, Totals]])
 EVENTS_PER_EVENT = len(SYSTEM.nodes) - 1
-"""How many events are followed for each one that is written."""
+"""Followed events per written event."""

@@ -1,4 +1,4 @@
-"""The parts that a dialect hands out: what runs SQL, what writes events, what receives wake-ups, what counts ids."""
+"""The parts of a dialect: SQL executors, event writers, wake-up listeners and id sequences."""
 
 from __future__ import annotations
 
@@ -16,144 +16,138 @@ __all__ = [
     "Batch",
     "EventWriter",
     "Executor",
+    "IdConflict",
     "IdSequences",
     "Listener",
-    "PendingGap",
     "RelationKind",
     "Right",
     "SequenceBehind",
 ]
 
 RelationKind = Literal["table", "foreign table", "view", "materialized view", "sequence"]
-"""What SQL calls a thing that can be dropped."""
+"""The kind of a relation in a DROP statement."""
 
-PendingGap = Literal["low", "taken"]
-"""What may be wrong with ids that a sequence gave out: they are not above the last one, or another event has them."""
+IdConflict = Literal["low", "taken"]
+"""A fault of a generated id: it is not above the last id, or an existing event has it."""
 
 Right = Literal["create", "read", "write"]
-"""What a role may do: make schemas and tables, read events, record them."""
+"""A privilege of a role: create schemas and tables, read events, write events."""
 
 
 class Executor(Protocol):
-    """Runs SQL, either on a cursor of our own or on the connection of a session that the user opened."""
+    """Runs SQL, on a cursor of our own or on the connection of a user's session."""
 
     def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
-        """Run a statement and return all its rows, if it has any; cast a parameter whose type nothing else tells.
+        """Run a statement and return its rows. Cast each parameter whose type the server cannot infer.
 
-        Without ``prepare``, the server plans it each time, for the parameters that it has then.
+        Without ``prepare``, the server plans the statement each time, for the actual parameters.
         """
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run a statement once for each row of parameters."""
 
     def run_script(self, statements: Sequence[str]) -> None:
-        """Run several statements, without parameters and results, in one transaction."""
+        """Run several statements in one transaction, without parameters and results."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """What one call writes, checked, and packed as it is sent."""
+    """One call's events and tracking position, validated and packed for sending."""
 
     events: Sequence[StoredEvent]
     tracking: Tracking | None
     size: int
-    """How many bytes the states have together."""
+    """Total size of the states in bytes."""
     needs_transaction: bool
-    """Whether it takes more than one statement, so that the caller must begin and commit around it."""
+    """Whether it takes several statements, so that the caller must begin and commit a transaction."""
     can_join: bool
-    """Whether it can be written in one statement with others."""
+    """Whether it can share a statement with other batches."""
     columns: tuple[Any, ...] = ()
-    """The values, in a form that only its writer knows."""
+    """The values, in the writer's own format."""
 
 
 class EventWriter(ABC):
-    """Writes to the tables of one recorder; its statements are rendered once."""
+    """Writes to one recorder's tables. Renders its statements once."""
 
     @abstractmethod
     def pack(self, events: Sequence[StoredEvent], tracking: Tracking | None) -> Batch:
-        """Return a batch; raises DataError for a value that cannot be stored as it is."""
+        """Return a batch; raises DataError for a value that cannot be stored unchanged."""
 
     @abstractmethod
     def join(self, batches: Sequence[Batch]) -> Batch:
-        """Return one batch of the events of several without tracking, in their order."""
+        """Join batches without tracking into one, keeping the order of the events."""
 
     @abstractmethod
     def write(self, executor: Executor, batch: Batch, last_id: int | None = None) -> list[int]:
-        """Write events, and move a tracking position forward, at once; return the ids in the order of the events.
+        """Write events and advance a tracking position atomically; return the ids in the order of the events.
 
-        Takes the writer lock of the table and holds it until the transaction ends, so that ids become visible in their
-        order. Tracking is written before the lock is taken. Raises IntegrityError when the tracking position is not
-        ahead of the recorded one.
+        Holds the table's writer lock until the transaction ends, so that ids become visible in order. The tracking
+        position is written before the lock is taken. Raises IntegrityError if it is not ahead of the recorded one.
 
-        An error that :func:`doubt` knows is raised, and nothing is written, unless the ids are above ``last_id``, or
-        above all in the table when that is None.
+        Unless all ids are above ``last_id``, or above all ids in the table if that is None, writes nothing and raises
+        an error that :meth:`id_conflict` recognizes.
         """
 
-    def doubt(self, error: PersistenceError) -> PendingGap | None:
-        """Return what an error of :func:`write` says of the ids; looks at memory only."""
+    def id_conflict(self, error: PersistenceError) -> IdConflict | None:
+        """Return the id conflict that an error of :meth:`write` indicates, or None. Needs no round trip."""
         return None
 
     def find_sequence_behind(self, executor: Executor, error: PersistenceError) -> str | None:
-        """Return the name of the sequence that is the cause of an error with a :func:`doubt`, empty when that is not
-        known; None when there is another cause.
-        """
+        """Return the sequence that caused an id conflict, "" if its name is unknown; None for another cause."""
         return None
 
 
 class Listener(Protocol):
-    """A connection that hears the wake-ups of other processes."""
+    """A connection that receives wake-ups from other processes."""
 
     def fileno(self) -> int:
-        """Return the file descriptor that becomes readable when there is something to hear."""
+        """Return the file descriptor that becomes readable when wake-ups arrive."""
 
     def receive(self) -> list[str]:
-        """Return the payloads that have arrived, without waiting; raises an error of the driver when the connection
-        is dead.
-        """
+        """Return the payloads that have arrived, without waiting; raises a driver error if the connection is dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceBehind:
-    """A counter whose next id is not above the last one in its table."""
+    """A sequence whose next id is not above its table's last id."""
 
     table: TableName
     name: str
-    """As SQL writes it."""
+    """Quoted, as SQL."""
     next_id: int
     last_id: int
 
 
 class IdSequences(ABC):
-    """The counters of one kind of database. One is never behind the ids that can be read, and may be ahead of them: for
-    transactions that have not ended, and for ever after those that were rolled back.
+    """Accesses the sequences that generate event ids.
+
+    A sequence is never behind the visible ids. It is ahead of them during open transactions, and after rolled-back ones
+    until the next commit.
     """
 
     epoch_seconds: ClassVar[str]
-    """The expression for the database's clock, as of now: seconds since 1970, a float."""
+    """The SQL expression for the database's current time: seconds since 1970, a float."""
 
     @abstractmethod
     def find(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, Any]:
-        """Return what counts the ids of those tables that have such a thing: what :func:`read` takes."""
+        """Return the tables' sequences, in the form that :meth:`read` takes. Tables without one are skipped."""
 
     @abstractmethod
     def read(self, executor: Executor, id_sequences: Sequence[Any]) -> dict[Any, int]:
-        """Return the last id that each counter has given out, 0 for none yet, without counters that are gone."""
+        """Return the last id that each sequence has generated, 0 for none. Dropped sequences are skipped."""
 
     @abstractmethod
     def behind(self, executor: Executor, tables: Sequence[TableName]) -> list[SequenceBehind]:
-        """Return the counters of these tables that are behind; without tables that do not exist or may not be read."""
+        """Return the tables' sequences that are behind. Missing and unreadable tables are skipped."""
 
     @abstractmethod
-    def advance(self, executor: Executor, counter: SequenceBehind, settings: EngineSettings) -> None:
-        """Move a counter to the last id of its table unless it is there by now; never moves one back. Waits for those
-        who write to the table.
-        """
+    def advance(self, executor: Executor, behind: SequenceBehind, settings: EngineSettings) -> None:
+        """Advance a sequence to its table's last id; never moves it back. Waits for the table's writers."""
 
     def transaction_horizon(self, executor: Executor) -> tuple[int, int] | None:
-        """Return numbers of transactions: of the first that has not ended, and one larger than those of all that have
-        written; None where a counter is never ahead.
+        """Return two transaction ids: the oldest open one, and an upper bound of all that have written.
 
-        What a counter was ahead for has ended, one way or another, when the first number of a later call is no less
-        than the second number of this one.
+        Transactions that had generated ids before this call have all ended once the first number of a later call
+        reaches this call's second number. None if sequences are never ahead of visible ids.
         """
         return None

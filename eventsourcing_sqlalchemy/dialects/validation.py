@@ -1,50 +1,43 @@
-"""Check what is to be written before anything is sent, with errors that name the attribute and its type, never its
-value.
-"""
+"""Validate values before anything is sent. Errors name an attribute and its type, never its value."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID, SafeUUID
 
-from eventsourcing.persistence import DataError, IntegrityError, Tracking
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import DataError, IntegrityError, StoredEvent, Tracking
 
 _MAX_VERSION = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class ConditionalTracking(Tracking):
-    """A position to record only where the recorded one is ``at_least`` this far, and behind the new one.
+    """A position that is recorded only if the recorded one is at least ``at_least`` and below the new one.
 
-    A follower that remembers its position so learns of one that was set back, or deleted, in the statement that records
-    the next: IntegrityError is raised, and nothing is written.
+    Otherwise IntegrityError is raised and nothing is written. A follower that caches its position thus detects, in the
+    same statement, that it was moved back or deleted.
     """
 
     at_least: int
 
 
 def check_events(events: Sequence[StoredEvent], max_bytes: int) -> int:
-    """Return how many bytes the states have together; raises DataError for a value that cannot be stored as it is."""
+    """Return the total size of the states in bytes; raises DataError for a value that cannot be stored unchanged."""
     total = 0
     for event in events:
         state, topic, version = event.state, event.topic, event.originator_version
         if not isinstance(state, (bytes, bytearray, memoryview)):
             msg = (
-                f"The state of a stored event must be bytes, not {type(state).__name__}. Check the transcoder of the "
-                "application."
+                f"The state of a stored event must be bytes, not {type(state).__name__}. Check the "
+                "application's transcoder."
             )
             raise DataError(msg)
         if not isinstance(topic, str):
             msg = f"The topic of a stored event must be a str, not {type(topic).__name__}."
             raise DataError(msg)
         if "\0" in topic:
-            msg = "The topic of a stored event contains a NUL character, which a text in a database cannot hold."
+            msg = "The topic of a stored event contains a NUL character, which databases cannot store in a text."
             raise DataError(msg)
         if not topic.isascii() and not _is_text(topic):
             msg = "The topic of a stored event contains a lone surrogate, which no encoding can represent."
@@ -55,8 +48,8 @@ def check_events(events: Sequence[StoredEvent], max_bytes: int) -> int:
         size = len(state)
         if size > max_bytes:
             msg = (
-                f"The state of a stored event has {size} bytes; the limit is {max_bytes}. Keep such data elsewhere "
-                "and store a reference to it."
+                f"The state of a stored event has {size} bytes; the limit is {max_bytes}. Store such data elsewhere, "
+                "and a reference to it in the event."
             )
             raise DataError(msg)
         total += size
@@ -68,14 +61,14 @@ def check_uuid(originator_id: UUID | str) -> UUID:
     if isinstance(originator_id, UUID):
         return originator_id
     msg = (
-        f"The originator_id must be a UUID, not {type(originator_id).__name__}. For other ids set "
-        "ORIGINATOR_ID_TYPE=text, with new tables."
+        f"The originator_id must be a UUID, not {type(originator_id).__name__}. For other ids, set "
+        "ORIGINATOR_ID_TYPE=text and use new tables."
     )
     raise DataError(msg)
 
 
 def check_text(originator_id: UUID | str) -> str:
-    """Return the id as text; raises DataError when it is neither a str nor a UUID, or holds a NUL character."""
+    """Return the id as text; raises DataError unless it is a UUID or a valid str."""
     if isinstance(originator_id, UUID):
         return str(originator_id)
     if isinstance(originator_id, str) and _is_text(originator_id):
@@ -88,7 +81,7 @@ def check_text(originator_id: UUID | str) -> str:
 
 
 def check_tracking(tracking: Tracking) -> None:
-    """Raise DataError for a tracking position that cannot be stored as it is."""
+    """Raise DataError for a tracking position that cannot be stored unchanged."""
     check_argument("application_name", tracking.application_name)
     numbers = {"notification_id": tracking.notification_id}
     if isinstance(tracking, ConditionalTracking):
@@ -100,9 +93,9 @@ def check_tracking(tracking: Tracking) -> None:
 
 
 def check_argument(name: str, value: str) -> None:
-    """Raise DataError unless a database can hold the argument as a text.
+    """Raise DataError unless a database can store the argument as text.
 
-    A driver may find out when it has begun to send the statement, and leave the connection in the middle of it.
+    A driver may fail after it has sent a part of the statement, which leaves the connection unusable.
     """
     if not isinstance(value, str) or not _is_text(value):
         msg = f"The {name} must be a str without NUL characters and lone surrogates (it is {type(value).__name__})."
@@ -122,14 +115,14 @@ def tracking_conflict(tracking: Tracking) -> IntegrityError:
     """Return the error for a tracking position that is not ahead of the recorded one, or whose condition fails."""
     if isinstance(tracking, ConditionalTracking):
         msg = (
-            f"The recorded tracking position of application {tracking.application_name!r} is not from "
-            f"{tracking.at_least} to {tracking.notification_id - 1}: it has been set back, or notification "
-            f"{tracking.notification_id} has been processed already. Nothing was written."
+            f"The recorded tracking position of application {tracking.application_name!r} is not between "
+            f"{tracking.at_least} and {tracking.notification_id - 1}: it was moved back, or notification "
+            f"{tracking.notification_id} has already been processed. Nothing was written."
         )
         return IntegrityError(msg)
     msg = (
-        f"Notification {tracking.notification_id} of application {tracking.application_name!r} has been processed "
-        "already: the recorded tracking position is not behind it. Nothing was written."
+        f"Notification {tracking.notification_id} of application {tracking.application_name!r} has already been "
+        "processed: the recorded tracking position is not behind it. Nothing was written."
     )
     return IntegrityError(msg)
 
@@ -138,7 +131,7 @@ _set = object.__setattr__
 
 
 def uuid_of_int(number: int) -> UUID:
-    """Return the UUID with this number, in a third of the time that its constructor takes."""
+    """Return the UUID with this number, three times as fast as its constructor."""
     value = object.__new__(UUID)
     _set(value, "int", number)
     _set(value, "is_safe", SafeUUID.unknown)
@@ -146,5 +139,5 @@ def uuid_of_int(number: int) -> UUID:
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Return a duration as PostgreSQL's settings take it; 0 means no limit there."""
+    """Return a duration for PostgreSQL's settings, where 0 means no limit."""
     return str(round((seconds or 0.0) * 1000))

@@ -1,24 +1,27 @@
-"""An engine that applications share: how it is made, how its pool behaves, and how a statement of ours runs on it."""
+"""An engine that applications share: create it, run statements on it, and dispose of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from eventsourcing.persistence import InterfaceError, OperationalError, PersistenceError
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import Pool, QueuePool, StaticPool
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool, StaticPool
 
 from eventsourcing_sqlalchemy.dialects import dialect_for, dialect_of
+from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engines.executors import CursorExecutor
-from eventsourcing_sqlalchemy.engines.pool import PooledConnection, check_out, count_use
-from eventsourcing_sqlalchemy.engines.static_pool import turns_on
-from eventsourcing_sqlalchemy.engines.table_cache import Catalog
+from eventsourcing_sqlalchemy.engines.listening import connect_listener
+from eventsourcing_sqlalchemy.engines.pool import ConnectionPool, PooledConnection
+from eventsourcing_sqlalchemy.engines.shape_cache import ShapeCache
+from eventsourcing_sqlalchemy.engines.static_pool import lock_static_pool
 from eventsourcing_sqlalchemy.errors import (
     READ_ONLY,
     ConnectionLostError,
@@ -27,15 +30,11 @@ from eventsourcing_sqlalchemy.errors import (
     sqlstate,
     translate,
 )
-from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
-from eventsourcing_sqlalchemy.options import DEFAULTS, EngineSettings
+from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
+from eventsourcing_sqlalchemy.notifications.listener import ListenThread
+from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Wakeups
+from eventsourcing_sqlalchemy.options import EngineSettings
 from eventsourcing_sqlalchemy.settings import mask
-
-if TYPE_CHECKING:
-    from sqlalchemy.pool import PoolProxiedConnection
-
-    from eventsourcing_sqlalchemy.dialects.base import Dialect
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
 
 __all__ = ["EngineSource", "SharedEngine"]
 
@@ -44,9 +43,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, repr=False)  # The URL and the options may hold secrets.
 class EngineSource:
-    """Where an engine comes from: an engine that the user made and owns, or a URL, with a creator of connections or
-    without.
-    """
+    """The source of a shared engine: the user's own engine, or a URL, with or without a connection creator."""
 
     url: URL | None = None
     creator: Callable[[], Any] | None = None
@@ -54,14 +51,14 @@ class EngineSource:
     options: tuple[tuple[str, Any], ...] = ()
 
     def dialect(self) -> Dialect:
-        """Return a new dialect; raises NotSupportedError for a database or a driver that does not work."""
+        """Return a new dialect; raises NotSupportedError for an unsupported database or driver."""
         if self.engine is not None:
             return dialect_of(self.engine.dialect)
         assert self.url is not None
         return dialect_for(self.url.get_backend_name(), self.url.get_driver_name())
 
     def key(self) -> Hashable:
-        """Return what makes the database: two creators with one URL are two databases."""
+        """Return the identity of the database; two creators with one URL are two databases."""
         if self.engine is not None:
             return self.engine
         assert self.url is not None
@@ -70,33 +67,36 @@ class EngineSource:
 
 
 class SharedEngine:
-    """An engine with its dialect and its wake-ups.
+    """An engine with its dialect, pool and wake-ups.
 
-    ``public`` is what sessions and users get: real transactions. The private side, on the same pool, commits every
+    ``public`` has ordinary transactions, for sessions and users. The private ``engine``, on the same pool, commits each
     statement by itself.
     """
 
     def __init__(self, source: EngineSource, settings: EngineSettings, application: str) -> None:
-        self.settings = settings.or_else(DEFAULTS)
+        self.settings = settings.with_defaults()
         self.asked_by = {variable: application for variable, _ in settings.asked()}
         self.is_ours = source.engine is None
         self.is_made_by_url = self.is_ours and source.creator is None
-        self._is_disposed = False
-        self._is_unsafe_after_fork = False
-        self._open: set[int] = set()
-        self._outdated: set[int] = set()
         self.dialect = source.dialect()
         if source.engine is not None:
             self.engine = self.public = source.engine
+            self.pool = ConnectionPool(self.engine, self.dialect, self.settings, is_ours=False)
         else:
             assert source.url is not None
             self.engine = self._create(source.url, source.creator, dict(source.options))
             self.public = self.dialect.public_engine(self.engine)
-        self._turns = turns_on(self.engine, self.dialect, self.settings.lock_timeout or 0.0)
+        self._counts_uses = self.is_ours and self.dialect.remembers_tables
+        self._static_pool_lock = lock_static_pool(self.engine, self.dialect, self.settings.lock_timeout or 0.0)
         self.outlives_connections = self.dialect.outlives_connections(self.engine.url)
         self.leases = 0
-        self.wakeups = Wakeups(self)
-        self.catalog = Catalog(can_read_all=self.is_ours and self.dialect.reads_ahead)
+        self.wakeups = Wakeups(
+            send=self._send if self.dialect.can_notify else None,
+            make_listener=self._make_listener,
+            connect_timeout=self.settings.connect_timeout,
+            is_private=not self.outlives_connections,
+        )
+        self.shape_cache = ShapeCache(can_read_all=self.is_ours and self.dialect.reads_ahead)
 
     def __str__(self) -> str:
         return mask(self.engine.url)
@@ -104,11 +104,13 @@ class SharedEngine:
     def _create(self, url: URL, creator: Callable[[], Any] | None, options: dict[str, Any]) -> Engine:
         ours = self.dialect.engine_options(url, self.settings)
         if options.get("poolclass") is StaticPool and not self.dialect.outlives_connections(url):
-            del options["poolclass"]  # our own pool has one connection there, too, for one user at a time
+            del options[
+                "poolclass"
+            ]  # our default pool has one connection there, too, and gives it to one user at a time
         pool_class = options.get("poolclass")
         connect_args = {**ours.pop("connect_args", {}), **options.pop("connect_args", {})}
-        self._keeps_encoding = "client_encoding" in url.query or "client_encoding" in options
-        if self._keeps_encoding:
+        keeps_encoding = "client_encoding" in url.query or "client_encoding" in options
+        if keeps_encoding:
             connect_args.pop("client_encoding", None)
         if pool_class is not None and not issubclass(pool_class, QueuePool):
             for name in ("pool_size", "max_overflow", "pool_timeout", "pool_use_lifo"):
@@ -117,8 +119,7 @@ class SharedEngine:
             options["creator"] = creator
         elif connect_args:
             options["connect_args"] = connect_args
-        # We end what is left of a transaction ourselves, see _reset: leaving it to the pool costs a round trip for
-        # every statement.
+        # ConnectionPool ends an open transaction: SQLAlchemy's reset would cost a round trip for every statement.
         fixed = {"pool_reset_on_return": None, "isolation_level": ours.pop("isolation_level"), "hide_parameters": True}
         try:
             engine = sa.create_engine(url, **{**ours, **options, **fixed})
@@ -126,114 +127,36 @@ class SharedEngine:
             driver = self.dialect.driver
             msg = f"The driver {driver!r} of {mask(url)} is not installed. Install it: {self.dialect.drivers[driver]}"
             raise SettingsError(msg, variable="SQLALCHEMY_URL") from error
-        except Exception as error:  # noqa: BLE001 (what a driver says of its arguments)
+        except Exception as error:  # noqa: BLE001 (a driver rejects its arguments)
             raise translate(error, mask(url)) from None
-        event.listen(engine, "do_connect", self._connecting)
-        event.listen(engine, "connect", self._opened, insert=True)
-        event.listen(engine, "connect", self._connected)
-        event.listen(engine, "close", self._closed)
+        self.pool = ConnectionPool(engine, self.dialect, self.settings, is_ours=True)
+        self.pool.listen(has_creator=creator is not None, keeps_encoding=keeps_encoding)
         event.listen(engine, "handle_error", self._failed)
-        of_others = self._count_events(engine.pool)  # who listens to all pools
-        event.listen(engine, "checkout", self._checked_out)
-        event.listen(engine.pool, "reset", self._reset)
-        event.listen(engine, "checkin", self._checked_in)
-        self._own_events = self._count_events(engine.pool) - of_others
-        self._has_creator = creator is not None
-        self._own_listeners = self._count_listeners(engine) - len(engine.pool.dispatch.connect.parent_listeners)
         return engine
 
-    # -- events of the pool --
-
-    def _connecting(self, *_: Any) -> None:
-        if self._is_unsafe_after_fork:
-            msg = (
-                f"A connection to {self} was in use when this process was forked, and the database's library keeps "
-                "what it knows of the parent's locks: data could be lost. Fork while nothing uses the database, or "
-                "start processes with the method 'spawn'."
-            )
-            raise InterfaceError(msg)
-
-    def _opened(self, connection: Any, record: Any) -> None:
-        self.dialect.opened(connection, keeps_encoding=self._keeps_encoding)
-
-    def _connected(self, connection: Any, record: Any) -> None:
-        self._open.add(id(connection))
-        self.dialect.connected(connection, self.settings)
-
-    def _closed(self, connection: Any, record: Any) -> None:
-        self._open.discard(id(connection))
-        self._outdated.discard(id(connection))
-
     def _failed(self, context: sa.engine.ExceptionContext) -> None:
-        # What a session has run. Only its author can run it again; the next session gets a new connection.
+        # A statement of a session. Only its author can run it again; the next session gets a new connection.
         if sqlstate(context.original_exception) == READ_ONLY:
             self.leave_server()
 
-    def _checked_out(self, connection: Any, record: Any, proxy: Any) -> None:
-        # A connection that the server has closed while it was idle is recognised here, for the price of looking at the
-        # socket, and a new one takes its place: the call never sees the failure.
-        try:
-            if self.dialect.is_stale(connection):
-                self.engine.dialect.do_ping(connection)
-            if record is not None and _AS_NEW not in record.info:
-                is_prepared = self._has_creator or self._count_listeners(self.engine) != self._own_listeners
-                record.info[_AS_NEW] = self.dialect.remember(connection, is_prepared=is_prepared)
-        except Exception as error:
-            msg = "The server closed the connection."
-            raise InvalidatePoolError(msg) from error
-
-    def _reset(self, connection: Any, record: Any, state: Any) -> None:
-        # A transaction that is left open here would swallow what the next user of the connection writes.
-        if record is None:
-            return  # taken out of the pool: it is closed next
-        if record.info.pop(_OURS, False):
-            if self.dialect.in_transaction(connection):
-                self.dialect.rollback(connection)
-        elif not state.terminate_only:
-            self.dialect.reset(connection, record.info.get(_AS_NEW))
-
-    def _checked_in(self, connection: Any, record: Any) -> None:
-        if connection is None:
-            return
-        if self._is_disposed or id(connection) in self._outdated:
-            record.invalidate()
-        else:
-            self.dialect.checked_in(connection)
-
-    @staticmethod
-    def _count_events(pool: Pool) -> int:
-        events = pool.dispatch
-        return len(events.checkout) + len(events.checkin) + len(events.reset)
-
-    @staticmethod
-    def _count_listeners(engine: Engine) -> int:
-        """Return how many prepare connections: of this engine, and of all engines."""
-        return len(engine.pool.dispatch.connect) + len(engine.dialect.dispatch.do_connect)
-
-    def _check_in(self, connection: Any, record: Any) -> None:
-        """Do for a borrowed connection what the events do for others."""
-        if self.dialect.in_transaction(connection):
-            self.dialect.rollback(connection)
-        if self._is_disposed or id(connection) in self._outdated:
-            record.invalidate()
-
     # -- use --
 
-    def turn(self) -> AbstractContextManager[object]:
-        """Return a context that has the connection of a StaticPool for itself, and yields the value for ``TURN``."""
-        return nullcontext() if self._turns is None else self._turns.take()
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Return a context that holds the connection of a StaticPool, and yields the value of ``HOLDER``."""
+        return nullcontext() if self._static_pool_lock is None else self._static_pool_lock.take()
 
     def run(self, work: Callable[[Executor], _T], caller: Hashable = None) -> _T:
         """Call ``work`` with an executor on a pooled connection that commits every statement by itself, and return its
-        result; ``caller`` stands for an application, of which a connection serves a limited number.
+        result; ``caller`` stands for an application: a connection serves a limited number of them.
 
-        Work that a read-only server refuses is done again, once, on a new connection: after a fail-over, that leads to
+        Work that a read-only server refuses is retried once on a new connection: after a fail-over, that leads to
         another server.
 
-        Raises ConnectionLostError when it breaks, OperationalError when none is free, and what ``work`` raises.
+        Raises ConnectionLostError when the connection breaks, OperationalError when none is free, and what ``work``
+        raises.
         """
-        if self._turns is not None:
-            with self._turns.take():
+        if self._static_pool_lock is not None:
+            with self._static_pool_lock.take():
                 return self._run(work, caller)
         try:
             return self._run(work, caller)
@@ -243,86 +166,74 @@ class SharedEngine:
         return self._run(work, caller)
 
     def _run(self, work: Callable[[Executor], _T], caller: Hashable) -> _T:
-        proxy = self._check_out()
+        try:
+            proxy = self.pool.check_out()
+        except Exception as error:  # noqa: BLE001 (whatever a driver raises)
+            raise self.connect_error(error) from cause_of(error)
         try:
             if self.is_ours:
                 result = work(CursorExecutor(self.dialect, proxy.dbapi_connection))
-                if caller is not None and self.dialect.remembers_tables:
-                    count_use(proxy, caller)
+                if caller is not None and self._counts_uses:
+                    self.pool.count_use(proxy, caller)
                 return result
             with self.dialect.autocommit(proxy.dbapi_connection):
                 return work(CursorExecutor(self.dialect, proxy.dbapi_connection))
         except Exception as error:
-            if self._is_lost(error, proxy):
-                # All connections that are as old are taken for broken, so that the next try gets a new one.
-                self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (what SQLAlchemy's own connections call)
-                msg = f"The connection to {self} was lost: {translate(error)}"
-                raise ConnectionLostError(msg) from error
-            code = sqlstate(error)
-            if code == READ_ONLY:
-                self.leave_server(proxy)
-            elif code == _PLAN_IS_OUTDATED:
-                self.engine.pool._invalidate(proxy, error)  # type: ignore[arg-type]  # noqa: SLF001 (as above)
-            answers = (PersistenceError, self.engine.dialect.loaded_dbapi.Error)
-            if self.outlives_connections and not isinstance(error, answers):
-                # The driver may have stopped in the middle of sending the statement.
-                proxy.invalidate()
+            self._invalidate_after(error, proxy)
             raise
         except BaseException:
-            # Interrupted in the middle of a conversation: nobody knows in which state the connection is. What is left
-            # of a transaction is rolled back where closing the connection would end the database.
+            # Interrupted while the driver talks to the server: the connection's state is unknown. Where closing it
+            # would end the database, its transaction is rolled back instead.
             if self.outlives_connections:
                 proxy.invalidate()
             raise
         finally:
             proxy.close()
 
-    def _check_out(self) -> PoolProxiedConnection | PooledConnection:
-        pool = self.engine.pool
-        try:
-            asks_first = pool._pre_ping  # noqa: SLF001 (it may be an option of the user's)
-            if self.is_ours and not asks_first and self._count_events(pool) == self._own_events:
-                return check_out(pool, self._checked_out, self._check_in)
-            proxy = self.engine.raw_connection()
-            if self.is_ours:
-                proxy.info[_OURS] = True
-            while not self.is_ours and not self._is_usable(proxy):
-                # No event of ours looks at the connections of a pool that is not ours.
-                proxy.invalidate()
-                proxy.close()
-                proxy = self.engine.raw_connection()
-        except Exception as error:  # noqa: BLE001 (whatever a driver raises)
-            raise self.connect_error(error) from cause_of(error)
-        return proxy
+    def _invalidate_after(self, error: Exception, proxy: PoolProxiedConnection | PooledConnection) -> None:
+        """Replace connections that cannot be used after an error; raises ConnectionLostError for one that broke."""
+        if self._is_lost(error, proxy):
+            # All connections that are as old count as broken, so that a retry gets a new one.
+            self.pool.invalidate_all(error, proxy)
+            msg = f"The connection to {self} was lost: {translate(error)}"
+            raise ConnectionLostError(msg) from error
+        code = sqlstate(error)
+        if code == READ_ONLY:
+            self.leave_server(proxy)
+        elif code == _PLAN_IS_OUTDATED:
+            self.pool.invalidate_all(error, proxy)
+        answers = (PersistenceError, self.engine.dialect.loaded_dbapi.Error)
+        if self.outlives_connections and not isinstance(error, answers):
+            # The driver may have stopped in the middle of sending the statement.
+            proxy.invalidate()
 
-    def _is_usable(self, proxy: PoolProxiedConnection) -> bool:
-        try:
-            self._checked_out(proxy.dbapi_connection, None, proxy)
-        except InvalidatePoolError:
-            return False
-        return True
-
-    def distrust(self, error: Exception) -> None:
-        """Take all connections that are in the pool now for broken, as SQLAlchemy does for errors that it knows."""
-        no_proxy: Any = None
-        self.engine.pool._invalidate(no_proxy, error)  # noqa: SLF001 (there is no other way without a connection)
-
-    def leave_server(self, proxy: Any = None) -> None:
+    def leave_server(self, proxy: PoolProxiedConnection | PooledConnection | None = None) -> None:
         """Replace all connections before their next use, because the server that they lead to has become read-only;
-        ``proxy`` at once.
+        close ``proxy`` now.
         """
-        self.engine.pool._invalidate(proxy)  # noqa: SLF001 (as above)
+        self.pool.invalidate_all(connection=proxy)
         self.wakeups.reconnect()
 
+    def _send(self, text: str) -> None:
+        """Notify other processes."""
+        self.run(lambda executor: executor.fetch(self.dialect.notify_alone_statement, (CHANNEL, text)))
+
+    def _make_listener(self, wakeups: Wakeups) -> ListenThread | FileWatcher | None:
+        """Return a thread that receives the wake-ups of other processes, or None where they cannot be received."""
+        if self.dialect.can_notify:
+            return ListenThread(wakeups, partial(connect_listener, self.engine, self.dialect, self.settings, CHANNEL))
+        look = self.dialect.watch(self.engine.url) if self.is_made_by_url else None
+        return None if look is None else FileWatcher(wakeups, look)
+
     def connect_error(self, error: Exception) -> Exception:
-        """Return the library's exception for a connection that could not be had."""
+        """Return the library's exception for a connection that could not be obtained."""
         if isinstance(error, PersistenceError):
             return error
         if isinstance(error, sa.exc.TimeoutError):
             remedy = "Close transactions sooner, do not open one inside another, or enlarge the pool"
             return translate(error, f"No connection to {self} became free: {self._pool_text()}. {remedy}")
         translated = translate(error, f"Cannot connect to {self}")
-        # What some drivers call an InterfaceError is a server that is not there.
+        # Some drivers raise an InterfaceError for a server that is not there.
         return OperationalError(str(translated)) if isinstance(translated, InterfaceError) else translated
 
     def _pool_text(self) -> str:
@@ -350,10 +261,10 @@ class SharedEngine:
     # -- end --
 
     def disposed(self) -> Engine:
-        """Return an engine as the public one is when it is disposed; that of a user as it is.
+        """Return an engine like the public one after its disposal; a user's engine as it is.
 
-        It has a pool of its own: whoever disposes of it once more must not close the connections of applications that
-        go on, which for a database in memory would remove it.
+        It has a pool of its own: disposing of it once more must not close the connections of other applications, which
+        would remove a database in memory.
         """
         if not self.is_ours:
             return self.public
@@ -363,46 +274,28 @@ class SharedEngine:
         )
 
     def dispose(self) -> None:
-        """Close all idle connections now, and those in use when they come back."""
+        """Close all idle connections now, and those in use when they are checked in."""
         self.wakeups.close()
-        if self._turns is not None:
-            self._turns.close()
-        if self.is_ours:
-            self._is_disposed = True
-            self.engine.dispose()
+        if self._static_pool_lock is not None:
+            self._static_pool_lock.close()
+        self.pool.dispose()
 
     def before_fork(self) -> None:
         """Close idle connections to a database whose library does not notice that it is in another process."""
         if self.is_ours and self.outlives_connections and not self.dialect.is_server:
             with self.wakeups.ignoring():  # closing the last one tidies up the file
-                self.engine.dispose()
-            # Those in use are of the pool that was, which would keep them open.
-            self._outdated = set(self._open)
+                self.pool.before_fork()
 
     def after_fork(self) -> None:
-        """Forget, in a child process, what belongs to the parent: its connections (without closing them) and its
-        threads.
-        """
+        """Forget the parent's connections, without closing them, and its threads, in a child process."""
         self.wakeups.after_fork()
-        self.catalog.after_fork()
+        self.shape_cache.after_fork()
         self.dialect.after_fork()
-        if self._turns is not None:
-            self._turns.after_fork()
+        if self._static_pool_lock is not None:
+            self._static_pool_lock.after_fork()
         if self.is_ours and self.outlives_connections:
-            self._is_unsafe_after_fork = bool(self._open) and not self.dialect.is_server
-            # Kept, because collecting a connection may close it, and with it what the parent holds.
-            _of_the_parent.append(self.engine.pool)
-            self.engine.dispose(close=False)
+            self.pool.after_fork()
 
 
 _LOST: Final = ("08", "57P")  # connection trouble, and a server that shuts down or ends the session
 _PLAN_IS_OUTDATED: Final = "0A000"  # columns have got other types since a connection prepared a statement
-
-# Marks a checkout of our own, which leaves no settings behind.
-_OURS: Final = "eventsourcing_sqlalchemy"
-
-# What a connection was like when it was new.
-_AS_NEW: Final = "eventsourcing_sqlalchemy_as_new"
-
-# Pools of a parent process, in a child. Never used again, and never collected.
-_of_the_parent: list[Pool] = []

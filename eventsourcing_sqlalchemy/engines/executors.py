@@ -1,19 +1,16 @@
-"""The two ways to run the same statements: on a cursor of our own, and on the connection of somebody's session."""
+"""The two ways to run the same statements: on a cursor of our own, and on a session's connection."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventsourcing.persistence import NotSupportedError
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
 
+from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.dialects.base import Dialect
 
 __all__ = ["ConnectionExecutor", "CursorExecutor", "connection_of"]
 

@@ -1,12 +1,11 @@
 """One engine for each database in a process, shared by all applications, leased and counted.
 
 A lease is released once: by ``close()``, or, for applications that are never closed, when they are forgotten. The last
-release disposes the engine, and then no connection is left. This module knows nothing of schemas and tables.
+release disposes the engine, and then no connection is left. This module does not depend on schemas and tables.
 """
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import deque
 from collections.abc import Hashable
@@ -15,7 +14,7 @@ from sqlalchemy.engine import URL
 
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.errors import SettingsError
-from eventsourcing_sqlalchemy.locks import Lock, is_held
+from eventsourcing_sqlalchemy.locks import Lock, at_fork, is_held
 from eventsourcing_sqlalchemy.options import EngineSettings
 from eventsourcing_sqlalchemy.settings import mask
 
@@ -31,7 +30,7 @@ class EngineLease:
         self._is_released = False
 
     def release(self) -> None:
-        """Give the lease back; a second time does nothing.
+        """Release the lease; a second call does nothing.
 
         Inside one of our locks, where only the collector can have called, this leaves a note for the next release.
         """
@@ -48,7 +47,7 @@ class EngineLease:
                 _drop(self._key, self.shared)
 
     def release_when_collected(self, owner: object) -> None:
-        """Give the lease back when ``owner`` is collected, for those who never close."""
+        """Release the lease when ``owner`` is collected, for owners that are never closed."""
         weakref.finalize(owner, _abandoned.append, self).atexit = False
 
 
@@ -56,7 +55,7 @@ _engines: dict[Hashable, SharedEngine] = {}
 # Guards the dictionary and the counts; no connection is opened or closed under it.
 _lock = Lock()
 # Leases whose owners were collected. A finalizer runs anywhere, also inside a lock of the pool that disposing would
-# need: it only leaves a note here, for the next one who leases or releases.
+# need: it only leaves a note here, for the next call that leases or releases.
 _abandoned: deque[EngineLease] = deque()
 _to_dispose: deque[SharedEngine] = deque()
 
@@ -126,10 +125,8 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 (another thread of the parent may have held it, and that thread does not exist here)
-    _lock = Lock()
     for shared in _engines.values():
         shared.after_fork()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -1,53 +1,48 @@
-"""Turns on the one connection of a ``StaticPool``, which hands it to everybody at once.
+"""Exclusive use of the one connection of a ``StaticPool``, which hands it to all threads at once.
 
-It is what tests use for a database in memory. What one user begins there, another one would commit or roll back. So
-each of our calls, and each of our transactions, has the connection for itself; sessions of the user's engine wait for
-their next statement. Calls of ours wait until a transaction of such a session has ended. Users' sessions among
-themselves are not kept apart.
+Tests use such a pool for a database in memory. Without a lock, one user would commit or roll back another one's
+transaction. So each of our calls, and each of our transactions, has the connection for itself; a statement of a session
+of the user's engine waits for them, and they wait for that session's transaction to end. Two sessions of the user are
+not kept apart.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock, get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventsourcing.persistence import InternalError, NotSupportedError, OperationalError
 from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import AssertionPool, SingletonThreadPool, StaticPool
 
 from eventsourcing_sqlalchemy.background import pause
+from eventsourcing_sqlalchemy.dialects.base import Dialect
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+__all__ = ["HOLDER", "StaticPoolLock", "lock_static_pool"]
 
-    from sqlalchemy.engine import Connection, Engine
+HOLDER: Final = "eventsourcing_holder"
+"""The execution option that marks a session's connection as the holder of the lock."""
 
-    from eventsourcing_sqlalchemy.dialects.base import Dialect
-
-__all__ = ["TURN", "Worker", "turns_on"]
-
-TURN: Final = "eventsourcing_turn"
-"""The execution option of the connection of a session whose turn it is."""
-
-# How often to look whether a transaction of a user has ended: nothing tells. Seconds.
+# How often to check whether a user's transaction has ended: no event tells. Seconds.
 _PAUSE: Final = 0.002
 
-# Hand one connection to several threads or callers at a time, where one would end the transaction of another.
+# These hand one connection to several threads or callers at a time.
 _SHARING_POOLS: Final = (StaticPool, SingletonThreadPool, AssertionPool)
 
 
-def turns_on(engine: Engine, dialect: Dialect, timeout: float) -> Worker | None:
-    """Return the turns on the connection of an engine, or None where its pool gives each user another one.
+def lock_static_pool(engine: Engine, dialect: Dialect, timeout: float) -> StaticPoolLock | None:
+    """Return the lock of an engine's one connection, or None where the pool gives each user another connection.
 
-    Raises NotSupportedError for a pool whose users share a connection and cannot take turns.
+    Raises NotSupportedError for a pool that shares a connection which cannot be locked.
     """
     if not isinstance(engine.pool, _SHARING_POOLS):
         return None
     if isinstance(engine.pool, StaticPool) and not dialect.outlives_connections(engine.url):
-        return Worker(engine, dialect, timeout)
+        return StaticPoolLock(engine, dialect, timeout)
     msg = (
         f"A {type(engine.pool).__name__} hands one connection to several users at a time, and one would commit or roll "
         "back what another writes. Make the engine with poolclass=QueuePool or NullPool (for a database in memory with "
@@ -56,16 +51,16 @@ def turns_on(engine: Engine, dialect: Dialect, timeout: float) -> Worker | None:
     raise NotSupportedError(msg)
 
 
-class Worker:
-    """The turns on the connection of an engine that the user made. Safe to use from many threads."""
+class StaticPoolLock:
+    """The lock of the one connection of a user's engine. Safe to use from many threads."""
 
     def __init__(self, engine: Engine, dialect: Dialect, timeout: float) -> None:
         self._engine = engine
         self._dialect = dialect
         self._timeout = timeout
-        # A turn may end in another thread than the one that it began in.
+        # Not an RLock: it may be released in another thread than the one that acquired it.
         self._lock = Lock()
-        self._turn: object | None = None
+        self._holder: object | None = None
         self._thread: int | None = None
         self._listeners: list[tuple[Any, str, Callable[..., Any]]] = [
             (engine, "do_execute", self._execute),
@@ -84,15 +79,15 @@ class Worker:
             event.remove(target, name, listener)
 
     def after_fork(self) -> None:
-        """Forget, in a child process, whose turn it was in the parent."""
+        """Unlock in a child process, where the holder does not exist."""
         self._lock = Lock()
-        self._turn = self._thread = None
+        self._holder = self._thread = None
 
     @contextmanager
     def take(self) -> Iterator[object]:
-        """Have the connection for the block, and yield what :data:`TURN` has to be for a session in it.
+        """Hold the connection for the block, and yield the value of :data:`HOLDER` for a session in it.
 
-        Raises OperationalError when others use it for longer than the timeout.
+        Raises OperationalError when others hold it for longer than the timeout.
         """
         deadline = time.monotonic() + self._timeout
         self._acquire(deadline)
@@ -102,11 +97,11 @@ class Worker:
             if time.monotonic() > deadline:
                 raise self._in_use()
             self._acquire(deadline)
-        self._turn, self._thread = object(), get_ident()
+        self._holder, self._thread = object(), get_ident()
         try:
-            yield self._turn
+            yield self._holder
         finally:
-            self._turn = self._thread = None
+            self._holder = self._thread = None
             self._lock.release()
 
     def _acquire(self, deadline: float) -> None:
@@ -127,8 +122,8 @@ class Worker:
     # -- what sessions of the engine do --
 
     @contextmanager
-    def _between_turns(self, connection: Connection) -> Iterator[None]:
-        if self._turn is not None and connection.get_execution_options().get(TURN) is self._turn:
+    def _briefly(self, connection: Connection) -> Iterator[None]:
+        if self._holder is not None and connection.get_execution_options().get(HOLDER) is self._holder:
             self._thread = get_ident()  # its end, which follows, is in the same thread
             yield
             return
@@ -139,29 +134,29 @@ class Worker:
             self._lock.release()
 
     def _execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-        with self._between_turns(context.root_connection):
+        with self._briefly(context.root_connection):
             context.dialect.do_execute(cursor, statement, parameters, context)
         return True
 
     def _execute_many(self, cursor: Any, statement: str, parameters: Sequence[Any], context: Any) -> bool:
-        with self._between_turns(context.root_connection):
+        with self._briefly(context.root_connection):
             context.dialect.do_executemany(cursor, statement, parameters, context)
         return True
 
     def _execute_without_parameters(self, cursor: Any, statement: str, context: Any) -> bool:
-        with self._between_turns(context.root_connection):
+        with self._briefly(context.root_connection):
             context.dialect.do_execute_no_params(cursor, statement, context)
         return True
 
     def _commits(self, connection: Connection) -> None:
-        with self._between_turns(connection):
-            is_ours = connection.get_execution_options().get(TURN) is not None
+        with self._briefly(connection):
+            is_ours = connection.get_execution_options().get(HOLDER) is not None
             if is_ours and not self._is_in_transaction():
                 msg = "Another user of the engine's StaticPool has ended this transaction. Nothing more is committed."
                 raise InternalError(msg)
 
     def _rolls_back(self, connection: Connection) -> None:
-        if self._turn is not None and connection.get_execution_options().get(TURN) is self._turn:
+        if self._holder is not None and connection.get_execution_options().get(HOLDER) is self._holder:
             self._thread = get_ident()
         self._wait_before_rollback()
 
@@ -169,10 +164,10 @@ class Worker:
         self._wait_before_rollback()
 
     def _wait_before_rollback(self) -> None:
-        """Wait for the end of a turn of others: what follows, and cannot be kept from it, is a rollback.
+        """Wait until no other thread holds the connection: a rollback follows, which cannot be prevented.
 
-        Raises nothing, because the pool would close the connection, and with it the database. If the turn does not end,
-        its commit finds out.
+        Raises nothing, because the pool would close the connection, and with it the database. After a timeout, the
+        holder's commit detects the rollback.
         """
         if self._thread != get_ident() and self._lock.acquire(timeout=self._timeout):
             self._lock.release()

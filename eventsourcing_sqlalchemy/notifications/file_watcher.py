@@ -1,4 +1,4 @@
-"""Notice that other processes have committed to a database that cannot tell: a file that is looked at.
+"""Detect commits of other processes to a database without notifications, by watching its file.
 
 One thread for each engine, only while there are subscriptions, without a connection.
 """
@@ -20,34 +20,34 @@ __all__ = ["FileWatcher"]
 logger = logging.getLogger(__name__)
 
 _LOOK_INTERVAL: Final = 0.01
-# A file changes before the commit can be read, which waits for the disk. So subscriptions look at once, and again after
-# such times, until nothing has changed for as long. Seconds.
+# A file changes before the commit can be read, which waits for the disk. So subscriptions read now, and again after
+# these times, until the file has not changed for as long. Seconds.
 _FIRST_ECHO: Final = 0.02
 _LAST_ECHO: Final = 0.7
 _STOP_TIMEOUT: Final = 1.0
 
 
 class Observer(Protocol):
-    """Who is told."""
+    """Receives what the thread detects."""
 
     def wake_all(self) -> None:
-        """Know that somebody has committed something."""
+        """Handle that another process may have committed."""
 
     def sweep(self) -> None:
-        """Take the time to put things in order."""
+        """Clean up; called often."""
 
 
 class FileWatcher(threading.Thread):
-    """Watches until it is stopped; ``look`` returns something that changes when anybody has committed."""
+    """Watches until it is stopped; ``look`` returns a value that changes with each commit."""
 
     def __init__(self, observer: Observer, look: Callable[[], Hashable]) -> None:
         super().__init__(name="eventsourcing-watcher", daemon=True)
         self.ready = threading.Event()
-        """Set when commits are noticed, and when they never will be."""
+        """Set when the thread detects commits, and when it could not start."""
         self.is_live = False
-        """Whether they are noticed now."""
-        self.is_unsupported = False
-        """Whether they never will be."""
+        """Whether it detects commits now."""
+        self.is_unavailable = False
+        """Whether it could not start."""
         self.activity = Activity("watcher", "Commits of other processes are not noticed, subscriptions poll", logger)
         self._observer = observer
         self._look = look
@@ -65,7 +65,7 @@ class FileWatcher(threading.Thread):
             self.is_live = True
         except RuntimeError as error:
             logger.warning("Commits of other processes are not noticed, subscriptions poll: %s", error)
-            self.is_unsupported = True
+            self.is_unavailable = True
         self.ready.set()
 
     def run(self) -> None:
@@ -98,8 +98,8 @@ class FileWatcher(threading.Thread):
 
     @contextmanager
     def ignoring(self) -> Iterator[None]:
-        """Take the changes of the file inside of the block for nobody's commits: for a write of this process, which
-        wakes whom it concerns, and beside which there is no other.
+        """Ignore file changes inside the block: a write of this process wakes its subscriptions by itself, and no other
+        process can write at the same time.
         """
         with self._looking:
             is_quiet = not self._ignored and self._look() == self._seen

@@ -1,8 +1,7 @@
-"""One connection of an engine that hears the wake-ups of other processes, and the thread that waits on it.
+"""The thread that receives the wake-ups of other processes, on one connection for each engine.
 
-The connection is taken out of the pool, so subscribers cost the pool nothing. When it breaks, the thread connects
-again, listens first and then lets every subscription look, because nobody knows what was missed. Meanwhile,
-subscriptions poll.
+When the connection breaks, the thread connects again, listens first and then wakes every subscription, because it may
+have missed wake-ups. Meanwhile, subscriptions poll.
 """
 
 from __future__ import annotations
@@ -11,20 +10,11 @@ import logging
 import os
 import select
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
-from eventsourcing_sqlalchemy.dialects import dialect_for
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
-
-    from eventsourcing_sqlalchemy.dialects.base import Dialect
-    from eventsourcing_sqlalchemy.dialects.protocols import Listener
-    from eventsourcing_sqlalchemy.options import EngineSettings
+from eventsourcing_sqlalchemy.dialects.protocols import Listener
 
 __all__ = ["ListenThread"]
 
@@ -35,37 +25,39 @@ _SWEEP_MILLISECONDS: Final = 1000
 
 
 class Observer(Protocol):
-    """Who is told what was heard."""
+    """Receives what the thread does."""
 
     def received(self, payload: str) -> None:
-        """Take a notification."""
+        """Handle a notification."""
 
     def wake_all(self) -> None:
-        """Know that something may have been missed."""
+        """Handle that notifications may have been missed."""
 
     def sweep(self) -> None:
-        """Take the time to put things in order."""
+        """Clean up; called about once a second."""
+
+
+class Closable(Protocol):
+    """A connection."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class ListenThread(threading.Thread):
-    """Listens until it is stopped."""
+    """Listens until it is stopped, on the connection that ``connect`` opens: None means that it cannot listen."""
 
-    def __init__(
-        self, observer: Observer, channel: str, engine: Engine, dialect: Dialect, settings: EngineSettings
-    ) -> None:
+    def __init__(self, observer: Observer, connect: Callable[[], tuple[Listener, Closable] | None]) -> None:
         super().__init__(name="eventsourcing-listener", daemon=True)
         self.ready = threading.Event()
-        """Set when notifications are heard, and when it is known that this takes a while or is not to be."""
+        """Set when notifications are received, and when connecting has failed."""
         self.is_live = False
-        """Whether notifications are heard now."""
-        self.is_unsupported = False
-        """Whether they cannot be heard through this database URL at all."""
+        """Whether notifications are received now."""
+        self.is_unavailable = False
+        """Whether this process cannot receive them at all: because of its database URL, or for want of a thread."""
         self.activity = Activity("listener", "Wake-ups are not received, subscriptions poll", logger)
         self._observer = observer
-        self._channel = channel
-        self._engine = engine
-        self._dialect = dialect
-        self._settings = settings
+        self._open = connect
         self._stopping = threading.Event()
         self._is_outdated = False
         self._alarm = _Alarm()
@@ -76,8 +68,8 @@ class ListenThread(threading.Thread):
         try:
             self.start()
         except RuntimeError as error:
-            logger.warning("Wake-ups are not heard, subscriptions poll: %s", error)
-            self.is_unsupported = True
+            logger.warning("Wake-ups are not received, subscriptions poll: %s", error)
+            self.is_unavailable = True
             self._alarm.close()
             self.ready.set()
 
@@ -88,7 +80,7 @@ class ListenThread(threading.Thread):
         self.join(_STOP_TIMEOUT)
 
     def reconnect(self) -> None:
-        """Listen on a new connection, from the next time on that the thread looks around."""
+        """Listen on a new connection within a second."""
         self._is_outdated = True
 
     def join(self, timeout: float | None = None) -> None:
@@ -110,7 +102,7 @@ class ListenThread(threading.Thread):
         try:
             listener = self._connect()
             if listener is None:
-                self.is_unsupported = True
+                self.is_unavailable = True
                 return False
             try:
                 self._listen(listener)
@@ -124,35 +116,21 @@ class ListenThread(threading.Thread):
 
     def _connect(self) -> Listener | None:
         self._is_outdated = False
-        engine, dialect = self._engine, self._dialect
-        url = self._settings.listen_url
-        if url is not None:
-            dialect = dialect_for(url.get_backend_name(), url.get_driver_name())
-            arguments = dialect.engine_options(url, self._settings).get("connect_args", {})
-            engine = sa.create_engine(
-                url, poolclass=NullPool, connect_args=arguments, isolation_level="AUTOCOMMIT", hide_parameters=True
-            )
-        self._connection = engine.raw_connection()
-        self._connection.detach()
-        try:
-            self._connection.dbapi_connection.autocommit = True
-            listener = dialect.listen(self._connection.dbapi_connection, self._channel)
-        except BaseException:
-            self._connection.close()
-            raise
-        if listener is None:
-            self._connection.close()
+        connected = self._open()
+        if connected is None:
             logger.warning(
-                "Wake-ups cannot be heard through this URL (a pooler, or a driver without a way to wait for them): "
+                "Wake-ups cannot be received through this URL (a pooler, or a driver that cannot wait for them): "
                 "subscriptions poll. Set SQLALCHEMY_LISTEN_URL to a direct connection through psycopg2 or psycopg."
             )
+            return None
+        listener, self._connection = connected
         return listener
 
     def _listen(self, listener: Listener) -> None:
         poll = select.poll()
         poll.register(listener.fileno(), select.POLLIN)
         poll.register(self._alarm.fileno, select.POLLIN)
-        # Listening has begun: what was committed before is found by looking, what comes after is heard.
+        # From here on, commits are notified; subscriptions read earlier ones now.
         self.is_live = True
         self.activity.works()
         self._observer.wake_all()

@@ -1,9 +1,9 @@
 """Wake subscriptions when events have been recorded: at once in this process, by notifications in others.
 
-A wake-up says only "look": subscriptions read the table, and they look now and then without being woken, so a lost
-wake-up costs time and nothing else. After a commit, one background thread tells other processes (telling them inside of
-the transaction would make all writers of a server take turns). One connection listens for all subscriptions of an
-engine, and only while there are any.
+A wake-up carries no events: subscriptions read the table, and they also poll slowly, so a lost wake-up costs time and
+nothing else. After a commit, one background thread notifies other processes; a notification inside the transaction
+would serialize all writers of a server. One connection listens for all subscriptions of an engine, and only while there
+are any.
 """
 
 from __future__ import annotations
@@ -17,17 +17,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.locks import Lock
 from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
 from eventsourcing_sqlalchemy.notifications.listener import ListenThread
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
-    from eventsourcing_sqlalchemy.engines.engine import SharedEngine
 
 __all__ = ["CHANNEL", "TableListener", "Waiter", "Wakeups", "payload"]
 
@@ -35,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 CHANNEL: Final = "eventsourcing_sqlalchemy"
 
-# How often a subscription looks without being woken: rarely where wake-ups of other processes are heard, often where
-# they are not. Seconds.
+# How often a subscription polls: rarely where this process receives the wake-ups of others, often where it does not.
+# Seconds.
 POLL_WHEN_LISTENING: Final = 1.0
 POLL_WHEN_NOT_LISTENING: Final = 0.1
 
@@ -65,23 +60,23 @@ class Waiter:
         self._event.set()
 
     def sleep(self) -> None:
-        """Return when woken, or when it is time to look anyway."""
+        """Return when woken, or when it is time to poll."""
         self._event.wait(self._wakeups.poll_interval)
 
     def close(self) -> None:
-        """Leave; the last one ends the listening. Safe to call again."""
+        """Leave; the last waiter ends the listening. Safe to call again."""
         self._wakeups.leave(self)
 
     def abandon(self) -> None:
-        """Leave soon; for finalizers, which may run inside any lock and so take none."""
+        """Leave soon; for finalizers, which may run inside any lock and so must take none."""
         self._wakeups.abandoned.append(self)
 
 
 class TableListener:
-    """Hears of every table of an engine, until it is closed.
+    """Receives the commits to every table of an engine, until it is closed.
 
-    ``heard`` is called with the keys of the tables that events were committed to, or with None when nobody knows which:
-    in the thread that has committed or that listens, so it must neither wait nor raise.
+    It calls ``on_commit`` with the keys of the tables that events were committed to, or with None when any table may
+    have new events. The call is made in the thread that commits or listens, so it must neither wait nor raise.
     """
 
     def __init__(self, wakeups: Wakeups, on_commit: Callable[[Iterable[int] | None], None]) -> None:
@@ -89,28 +84,39 @@ class TableListener:
         self.on_commit = on_commit
 
     @property
-    def receives_others(self) -> bool:
-        """Whether commits of other processes are heard now."""
-        return self._wakeups.receives_others
+    def receives_remote(self) -> bool:
+        """Whether it receives commits of other processes now."""
+        return self._wakeups.receives_remote
 
     @property
     def activities(self) -> Sequence[Activity]:
-        """What is done in the background so that commits are heard."""
+        """The background activities that receive commits."""
         return self._wakeups.activities
 
     def close(self) -> None:
-        """Hear no more. Safe to call again."""
+        """Receive no more commits. Safe to call again."""
         self._wakeups.stop_listening_to_all(self)
 
 
 class Wakeups:
-    """The wake-ups of one engine."""
+    """The wake-ups of one engine.
 
-    def __init__(self, shared: SharedEngine) -> None:
-        self._shared = shared
-        self._can_notify = shared.dialect.can_notify
-        self._notify_statement = shared.dialect.notify_alone_statement
-        self._is_private = not shared.outlives_connections
+    ``send`` notifies other processes, and is None where the database cannot. ``make_listener`` returns a thread that is
+    not started, or None where nothing can be received. No other process can commit to a database that ``is_private``.
+    """
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[str], None] | None,
+        make_listener: Callable[[Wakeups], ListenThread | FileWatcher | None],
+        connect_timeout: float | None,
+        is_private: bool,
+    ) -> None:
+        self._send = send
+        self._make_listener = make_listener
+        self._connect_timeout = connect_timeout
+        self._is_private = is_private
         self._start()
         _all.add(self)
 
@@ -120,7 +126,7 @@ class Wakeups:
         self._waiters: dict[int, set[Waiter]] = {}
         self._table_listeners: tuple[TableListener, ...] = ()
         self._listening: ListenThread | FileWatcher | None = None
-        self._is_unsupported = False
+        self._is_unavailable = False
         self.abandoned: deque[Waiter] = deque()
         self._pending: set[int] = set()
         self._notifier: threading.Thread | None = None
@@ -132,26 +138,24 @@ class Wakeups:
     @property
     def poll_interval(self) -> float:
         """How long a subscription may sleep, in seconds."""
-        return POLL_WHEN_LISTENING if self.receives_others else POLL_WHEN_NOT_LISTENING
+        return POLL_WHEN_LISTENING if self.receives_remote else POLL_WHEN_NOT_LISTENING
 
     @property
-    def receives_others(self) -> bool:
-        """Whether commits of other processes are heard now, or nobody else can commit."""
+    def receives_remote(self) -> bool:
+        """Whether commits of other processes are received now, or no other process can commit."""
         listening = self._listening
         return self._is_private or (listening is not None and listening.is_live)
 
     @property
     def activities(self) -> Sequence[Activity]:
-        """What is done in the background."""
+        """The background activities."""
         listening = self._listening
         return (self._sending,) if listening is None else (self._sending, listening.activity)
 
     # -- sleepers --
 
     def join(self, key: int) -> Waiter:
-        """Return a waiter for the events of a table; wake-ups are heard from now on, so what is read afterwards
-        misses nothing.
-        """
+        """Return a waiter for a table's events; every commit from now on wakes it."""
         self.sweep()
         waiter = Waiter(self, key)
         with self._lock:
@@ -170,22 +174,15 @@ class Wakeups:
     def _listen(self) -> None:
         started = None
         with self._lock:
-            if self._listening is not None and self._listening.is_unsupported:
-                self._is_unsupported = True
-            if self._listening is None and not self._is_unsupported:
-                started = self._listening = self._make_listener()
+            if self._listening is not None and self._listening.is_unavailable:
+                self._is_unavailable = True
+            if self._listening is None and not self._is_unavailable:
+                started = self._listening = self._make_listener(self)
             listening = self._listening
         if started is not None:
             started.start_or_give_up()
         if listening is not None:
-            listening.ready.wait(self._shared.settings.connect_timeout)
-
-    def _make_listener(self) -> ListenThread | FileWatcher | None:
-        shared = self._shared
-        if self._can_notify:
-            return ListenThread(self, CHANNEL, shared.engine, shared.dialect, shared.settings)
-        look = shared.dialect.watch(shared.engine.url) if shared.is_made_by_url else None
-        return None if look is None else FileWatcher(self, look)
+            listening.ready.wait(self._connect_timeout)
 
     def leave(self, waiter: Waiter) -> None:
         """Forget a waiter, and end the listening with the last one."""
@@ -198,7 +195,7 @@ class Wakeups:
         self._end_listening()
 
     def stop_listening_to_all(self, table_listener: TableListener) -> None:
-        """Forget who hears of every table."""
+        """Forget a listener to every table."""
         with self._lock:
             self._table_listeners = tuple(each for each in self._table_listeners if each is not table_listener)
         self._end_listening()
@@ -208,22 +205,22 @@ class Wakeups:
         with self._lock:
             if not self._waiters and not self._table_listeners and self._listening is not None:
                 ended, self._listening = self._listening, None
-                self._is_unsupported = ended.is_unsupported
+                self._is_unavailable = ended.is_unavailable
         if ended is not None:
             ended.stop()
 
     def reconnect(self) -> None:
-        """Listen on a new connection soon: the old one may lead to a server that hears of no commits any more."""
+        """Listen on a new connection soon: the old one may lead to a server that receives no more commits."""
         listening = self._listening
         if isinstance(listening, ListenThread):
             listening.reconnect()
 
     def sweep(self) -> None:
-        """Let those leave that were collected without being closed."""
+        """Forget waiters that were collected without being closed."""
         while True:
             try:
                 waiter = self.abandoned.popleft()
-            except IndexError:  # none, or somebody else sweeps at the same time
+            except IndexError:  # none, or another thread sweeps at the same time
                 return
             self.leave(waiter)
 
@@ -241,17 +238,17 @@ class Wakeups:
             waiter.wake()
 
     def wake_all(self) -> None:
-        """Wake every subscription of this process: nobody knows what was missed."""
+        """Wake every subscription of this process, because wake-ups may have been missed."""
         with self._lock:
             keys = list(self._waiters)
         self._wake_waiters(keys)
         for table_listener in self._table_listeners:
             table_listener.on_commit(None)
 
-    # -- to others --
+    # -- other processes --
 
     def received(self, payload: str) -> None:
-        """Wake the subscriptions that a notification is for; one of our own has been served already."""
+        """Wake the subscriptions that a notification is for; those of this sender are awake already."""
         sender, *keys = payload.split(",")
         if sender != self._sender:
             with suppress(ValueError):  # any role may notify, and with anything
@@ -261,8 +258,8 @@ class Wakeups:
         """Wake the subscriptions of this process, and soon those of others, because events were committed."""
         if self._waiters or self._table_listeners:
             self.wake((key,))
-        # What is pending is told later than now, so this event is told with it.
-        if not self._can_notify or (key in self._pending and self._notifier is not None):
+        # A pending key is sent later than now, so its notification covers these events, too.
+        if self._send is None or (key in self._pending and self._notifier is not None):
             return
         with self._lock:
             self._pending.add(key)
@@ -280,15 +277,17 @@ class Wakeups:
         try:
             notifier.start()
         except RuntimeError as error:
-            # The events are recorded; a process that cannot start a thread has told nobody else of it, and that is all.
+            # The events are recorded; subscribers in other processes poll.
             logger.warning("Wake-ups are not sent: %s", error)
         else:
             self._notifier = notifier
 
     def _notify(self) -> bool:
-        """Tell other processes, the first time at once and then at most every few milliseconds; return False after a
-        second without anything to tell. What is not sent is not sent later: subscribers elsewhere look by themselves.
+        """Notify other processes, at once and then at most every few milliseconds; return False after an idle second.
+
+        A notification that fails is not sent again: subscribers in other processes poll.
         """
+        assert self._send is not None
         self._has_pending.wait(0.0 if self._closing.is_set() else _NOTIFIER_IDLE)
         with self._lock:
             self._has_pending.clear()
@@ -297,15 +296,14 @@ class Wakeups:
                 self._notifier = None
                 return False
         for start in range(0, len(keys), _MAX_KEYS_PER_PAYLOAD):
-            parameters = (CHANNEL, payload(self._sender, keys[start : start + _MAX_KEYS_PER_PAYLOAD]))
-            self._shared.run(partial(_fetch, self._notify_statement, parameters))
+            self._send(payload(self._sender, keys[start : start + _MAX_KEYS_PER_PAYLOAD]))
         self._closing.wait(_NOTIFY_INTERVAL)
         return True
 
     # -- end --
 
     def close(self) -> None:
-        """Send what is to be sent, and end the threads."""
+        """Send what is pending, and end the threads."""
         with self._lock:
             self._closing.set()
             notifier, listening, self._listening = self._notifier, self._listening, None
@@ -317,7 +315,7 @@ class Wakeups:
             notifier.join(_JOIN_TIMEOUT)
 
     def ignoring(self) -> AbstractContextManager[None]:
-        """Return a context in which the database is changed by no commit."""
+        """Return a context in which changes of the database file are not taken for commits of other processes."""
         listening = self._listening
         return listening.ignoring() if isinstance(listening, FileWatcher) else nullcontext()
 
@@ -326,13 +324,9 @@ class Wakeups:
         self._start()
 
 
-def _fetch(statement: str, parameters: Sequence[Any], executor: Executor) -> None:
-    executor.fetch(statement, parameters)
-
-
 def payload(sender: str, keys: Iterable[int]) -> str:
-    """Return the text of a notification that events were committed to tables; ``sender`` needs no waking, empty
-    means that all do.
+    """Return the text of a notification that events were committed to tables; ``sender`` ignores it, and an empty
+    sender means that every process handles it.
     """
     return ",".join([sender, *(format(key & 0xFFFFFFFFFFFFFFFF, "016x") for key in keys)])
 
@@ -342,6 +336,6 @@ _all: weakref.WeakSet[Wakeups] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Send what was committed last before the process ends."""
+    """Send pending notifications before the process ends."""
     for wakeups in list(_all):
         wakeups.close()

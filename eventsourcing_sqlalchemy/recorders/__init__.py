@@ -1,4 +1,4 @@
-"""Recorders: what an application calls to write and read its events, snapshots and tracking positions."""
+"""Recorders write and read an application's events, snapshots and tracking positions."""
 
 from eventsourcing_sqlalchemy.dialects.validation import ConditionalTracking
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder

@@ -1,9 +1,10 @@
-"""Events and snapshots of aggregates."""
+"""Record and read aggregates' events and snapshots."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -13,10 +14,14 @@ from eventsourcing.persistence import (
     OperationalError,
     PersistenceError,
     StoredEvent,
+    Tracking,
 )
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import statements
 from eventsourcing_sqlalchemy.aggregate_cache import AggregateCaches
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, SequenceBehindError
 from eventsourcing_sqlalchemy.group_commit import MAX_BYTES, MAX_ROWS, GroupCommit
 from eventsourcing_sqlalchemy.models import record_class
@@ -24,27 +29,16 @@ from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, check_identifie
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_stored_events
 from eventsourcing_sqlalchemy.resolving import resolve
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from eventsourcing.persistence import Tracking
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
-    from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 
 __all__ = ["SQLAlchemyAggregateRecorder"]
 
 
 class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
-    """Records the events of aggregates, or with ``for_snapshots`` their snapshots, in the table
-    ``events_table_name``.
-    """
+    """Records aggregates' events, or with ``for_snapshots`` their snapshots, in ``events_table_name``."""
 
-    # Of those that this recorder has written, or read since; None until it has compared one with the table. An id of a
-    # transaction that was rolled back serves as well: it is not given out again.
+    # The highest id that this recorder has written or, after its first write, read. None until the first write has been
+    # compared with the table. An id from a rolled-back transaction is valid too, because it is never generated again.
     _last_id: int | None = None
 
     def __init__(
@@ -59,7 +53,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         super().__init__(datastore, schema_name=schema_name, **kwargs)
         self.events_table_name = events_table_name
         self._events_kind: TableKind = "snapshots" if for_snapshots else "events"
-        self.aggregate_caches = AggregateCaches(datastore)
+        self.aggregate_caches = AggregateCaches(datastore.current_session)
         limit = datastore.dialect.identifier_limit
         check_identifier("table", events_table_name, limit, suffix="" if for_snapshots else EVENTS_INDEX_SUFFIX)
 
@@ -68,12 +62,12 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
 
     @cached_property
     def events_table(self) -> sa.Table:
-        """The table as SQLAlchemy Core knows it, for queries of one's own."""
+        """The SQLAlchemy Core table, for your own queries."""
         return next(spec for spec in self.tables if spec.kind == self._events_kind).table()
 
     @cached_property
     def events_record_cls(self) -> type[Any]:
-        """A class that is mapped to the table, for queries of one's own; made at first use."""
+        """An ORM class mapped to the table, for your own queries; created on first use."""
         return record_class(self.events_table, self._events_kind)
 
     # -- writing --
@@ -81,10 +75,10 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     def insert_events(
         self, stored_events: Sequence[StoredEvent], *, session: Session | None = None, **kwargs: Any
     ) -> Sequence[int] | None:
-        """Record events, all or none; returns None, for their ids mean nothing here.
+        """Record events atomically; returns None, because an aggregate recorder has no notification ids.
 
-        Inside a transaction of this context, or with ``session``, they are recorded with it. Raises IntegrityError when
-        an event of the same aggregate and version is recorded already.
+        Inside :meth:`transaction`, or with ``session``, the events commit with that transaction. Raises IntegrityError
+        if an event of the same aggregate and version exists.
         """
         self._insert(stored_events, session, kwargs)
         return None
@@ -97,12 +91,12 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
                 session = self.datastore.session_to_write()
             if session is not None:
                 return self._insert_in_session(session, stored_events, kwargs)
-            if self._overrides_a_hook:
+            if self._overrides_hook:
                 with self.transaction(commit=True) as session:
                     return self._insert_in_session(session, stored_events, kwargs)
             return self._append(stored_events, kwargs.get("tracking"))
         except BaseException:
-            self.aggregate_caches.refused(stored_events)
+            self.aggregate_caches.rejected(stored_events)
             raise
 
     def _insert_in_session(
@@ -115,18 +109,18 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     def _write_in_session(
         self, session: Session, stored_events: Sequence[StoredEvent], kwargs: dict[str, Any]
     ) -> list[int]:
-        if not self._overrides_a_hook and kwargs.get("tracking") is None:
+        if not self._overrides_hook and kwargs.get("tracking") is None:
             return self._insert_stored_events(session, stored_events, **kwargs)
-        # All of it or nothing, also for a user who goes on in the transaction after an error.
+        # Atomic even if the user catches an error and continues the transaction.
         with self.datastore.savepoint(session):
             self._insert_events(session, stored_events, **kwargs)
             return self._insert_stored_events(session, stored_events, **kwargs)
 
     def _insert_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
-        """Take part in the transaction that records events; to be overridden. Called before the events are written."""
+        """Override to write in the same transaction. Called before the events are written."""
 
     def _insert_stored_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> list[int]:
-        """Write events in a session's transaction and return their ids; may be overridden."""
+        """Write events in a session's transaction and return their ids. May be overridden."""
         if not stored_events:
             return []
         writer = self._session_writer
@@ -135,37 +129,44 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
             return self.datastore.run_in_session(session, work, self._subject)
 
         ids = self._write(writer, writer.pack(stored_events, None), writer.write, run)
-        self._wrote_in_session(session)
+        if self.wakeup_key is not None:
+            self.datastore.will_commit(session, self.wakeup_key)
         return ids
 
-    def _wrote_in_session(self, session: Session) -> None:
-        """Do what follows from having written, when the session commits."""
-
     def _append(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
-        """Write on a connection of our own."""
+        """Write on a pooled connection, in a transaction of its own."""
         batch = self._writer.pack(stored_events, tracking)
         if batch.can_join and batch.size <= MAX_BYTES and len(stored_events) <= MAX_ROWS:
-            return self._group_commit.append(self, batch)
-        try:
-            return self.write_batch(batch)
-        except ConnectionLostError:
-            return self.write_batch_again(batch)
+            ids = self._group_commit.append(self, batch)
+        else:
+            try:
+                ids = self.write_batch(batch)
+            except ConnectionLostError:
+                ids = self.write_batch_again(batch)
+        if stored_events and self.wakeup_key is not None:
+            self.datastore.committed(self.wakeup_key)
+        return ids
+
+    @cached_property
+    def wakeup_key(self) -> int | None:
+        """The number that stands for the table in wake-ups; None for a table that nothing follows."""
+        return None
 
     @cached_property
     def _group_commit(self) -> GroupCommit:
         return GroupCommit()
 
     def join_batches(self, batches: Sequence[Batch]) -> Batch:
-        """Return one batch of all events in their order; see :class:`BatchRecorder`."""
+        """Return one batch with all events in order; see :class:`BatchRecorder`."""
         return self._writer.join(batches)
 
     def write_batch(self, batch: Batch) -> list[int]:
-        """Write a batch, whole or not at all, and return the ids in the order of its events."""
+        """Write a batch atomically, and return the ids in the order of its events."""
         writer, datastore = self._writer, self.datastore
         dialect, settings = datastore.dialect, datastore.settings
 
         def write(executor: Executor, batch: Batch, last_id: int | None) -> list[int]:
-            # An error leaves the transaction open; it is rolled back when the connection goes back to the pool.
+            # After an error the transaction is rolled back when the connection returns to the pool.
             dialect.begin(executor, settings)
             ids = writer.write(executor, batch, last_id)
             executor.fetch("COMMIT")
@@ -184,17 +185,16 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         write: Callable[[Executor, Batch, int | None], list[int]],
         run: Callable[[Callable[[Executor], Any]], Any],
     ) -> list[int]:
-        """Call ``write`` by ``run``; raises SequenceBehindError, and writes nothing, unless the ids are above all that
-        were in the table before.
+        """Call ``write`` through ``run``, and return the ids.
 
-        They are compared with the last one that this recorder knows, which costs next to nothing, and with the table
-        where that is not enough.
+        Raises SequenceBehindError, and writes nothing, unless the ids are above all earlier ids in the table. The ids
+        are compared with this recorder's last id, which is almost free, and with the table only if that fails.
         """
         last_id = self._last_id
         try:
             ids: list[int] = run(lambda executor: write(executor, batch, last_id))
         except PersistenceError as error:
-            if writer.doubt(error) is None:
+            if writer.id_conflict(error) is None:
                 raise
             sequence = run(partial(writer.find_sequence_behind, error=error))
             if sequence is None:
@@ -207,16 +207,16 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     def _sequence_behind(self, sequence: str) -> SequenceBehindError:
         table = str(self._table(self._events_kind))
         msg = (
-            f"The sequence {sequence or 'of its column id'} of table {table} gives out ids that are not above the last "
-            "one in the table, where followers would never see them: rows were written without it, or it was moved "
-            f"back. Nothing was recorded. {self.datastore.sequence_remedy}"
+            f"The sequence {sequence or 'of its column id'} of table {table} generates ids that are not above the "
+            "table's last id, where followers would miss them: rows were inserted without the sequence, or it was "
+            f"moved back. Nothing was recorded. {self.datastore.sequence_remedy}"
         )
         return SequenceBehindError(msg, table=table, sequence=sequence)
 
     def write_batch_again(self, batch: Batch) -> list[int]:
-        """Make sure that a batch is written when the connection broke while it was; see :func:`resolve`.
+        """Resolve a batch whose connection broke during the write; see :func:`resolve`.
 
-        Raises ConnectionLostError when the outcome is not known after SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT.
+        Raises ConnectionLostError if the outcome is still unknown after SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT.
         """
         events, tracking = batch.events, batch.tracking
         try:
@@ -225,18 +225,15 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
                 lambda: self._ids_if_recorded(events, tracking),
                 self.datastore.settings.commit_resolve_timeout or 0.0,
             )
-        except (OperationalError, InterfaceError) as error:  # the latter when another thread has closed the application
+        except (OperationalError, InterfaceError) as error:  # InterfaceError: another thread closed the application
             msg = (
-                f"{self._subject}: the connection was lost and it is not known whether the events were recorded: "
-                f"{error}"
+                f"{self._subject}: the connection was lost, and it is unknown whether the events were recorded: {error}"
             )
             keys = [(event.originator_id, event.originator_version) for event in events]
             raise ConnectionLostError(msg, events=keys, tracking=tracking) from error
 
     def _ids_if_recorded(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int] | None:
-        """Return the ids of these very events, or None unless all of them are recorded with the same topic and
-        state.
-        """
+        """Return the events' ids if all are recorded with the same topic and state, otherwise None."""
         column = "id" if self._events_kind == "events" else "0"
         statement = statements.select_stored(self._rendered_events, self.datastore.dialect.placeholder, column)
         ids = []
@@ -259,9 +256,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
-        """Return the events of an aggregate in the order of their versions, descending with ``desc``; an empty list
-        when there are none.
-        """
+        """Return an aggregate's events in version order, descending with ``desc``; an empty list if it has none."""
         parameters: list[Any] = [self._bind_id(originator_id)]
         parameters += [value for value in (gt, lte, limit) if value is not None]
         form = (gt is not None, lte is not None, desc, limit is not None)
@@ -280,7 +275,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
 
     @cached_property
     def _select_events_statements(self) -> dict[tuple[bool, bool, bool, bool], str]:
-        """Those that have been asked for; at most 16."""
+        """The rendered variants, at most 16."""
         return {}
 
     @cached_property
@@ -289,5 +284,5 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
 
     @cached_property
     def _subject(self) -> str:
-        """How messages name the table."""
+        """The table's name in error messages."""
         return f"Table {self._table(self._events_kind)}"

@@ -1,31 +1,27 @@
-"""Events of aggregates that are also one sequence, which other applications follow."""
+"""Record and read an application's events as one ordered log, which other applications follow."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
+from eventsourcing.persistence import Notification, StoredEvent, Subscription
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import sequences, statements
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.validation import check_argument
+from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_notifications
-from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eventsourcing.persistence import StoredEvent, Tracking
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription, SubscribableRecorder
 
 __all__ = ["SQLAlchemyApplicationRecorder"]
 
 
-class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationRecorder):
-    """Records the events of an application; the order of their ids is the order in which they become visible."""
+class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, SubscribableRecorder):
+    """Records an application's events, which become visible in the order of their ids."""
 
     def __init__(
         self,
@@ -40,26 +36,21 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
     def insert_events(
         self, stored_events: Sequence[StoredEvent], *, session: Session | None = None, **kwargs: Any
     ) -> Sequence[int] | None:
-        """Record events, all or none, and return their notification ids in the order of the events.
+        """Record events atomically, and return their notification ids in the order of the events.
 
-        Inside a transaction of this context, or with ``session``, they are recorded with it. Raises IntegrityError when
-        an event of the same aggregate and version is recorded already.
+        Inside :meth:`transaction`, or with ``session``, the events commit with that transaction. Raises IntegrityError
+        if an event of the same aggregate and version exists.
         """
         return self._insert(stored_events, session, kwargs)
 
-    def _append(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
-        ids = super()._append(stored_events, tracking)
-        if stored_events:
-            self.datastore.committed(self.wakeup_key)
-        return ids
-
-    def _wrote_in_session(self, session: Session) -> None:
-        self.datastore.will_commit(session, self.wakeup_key)
-
     @cached_property
     def wakeup_key(self) -> int:
-        """The number that stands for the table of events in wake-ups."""
+        """The events table's key in wake-ups."""
         return self._table("events").key
+
+    def wait_for_events(self) -> Waiter:
+        """Return a waiter that is woken by every commit of events from now on."""
+        return self.datastore.wait_for(self.wakeup_key)
 
     def select_notifications(
         self,
@@ -70,8 +61,9 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
         *,
         inclusive_of_start: bool = True,
     ) -> list[Notification]:
-        """Return at most ``limit`` notifications with ids from ``start`` (or after it) to ``stop``, with one of the
-        ``topics`` if there are any.
+        """Return at most ``limit`` notifications with ids from ``start`` to ``stop``, both inclusive by default.
+
+        With ``topics``, only notifications with one of these topics are returned. None means no bound.
         """
         comparison = None if start is None else ">=" if inclusive_of_start else ">"
         statement = statements.select_notifications(
@@ -88,7 +80,7 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
         rows = self.datastore.fetch(statement, parameters, self._subject)
         notifications = to_notifications(rows, self._read_id)
         if notifications:
-            self._saw(notifications[-1].id)
+            self._raise_last_id(notifications[-1].id)
         return notifications
 
     @cached_property
@@ -100,34 +92,34 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, ApplicationReco
         return self.datastore.dialect.read_originator_id(self.datastore.originator_id_type)
 
     def max_notification_id(self) -> int | None:
-        """Return the highest notification id, or None when there are no events."""
+        """Return the highest notification id, or None without events."""
         statement = statements.select_max_notification_id(self._render("events", parameters=False))
         number: int | None = self.datastore.fetch(statement, (), self._subject)[0][0]
-        self._saw(number or 0)
+        self._raise_last_id(number or 0)
         return number
 
-    def _saw(self, last_id: int) -> None:
-        """Take an id that was read for one that new ids have to be above, too."""
+    def _raise_last_id(self, last_id: int) -> None:
+        """Require new ids to be above an id that was read."""
         if self._last_id is not None and last_id > self._last_id:
             self._last_id = last_id
 
     def repair_sequence(self) -> bool:
-        """Move the sequence of ids to the last one in the table if it is behind, and return whether it was.
+        """Advance the id sequence to the table's last id, and return whether it was behind.
 
-        It is after a restore of data alone, logical replication or COPY, and then events are refused with
-        SequenceBehindError. Safe while others write; the role needs UPDATE on the sequence.
+        A data-only restore, logical replication or COPY leaves it behind, and writes then raise SequenceBehindError.
+        Safe during concurrent writes. The role needs UPDATE on the sequence.
         """
         behind = sequences.find_behind(self.datastore, [self._table("events")])
-        for counter in behind:
-            sequences.repair(self.datastore, counter)
+        for each in behind:
+            sequences.repair(self.datastore, each)
         return bool(behind)
 
-    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
-        """Return an iterator of the notifications with ids above ``gt``, which waits for new ones and ends when it
-        is stopped.
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[SubscribableRecorder]:
+        """Return an iterator over the notifications with ids above ``gt``, which blocks until new ones arrive.
+
+        It ends when it is stopped. ``topics`` are as in :meth:`select_notifications`.
         """
-        # A scoped session is not read from here: it would keep a transaction open in the thread of the subscriber for
-        # as long as it waits.
+        # Not through a scoped session, which would hold a transaction open in the subscriber's thread while it waits.
         datastore = self.datastore.apart()
         recorder = self
         if datastore is not self.datastore:

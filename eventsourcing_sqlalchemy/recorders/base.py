@@ -1,31 +1,26 @@
-"""What all recorders share: their tables, and transactions."""
+"""The base of all recorders: tables and transactions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventsourcing.persistence import NotSupportedError, Recorder
 
 from eventsourcing_sqlalchemy import provisioning
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import EventWriter
 from eventsourcing_sqlalchemy.naming import TableName, check_identifier
-from eventsourcing_sqlalchemy.tables import TableSpec
-from eventsourcing_sqlalchemy.transactions import detached
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import EventWriter
-    from eventsourcing_sqlalchemy.tables import TableKind
-    from eventsourcing_sqlalchemy.transactions import Transaction
+from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
+from eventsourcing_sqlalchemy.transactions import Transaction, detached
 
 __all__ = ["SQLAlchemyRecorder"]
 
 
 class SQLAlchemyRecorder(Recorder):
-    """A recorder on a datastore; ``schema_name`` None means the schema that the database uses by default."""
+    """A recorder on a datastore. ``schema_name`` None means the database's default schema."""
 
     def __init__(self, datastore: SQLAlchemyDatastore, *, schema_name: str | None = None) -> None:
         super().__init__()
@@ -34,7 +29,7 @@ class SQLAlchemyRecorder(Recorder):
         if self.schema_name is not None:
             if not datastore.dialect.has_schemas:
                 msg = (
-                    f"The schema {self.schema_name!r} cannot be used: {datastore.dialect.name} has no schemas. "
+                    f"Schema {self.schema_name!r} cannot be used: {datastore.dialect.name} has no schemas. "
                     "Set SQLALCHEMY_TABLE_PREFIX instead of SQLALCHEMY_SCHEMA."
                 )
                 raise NotSupportedError(msg)
@@ -45,14 +40,14 @@ class SQLAlchemyRecorder(Recorder):
         return f"{type(self).__name__}({tables}; {self.datastore.shared})"
 
     def check_identifier_length(self, name: str) -> None:
-        """Raise ProgrammingError if ``name`` cannot be the name of a table or schema in this database."""
+        """Raise ProgrammingError if ``name`` is not a valid table or schema name in this database."""
         check_identifier("name", name, self.datastore.dialect.identifier_limit)
 
     def create_table(self) -> None:
-        """Make the tables of this recorder, and their schema, where they do not exist, and check those that do.
+        """Create missing tables and their schema, and verify the shape of existing ones.
 
-        Safe when many processes call it at once. Raises ProgrammingError for a table of another shape and for a missing
-        right.
+        Safe to call from many processes at once. Raises ProgrammingError for a table of an incompatible shape and for a
+        missing privilege.
         """
         if not self.tables:
             return
@@ -62,24 +57,27 @@ class SQLAlchemyRecorder(Recorder):
             provisioning.make(self.datastore, missing)
 
     def _check_missing(self, missing: list[TableSpec]) -> None:
-        """Raise ProgrammingError when these tables should not be made."""
+        """Raise ProgrammingError if these tables must not be created."""
 
     def transaction(self, commit: bool = True) -> Transaction:
-        """Return a context manager that yields a ``Session`` whose changes commit together with the events that are
-        recorded in its block.
+        """Return a context manager that yields a ``Session``; events recorded in its block commit with it.
+
+        With ``commit=False``, the block only reads.
         """
         return self.datastore.transaction(commit=commit)
 
     def detached(self) -> AbstractContextManager[None]:
-        """Return a context manager in whose block no transaction of the application is open: events that are recorded
-        in it, and in tasks that it starts, commit by themselves.
+        """Return a context manager that hides an open transaction of the application inside its block.
+
+        Events recorded in the block, and in tasks started there, commit independently.
         """
         return detached(self.datastore)
 
     @cached_property
     def tables(self) -> list[TableSpec]:
-        """The tables that the recorder needs, as ``provisioning.make_many`` takes them; resolved at first use, because
-        the default schema is known to the database alone.
+        """The specifications of the recorder's tables, as ``provisioning.make_many`` expects them.
+
+        Resolved on first use, because the default schema must be read from the database.
         """
         return self._table_specs(self.schema_name or self.datastore.default_schema())
 
@@ -97,12 +95,12 @@ class SQLAlchemyRecorder(Recorder):
 
     @cached_property
     def _writer(self) -> EventWriter:
-        """What writes to the tables of this recorder on connections of its own."""
+        """Writes on the datastore's own connections."""
         return self._make_writer(is_prepared=self.datastore.has_prepared_connections)
 
     @cached_property
     def _session_writer(self) -> EventWriter:
-        """What writes to the tables of this recorder in sessions, whose connections may come from anywhere."""
+        """Writes in sessions, whose connections may not be the datastore's own."""
         return self._make_writer(is_prepared=False)
 
     def _make_writer(self, *, is_prepared: bool) -> EventWriter:
@@ -121,8 +119,8 @@ class SQLAlchemyRecorder(Recorder):
         return self.datastore.dialect.bind_originator_id(self.datastore.originator_id_type)
 
     @cached_property
-    def _overrides_a_hook(self) -> bool:
-        """Whether a subclass takes part in writing, and so needs a session to do it with."""
+    def _overrides_hook(self) -> bool:
+        """Whether a subclass overrides a write hook, and therefore needs a session."""
         return any(
             getattr(getattr(type(self), hook), "__module__", None) not in _OUR_MODULES
             for hook in ("_insert_events", "_insert_stored_events", "_insert_tracking")

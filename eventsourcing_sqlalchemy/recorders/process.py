@@ -1,32 +1,27 @@
-"""Events of an application that follows others, together with how far it has followed them."""
+"""Record an application's events together with its position in the applications that it follows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from eventsourcing.persistence import ProcessRecorder, ProgrammingError
+from eventsourcing.persistence import ProcessRecorder, ProgrammingError, StoredEvent, Tracking
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.naming import quote
 from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
 from eventsourcing_sqlalchemy.recorders.tracking import SQLAlchemyTrackingRecorder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eventsourcing.persistence import StoredEvent, Tracking
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.tables import TableSpec
 
 __all__ = ["SQLAlchemyProcessRecorder"]
 
 
 class SQLAlchemyProcessRecorder(SQLAlchemyTrackingRecorder, SQLAlchemyApplicationRecorder, ProcessRecorder):
-    """Records new events and the position of the notification that they follow from, in one statement.
+    """Records new events and the position of the notification that caused them, in one statement.
 
-    Of two that process the same notification, one wins; the other gets IntegrityError and writes nothing.
+    If two processes handle the same notification, one wins; the other gets IntegrityError and writes nothing.
     """
 
     def __init__(
@@ -47,13 +42,13 @@ class SQLAlchemyProcessRecorder(SQLAlchemyTrackingRecorder, SQLAlchemyApplicatio
         )
 
     def _check_missing(self, missing: list[TableSpec]) -> None:
-        # The published package ignores the schema for the events of a following application, and for nothing else. An
-        # empty table beside its positions would take the place of those events, and nobody would notice.
+        # The published package ignores the schema for a following application's events, and for nothing else. A new
+        # empty table beside its positions would silently hide those events.
         super()._check_missing(missing)
         if {spec.kind for spec in missing} == {"events"} and self._has_positions():
             msg = (
-                f"{self._tracking_subject} has positions, but there is no table {self._table('events')} of "
-                "events. Look for it in the default schema, where version 1 put it, and move it: "
+                f"{self._tracking_subject} has positions, but the events table {self._table('events')} is missing. "
+                "Version 1 created it in the default schema. Move it: "
                 f"ALTER TABLE {quote(self.events_table_name)} SET SCHEMA {quote(self._table('events').schema or '')}"
             )
             raise ProgrammingError(msg)
@@ -63,7 +58,7 @@ class SQLAlchemyProcessRecorder(SQLAlchemyTrackingRecorder, SQLAlchemyApplicatio
         return bool(self.datastore.fetch(statement, (), self._tracking_subject))
 
     def _insert_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
-        # Before the events, everywhere: their writer lock is taken last.
+        # Lock order: tracking before the events' writer lock.
         tracking: Tracking | None = kwargs.get("tracking")
         if tracking is not None:
             self._insert_tracking(session, tracking)
@@ -71,7 +66,7 @@ class SQLAlchemyProcessRecorder(SQLAlchemyTrackingRecorder, SQLAlchemyApplicatio
     def _ids_if_recorded(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int] | None:
         if tracking is not None:
             position = self.max_tracking_id(tracking.application_name) or 0
-            # Another process may have followed further since. With events of ours, their being there tells.
+            # Another process may have advanced the position since. If there are events, they decide.
             if position < tracking.notification_id or (position > tracking.notification_id and not stored_events):
                 return None
         return super()._ids_if_recorded(stored_events, tracking)

@@ -1,7 +1,7 @@
-"""Turn rows into the library's objects, which is where most of the time of a read would go.
+"""Convert rows to the library's objects, which would otherwise dominate the cost of a read.
 
-The constructors of frozen data classes and of UUID check and assign one attribute after the other; here the attributes
-are put in place directly. The objects are the same.
+The constructors of frozen data classes and of UUID assign attributes one by one, with checks. These functions fill
+``__dict__`` directly and return equal objects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _new = object.__new__
 
 
 def to_stored_events(originator_id: UUID | str, rows: Iterable[Sequence[Any]]) -> list[StoredEvent]:
-    """Return the events of one aggregate from rows of originator_version, topic and state."""
+    """Return one aggregate's events from rows of originator_version, topic and state."""
     events = []
     for version, topic, state in rows:
         event = _new(StoredEvent)

@@ -1,37 +1,33 @@
-"""How far the events of other applications have been processed."""
+"""Record positions: how far other applications' events have been processed."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
-from eventsourcing.persistence import InterfaceError, OperationalError, TrackingRecorder
+from eventsourcing.persistence import InterfaceError, OperationalError, Tracking, TrackingRecorder
+from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.dialects.validation import check_argument
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import shorten_identifier
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 from eventsourcing_sqlalchemy.resolving import resolve
-
-if TYPE_CHECKING:
-    from eventsourcing.persistence import Tracking
-    from sqlalchemy.orm import Session
-
-    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import Batch
-    from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.tables import TableSpec
 
 __all__ = ["SQLAlchemyTrackingRecorder"]
 
 
 class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
-    """Records one position for each followed application; it only moves forward.
+    """Records one position per followed application, which only moves forward.
 
-    To keep a view in the same transaction, subclass it, open ``self.transaction()`` and call
-    ``self._insert_tracking(session, tracking)`` in it. The view's tables are what :func:`own_table` returns.
+    To update a view in the same transaction, subclass it, open ``self.transaction()`` and call
+    ``self._insert_tracking(session, tracking)`` inside. :meth:`own_table` returns tables for the view.
     """
 
     def __init__(
@@ -50,10 +46,10 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
         return [*super()._table_specs(schema), self._spec("tracking", schema, self.tracking_table_name)]
 
     def own_table(self, suffix: str, *items: sa.schema.SchemaItem) -> sa.Table:
-        """Return a table for a view, of these columns, indexes and constraints; ``create_table`` has to make it.
+        """Return a table for a view, with these columns, indexes and constraints; create it in ``create_table``.
 
-        It is where the positions are, and its name begins with that of their table: so it is of this application alone.
-        A name that is too long for the database ends with a hash instead.
+        It is in the tracking table's schema, and its name starts with the tracking table's name, so that it belongs to
+        this application alone. A name that is too long for the database is truncated and ends with a hash.
         """
         name = shorten_identifier(f"{self.tracking_table_name}_{suffix}", self.datastore.dialect.identifier_limit)
         return sa.Table(name, self._own_tables, *items)
@@ -64,12 +60,12 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
 
     @cached_property
     def tracking_table(self) -> sa.Table:
-        """The table as SQLAlchemy Core knows it, for queries of one's own."""
+        """The SQLAlchemy Core table, for your own queries."""
         return next(spec for spec in self.tables if spec.kind == "tracking").table()
 
     @cached_property
     def tracking_record_cls(self) -> type[Any]:
-        """A class that is mapped to the table, for queries of one's own; made at first use."""
+        """An ORM class mapped to the table, for your own queries; created on first use."""
         return record_class(self.tracking_table, "tracking")
 
     def insert_tracking(self, tracking: Tracking) -> None:
@@ -78,7 +74,7 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
         if session is not None:
             self._insert_tracking(session, tracking)
             return
-        if self._overrides_a_hook:
+        if self._overrides_hook:
             with self.transaction(commit=True) as session:
                 self._insert_tracking(session, tracking)
             return
@@ -93,28 +89,28 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
             return self.datastore.run(lambda executor: self._writer.write(executor, batch), self._tracking_subject)
 
     def _track_again(self, batch: Batch, tracking: Tracking) -> None:
-        """Make sure that a position is recorded when the connection broke while it was; see :func:`resolve`."""
+        """Resolve a position whose connection broke during the write; see :func:`resolve`."""
 
         def recorded() -> list[int] | None:
             return [] if self.max_tracking_id(tracking.application_name) == tracking.notification_id else None
 
         try:
             resolve(lambda: self._track(batch), recorded, self.datastore.settings.commit_resolve_timeout or 0.0)
-        except (OperationalError, InterfaceError) as error:  # as for events
+        except (OperationalError, InterfaceError) as error:  # InterfaceError: another thread closed the application
             msg = (
-                f"{self._tracking_subject}: the connection was lost and it is not known whether the position was "
+                f"{self._tracking_subject}: the connection was lost, and it is unknown whether the position was "
                 f"recorded: {error}"
             )
             raise ConnectionLostError(msg, tracking=tracking) from error
 
     def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
-        """Record a position in a session's transaction; may be overridden, and called by views."""
+        """Record a position in a session's transaction. Views may call or override it."""
         writer = self._session_writer
         batch = writer.pack((), tracking)
         self.datastore.run_in_session(session, lambda executor: writer.write(executor, batch), self._tracking_subject)
 
     def max_tracking_id(self, application_name: str) -> int | None:
-        """Return the recorded position of an application, or None."""
+        """Return an application's recorded position, or None."""
         check_argument("application_name", application_name)
         statement = statements.select_max_tracking_id(self._render("tracking"), self.datastore.dialect.placeholder)
         rows = self.datastore.fetch(statement, (application_name,), self._tracking_subject)
@@ -122,5 +118,5 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
 
     @cached_property
     def _tracking_subject(self) -> str:
-        """How messages name the table."""
+        """The table's name in error messages."""
         return f"Table {self._table('tracking')}"

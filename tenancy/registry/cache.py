@@ -9,7 +9,6 @@ without a round trip for each call.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from eventsourcing_sqlalchemy.locks import Lock, is_held
+from eventsourcing_sqlalchemy.locks import Lock, at_fork, is_held
 from tenancy.errors import RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
@@ -326,10 +325,8 @@ def lease_registry(settings: TenancySettings) -> RegistryCache:
 
 
 def _after_fork() -> None:
-    global _sharing  # noqa: PLW0603 (another thread of the parent may have held it, and that thread does not exist here)
-    _sharing = Lock()
     for registry_cache in _caches.values():
         registry_cache.start()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+at_fork(after_in_child=_after_fork)

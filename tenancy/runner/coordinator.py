@@ -174,8 +174,8 @@ class Coordinator:
             job.activity.works()
 
     def _sweep_interval(self) -> float:
-        receives_others = self._table_listener is not None and self._table_listener.receives_others
-        return _SWEEP if receives_others else _SWEEP_WITHOUT_WAKEUPS
+        receives_remote = self._table_listener is not None and self._table_listener.receives_remote
+        return _SWEEP if receives_remote else _SWEEP_WITHOUT_WAKEUPS
 
     def _renew_leases(self) -> None:
         failing = {name: error for name, error in self.health().items() if error is not None}

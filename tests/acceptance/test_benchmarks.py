@@ -105,19 +105,19 @@ def test_a_contestant_that_fails_fails_the_run_and_says_why(tmp_path: Path) -> N
 
     assert runs == plan.total == 4
     assert [(c.name, reason) for _, c, reason in results.failures()] == [
-        ("ours-sqlite", "It printed nothing."),
-        ("sqlite3", "It printed nothing."),
+        ("ours-sqlite", "The worker printed nothing."),
+        ("sqlite3", "The worker printed nothing."),
     ]
     report.write(results, tmp_path / "failed")
-    assert "- sqlite:R1:100, raw sqlite3: It printed nothing." in (tmp_path / "failed.md").read_text()
+    assert "- sqlite:R1:100, raw sqlite3: The worker printed nothing." in (tmp_path / "failed.md").read_text()
     found = json.loads((tmp_path / "failed.json").read_text())["scenarios"][scenario.name]["contestants"]
-    assert found["sqlite3"] == {"error": "It printed nothing."}
+    assert found["sqlite3"] == {"error": "The worker printed nothing."}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--scenarios", "W9"], "No scenario is called 'W9'. There are: W1, W2:10,"),
+        (["--scenarios", "W9"], "Unknown scenario 'W9'. Use one of: W1, W2:10,"),
         (["--events", "5"], "--events is at least 2000"),
         (["--rounds", "0"], "0 is not above 0"),
     ],

@@ -383,7 +383,7 @@ def refusal(database: str, capsys: pytest.CaptureFixture[str]) -> str:
     [
         ("oracle", "DATABASE=oracle is nothing .* embedded, sqlite, compose, or a URL such as postgresql://"),
         ("", "It takes embedded, sqlite, compose, or a URL"),
-        ("mysql://user:secret@host/database", r"names 'mysql', which does not work here\. These do: postgresql"),
+        ("mysql://user:secret@host/database", r"names 'mysql', which is not supported\. Use one of: postgresql"),
         ("sqlite:///mine.db", "say DATABASE=sqlite"),
         ("postgresql://user:secret@127.0.0.1:1/shop", "Cannot connect to .*127.0.0.1:1/shop.*refused"),
     ],

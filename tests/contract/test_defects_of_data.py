@@ -127,7 +127,7 @@ class ReadsThenListens(SQLAlchemySubscription):
     def __next__(self) -> Notification:
         if self._waiter is None:
             self._read()
-            self._waiter = self._recorder.datastore.wait_for(self._recorder.wakeup_key)
+            self._waiter = self._recorder.wait_for_events()
             self._waiter.clear()
             if not self._notifications:
                 self._waiter.sleep()

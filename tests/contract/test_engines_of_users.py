@@ -212,5 +212,5 @@ def test_creator_of_connections_needs_no_url(postgres_url: str, monkeypatch: pyt
 def test_creator_of_unknown_connections_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "connect_to_sqlite", lambda: sqlite3.connect(":memory:"), raising=False)
     env = {"SQLALCHEMY_CONNECTION_CREATOR_TOPIC": f"{__name__}:connect_to_sqlite"}
-    with pytest.raises(NotSupportedError, match="'sqlite3' do not work here, or need a URL"):
+    with pytest.raises(NotSupportedError, match="'sqlite3' are not supported without a URL"):
         SQLAlchemyFactory(Environment("School", env))

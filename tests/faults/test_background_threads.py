@@ -101,7 +101,7 @@ def test_thread_that_hears_others_goes_on(
         other = applications.elsewhere(recorder)
         with Follower(recorder) as follower:
             assert failing.has_failed.wait(20)
-            wait_until(lambda: recorder.datastore.shared.wakeups.receives_others, "it hears again")
+            wait_until(lambda: recorder.datastore.shared.wakeups.receives_remote, "it hears again")
             for number in range(3):
                 other.insert_events(stored_events(topic=str(number)))
                 follower.wait_for(*map(str, range(number + 1)))

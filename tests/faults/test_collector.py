@@ -56,7 +56,7 @@ def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeyp
         assert topics(two) == ["two"]
         shared = two.datastore.shared
     assert engines_in_use() == []
-    assert shared._is_disposed  # noqa: SLF001
+    assert shared.pool._is_disposed  # noqa: SLF001
 
 
 def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(

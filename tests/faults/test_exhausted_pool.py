@@ -121,7 +121,7 @@ def test_nested_transactions_on_a_small_pool_end_in_an_error_that_names_the_pool
 def test_nested_transactions_on_sqlite_end_in_an_error(sqlite_url: str) -> None:
     with ApplicationCache(sqlite_url, pool_size=1, max_overflow=1, pool_timeout=0.2, lock_timeout=0.2) as apps:
         recorders = [apps.recorder(f"App{number}") for number in range(4)]
-        with recorders[0].transaction(), pytest.raises(OperationalError, match="writing to the SQLite database"):
+        with recorders[0].transaction(), pytest.raises(OperationalError, match="The SQLite database is locked"):
             recorders[1].transaction().__enter__()
         with (
             recorders[0].transaction(commit=False),

@@ -88,8 +88,8 @@ def test_write_without_room_is_an_operational_error_and_writes_nothing(
 FULL_FILE_SYSTEM = """
 import resource, sys
 from eventsourcing.persistence import OperationalError
-from tests.applications import Applications, stored_events, topics
-with Applications(sys.argv[1]) as applications:
+from tests.applications import ApplicationCache, stored_events, topics
+with ApplicationCache(sys.argv[1]) as applications:
     recorder = applications.recorder("Shop")
     recorder.insert_events(stored_events(topic="before"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from eventsourcing_sqlalchemy.dialects.postgresql import writer as postgresql_writer
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
-from eventsourcing_sqlalchemy.engines.engine import SharedEngine
+from eventsourcing_sqlalchemy.engines.pool import ConnectionPool
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.administrator import Database
@@ -139,7 +139,7 @@ def test_first_call_on_an_engine_of_the_user_succeeds_too(
 def test_without_looking_and_without_a_second_attempt_the_first_call_would_fail(
     applications: ApplicationCache, database: Database, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SharedEngine, "_checked_out", lambda *_: None)
+    monkeypatch.setattr(ConnectionPool, "_checked_out", lambda *_: None)
     recorder = applications.recorder(place=place)
     assert database.terminate() >= 1
     with pytest.raises(ConnectionLostError):
@@ -248,7 +248,7 @@ def test_append_that_is_terminated_again_and_again_says_that_the_outcome_is_not_
         for _ in range(2):
             database.wait_for_blocked()
             assert database.terminate("wait_event_type = 'Lock'") == 1
-        with pytest.raises(ConnectionLostError, match="not known whether the events were recorded") as raised:
+        with pytest.raises(ConnectionLostError, match="unknown whether the events were recorded") as raised:
             writing.result(20)
     assert raised.value.__cause__ is not None
     assert raised.value.events == [(event.originator_id, event.originator_version) for event in events]

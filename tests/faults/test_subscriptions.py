@@ -210,8 +210,8 @@ def test_error_that_does_not_pass_reaches_the_subscriber(
 
 WRITER = """
 import sys
-from tests.applications import Applications, stored_events
-with Applications(sys.argv[1]) as applications:
+from tests.applications import ApplicationCache, stored_events
+with ApplicationCache(sys.argv[1]) as applications:
     recorder = applications.recorder("Shop", sys.argv[2])
     for _ in sys.stdin:
         print(recorder.insert_events(stored_events())[0], flush=True)
@@ -283,7 +283,7 @@ class ReadsFirst(SQLAlchemySubscription):
     def __next__(self) -> Notification:
         if self._waiter is None:
             self._read()
-            self._waiter = self._recorder.datastore.wait_for(self._recorder.wakeup_key)
+            self._waiter = self._recorder.wait_for_events()
             self._waiter.clear()
             if not self._notifications and not self._has_been_stopped:
                 self._waiter.sleep()

@@ -195,7 +195,7 @@ def test_what_no_database_takes_is_refused(url: str, name: str, where: str) -> N
     with ApplicationCache(url) as applications:
         settings: Any = {} if where == "name" else {where: name}
         # On SQLite any schema is one too many.
-        with pytest.raises((ProgrammingError, NotSupportedError), match=r"NUL character|not valid unicode|no schemas"):
+        with pytest.raises((ProgrammingError, NotSupportedError), match=r"NUL character|not valid Unicode|no schemas"):
             applications.factory(name if where == "name" else "Shop", **settings).process_recorder()
 
 

@@ -94,7 +94,7 @@ def test_malformed_url_is_an_error_that_keeps_the_password(url: str) -> None:
     assert raised.value.variable == "SHOP_SQLALCHEMY_URL"
 
 
-# -- a database or driver that does not work here --
+# -- a database or driver that is not supported --
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_malformed_url_is_an_error_that_keeps_the_password(url: str) -> None:
     ],
 )
 def test_other_databases_and_drivers_are_refused_with_those_that_work(drivername: str) -> None:
-    with pytest.raises(SettingsError, match="does not work here") as raised:
+    with pytest.raises(SettingsError, match="is not supported") as raised:
         factory(SQLALCHEMY_URL=f"{drivername}://app:{SECRET}@localhost/shop")
     message = str(raised.value)
     assert f"SQLALCHEMY_URL names '{drivername}'" in message
@@ -133,7 +133,7 @@ def mysql_engine() -> sa.Engine:
 
 
 def test_engine_of_another_database_is_refused_with_those_that_work() -> None:
-    with pytest.raises(NotSupportedError, match=r"mysql\+pymysql.*does not work here.*postgresql.*sqlite"):
+    with pytest.raises(NotSupportedError, match=r"mysql\+pymysql.*is not supported.*postgresql.*sqlite"):
         factory(SQLALCHEMY_ENGINE_TOPIC=f"{__name__}:mysql_engine")
 
 

@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import ProgrammingError, Tracking
 
-from eventsourcing_sqlalchemy.engines import table_cache as catalog
+from eventsourcing_sqlalchemy.engines import shape_cache
 from eventsourcing_sqlalchemy.engines.executors import CursorExecutor
-from eventsourcing_sqlalchemy.engines.table_cache import Catalog
+from eventsourcing_sqlalchemy.engines.shape_cache import ShapeCache
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.administrator import Database
 from tests.applications import ApplicationCache, stored_events, topics
@@ -30,8 +30,8 @@ who_prepares = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a slow machine take its time; the unit tests say when a moment ends."""
-    monkeypatch.setattr(catalog, "_MOMENT", 600.0)
-    monkeypatch.setattr(catalog, "_FRESH", 600.0)
+    monkeypatch.setattr(shape_cache, "_MOMENT", 600.0)
+    monkeypatch.setattr(shape_cache, "_FRESH", 600.0)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_answer_that_is_given_twice_would_leave_it_dropped(
         shapes = self._shapes
         return {table: shapes[table] for table in tables} if set(tables) <= set(shapes) else None
 
-    monkeypatch.setattr(Catalog, "take", take)
+    monkeypatch.setattr(ShapeCache, "take", take)
     with pytest.raises(ProgrammingError, match="CREATE_TABLE"):
         test_table_that_was_dropped_is_made_again(database, place, "psycopg2", looks)
 
@@ -234,7 +234,7 @@ def test_child_of_a_thread_that_was_asking_starts_applications(database: Databas
         holds, may_let_go = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with parent.datastore.shared.catalog._lock:  # noqa: SLF001 (held for a moment at each question)
+            with parent.datastore.shared.shape_cache._lock:  # noqa: SLF001 (held for a moment at each question)
                 holds.set()
                 may_let_go.wait(20)
 
@@ -311,7 +311,7 @@ def test_look_at_all_tables_is_never_prepared(
     database: Database, place: str, driver: str, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(database.url(driver), place, 30)
-    monkeypatch.setattr(catalog, "_FRESH", -1.0)
+    monkeypatch.setattr(shape_cache, "_FRESH", -1.0)
     looks.clear()
     with ApplicationCache(database.url(driver), pool_size=1, max_overflow=0) as apps:
         for number in range(30):

@@ -57,7 +57,7 @@ def test_position_that_was_set_back_is_noticed(
         assert recorder.max_tracking_id("upstream") == number
     before = recorder.max_notification_id()
     for number, at_least in ((6, 3), (5, 3), (9, 7)):  # recorded already, passed already, set back
-        with pytest.raises(IntegrityError, match=f"'upstream' is not from {at_least} to {number - 1}"):
+        with pytest.raises(IntegrityError, match=f"'upstream' is not between {at_least} and {number - 1}"):
             insert(recorder, ConditionalTracking("upstream", number, at_least))
         assert recorder.max_tracking_id("upstream") == 6
     with recorder.transaction() as session:

@@ -93,7 +93,7 @@ def test_role_that_may_not_create_a_schema_is_told_what_to_grant(role: Role, dri
             assert str(raised.value) == (
                 f"role '{role.name}' may not create schema 'acme'. Run as an administrator: "
                 f"GRANT CREATE ON DATABASE {role.database.name} TO {role.name};  "
-                "or make it beforehand and set CREATE_TABLE=no"
+                "or create it beforehand and set CREATE_TABLE=no"
             )
             assert_caused_by_missing_right(raised.value)
         role.grant(grant_in(str(raised.value)))
@@ -213,7 +213,7 @@ def test_role_that_lacks_rights_on_tables_is_told_and_may_do_the_rest(
                 continue
             with pytest.raises(ProgrammingError, match=r'"acme"."shop_events".*permission denied') as raised:
                 call(recorder)
-            assert "Grant the role" in str(raised.value)
+            assert "Grant the connecting role" in str(raised.value)
             assert_caused_by_missing_right(raised.value)
         with ApplicationCache(given.database.url()) as others:
             written = others.recorder("Shop", "acme").max_notification_id()

@@ -126,7 +126,7 @@ def test_prepared_statements_fail_or_put_rows_in_a_wrong_place(
 def test_driver_that_splits_every_statement_is_refused(pgbouncer: PgBouncer, postgres_database: str) -> None:
     with (
         ApplicationCache(pgbouncer.url(postgres_database, "pg8000")) as applications,
-        pytest.raises(NotSupportedError, match="pg8000 cannot be used behind a pooler") as raised,
+        pytest.raises(NotSupportedError, match="pg8000 cannot be used behind a transaction pooler") as raised,
     ):
         applications.recorder()
     assert "psycopg2 or psycopg" in str(raised.value)

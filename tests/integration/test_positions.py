@@ -68,7 +68,7 @@ def test_tables_that_are_not_asked_for_any_more_are_forgotten(applications: Appl
     ids = HighWaterMarks(one.datastore)
     assert len(ids.read([table(one, "events"), table(two, "events")])) == 2
     ids.read([table(two, "events")])
-    assert list(ids._counters) == [table(two, "events")]  # noqa: SLF001 (what nobody asks for any more costs memory)
+    assert list(ids._sequences) == [table(two, "events")]  # noqa: SLF001 (what nobody asks for any more costs memory)
 
 
 def test_counter_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applications: ApplicationCache) -> None:

@@ -14,7 +14,7 @@ from eventsourcing.persistence import ProgrammingError
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
-from eventsourcing_sqlalchemy.engines import pool as borrowing
+from eventsourcing_sqlalchemy.engines import pool
 from tests.administrator import Database
 from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import run_together, wait_until
@@ -28,7 +28,7 @@ each_driver = pytest.mark.parametrize("driver", DRIVERS)
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a connection serve few applications."""
-    monkeypatch.setattr(borrowing, "_MAX_SERVED", MAX_SERVED)
+    monkeypatch.setattr(pool, "_MAX_USERS", MAX_SERVED)
 
 
 def ask_pid(executor: Executor) -> int:

@@ -216,7 +216,7 @@ def test_role_that_may_only_use_the_sequence_finds_it_and_cannot_repair_it(datab
             with ApplicationCache(url.render_as_string(hide_password=False), create_table="no") as limited:
                 with pytest.raises(SequenceBehindError):
                     limited.recorder(place=place).insert_events(stored_events())
-                with pytest.raises(ProgrammingError, match="SELECT and UPDATE on it"):
+                with pytest.raises(ProgrammingError, match="SELECT and UPDATE on the sequence"):
                     limited.recorder(place=place).repair_sequence()
         finally:
             execute(recorder, "DROP OWNED BY {s}role; DROP ROLE {s}role")

@@ -241,7 +241,7 @@ def test_process_may_fork_while_a_subscription_sleeps(recorder: SQLAlchemyProces
             return len(watchers())
 
         assert in_child(write) == 0
-        assert not recorder.datastore.shared._open  # noqa: SLF001 (none to a file that a child could inherit)
+        assert not recorder.datastore.shared.pool._open  # noqa: SLF001 (none to a file that a child could inherit)
         wakes(waiter)
         with closing(sqlite3.connect(recorder.datastore.engine.url.database or "")) as connection:
             assert connection.execute("SELECT count(*) FROM shop_events").fetchone() == (2 * (number + 1),)

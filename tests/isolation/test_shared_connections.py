@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from eventsourcing_sqlalchemy.engines.static_pool import Worker
+from eventsourcing_sqlalchemy.engines.static_pool import StaticPoolLock
 from eventsourcing_sqlalchemy.errors import is_retryable
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.options import EngineSettings
@@ -170,15 +170,15 @@ def test_users_sessions_and_calls_in_threads_lose_nothing(engine: sa.Engine, rep
 
 
 def test_call_waits_for_a_transaction_of_the_users_session(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_waiting, look = threading.Event(), Worker._is_in_transaction  # noqa: SLF001 (nothing else tells)
+    is_waiting, look = threading.Event(), StaticPoolLock._is_in_transaction  # noqa: SLF001 (nothing else tells)
 
-    def look_and_tell(turns: Worker) -> bool:
-        found = look(turns)
+    def look_and_tell(lock: StaticPoolLock) -> bool:
+        found = look(lock)
         if found:
             is_waiting.set()
         return found
 
-    monkeypatch.setattr(Worker, "_is_in_transaction", look_and_tell)
+    monkeypatch.setattr(StaticPoolLock, "_is_in_transaction", look_and_tell)
     with on(engine, lock_timeout=60) as recorder, ThreadPoolExecutor(1) as other:
         with Session(engine) as session:
             session.execute(sa.text("INSERT INTO mine VALUES (1)"))

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventsourcing_sqlalchemy import provisioning
-from eventsourcing_sqlalchemy.engines import table_cache as catalog
-from eventsourcing_sqlalchemy.engines.table_cache import Catalog
+from eventsourcing_sqlalchemy.engines import shape_cache
+from eventsourcing_sqlalchemy.engines.shape_cache import ShapeCache
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 from tests.deadlines import run_together
@@ -36,11 +36,11 @@ class Fleet:
         self.now = 1000.0
         self.existing: set[TableName] = set()
         self.queries: list[str] = []
-        self.catalog = Catalog(can_read_all=can_read_all)
+        self.catalog = ShapeCache(can_read_all=can_read_all)
         self.meanwhile: Callable[[], None] = lambda: None
         self._datastore: Any = SimpleNamespace(
             scoped_session=None,
-            shared=SimpleNamespace(catalog=self.catalog),
+            shared=SimpleNamespace(shape_cache=self.catalog),
             dialect=self,
             run=lambda work, _="": work(None),
         )
@@ -86,7 +86,7 @@ def shape() -> TableShape:
 @contextmanager
 def clock_of(fleet: Fleet) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalog, "time", SimpleNamespace(monotonic=lambda: fleet.now))
+        patch.setattr(shape_cache, "time", SimpleNamespace(monotonic=lambda: fleet.now))
         yield
 
 
@@ -185,16 +185,16 @@ def test_what_is_asked_just_when_all_has_been_read_is_asked_about_again(
 ) -> None:
     """One thread has found nothing read ahead; before it asks the database itself, another one has read all."""
     fleet.make(4)
-    take = Catalog.take
+    take = ShapeCache.take
 
-    def take_and_be_overtaken(self: Catalog, tables: Sequence[TableName]) -> Any:
+    def take_and_be_overtaken(self: ShapeCache, tables: Sequence[TableName]) -> Any:
         found = take(self, tables)
         if list(tables) == [name(4)]:
-            monkeypatch.setattr(Catalog, "take", take)
+            monkeypatch.setattr(ShapeCache, "take", take)
             fleet.read_ahead(1, 2, 3)
         return found
 
-    monkeypatch.setattr(Catalog, "take", take_and_be_overtaken)
+    monkeypatch.setattr(ShapeCache, "take", take_and_be_overtaken)
     assert fleet.misses(4) == set()
     fleet.drop(4)
     assert fleet.misses(4) == {4}
@@ -215,7 +215,7 @@ def test_database_that_cannot_be_read_at_once_is_asked_each_time() -> None:
 def test_process_that_has_asked_too_much_to_remember_reads_nothing_ahead(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "_MAX_ASKED", 10)
+    monkeypatch.setattr(shape_cache, "_MAX_ASKED", 10)
     fleet.make(*range(40))
     for number in range(40):
         fleet.misses(number)

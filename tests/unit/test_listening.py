@@ -25,7 +25,7 @@ class Breaking(ListenThread):
 
     def __init__(self, lives: list[float]) -> None:
         nothing: Any = None
-        super().__init__(nothing, "channel", nothing, nothing, nothing)
+        super().__init__(nothing, nothing)
         self.lives = lives
         self.pauses: list[float] = []
         self._connection = Closable()

@@ -138,7 +138,7 @@ def test_what_is_derived_from_a_name_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("", "empty"), ("a\0b", "NUL"), ("\0", "NUL"), ("a\ud800", "not valid unicode")]
+    ("name", "what"), [("", "empty"), ("a\0b", "NUL"), ("\0", "NUL"), ("a\ud800", "not valid Unicode")]
 )
 @pytest.mark.parametrize("limit", [63, None])
 def test_what_no_database_takes_is_refused(name: str, what: str, limit: int | None) -> None:

@@ -120,7 +120,7 @@ def test_create_table_is_understood(value: str, expected: bool) -> None:
 
 # -- errors --
 
-BOOLEAN: Final = "yes, no, true, false, on, off, 1, 0"
+BOOLEAN: Final = "yes, no, true, false, on, off, 1 or 0"
 MALFORMED: Final = [
     ("SQLALCHEMY_SCHEMA", "{tier}_x", "{application}"),
     ("SQLALCHEMY_SCHEMA", "a}b", "{application}"),
@@ -143,9 +143,9 @@ MALFORMED: Final = [
     ("SQLALCHEMY_LOCK_TIMEOUT", "none", "a number of seconds, at least 0"),
     ("SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "1,5", "a number of seconds, at least 0"),
     ("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", "-1", "a number of seconds, at least 0"),
-    ("SQLALCHEMY_PREPARE_STATEMENTS", "sometimes", "auto and on and off"),
-    ("SQLALCHEMY_SQLITE_SYNCHRONOUS", "OFF", "FULL and NORMAL"),
-    ("ORIGINATOR_ID_TYPE", "int", "uuid and text"),
+    ("SQLALCHEMY_PREPARE_STATEMENTS", "sometimes", "auto, on or off"),
+    ("SQLALCHEMY_SQLITE_SYNCHRONOUS", "OFF", "FULL or NORMAL"),
+    ("ORIGINATOR_ID_TYPE", "int", "uuid or text"),
 ]
 
 
@@ -175,7 +175,7 @@ def test_error_is_one_that_the_library_raises_for_its_own_variables() -> None:
 
 @pytest.mark.parametrize("variable", ["SQLALCHEMY_SCHEMA", "SQLALCHEMY_TABLE_PREFIX"])
 def test_placeholder_needs_a_name(variable: str) -> None:
-    with pytest.raises(SettingsError, match=rf"^{variable}='x_\{{application\}}' needs the name of an application"):
+    with pytest.raises(SettingsError, match=rf"^{variable}='x_\{{application\}}' needs an application name"):
         read("", **{variable: "x_{application}"})
 
 

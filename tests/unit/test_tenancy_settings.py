@@ -73,7 +73,7 @@ def test_environment_of_the_process_comes_second(monkeypatch: pytest.MonkeyPatch
         ("TENANCY_CONTROL_SCHEMA", "x" * 64, "at most 63 bytes"),
         ("TENANCY_CONTROL_SCHEMA", "pg_control", "pg_..."),
         ("TENANCY_CONTROL_URL", "not a url", "The form is"),
-        ("TENANCY_CONTROL_URL", "mysql://user@host/db", "These do"),
+        ("TENANCY_CONTROL_URL", "mysql://user@host/db", "Use one of"),
         ("TENANCY_CONTROL_URL", "sqlite://", "TENANCY_CONTROL_URL=sqlite:///fleet.db"),
         ("SQLALCHEMY_URL", "sqlite://", "SQLALCHEMY_URL=sqlite:///fleet.db"),
         ("SQLALCHEMY_URL", "sqlite:///:memory:", "SQLALCHEMY_URL=sqlite:///fleet.db"),

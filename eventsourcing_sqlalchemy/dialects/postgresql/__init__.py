@@ -1,1 +1,1 @@
-"""PostgreSQL, and servers that speak its protocol."""
+"""The PostgreSQL dialect, also for servers that speak its protocol."""

@@ -1,8 +1,8 @@
-"""The columns of a batch as four arrays: literals, which every driver sends as they are, or PostgreSQL's binary form,
-which takes half the bytes and no parsing, for connections on which the driver has been told of it.
+"""Encode the columns of a batch as four arrays, as literals or in PostgreSQL's binary format.
 
-The binary form of an array (``array_recv`` in PostgreSQL): the number of dimensions, whether there are NULLs, the type
-of the elements, for each dimension its size and lower bound, then the length and the bytes of each element; big-endian.
+Every driver sends literals unchanged. The binary format takes half the bytes and no parsing, but needs a driver that is
+configured for it. Its layout (``array_recv`` in PostgreSQL), big-endian: number of dimensions, NULL flag, element type,
+size and lower bound of each dimension, then length and bytes of each element.
 """
 
 from __future__ import annotations
@@ -11,34 +11,33 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from struct import Struct
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import StoredEvent
 
-__all__ = ["BINARY_ARRAYS", "Arrays", "BinaryArray", "BinaryArrays", "TextArrays", "recoded"]
+__all__ = ["BINARY_ARRAYS", "Arrays", "BinaryArray", "BinaryArrays", "TextArrays", "transcode"]
 
 Columns = tuple[Any, Any, Any, Any]
 
 
 class Arrays(ABC):
-    """A form of arrays. The elements come first, so that those of several calls can be sent as one array."""
+    """An array format. Elements are packed first, so that several calls' elements can be joined into one array."""
 
     def __init__(self, bind_originator_id: Callable[[UUID | str], str]) -> None:
         self._bind_originator_id = bind_originator_id
 
     @abstractmethod
     def pack(self, events: Sequence[StoredEvent]) -> Columns:
-        """Return the elements of originator_id, originator_version, topic and state."""
+        """Pack the elements of originator_id, originator_version, topic and state."""
 
     @abstractmethod
     def join(self, packed: Sequence[Columns]) -> Columns:
-        """Return the elements of several in their order."""
+        """Join packed elements in order."""
 
     @abstractmethod
     def parameters(self, columns: Columns, count: int) -> Columns:
-        """Return four parameters for ``count`` events."""
+        """Return the four array parameters for ``count`` events."""
 
 
 class TextArrays(Arrays):
@@ -63,12 +62,12 @@ class TextArrays(Arrays):
 
 
 class BinaryArray(bytes):
-    """An array in the binary form; its class tells the driver its type."""
+    """An array in the binary format. The driver derives its type from the class."""
 
     oid: ClassVar[int]
     element_oid: ClassVar[int]
     holds_text: ClassVar[bool] = False
-    """Whether the server decodes the elements, from the encoding of the connection; here they are in UTF-8."""
+    """Whether the elements are UTF-8 text, which the server decodes from the connection's encoding."""
 
 
 class _UUIDs(BinaryArray):
@@ -97,7 +96,7 @@ _UUID_LENGTH = _LENGTH.pack(16)
 
 
 class BinaryArrays(Arrays):
-    """Arrays in PostgreSQL's binary form."""
+    """Arrays in PostgreSQL's binary format."""
 
     def __init__(self, bind_originator_id: Callable[[UUID | str], str], originator_id_type: str) -> None:
         super().__init__(bind_originator_id)
@@ -149,8 +148,8 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def recoded(array: bytes, encoding: str) -> bytes:
-    """Return an array of texts for a connection that has another encoding than UTF-8."""
+def transcode(array: bytes, encoding: str) -> bytes:
+    """Convert a text array to the encoding of a connection that does not use UTF-8."""
     parts, position = [array[: _HEADER.size]], _HEADER.size
     while position < len(array):
         (length,) = _LENGTH.unpack_from(array, position)

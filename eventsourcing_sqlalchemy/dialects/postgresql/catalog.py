@@ -1,9 +1,9 @@
-"""The tables of PostgreSQL: which there are and of which shape, and how they are made."""
+"""Read PostgreSQL's catalog, and create tables: existing tables, their shapes, missing rights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.dialects import postgresql
@@ -12,18 +12,15 @@ from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationKind, 
 from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.naming import TableName, quote
-from eventsourcing_sqlalchemy.tables import TableShape
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 INSUFFICIENT_PRIVILEGE = "42501"
 
 
 def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
-    """Return the shapes of those tables that exist."""
-    # The schema is looked up first: names are the same in all schemas of a fleet, and a plan that begins with them
-    # takes longer with every application.
+    """Return the shapes of the tables that exist."""
+    # Filter by schema first: table names repeat in all schemas of a fleet, so a plan that starts with them slows down
+    # with each application.
     conditions, parameters = [], []
     for schema in dict.fromkeys(table.schema or "" for table in tables):
         names = [table.name for table in tables if (table.schema or "") == schema]
@@ -34,13 +31,13 @@ def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName,
         parameters += [schema, *names]
     statement = _DESCRIBE.format(conditions=f"({' OR '.join(conditions)})")
     wanted = set(tables)
-    # A plan for any parameters would read the whole catalog.
+    # A generic plan would read the whole catalog.
     found = _shapes(executor.fetch(statement, parameters * 2, prepare=False))
     return {table: shape for table, shape in found.items() if table in wanted}
 
 
 def describe_all(executor: Executor) -> dict[TableName, TableShape]:
-    """Return the shapes of all tables whose names end as those of applications do."""
+    """Return the shapes of all tables whose names end like an application's."""
     conditions = "c.relname ~ '(events|snapshots|tracking)$'"
     return _shapes(executor.fetch(_DESCRIBE.format(conditions=conditions), prepare=False))
 
@@ -57,14 +54,14 @@ def _shapes(rows: Sequence[Sequence[str]]) -> dict[TableName, TableShape]:
 
 
 def schemas(executor: Executor, prefix: str) -> list[str]:
-    """Return the names of the schemas that begin with a prefix."""
+    """Return the schemas whose names start with a prefix."""
     statement = "SELECT nspname FROM pg_catalog.pg_namespace WHERE pg_catalog.starts_with(nspname::text, %s)"
     return [name for (name,) in executor.fetch(statement, (prefix,), prepare=False)]
 
 
 def relations(executor: Executor, schema: str, prefix: str) -> list[tuple[RelationKind, str]]:
-    """Return the tables, views and sequences of their own in a schema that begin with a prefix."""
-    # By indexes: of what depends on a schema, or of names. A look at all relations of a large fleet takes long.
+    """Return a schema's tables, views and unowned sequences whose names start with a prefix."""
+    # Both queries use an index, by name or by dependency on the schema: a scan of a large fleet's relations is slow.
     if prefix:
         found = executor.fetch(_BY_NAME, (schema, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)), prepare=False)
     else:
@@ -83,16 +80,15 @@ _KINDS: Final[dict[str, RelationKind]] = {
 
 
 def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) -> None:
-    """Make tables, and their schemas, that do not exist, in one transaction; ``lock_timeout`` is in seconds."""
+    """Create missing tables and schemas in one transaction. ``lock_timeout`` is in seconds."""
     schemas = list(dict.fromkeys(spec.name.schema or "public" for spec in specs))
-    # A role that may make tables in a schema need not be allowed to make schemas, and IF NOT EXISTS asks for that right
-    # in any case.
+    # IF NOT EXISTS requires the CREATE privilege on the database even if the schema exists, so skip existing schemas.
     places = ", ".join(["%s"] * len(schemas))
-    look = f"SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ({places})"
-    existing = {row[0] for row in executor.fetch(look, schemas, prepare=False)}
-    # Without these locks two processes that both see nothing both create, and one fails on a unique index of the
-    # catalog. They block others that make tables in these schemas until the statements have been committed, and are
-    # taken in an order, so that two who make tables in the same schemas do not wait for each other.
+    query = f"SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ({places})"
+    existing = {row[0] for row in executor.fetch(query, schemas, prepare=False)}
+    # Without these locks, two processes that find nothing would both create, and one would fail on a unique index of
+    # the catalog. They block others that create tables in these schemas until the commit, and are taken in key order to
+    # avoid deadlock.
     statements = [f"SELECT set_config('lock_timeout', '{milliseconds(lock_timeout)}', true)"]
     statements += [f"SELECT pg_advisory_xact_lock({key})" for key in sorted(TableName(s, "").key for s in schemas)]
     statements += [f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}" for schema in schemas if schema not in existing]
@@ -104,11 +100,11 @@ def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) 
         if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
             raise
         schema = next((schema for schema in schemas if schema not in existing), schemas[0])
-        raise ProgrammingError(_what_to_grant(executor, schema, exists=schema in existing)) from error
+        raise ProgrammingError(_missing_privilege(executor, schema, exists=schema in existing)) from error
 
 
 def missing_rights(executor: Executor, schemas: Sequence[str | None]) -> dict[Right, str]:
-    """Return which rights the role lacks in this database and on the tables in some schemas, with what to grant."""
+    """Return the rights that the role lacks in this database and on the schemas' tables, with the GRANT statements."""
     ((database, role, may_create),) = executor.fetch(
         "SELECT quote_ident(current_database()), quote_ident(current_user), "
         "has_database_privilege(current_database(), 'CREATE')"
@@ -116,33 +112,33 @@ def missing_rights(executor: Executor, schemas: Sequence[str | None]) -> dict[Ri
     missing: dict[Right, str] = {} if may_create else {"create": f"GRANT CREATE ON DATABASE {database} TO {role};"}
     names = list(dict.fromkeys(schema or "public" for schema in schemas))
     for right, schema, count in executor.fetch(_MISSING_RIGHTS, (names,), prepare=False) if names else ():
-        others = f" The same for {count - 1} other schemas." if count > 1 else ""
+        more = f" The same for {count - 1} other schemas." if count > 1 else ""
         privilege = {"read": "SELECT", "write": "SELECT, INSERT, UPDATE"}[right]
         missing[right] = (
             f"GRANT USAGE ON SCHEMA {schema} TO {role}; "
-            f"GRANT {privilege} ON ALL TABLES IN SCHEMA {schema} TO {role};{others}"
+            f"GRANT {privilege} ON ALL TABLES IN SCHEMA {schema} TO {role};{more}"
         )
     return missing
 
 
-def _what_to_grant(executor: Executor, schema: str, *, exists: bool) -> str:
+def _missing_privilege(executor: Executor, schema: str, *, exists: bool) -> str:
     try:
         ((name, database, role, written_schema),) = executor.fetch(
             "SELECT current_user, quote_ident(current_database()), quote_ident(current_user), quote_ident(%s)",
             (schema,),
         )
-        who = f"role '{name}'"
-    except Exception:  # noqa: BLE001 (in a transaction that has failed, nobody can ask any more)
-        who, database, role, written_schema = "the role of this connection", "this database", "it", quote(schema)
+        subject = f"role '{name}'"
+    except Exception:  # noqa: BLE001 (a failed transaction accepts no queries)
+        subject, database, role, written_schema = "the role of this connection", "this database", "it", quote(schema)
     if exists:
         return (
-            f"{who} may not create tables in schema '{schema}'. Run as an administrator: "
+            f"{subject} may not create tables in schema '{schema}'. Run as an administrator: "
             f"GRANT USAGE, CREATE ON SCHEMA {written_schema} TO {role};  "
-            "or make them beforehand and set CREATE_TABLE=no"
+            "or create them beforehand and set CREATE_TABLE=no"
         )
     return (
-        f"{who} may not create schema '{schema}'. Run as an administrator: "
-        f"GRANT CREATE ON DATABASE {database} TO {role};  or make it beforehand and set CREATE_TABLE=no"
+        f"{subject} may not create schema '{schema}'. Run as an administrator: "
+        f"GRANT CREATE ON DATABASE {database} TO {role};  or create it beforehand and set CREATE_TABLE=no"
     )
 
 
@@ -163,7 +159,7 @@ JOIN pg_catalog.pg_class c ON c.oid = d.objid""",
 AND d.refclassid = 'pg_catalog.pg_namespace'::regclass AND d.refobjid = n.oid""",
 )
 
-# Columns with their types, then unique indexes with the names of their columns and NULL.
+# Columns with their types, then unique indexes: column names and NULL.
 _DESCRIBE = """
 SELECT n.nspname, c.relname, a.attname, t.typname
 FROM pg_catalog.pg_class c
@@ -184,7 +180,7 @@ JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indimme
 WHERE {conditions}
 """
 
-# In how many schemas a right is missing on the tables of applications, and one of these schemas.
+# For each right: one schema in which it is missing on application tables, and the number of such schemas.
 _MISSING_RIGHTS = """
 SELECT wanted.label, quote_ident(min(n.nspname::text)), count(DISTINCT n.oid)
 FROM pg_catalog.pg_class c

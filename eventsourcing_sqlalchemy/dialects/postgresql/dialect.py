@@ -1,7 +1,7 @@
-"""PostgreSQL: connections, sessions, tables and wake-ups. How events are written is in ``postgresql_writer``.
+"""PostgreSQL: connections, sessions, tables and wake-ups. ``writer`` writes the events.
 
-Rules of every statement, so that it works behind a pooler in transaction mode and on Citus: names are qualified with
-their schema; nothing depends on the session (no search_path, SET or lock); settings are ``set_config(..., true)`` only.
+Every statement must work behind a transaction pooler and on Citus. Names are therefore schema-qualified, nothing
+depends on the session (no search_path, SET or session lock), and settings use ``set_config(..., true)`` only.
 """
 
 from __future__ import annotations
@@ -10,37 +10,32 @@ import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
+from sqlalchemy.engine import URL, Connection, Engine
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.postgresql import catalog as postgresql_catalog
 from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql_sequences
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BinaryArrays, TextArrays
 from eventsourcing_sqlalchemy.dialects.postgresql.drivers import Driver, DriverListener, driver_for
+from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
-from eventsourcing_sqlalchemy.dialects.postgresql_session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, milliseconds, uuid_of_int
 from eventsourcing_sqlalchemy.errors import READ_ONLY
 from eventsourcing_sqlalchemy.naming import TableName, quote
-from eventsourcing_sqlalchemy.tables import TableShape
+from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Engine
-
-    from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
-    from eventsourcing_sqlalchemy.tables import TableSpec
-
-# How long making a table may wait for other processes that make tables in the same schema, at least: they queue up when
-# a fleet starts.
+# Minimum lock timeout for creating tables, in seconds: processes of a starting fleet queue for a schema.
 _MIN_DDL_LOCK_TIMEOUT = 30.0
 
 
 class PostgreSQLDialect(Dialect):
-    """PostgreSQL 12 and later through psycopg2, psycopg or pg8000."""
+    """PostgreSQL 12 and later, through psycopg2, psycopg or pg8000."""
 
     name = "postgresql"
     drivers: ClassVar = {
@@ -54,25 +49,25 @@ class PostgreSQLDialect(Dialect):
     has_schemas = True
     placeholder = "%s"
     can_notify = True
-    id_sequences = postgresql_sequences.PostgreSQLCounters()
-    # Drivers send and receive states as hexadecimal text, and PostgreSQL handles at most 1 GiB at once.
+    id_sequences = postgresql_sequences.PostgreSQLSequences()
+    # Drivers transfer states as hexadecimal text, and PostgreSQL limits a value to 1 GiB.
     max_event_bytes = 480 * 2**20
     notify_statement = "SELECT pg_notify(%s, %s)"
-    # What only wakes somebody need not wait for the disk, nor make those wait who write events.
+    # A wake-up need not be durable; its commit must not delay those of events.
     notify_alone_statement = f"SELECT set_config('synchronous_commit', 'off', true), {notify_statement[7:]}"
     remedies: ClassVar = {
         "42P01": "Set CREATE_TABLE=yes, or create it beforehand",
         "3F000": "Set CREATE_TABLE=yes, or create it beforehand",
-        "42703": "It was not made for this: a column is missing. Use another schema or table prefix",
-        "22001": "The table of tracking positions was made for application names of at most 32 characters. "
-        "ALTER its column application_name to the type text, or shorten the name of the application",
-        READ_ONLY: "The database is read-only: a standby, or default_transaction_read_only is on. Connect to the "
-        "primary; with several hosts in SQLALCHEMY_URL, add target_session_attrs=read-write",
-        postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the role that connects what it lacks: USAGE on the "
-        "schema, SELECT and INSERT on the tables, UPDATE on that of tracking positions, USAGE on the sequence, and to "
-        "repair a sequence SELECT and UPDATE on it",
-        "ascii": "The client encoding of the connection is SQL_ASCII. Make the engine with client_encoding='utf8'",
-        "55P03": "Another transaction holds its lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Try again",
+        "42703": "The table has another shape: a column is missing. Use another schema or table prefix",
+        "22001": "The tracking table's column application_name holds at most 32 characters. ALTER its type to text, or "
+        "shorten the application's name",
+        READ_ONLY: "The database is a standby, or default_transaction_read_only is on. Connect to the primary; with "
+        "several hosts in SQLALCHEMY_URL, add target_session_attrs=read-write",
+        postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the connecting role its missing privilege: USAGE on "
+        "the schema, SELECT and INSERT on the tables, UPDATE on the tracking table, USAGE on the sequence; SELECT and "
+        "UPDATE on the sequence to repair it",
+        "ascii": "The connection's client encoding is SQL_ASCII. Create the engine with client_encoding='utf8'",
+        "55P03": "Another transaction holds the lock for longer than SQLALCHEMY_LOCK_TIMEOUT. Retry",
     }
 
     def __init__(self, driver: str) -> None:
@@ -92,13 +87,13 @@ class PostgreSQLDialect(Dialect):
             "pool_size": settings.pool_size,
             "max_overflow": settings.max_overflow,
             "pool_timeout": settings.pool_timeout,
-            # The connection that was used last: its server process has everything at hand.
+            # Prefer the connection used last: its server process has warm caches.
             "pool_use_lifo": True,
             "pool_recycle": settings.pool_recycle,
             "pool_pre_ping": settings.pool_pre_ping,
         }
-        if self._driver.looks_for_hstore:
-            options["use_native_hstore"] = False  # looking for it costs two round trips for every new connection
+        if self._driver.probes_hstore:
+            options["use_native_hstore"] = False  # the probe takes two round trips per connection
         arguments = self._driver.connect_arguments(settings.connect_timeout)
         options["connect_args"] = {name: value for name, value in arguments.items() if name not in url.query}
         return options
@@ -107,16 +102,16 @@ class PostgreSQLDialect(Dialect):
         return engine.execution_options(isolation_level="READ COMMITTED")
 
     def opened(self, connection: Any, *, keeps_encoding: bool) -> None:
-        found = type(connection).__module__.partition(".")[0]
-        if found in self.drivers and found != self.driver:
+        actual = type(connection).__module__.partition(".")[0]
+        if actual in self.drivers and actual != self.driver:
             msg = (
-                f"The creator of connections has opened one of {found}, and the URL names {self.driver}. Set the URL "
-                f"to {self.name}+{found}://"
+                f"The connection creator returned a connection of {actual}, but the URL names {self.driver}. Set the "
+                f"URL to {self.name}+{actual}://"
             )
             raise NotSupportedError(msg)
         driver = self._driver
         encoding = driver.parameter(connection, "client_encoding")
-        # SQL_ASCII is no encoding: the drivers read bytes then, or ASCII alone.
+        # SQL_ASCII means no conversion: drivers then return bytes, or accept ASCII only.
         if encoding != "UTF8" and (encoding == "SQL_ASCII" or not keeps_encoding):
             driver.use_utf8(connection)
         if not (driver.parameter(connection, "DateStyle") or "").startswith("ISO"):
@@ -129,10 +124,10 @@ class PostgreSQLDialect(Dialect):
         mode = settings.prepare_statements
         if self._driver.splits_statements and mode != "on" and self.is_behind_pooler(connection):
             msg = (
-                f"{self.driver} cannot be used behind a pooler such as PgBouncer: events could end up in the tables of "
-                "another application, because a statement and its parameters may reach two server processes. Connect "
-                "to the server itself or use psycopg2 or psycopg. If the pooler keeps one server process for each "
-                "client (session mode), set SQLALCHEMY_PREPARE_STATEMENTS=on"
+                f"{self.driver} cannot be used behind a transaction pooler such as PgBouncer: a statement and its "
+                "parameters may reach different server processes, and write events to another application's tables. "
+                "Connect to the server directly, or use psycopg2 or psycopg. If the pooler runs in session mode, set "
+                "SQLALCHEMY_PREPARE_STATEMENTS=on"
             )
             raise NotSupportedError(msg)
         if self._driver.prepares:
@@ -141,18 +136,18 @@ class PostgreSQLDialect(Dialect):
             self._driver.prepare(connection, "on" if mode == "on" else "off")
 
     def is_behind_pooler(self, connection: Any) -> bool:
-        told = self._driver.backend_pid(connection)  # behind a pooler, another server process answers
-        if told is None:
+        # A pooler announces its own process id, and forwards the query to a server process.
+        announced_pid = self._driver.backend_pid(connection)
+        if announced_pid is None:
             return False
-        cursor = connection.cursor()  # not every driver's is a context manager
+        cursor = connection.cursor()  # not a context manager in every driver
         cursor.execute("SELECT pg_backend_pid()")
-        answers = cursor.fetchone()[0]
+        actual_pid = cursor.fetchone()[0]
         cursor.close()
-        return bool(answers != told)
+        return bool(actual_pid != announced_pid)
 
     def is_stale(self, connection: Any) -> bool:
-        # A server says nothing to an idle connection, except that it closes it. Whatever is readable is reason enough
-        # to ask.
+        # A server sends nothing to an idle connection before it closes it, so readable data is suspicious.
         descriptor = self._driver.fileno(connection)
         if descriptor is None:
             return True
@@ -167,12 +162,12 @@ class PostgreSQLDialect(Dialect):
         reported = partial(self._driver.parameter, connection)
         return remember(self._driver.remember(connection), reported, self.cursor(connection) if is_prepared else None)
 
-    def reset(self, connection: Any, as_new: NewSession) -> None:
+    def reset(self, connection: Any, initial_state: NewSession) -> None:
         if self.in_transaction(connection):
             self.rollback(connection)
-        self._driver.reset(connection, as_new.of_driver)
+        self._driver.reset(connection, initial_state.driver_state)
         connection.autocommit = True
-        self._driver.run_script(connection, as_new.reset_script)
+        self._driver.run_script(connection, initial_state.reset_script)
 
     def cursor(self, connection: Any) -> Any:
         return self._driver.cursor(connection)
@@ -184,14 +179,13 @@ class PostgreSQLDialect(Dialect):
         self._driver.run_script(connection, ";\n".join(statements))
 
     def checked_in(self, connection: Any) -> None:
-        # Before 2.0.20, SQLAlchemy takes the isolation level of a session back to the server's default and not to the
-        # engine's, after the reset: what is recorded on the connection next would not be committed.
+        # After the reset, SQLAlchemy before 2.0.20 restores the server's default isolation level instead of the
+        # engine's. Without autocommit, the next events on this connection would not be committed.
         if not connection.autocommit:
             connection.autocommit = True
 
     def rollback(self, connection: Any) -> None:
-        # A literal ROLLBACK also ends a transaction that was begun by a literal BEGIN, which rollback() of a driver in
-        # autocommit overlooks.
+        # In autocommit mode, a driver's rollback() ignores a transaction that a literal BEGIN has opened.
         connection.rollback()
         if self.in_transaction(connection):
             self._driver.run_script(connection, "ROLLBACK")
@@ -212,8 +206,8 @@ class PostgreSQLDialect(Dialect):
     # -- transactions --
 
     def begin(self, executor: Executor, settings: EngineSettings) -> None:
-        # If this client vanishes without a word, the server would otherwise keep the transaction, and with it the
-        # writer lock, for as long as TCP takes to notice.
+        # If this client disappears, the server would otherwise keep the transaction and its writer lock until the TCP
+        # timeout.
         timeout = milliseconds(settings.idle_in_transaction_session_timeout)
         executor.run_script(
             [self.begin_statement, f"SELECT set_config('idle_in_transaction_session_timeout', '{timeout}', true)"]
@@ -226,8 +220,8 @@ class PostgreSQLDialect(Dialect):
         driver_connection: Any = connection.connection.dbapi_connection
         if driver_connection.autocommit:
             msg = (
-                "The engine of this session has isolation_level='AUTOCOMMIT', and cannot hold a transaction. Make the "
-                "engine, or this session's connection, without it."
+                "The session's engine has isolation_level='AUTOCOMMIT', and cannot hold a transaction. Create the "
+                "engine, or the session's connection, without it."
             )
             raise ProgrammingError(msg)
 
@@ -298,14 +292,14 @@ class PostgreSQLDialect(Dialect):
         return _uuid_as_text if originator_id_type == "uuid" else check_text
 
     def select_originator_id(self, originator_id_type: OriginatorIDType) -> str:
-        # Else as text, which all drivers hand over as it is; each has ways of its own for the type uuid.
+        # Otherwise select text, because the drivers differ in how they return the type uuid.
         is_read = originator_id_type == "text" or self._driver.reads_uuids
         return "originator_id" if is_read else "originator_id::text"
 
     def read_originator_id(self, originator_id_type: OriginatorIDType) -> Callable[[Any], UUID | str]:
         if originator_id_type == "text":
             return str
-        return _as_it_is if self._driver.reads_uuids else _as_uuid
+        return _to_uuid if self._driver.reads_uuids else _text_to_uuid
 
     # -- wake-ups --
 
@@ -320,11 +314,11 @@ def _uuid_as_text(originator_id: UUID | str) -> str:
     return str(check_uuid(originator_id))
 
 
-def _as_it_is(value: UUID | str) -> UUID:
-    # An engine of the user's may read uuids in another way.
+def _to_uuid(value: UUID | str) -> UUID:
+    # A user's engine may be configured to return uuids as text.
     return value if isinstance(value, UUID) else UUID(str(value))
 
 
-@lru_cache(maxsize=1024)  # events of one aggregate are often near each other in a log
-def _as_uuid(value: str) -> UUID:
+@lru_cache(maxsize=1024)  # one aggregate's events are often close together in the log
+def _text_to_uuid(value: str) -> UUID:
     return uuid_of_int(int(value.replace("-", ""), 16))

@@ -1,7 +1,6 @@
-"""Statements that are prepared on the server, and how psycopg2 runs them, which does not prepare by itself.
+"""Server-side prepared statements, and a psycopg2 cursor that uses them, because psycopg2 does not prepare by itself.
 
-A statement is prepared when a connection runs it for the sixth time, just before it is run, and then only executed,
-which spares the server to parse and plan it again.
+A statement is prepared just before its sixth run on a connection. The server then no longer parses and plans it.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from contextlib import suppress
 from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-if TYPE_CHECKING:
-    from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class, whatever its name)
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class, whatever its name)
 
-__all__ = ["MISSING", "TRY_PLAIN", "TRY_TYPED", "PreparedStatements", "numbered", "preparing_cursor"]
+__all__ = ["MISSING", "RETRY_TYPED", "RETRY_UNPREPARED", "PreparedStatements", "numbered", "preparing_cursor"]
 
 _RUN_BEFORE: Final = 5
 _MAX_STATEMENTS: Final = 100
@@ -26,28 +24,28 @@ _MAX_LENGTH: Final = 2000
 _PLACEHOLDER: Final = re.compile("%%|%s")
 
 MISSING: Final = "26000"  # for example after DISCARD ALL
-_EXISTS: Final = "42P05"  # left by somebody else, through a pooler
-_OUTDATED: Final = "0A000"  # the type of a column was changed
-_NO_OPERATOR: Final = "42883"  # the type of a column was changed: the parameter has the one that it had
-_OUT_OF_RANGE: Final = "22003"  # of the type that the parameter was given, where a literal may have a wider one
-TRY_TYPED: Final = frozenset({_NO_OPERATOR, _OUT_OF_RANGE})
-"""The errors (SQLSTATE) that a statement may be spared when its parameters are given their own types."""
-TRY_PLAIN: Final = TRY_TYPED | {MISSING, _EXISTS, _OUTDATED}
-"""Those that a prepared statement may be spared when it is run by itself."""
+_EXISTS: Final = "42P05"  # another client prepared it, through a pooler
+_OUTDATED: Final = "0A000"  # a column type was changed
+_NO_OPERATOR: Final = "42883"  # a column type was changed, and the parameter has the old one
+_OUT_OF_RANGE: Final = "22003"  # the inferred parameter type is narrower than the literal's
+RETRY_TYPED: Final = frozenset({_NO_OPERATOR, _OUT_OF_RANGE})
+"""SQLSTATEs of errors after which to retry with explicit parameter types."""
+RETRY_UNPREPARED: Final = RETRY_TYPED | {MISSING, _EXISTS, _OUTDATED}
+"""SQLSTATEs of errors after which to retry a prepared statement unprepared."""
 
 
 class Prepared(NamedTuple):
-    """A statement on the server."""
+    """A prepared statement on the server."""
 
     name: str
     execute: str
-    """What runs it in SQL, with its placeholders."""
+    """The SQL that executes it, with placeholders."""
 
 
 class PreparedStatements:
-    """The statements of one connection: how often they have been run, and how those are executed that are prepared.
+    """One connection's statements: run counts, and the prepared ones.
 
-    Without ``is_on`` none ever are.
+    Without ``is_on``, no statement is prepared.
     """
 
     def __init__(self, *, is_on: bool = True) -> None:
@@ -56,10 +54,9 @@ class PreparedStatements:
         self._prepared: OrderedDict[str, Prepared] = OrderedDict()
 
     def find(self, statement: str) -> tuple[str, Prepared | None]:
-        """Return what prepares a statement in SQL, if it is to be prepared now, and the prepared statement; None when
-        it is to be run as it is.
+        """Return (SQL that prepares the statement now or "", prepared statement); None to run it unprepared.
 
-        Apart: the server keeps the whole text that a statement was prepared by, with all values in it.
+        PREPARE must be sent separately: the server stores the text of the whole query, including any values in it.
         """
         prepared = self._prepared.get(statement)
         if prepared is not None:
@@ -78,23 +75,23 @@ class PreparedStatements:
     def _prepare(self, statement: str) -> tuple[str, Prepared]:
         body = numbered(statement)
         arguments = ", ".join(["%s"] * _PLACEHOLDER.findall(statement).count("%s"))
-        # The name says what it does: one that somebody else left on a server process, through a pooler, is the same.
+        # The name is a hash of the statement: if another client has left it on a pooled server process, it is the same.
         name = f"eventsourcing_{blake2b(body.encode(), digest_size=16).hexdigest()}"
-        forget = ""
+        deallocate = ""
         if len(self._prepared) == _MAX_STATEMENTS:
-            forget = f"DEALLOCATE {self._prepared.popitem(last=False)[1].name}; "
+            deallocate = f"DEALLOCATE {self._prepared.popitem(last=False)[1].name}; "
         prepared = self._prepared[statement] = Prepared(name, f"EXECUTE {name}({arguments})")
-        return f"{forget}PREPARE {name} AS {body}", prepared
+        return f"{deallocate}PREPARE {name} AS {body}", prepared
 
     def discard(self, statement: str) -> str:
-        """Forget a statement, and return its name on the server, or an empty text when it is not prepared."""
+        """Forget a statement, and return its name on the server, or "" if it is not prepared."""
         prepared = self._prepared.pop(statement, None)
         return "" if prepared is None else prepared.name
 
 
 def numbered(statement: str) -> str:
-    """Return a statement with $1, $2 and so on in the place of each %s, and a percent sign for each %%."""
-    # Long ones are those of large batches, which seldom come twice.
+    """Replace each %s by $1, $2 and so on, and each %% by a percent sign."""
+    # Do not cache long statements: they are of large batches and seldom repeat.
     return _numbered(statement) if len(statement) <= _MAX_LENGTH else _numbered.__wrapped__(statement)
 
 
@@ -106,14 +103,14 @@ def _numbered(statement: str) -> str:
 
 @cache
 def preparing_cursor() -> type[Cursor]:
-    """Return the class of psycopg2's cursors that prepare; its objects need an attribute ``statements``."""
-    from psycopg2 import Error, extensions  # noqa: PLC0415 (only who uses the driver needs it)
+    """Return the psycopg2 cursor class that prepares; set ``statements`` on its instances."""
+    from psycopg2 import Error, extensions  # noqa: PLC0415 (the driver is optional)
 
     class PreparingCursor(extensions.cursor):
         statements: PreparedStatements
 
-        def execute(self, query: Any, vars: Sequence[Any] | None = None) -> None:  # type: ignore[override]  # noqa: A002 (their names)
-            # In a transaction, a statement that the server has forgotten would end it.
+        def execute(self, query: Any, vars: Sequence[Any] | None = None) -> None:  # type: ignore[override]  # noqa: A002 (psycopg2's names)
+            # In a transaction, a statement missing on the server would abort the transaction.
             if vars is None or self.connection.info.transaction_status != 0:
                 super().execute(query, vars)
                 return
@@ -123,11 +120,11 @@ def preparing_cursor() -> type[Cursor]:
                     super().execute(prepare)
                 super().execute(query if prepared is None else prepared.execute, vars)
             except Error as error:
-                if prepared is None or error.pgcode not in TRY_PLAIN:
+                if prepared is None or error.pgcode not in RETRY_UNPREPARED:
                     raise
-                # Nothing has been committed.
+                # Nothing was committed, so a retry is safe.
                 name = self.statements.discard(query)
-                with suppress(Error):  # it may not be there
+                with suppress(Error):  # it may not exist
                     super().execute(f"DEALLOCATE {name}")
                 super().execute(query, vars)
 

@@ -1,29 +1,27 @@
-"""The sequences that give out the ids of tables: which they are, and how far they are."""
+"""Find, read and advance the sequences that generate event ids."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, IdSequences, SequenceBehind
 from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.naming import TableName
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.options import EngineSettings
+from eventsourcing_sqlalchemy.options import EngineSettings
 
 
-class PostgreSQLCounters(IdSequences):
-    """Sequences, by their numbers."""
+class PostgreSQLSequences(IdSequences):
+    """Sequences, identified by their oids."""
 
     epoch_seconds = "extract(epoch FROM clock_timestamp())::double precision"
 
     def find(self, executor: Executor, tables: Sequence[TableName]) -> dict[TableName, int]:
-        return {table: sequence.number for table, sequence in _sequences(executor, tables).items()}
+        return {table: sequence.oid for table, sequence in _sequences(executor, tables).items()}
 
     def read(self, executor: Executor, id_sequences: Sequence[int]) -> dict[int, int]:
-        # Numbers only, so they can stand in the statement; drivers differ in how they send arrays of them.
-        rows = executor.fetch(_READ.format(",".join(str(int(counter)) for counter in id_sequences)), prepare=False)
+        # Literals, because drivers differ in how they send arrays of integers.
+        rows = executor.fetch(_READ.format(",".join(str(int(oid)) for oid in id_sequences)), prepare=False)
         return {int(sequence): int(value or 0) for sequence, value in rows}
 
     def behind(self, executor: Executor, tables: Sequence[TableName]) -> list[SequenceBehind]:
@@ -41,60 +39,60 @@ class PostgreSQLCounters(IdSequences):
             if last_id is not None and next_id <= last_id
         ]
 
-    def advance(self, executor: Executor, counter: SequenceBehind, settings: EngineSettings) -> None:
-        # Whoever writes has taken an id and not committed it: without the lock, the sequence would be moved back.
-        sequence = _sequences(executor, [counter.table])[counter.table]
+    def advance(self, executor: Executor, behind: SequenceBehind, settings: EngineSettings) -> None:
+        # An open transaction has taken ids that are not visible yet. Without the writer lock, setval would move the
+        # sequence back behind them.
+        sequence = _sequences(executor, [behind.table])[behind.table]
         move = (
-            f"SELECT setval({sequence.number}::regclass, t.last_id) "
-            f"FROM {sequence.source} AS s, (SELECT max(id) AS last_id FROM {counter.table}) AS t "
+            f"SELECT setval({sequence.oid}::regclass, t.last_id) "
+            f"FROM {sequence.source} AS s, (SELECT max(id) AS last_id FROM {behind.table}) AS t "
             f"WHERE {sequence.next_id} <= t.last_id"
         )
         lock_timeout = milliseconds(settings.lock_timeout)
         executor.run_script(
             [
                 f"SELECT set_config('lock_timeout', '{lock_timeout}', true)",
-                f"SELECT pg_advisory_xact_lock({counter.table.key})",
+                f"SELECT pg_advisory_xact_lock({behind.table.key})",
                 move,
             ]
         )
 
     def transaction_horizon(self, executor: Executor) -> tuple[int, int]:
-        # The end of a snapshot would not do: it is behind the last transaction that ended, and others that have begun
-        # are after it.
+        # Not the snapshot's xmax: transactions that are already open may have higher ids.
         ((oldest, newest),) = executor.fetch("SELECT txid_snapshot_xmin(txid_current_snapshot()), txid_current()")
         return int(oldest), int(newest)
 
 
 def name_of_sequence(executor: Executor, table: TableName) -> str:
-    """Return the name of the sequence that gives out the ids of a table, empty when that is not known."""
+    """Return the name of the sequence that generates a table's ids, "" if unknown."""
     sequence = _sequences(executor, [table]).get(table)
     return "" if sequence is None else str(sequence.name)
 
 
 def is_index_of_ids(executor: Executor, table: TableName, index: str) -> bool:
-    """Return whether an index of a table is one on its column ``id`` alone."""
+    """Return whether a table's index covers only its column ``id``."""
     return bool(executor.fetch(_INDEX_OF_IDS, (table.schema, table.name, index), prepare=False))
 
 
 class _Sequence(NamedTuple):
-    number: int
+    oid: int
     name: TableName
     increment: int
     start: int
     right: Literal["SELECT", "USAGE"] | None
-    """What the role may do with it; None also when it may not read the table."""
+    """The role's privilege on it; None also if the role may not read the table."""
 
     @property
     def source(self) -> str:
-        """What :func:`next_id` is selected from."""
-        return str(self.name) if self.right == "SELECT" else f"(SELECT pg_sequence_last_value({self.number}) AS value)"
+        """The FROM item for :attr:`next_id`."""
+        return str(self.name) if self.right == "SELECT" else f"(SELECT pg_sequence_last_value({self.oid}) AS value)"
 
     @property
     def next_id(self) -> str:
-        """The expression for the next id."""
+        """The SQL expression for the next id."""
         if self.right == "SELECT":
             return f"s.last_value + CASE WHEN s.is_called THEN {self.increment} ELSE 0 END"
-        # The function tells nothing of a sequence that was restarted and not used since.
+        # The value is NULL for a sequence that was restarted and not used since.
         return f"coalesce(s.value + {self.increment}, {self.start})"
 
 
@@ -102,8 +100,8 @@ def _sequences(executor: Executor, tables: Sequence[TableName]) -> dict[TableNam
     schemas = [table.schema or "" for table in tables]
     rows = executor.fetch(_FIND, (_array(schemas), _array([table.name for table in tables])), prepare=False)
     return {
-        tables[int(index) - 1]: _Sequence(int(number), TableName(schema, name), int(increment), int(start), right)
-        for index, number, schema, name, increment, start, right in rows
+        tables[int(index) - 1]: _Sequence(int(oid), TableName(schema, name), int(increment), int(start), right)
+        for index, oid, schema, name, increment, start, right in rows
     }
 
 
@@ -112,9 +110,8 @@ def _array(texts: Sequence[str]) -> str:
     return "{" + ",".join(f'"{text}"' for text in escaped) + "}"
 
 
-# What the default of the column takes, or what its identity has: not by the name, for a sequence that was made with its
-# table is called so only at first. The names are looked up with the schema first, which in a fleet is what tells tables
-# apart.
+# Found through the column's default or identity, because the sequence may have been renamed. Tables are looked up by
+# schema first, because table names repeat in all schemas of a fleet.
 _FIND: Final = """
 SELECT wanted.number, s.oid::bigint, sn.nspname, s.relname, q.seqincrement, q.seqstart,
   CASE WHEN NOT has_schema_privilege(n.oid, 'USAGE') OR NOT has_table_privilege(t.oid, 'SELECT') THEN NULL
@@ -141,7 +138,7 @@ JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
 JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
 """
 
-# What a role may not read counts as not begun.
+# A sequence that the role may not read counts as unused.
 _READ: Final = """
 SELECT oid::bigint, CASE WHEN has_sequence_privilege(oid, 'SELECT, USAGE') THEN pg_sequence_last_value(oid) END
 FROM pg_catalog.pg_class WHERE oid IN ({}) AND relkind = 'S'

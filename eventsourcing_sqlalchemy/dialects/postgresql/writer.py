@@ -1,24 +1,26 @@
-"""How events are written to PostgreSQL, in two forms that give the same result.
+"""Write events to PostgreSQL, in two forms with the same result.
 
-*Statement*: one statement, one round trip, which commits by itself. Several events are sent as arrays, a single one as
-it is, which is sooner planned. *Rows*: a transaction of a lock and multi-row VALUES, for batches whose arrays would
-become too large. ``form="rows"`` makes it the form of all batches.
+*Statement*: one autocommitted statement, one round trip. Several events are sent as arrays, a single one as plain
+parameters, which are faster to plan. *Rows*: a transaction with a lock and multi-row VALUES, for batches whose arrays
+would be too large. ``form="rows"`` uses it for all batches.
 
-Readers follow a table by its ids, so an id must never become visible after a higher one: a gap that is filled later is
-never read. A sequence gives out ids before the commit, hence writers of one table take turns, by an advisory lock that
-lasts until the commit. It blocks the other writers of that table and nothing else. The published package locks the
-table itself (EXCLUSIVE); its lock and the ROW EXCLUSIVE lock of our INSERT exclude each other, so both can write to a
-table.
+Readers follow a table in id order, so an id must never become visible after a higher one: readers would miss it. A
+sequence generates ids before the commit, so writers of one table queue on an advisory lock until the commit. It blocks
+only the table's other writers. The published package locks the table instead (EXCLUSIVE). That lock conflicts with the
+ROW EXCLUSIVE lock of our INSERT, so both packages can write to one table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
+
 from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql_sequences
-from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor, PendingGap
+from eventsourcing_sqlalchemy.dialects.postgresql.arrays import Arrays
+from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor, IdConflict
 from eventsourcing_sqlalchemy.dialects.validation import (
     ConditionalTracking,
     check_events,
@@ -26,39 +28,32 @@ from eventsourcing_sqlalchemy.dialects.validation import (
     tracking_conflict,
 )
 from eventsourcing_sqlalchemy.errors import constraint, sqlstate
-from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX
+from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName
 
-if TYPE_CHECKING:
-    from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
-
-    from eventsourcing_sqlalchemy.dialects.postgresql.arrays import Arrays
-    from eventsourcing_sqlalchemy.naming import TableName
-
-# Arrays are written as text and parsed by the server, which is fast for small states and needs many times their size in
-# memory for large ones.
+# The server parses arrays sent as text, which is fast for small states, but takes many times the memory of large ones.
 MAX_ARRAY_BYTES = 4 * 2**20
 _MAX_ROWS_PER_STATEMENT = 1000
-# Some drivers write a state into the statement, two characters for a byte, and the server's parser doubles its buffer
-# for a literal until it would exceed 1 GiB.
+# Some drivers inline a state into the statement, at two characters per byte, and the server's parser doubles its
+# literal buffer, up to 1 GiB.
 _MAX_LITERAL_BYTES = 128 * 2**20
 _COLUMNS = "(originator_id, originator_version, topic, state)"
 
 
-# An id that is not above the last one is refused by the statement itself, which then writes nothing. The table is only
-# looked at when the id is not above the one that the caller knows: the first time, and after the table was emptied.
-# What others have committed since the statement began is not seen; they checked their own ids. SQL has no expression
-# that raises an error of one's own: width_bucket() does, with a code that nothing else in the statement can cause.
+# The statement itself rejects an id that is not above the last one, and then writes nothing. It reads the table only if
+# the id is not above the caller's last id: on the first write, and after the table was emptied. It does not see commits
+# since it began, but those writers checked their own ids. SQL has no expression that raises a custom error.
+# width_bucket() raises one with a code that nothing else in the statement can cause.
 _CHECKED_ID = (
     "id + CASE WHEN id > %s::bigint OR id > coalesce((SELECT o.id FROM {events} AS o ORDER BY o.id DESC LIMIT 1), 0) "
     "THEN 0 ELSE width_bucket(id, 0, 1, 0) END AS id"
 )
-_NO_ID_IS_KNOWN = 2**63 - 1
-_ID_IS_LOW = "2201G"
-_IS_TAKEN = "23505"
+_UNKNOWN_LAST_ID = 2**63 - 1
+_LOW_ID = "2201G"
+_UNIQUE_VIOLATION = "23505"
 
 
 class _Inserts(NamedTuple):
-    """The statements that write events: alone, and together with a tracking position, also with a conditional one."""
+    """INSERT statements: events alone, with a tracking position, with a conditional tracking position."""
 
     alone: str
     tracked: str = ""
@@ -66,7 +61,7 @@ class _Inserts(NamedTuple):
 
 
 class PostgreSQLEventWriter(EventWriter):
-    """Writes to the tables of one recorder; see :class:`EventWriter`."""
+    """Writes to one recorder's tables; see :class:`EventWriter`."""
 
     def __init__(
         self,
@@ -90,15 +85,14 @@ class PostgreSQLEventWriter(EventWriter):
         self._ordered = lock_key is not None
         self._cast = f"%s::{originator_id_type}"
 
-        # Every CTE that must run is referenced by the next one: an unreferenced one is never run, and then no lock is
-        # taken.
+        # Each CTE must be referenced by the next one: PostgreSQL skips an unreferenced one, and would take no lock.
         settings = f"c AS MATERIALIZED (SELECT set_config('lock_timeout', '{lock_timeout}', true))"
         upsert = (
             f"INSERT INTO {tracking} AS x (application_name, notification_id) SELECT %s, %s::bigint FROM c "
             "ON CONFLICT (application_name) DO UPDATE SET notification_id = EXCLUDED.notification_id "
             "WHERE x.notification_id < EXCLUDED.notification_id RETURNING 1"
         )
-        # An UPDATE, which never inserts: the row may be deleted by a transaction that ends while this one waits for it.
+        # UPDATE never inserts: the row may be deleted by a concurrent transaction while this one waits for it.
         update = (
             f"UPDATE {tracking} AS x SET notification_id = %s::bigint FROM c WHERE x.application_name = %s "
             "AND x.notification_id >= %s::bigint AND x.notification_id < %s::bigint RETURNING 1"
@@ -115,8 +109,7 @@ class PostgreSQLEventWriter(EventWriter):
             take_lock = f"SELECT pg_advisory_xact_lock({lock_key}) FROM"
             self._lock = f"WITH {settings} {take_lock} c"
             before = f"WITH {settings}, l AS MATERIALIZED ({take_lock} c)"
-            # Tracking first: who comes second finds out before the lock is taken, and no two can each hold what the
-            # other waits for.
+            # Lock order: tracking first. A conflict is then detected before the lock is taken, without deadlocks.
             returning = self._returning
             tracked, conditional = (
                 f"WITH {settings}, t AS ({track}), l AS MATERIALIZED ({take_lock} t)" for track in (upsert, update)
@@ -174,7 +167,7 @@ class PostgreSQLEventWriter(EventWriter):
             return []
         last: tuple[int, ...] = ()
         if self._ordered:
-            last = (_NO_ID_IS_KNOWN if last_id is None else last_id,)
+            last = (_UNKNOWN_LAST_ID if last_id is None else last_id,)
         if batch.needs_transaction:
             return self._write_rows(executor, batch, last)
         is_one = len(events) == 1
@@ -182,7 +175,7 @@ class PostgreSQLEventWriter(EventWriter):
         values = batch.columns if is_one else self._arrays.parameters(batch.columns, len(events))
         if tracking is None:
             rows = executor.fetch(inserts.alone, (*values, *last))
-            # RETURNING promises no order; ORDER BY fixes the order in which ids are given out.
+            # RETURNING guarantees no order. Ids are generated in the order of ORDER BY.
             return sorted([row[0] for row in rows])
         statement = inserts.conditional if isinstance(tracking, ConditionalTracking) else inserts.tracked
         ids = sorted([row[0] for row in executor.fetch(statement, (*_tracking_values(tracking), *values, *last))])
@@ -222,18 +215,19 @@ class PostgreSQLEventWriter(EventWriter):
             ids += sorted(row[0] for row in rows)
         return ids
 
-    def doubt(self, error: PersistenceError) -> PendingGap | None:
+    def id_conflict(self, error: PersistenceError) -> IdConflict | None:
         if not self._ordered:
             return None
         code = sqlstate(error)
-        if code == _ID_IS_LOW:
+        if code == _LOW_ID:
             return "low"
-        # The index of versions is called so when we, or the published package, made it.
-        return "taken" if code == _IS_TAKEN and not (constraint(error) or "").endswith(EVENTS_INDEX_SUFFIX) else None
+        # This package and the published one both use this suffix for the index on versions.
+        is_version_index = (constraint(error) or "").endswith(EVENTS_INDEX_SUFFIX)
+        return "taken" if code == _UNIQUE_VIOLATION and not is_version_index else None
 
     def find_sequence_behind(self, executor: Executor, error: PersistenceError) -> str | None:
         assert self._table is not None
-        if self.doubt(error) == "taken" and not postgresql_sequences.is_index_of_ids(
+        if self.id_conflict(error) == "taken" and not postgresql_sequences.is_index_of_ids(
             executor, self._table, constraint(error) or ""
         ):
             return None
@@ -248,7 +242,7 @@ def _tracking_values(tracking: Tracking) -> tuple[Any, ...]:
 
 
 def _pieces(state: bytes) -> list[bytes]:
-    """Return a state in pieces that are small enough to be literals of a statement."""
+    """Split a state into pieces that fit into literals of a statement."""
     if len(state) <= _MAX_LITERAL_BYTES:
         return [bytes(state)]
     view = memoryview(state)
@@ -256,7 +250,7 @@ def _pieces(state: bytes) -> list[bytes]:
 
 
 def _chunks(events: Sequence[StoredEvent]) -> Iterator[Sequence[StoredEvent]]:
-    """Yield the events in pieces that fit into a statement; a large event makes a piece of its own."""
+    """Yield chunks of events that fit into a statement; a large event gets its own chunk."""
     start, size = 0, 0
     for index, event in enumerate(events):
         if index > start and (size + len(event.state) > MAX_ARRAY_BYTES or index - start == _MAX_ROWS_PER_STATEMENT):

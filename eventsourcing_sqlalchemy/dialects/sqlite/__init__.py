@@ -1,1 +1,1 @@
-"""SQLite, in files and in memory."""
+"""The SQLite dialect, for files and in-memory databases."""

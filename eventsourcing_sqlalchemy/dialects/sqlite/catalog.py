@@ -1,4 +1,4 @@
-"""The tables of SQLite: which there are, and of which shape."""
+"""Read SQLite's catalog: existing tables and their shapes."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from eventsourcing_sqlalchemy.tables import TableShape
 
 
 def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName, TableShape]:
-    """Return the shapes of those tables that exist.
+    """Return the shapes of the tables that exist.
 
-    Raises ProgrammingError for an existing table whose name differs in capitals: SQLite takes both for one table, and
-    it is another application's.
+    Raises ProgrammingError for a name that differs from an existing table's only in case: SQLite would use that table,
+    which belongs to another application.
     """
     places = ", ".join(["?"] * len(tables))
     condition = f"m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN ({places})"
     names = [table.name for table in tables]
     found = _shapes(executor.fetch(_DESCRIBE.format(condition=condition), names * 2))
-    alike = {_fold(name): name for name in found}
+    by_folded_name = {_fold(name): name for name in found}
     for table in tables:
-        name = alike.get(_fold(table.name), table.name)
+        name = by_folded_name.get(_fold(table.name), table.name)
         if table.name not in found and name in found:
             msg = (
-                f"There is a table {quote(name)}, and SQLite does not distinguish it from {table}. "
-                "Choose a name or a SQLALCHEMY_TABLE_PREFIX that differs in more than capitals."
+                f"Table {quote(name)} exists, and SQLite does not distinguish it from {table}. "
+                "Choose a name or a SQLALCHEMY_TABLE_PREFIX that differs in more than case."
             )
             raise ProgrammingError(msg)
     return {table: found[table.name] for table in tables if table.name in found}
 
 
 def describe_all(executor: Executor) -> dict[TableName, TableShape]:
-    """Return the shapes of all tables whose names end as those of applications do."""
-    # No views: one whose table is gone would be an error.
+    """Return the shapes of all tables whose names end like an application's."""
+    # Not of views: reading one whose table was dropped fails.
     ends = " OR ".join(f"m.name LIKE '%{end}'" for end in ("events", "snapshots", "tracking"))
     found = _shapes(executor.fetch(_DESCRIBE.format(condition=f"m.type = 'table' AND ({ends})")))
     return {TableName(None, name): shape for name, shape in found.items()}
@@ -54,18 +54,18 @@ def _shapes(rows: Sequence[Sequence[str]]) -> dict[str, TableShape]:
     for (table, _), columns in keys.items():
         shapes[table].unique.append(frozenset(columns))
     for table, shape in shapes.items():
-        # Only this makes the id a number that SQLite gives out.
+        # SQLite generates ids for an INTEGER PRIMARY KEY only.
         if "id" in shape.columns and (keys.get((table, _PRIMARY)) != {"id"} or shape.columns["id"] != "integer"):
             shape.faults.append("its column id is not INTEGER PRIMARY KEY")
     return shapes
 
 
 def _fold(name: str) -> bytes:
-    return name.encode().lower()  # as SQLite does: ASCII alone
+    return name.encode().lower()  # ASCII only, like SQLite
 
 
 def relations(executor: Executor, prefix: str) -> list[tuple[RelationKind, str]]:
-    """Return the tables and views whose names begin with a prefix."""
+    """Return the tables and views whose names start with a prefix."""
     return [(kind, name) for kind, name in executor.fetch(_RELATIONS, (len(prefix), prefix))]
 
 
@@ -74,7 +74,7 @@ SELECT type, name FROM sqlite_master
 WHERE type IN ('table', 'view') AND substr(name, 1, ?) = ? AND name NOT LIKE 'sqlite^_%' ESCAPE '^'
 """
 
-# Columns with their types, and then the columns of unique indexes; the last value names the key that a column is in.
+# Columns with their types, then the columns of unique indexes. The last value names the key of the column.
 _PRIMARY: Final = ""
 _DESCRIBE: Final = """
 SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END

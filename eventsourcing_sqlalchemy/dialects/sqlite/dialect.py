@@ -1,8 +1,7 @@
-"""SQLite: files in WAL mode, and memory.
+"""SQLite: files in WAL mode, and in-memory databases.
 
-One writer at a time: its threads queue in this process, and a write transaction begins as one (BEGIN IMMEDIATE),
-because a transaction that turns into a writer later fails at once, whatever the timeout, when another one has written
-in between.
+SQLite allows one writer at a time. Writing threads of this process queue, and a write transaction starts with BEGIN
+IMMEDIATE: a read transaction that writes later fails at once, whatever the timeout, if another one has written since.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from eventsourcing.persistence import OperationalError
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
@@ -29,15 +29,10 @@ from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.naming import TableName, quote
-from eventsourcing_sqlalchemy.tables import TableShape
+from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
+from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Connection, Engine
-
-    from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
-    from eventsourcing_sqlalchemy.tables import TableSpec
-
-# Settings of a connection that a user may change; they are put back before another user gets the connection.
+# Settings that a user may change on a connection. They are restored before its next use.
 _PRAGMAS = (
     "busy_timeout",
     "cache_size",
@@ -57,21 +52,21 @@ _PRAGMAS = (
 
 
 def is_memory(url: URL) -> bool:
-    """Return whether the URL means a database in memory."""
+    """Return whether the URL names an in-memory database."""
     database = url.database or ""
     return database in ("", ":memory:") or database.startswith("file::memory:") or url.query.get("mode") == "memory"
 
 
 def is_shared_memory(url: URL) -> bool:
-    """Return whether the URL names a database in memory that all connections of the process share."""
+    """Return whether the URL names an in-memory database that all connections of the process share."""
     return is_memory(url) and url.query.get("cache") == "shared"
 
 
 class SQLiteDialect(Dialect):
-    """SQLite 3.35 and later through Python's own driver."""
+    """SQLite 3.35 and later, through Python's own driver."""
 
     name = "sqlite"
-    drivers: ClassVar = {"pysqlite": "Python comes with it; yours was built without"}
+    drivers: ClassVar = {"pysqlite": "included with Python, but this build lacks the sqlite3 module"}
     is_server = False
     identifier_limit = None
     has_schemas = False
@@ -105,7 +100,7 @@ class SQLiteDialect(Dialect):
             "connect_args": {"check_same_thread": False, "timeout": settings.lock_timeout},
         }
         if is_memory(url):
-            # The database lives as long as its only connection: never a second one, never a new one.
+            # The database exists as long as its only connection, which must be neither duplicated nor replaced.
             return options | {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
         return options | {
             "pool_size": settings.pool_size,
@@ -117,8 +112,7 @@ class SQLiteDialect(Dialect):
     def public_engine(self, engine: Engine) -> Engine:
         public = engine.execution_options()
 
-        # The driver begins transactions late and only for some statements; here each one begins when SQLAlchemy says
-        # so.
+        # The driver begins transactions lazily and for some statements only; begin them when SQLAlchemy does.
         @event.listens_for(public, "begin")
         def begin(connection: Connection) -> None:
             reads = connection.get_execution_options().get("eventsourcing_read_only", False)
@@ -127,8 +121,8 @@ class SQLiteDialect(Dialect):
         return public
 
     def connected(self, connection: Any, settings: EngineSettings) -> None:
-        # The change needs the file for itself and does not wait for others: while they write, or where nobody may
-        # write, the file stays as it is, and a later connection makes the change.
+        # Switching to WAL needs an exclusive lock and does not wait for it. While others write, or on a read-only file,
+        # the mode stays, and a later connection switches.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={settings.sqlite_synchronous}")
@@ -146,36 +140,36 @@ class SQLiteDialect(Dialect):
     def in_transaction(self, connection: Any) -> bool:
         return bool(connection.in_transaction)
 
-    def remember(self, connection: Any, *, is_prepared: bool) -> _AsNew:
+    def remember(self, connection: Any, *, is_prepared: bool) -> _InitialState:
         factories = connection.row_factory, connection.text_factory
         connection.row_factory, connection.text_factory = None, str
         try:
-            return _AsNew(*factories, _pragmas(connection), _attached(connection), _temporary(connection))
+            return _InitialState(*factories, _pragmas(connection), _attached(connection), _temporary(connection))
         finally:
             connection.row_factory, connection.text_factory = factories
 
-    def reset(self, connection: Any, as_new: _AsNew) -> None:
+    def reset(self, connection: Any, initial_state: _InitialState) -> None:
         self.rollback(connection)
         connection.isolation_level = connection.row_factory = None
         connection.text_factory = str
         for name, value in _pragmas(connection).items():
-            if value != as_new.pragmas[name]:
-                connection.execute(f"PRAGMA {name}={as_new.pragmas[name]}")
-                connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # only now an exclusive lock ends
+            if value != initial_state.pragmas[name]:
+                connection.execute(f"PRAGMA {name}={initial_state.pragmas[name]}")
+                connection.execute("SELECT 1 FROM sqlite_master").fetchall()  # releases an exclusive lock
         attached = _attached(connection)
-        for name, _ in attached.items() - as_new.attached.items():
+        for name, _ in attached.items() - initial_state.attached.items():
             connection.execute(f"DETACH DATABASE {quote(name)}")
-        for name, file in as_new.attached.items() - attached.items():
+        for name, file in initial_state.attached.items() - attached.items():
             connection.execute(f"ATTACH DATABASE ? AS {quote(name)}", (file,))
-        for kind, name in _temporary(connection) - as_new.temporary:
+        for kind, name in _temporary(connection) - initial_state.temporary:
             connection.execute(f"DROP {kind} IF EXISTS temp.{quote(name)}")
-        connection.row_factory, connection.text_factory = as_new.row_factory, as_new.text_factory
+        connection.row_factory, connection.text_factory = initial_state.row_factory, initial_state.text_factory
 
     def after_fork(self) -> None:
         self._writer_lock = Lock()
 
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
-        # What fails leaves the transaction open; it is rolled back when the connection goes back to the pool.
+        # After an error the transaction is rolled back when the connection returns to the pool.
         for statement in (self.begin_statement, *statements, "COMMIT"):
             connection.execute(statement)
 
@@ -198,14 +192,13 @@ class SQLiteDialect(Dialect):
 
     @contextmanager
     def writing(self, timeout: float) -> Iterator[None]:
-        # Blocks the other writers of this process for as long as a write transaction lasts, at most for the timeout:
-        # SQLite has one writer, and threads that wait in a queue are served in turn, where SQLite's own waiting starves
-        # some.
+        # Blocks the other writers of this process during a write transaction, at most for the timeout. Waiting threads
+        # are served in turn, whereas SQLite's own busy wait starves some.
         if not self._writer_lock.acquire(timeout=timeout):
             msg = (
-                f"Another transaction of this process has been writing to the SQLite database for {timeout:g} s. "
-                "Keep transactions short, and do not write through one application inside a transaction of "
-                "another one on the same file."
+                f"The SQLite database is locked: another transaction of this process has been writing for "
+                f"{timeout:g} s. Keep transactions short, and do not write through one application inside another's "
+                "transaction on the same file."
             )
             raise OperationalError(msg)
         try:
@@ -217,11 +210,10 @@ class SQLiteDialect(Dialect):
         return {"eventsourcing_read_only": not commit}
 
     def session_began(self, connection: Connection, settings: EngineSettings) -> bool:
-        return True  # the event of our engines, or ensure_transaction(), begins the transaction
+        return True  # the engine's begin event, or ensure_transaction(), begins the transaction
 
     def ensure_transaction(self, connection: Connection) -> None:
-        # Without this, the driver as it is by default takes the release of our savepoint for the commit of the user's
-        # transaction.
+        # Without an open transaction, releasing our savepoint would commit the user's changes.
         driver_connection = connection.connection.dbapi_connection
         assert driver_connection is not None
         if not driver_connection.in_transaction:
@@ -248,11 +240,11 @@ class SQLiteDialect(Dialect):
         return f"SQLite {executor.fetch('SELECT sqlite_version()')[0][0]}"
 
     def missing_rights(self, executor: Executor, schemas: Sequence[str | None]) -> dict[Right, str]:
-        # The journal is a file beside the database.
+        # SQLite creates the journal in the same directory.
         files = [Path(file) for _, name, file in executor.fetch("PRAGMA database_list") if name == "main" and file]
         if all(os.access(file, os.W_OK) and os.access(file.parent, os.W_OK) for file in files):
             return {}
-        remedy = "Let the user of this process write to the file, and to its directory."
+        remedy = "Grant the user of this process write permission on the file and its directory."
         return {"create": remedy, "write": remedy}
 
     def create(self, executor: Executor, specs: Sequence[TableSpec], settings: EngineSettings) -> None:
@@ -291,7 +283,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         status = path.stat()
     except OSError:
         return None
-    # Who only reads makes an empty log where there is none.
+    # A reader creates an empty log if none exists.
     return (status.st_mtime_ns, status.st_size) if status.st_size else None
 
 
@@ -299,13 +291,13 @@ def _uuid_as_bytes(originator_id: UUID | str) -> bytes:
     return check_uuid(originator_id).bytes
 
 
-@lru_cache(maxsize=1024)  # events of one aggregate are often near each other in a log
+@lru_cache(maxsize=1024)  # one aggregate's events are often close together in the log
 def _as_uuid(value: bytes) -> UUID:
     return uuid_of_int(int.from_bytes(value, "big"))
 
 
-class _AsNew(NamedTuple):
-    """A connection as a creator and listeners have prepared it."""
+class _InitialState(NamedTuple):
+    """The state of a connection after creators and listeners have run."""
 
     row_factory: Any
     text_factory: Any
@@ -319,11 +311,11 @@ def _pragmas(connection: Any) -> dict[str, Any]:
 
 
 def _attached(connection: Any) -> dict[str, str]:
-    """Return the files of attached databases by their names."""
+    """Return the files of attached databases by name."""
     rows = connection.execute("PRAGMA database_list").fetchall()
     return {name: file for _, name, file in rows if name not in ("main", "temp")}
 
 
 def _temporary(connection: Any) -> set[tuple[str, str]]:
-    """Return the kinds and names of what is in the schema ``temp``."""
+    """Return (kind, name) of each object in the schema ``temp``."""
     return set(connection.execute("SELECT type, name FROM temp.sqlite_master WHERE name NOT LIKE 'sqlite_%'"))

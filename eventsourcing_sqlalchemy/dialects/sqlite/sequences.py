@@ -1,19 +1,16 @@
-"""The table of counters that SQLite keeps for tables with AUTOINCREMENT; it changes with the transactions."""
+"""SQLite's id sequences: the transactional table ``sqlite_sequence`` of AUTOINCREMENT tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, IdSequences, SequenceBehind
 from eventsourcing_sqlalchemy.naming import TableName
-
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.options import EngineSettings
+from eventsourcing_sqlalchemy.options import EngineSettings
 
 
 class SQLiteSequences(IdSequences):
-    """Counters, by the names of the tables."""
+    """Sequences, identified by table names."""
 
     epoch_seconds = "((julianday('now') - 2440587.5) * 86400.0)"
 
@@ -22,7 +19,7 @@ class SQLiteSequences(IdSequences):
         return {table: table.name for table in tables if table.name in counted}
 
     def read(self, executor: Executor, id_sequences: Sequence[str]) -> dict[str, int]:
-        # Without any table that has a counter there is no table of them.
+        # The table exists only if a table uses AUTOINCREMENT.
         if not executor.fetch("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'"):
             return {}
         rows = executor.fetch(
@@ -30,7 +27,7 @@ class SQLiteSequences(IdSequences):
             "WHERE m.type = 'table' AND m.sql LIKE '%AUTOINCREMENT%'"
         )
         found: dict[str, int] = {row[0]: row[1] for row in rows}
-        return {counter: found[counter] for counter in id_sequences if counter in found}
+        return {sequence: found[sequence] for sequence in id_sequences if sequence in found}
 
     def behind(self, executor: Executor, tables: Sequence[TableName]) -> list[SequenceBehind]:
         counted = self.read(executor, [table.name for table in tables])
@@ -44,10 +41,10 @@ class SQLiteSequences(IdSequences):
             if last_id is not None and last_id > found[number][1]
         ]
 
-    def advance(self, executor: Executor, counter: SequenceBehind, settings: EngineSettings) -> None:
-        name = counter.table.name.replace("'", "''")
+    def advance(self, executor: Executor, behind: SequenceBehind, settings: EngineSettings) -> None:
+        name = behind.table.name.replace("'", "''")
         has_row = f"EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = '{name}')"
-        last_id = f"(SELECT max(id) FROM {counter.table})"
+        last_id = f"(SELECT max(id) FROM {behind.table})"
         executor.run_script(
             [
                 f"INSERT INTO sqlite_sequence (name, seq) SELECT '{name}', 0 WHERE NOT {has_row}",

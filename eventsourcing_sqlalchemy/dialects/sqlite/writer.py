@@ -1,14 +1,16 @@
-"""How events are written to SQLite: one statement for one event, else a transaction that the caller begins as a writer.
+"""Write events to SQLite: one event in one statement, several in a write transaction that the caller begins.
 
-Order needs no lock beside SQLite's own: there is one writer at a time, and it commits before the next one gets an id.
-Ids need no check: SQLite gives out none that is not above all in the table, wherever its counter is.
+Ordering needs no lock besides SQLite's own: there is one writer at a time, and it commits before the next one gets an
+id. Ids need no check: SQLite generates only ids above all in the table, whatever the sequence's value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
+
+from eventsourcing.persistence import StoredEvent, Tracking
 
 from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
 from eventsourcing_sqlalchemy.dialects.validation import (
@@ -18,12 +20,9 @@ from eventsourcing_sqlalchemy.dialects.validation import (
     tracking_conflict,
 )
 
-if TYPE_CHECKING:
-    from eventsourcing.persistence import StoredEvent, Tracking
-
 
 class SQLiteEventWriter(EventWriter):
-    """Writes to the tables of one recorder; see :class:`EventWriter`."""
+    """Writes to one recorder's tables; see :class:`EventWriter`."""
 
     def __init__(
         self,
@@ -73,8 +72,8 @@ class SQLiteEventWriter(EventWriter):
             executor.run_many(self._insert, rows)
         if not self._ordered:
             return []
-        # Asked of the connection, which is ours alone; RETURNING takes longer. Within one transaction nobody else gets
-        # an id, and each is one more than the last.
+        # The connection is exclusively ours, and this is faster than RETURNING. Ids of one transaction are consecutive,
+        # because no other writer gets an id meanwhile.
         last: int = executor.fetch("SELECT last_insert_rowid()")[0][0]
         return list(range(last - len(rows) + 1, last + 1))
 

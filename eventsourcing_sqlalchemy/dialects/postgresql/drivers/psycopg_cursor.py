@@ -1,9 +1,8 @@
-"""How statements of ours run on a connection of psycopg: past its cursor, which takes longer for a statement than the
-server does to find ten rows.
+"""Run this package's statements on psycopg connections without psycopg's cursor.
 
-What is left is what the driver itself is made of: its libpq sends, the connection waits (and cancels what is
-interrupted), its transformer makes the rows and its errors are raised. Whatever is not plain runs on a cursor of the
-driver, see :meth:`PsycopgCursor.execute`.
+The cursor takes longer per statement than the server takes to find ten rows. This one uses the driver's own parts: its
+libpq sends, the connection waits and cancels on interrupts, its transformer builds the rows, and its errors are raised.
+All but plain statements fall back to the driver's cursor; see :meth:`PsycopgCursor.execute`.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from psycopg.pq.abc import PGresult
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BINARY_ARRAYS
 from eventsourcing_sqlalchemy.dialects.postgresql.prepared import (
     MISSING,
-    TRY_PLAIN,
-    TRY_TYPED,
+    RETRY_TYPED,
+    RETRY_UNPREPARED,
     PreparedStatements,
     numbered,
 )
@@ -29,13 +28,13 @@ from eventsourcing_sqlalchemy.dialects.postgresql.prepared import (
 try:
     from psycopg.errors import error_from_result
     from psycopg.generators import fetch, send
-except ImportError:  # they are elsewhere in a later version: everything runs on cursors
+except ImportError:  # a later version moved them: use the driver's cursor for everything
     fetch = None
 
 __all__ = ["PsycopgCursor"]
 
-_AS_THEY_ARE: Final = frozenset({bytes, *BINARY_ARRAYS})
-# Rows are made while the server sends more, so many at a time. Older versions of libpq wait for all of them.
+_BINARY_TYPES: Final = frozenset({bytes, *BINARY_ARRAYS})
+# Rows per chunk, built while the server sends more. Older versions of libpq wait for all rows.
 _CHUNK: Final = 200
 _HAS_CHUNKS: Final = psycopg.capabilities.has_stream_chunked()
 _ROWS: Final = frozenset({ExecStatus.TUPLES_OK, ExecStatus.TUPLES_CHUNK})
@@ -43,7 +42,7 @@ _NO_ROWS: Final = frozenset({ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY})
 
 
 class PsycopgCursor:
-    """Runs statements on a connection that nobody else uses; without ``statements`` it is not ours."""
+    """Runs statements on an exclusively used connection. ``statements`` is None for a user's connection."""
 
     __slots__ = ("_connection", "_rows", "_statements")
 
@@ -54,20 +53,20 @@ class PsycopgCursor:
 
     @property
     def description(self) -> bool:
-        """Whether there are rows; the driver makes an object for each column, which takes longer than a few rows."""
+        """Whether there are rows. Unlike the driver's, which builds an object per column, it costs nothing."""
         return bool(self._rows)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return the rows of the statement that was run last."""
+        """Return the rows of the last statement."""
         return self._rows
 
     def execute(self, query: str, parameters: Sequence[Any] = ()) -> None:
-        """Run a statement; a short one with parameters is prepared when it is run for the sixth time outside of a
-        transaction, where that is on.
+        """Run a statement. With prepared statements on, a short one with parameters is prepared on its sixth run.
 
-        On a cursor of the driver where the connection is not ours, has no autocommit, another encoding than UTF-8 or a
-        class of cursors that somebody has set; where a parameter is neither a str without NUL nor an int nor bytes; and
-        where the server infers another type for a parameter than the driver gives it, and fails.
+        Statements inside a transaction are never prepared. The driver's cursor runs the statement if the connection is
+        a user's, is not in autocommit mode, does not use UTF-8 or has a custom cursor class; if a parameter is not a
+        str without NUL, an int or bytes; and as a retry, if the server fails because it infers another parameter type
+        than the driver would send.
         """
         statements = self._statements
         if statements is None:
@@ -75,13 +74,13 @@ class PsycopgCursor:
             return
         packed = self._packed(parameters)
         if packed is None:
-            # The driver prepares by names that another client may have given to another statement, through a pooler.
+            # Through a pooler, the driver's names of prepared statements could collide with another client's.
             self._run_on_cursor(query, parameters, prepare=False)
             return
         self._rows = []
         pgconn = self._connection.pgconn
         values, formats = packed
-        # In a transaction, a statement that the server has forgotten would end it.
+        # In a transaction, a statement missing on the server would abort the transaction.
         is_idle = pgconn.transaction_status == TransactionStatus.IDLE
         prepare, prepared = statements.find(query) if is_idle and values else ("", None)
         try:
@@ -94,17 +93,17 @@ class PsycopgCursor:
                 body = numbered(query) if values else query
                 self._rows = self._run(pgconn.send_query_params, body.encode(), values, None, formats, Format.BINARY)
         except psycopg.Error as error:
-            if not is_idle or error.sqlstate not in (TRY_TYPED if prepared is None else TRY_PLAIN):
+            if not is_idle or error.sqlstate not in (RETRY_TYPED if prepared is None else RETRY_UNPREPARED):
                 raise
-            # Nothing has been committed.
+            # Nothing was committed, so a retry is safe.
             discarded = statements.discard(query)
             if discarded and error.sqlstate != MISSING:
-                with suppress(psycopg.Error):  # it may not be there
+                with suppress(psycopg.Error):  # it may not exist
                     self._run(pgconn.send_query, f"DEALLOCATE {discarded}".encode())
             self._run_on_cursor(query, parameters, prepare=False)
 
     def execute_once(self, query: str, parameters: Sequence[Any] = ()) -> None:
-        """Run a statement on a cursor of the driver, without preparing it."""
+        """Run a statement on the driver's cursor, without preparing it."""
         self._run_on_cursor(query, parameters, prepare=False)
 
     def executemany(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -116,7 +115,7 @@ class PsycopgCursor:
         self._rows = []
         cursor = self._connection.cursor(binary=True)
         cursor.execute(query, parameters or None, prepare=prepare)
-        # Not by the cursor: it may be of a class that returns something else.
+        # Not through the cursor, whose class may return other row types.
         if cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK:
             self._rows = self._load(cursor.pgresult)
 
@@ -126,7 +125,7 @@ class PsycopgCursor:
         return transformer.load_rows(0, result.ntuples, tuple)
 
     def _packed(self, parameters: Sequence[Any]) -> tuple[list[bytes | None], list[int]] | None:
-        """Return values and formats of parameters, whose types the server infers; None when a cursor is needed."""
+        """Return parameter values and formats; None if the driver's cursor is needed. The server infers the types."""
         connection = self._connection
         if (
             fetch is None
@@ -147,7 +146,7 @@ class PsycopgCursor:
             elif cls is int:
                 values.append(b"%d" % parameter)
                 formats.append(Format.TEXT)
-            elif cls in _AS_THEY_ARE:
+            elif cls in _BINARY_TYPES:
                 values.append(parameter)
                 formats.append(Format.BINARY)
             else:
@@ -155,10 +154,10 @@ class PsycopgCursor:
         return values, formats
 
     def _run(self, start: Callable[..., None], *arguments: Any) -> list[tuple[Any, ...]]:
-        """Send something and return the rows that come; raises the driver's error."""
+        """Send a request and return its rows; raises the driver's error."""
         start(*arguments)
         if _HAS_CHUNKS:
-            with suppress(psycopg.Error):  # it has been sent, and all rows at once serve as well
+            with suppress(psycopg.Error):  # optional: without it, all rows arrive at once
                 self._connection.pgconn.set_chunked_rows_mode(_CHUNK)
         rows: list[tuple[Any, ...]] = self._connection.wait(self._receive())
         return rows
@@ -175,7 +174,7 @@ class PsycopgCursor:
             except psycopg.DatabaseError:
                 if failure is None:
                     raise
-                break  # it is why the connection has ended
+                break  # the failure explains the lost connection
             if result is None:
                 break
             if result.status in _ROWS:
@@ -183,7 +182,7 @@ class PsycopgCursor:
             elif result.status == ExecStatus.FATAL_ERROR:
                 failure = failure or error_from_result(result, encoding=self._connection.info.encoding)
             elif result.status not in _NO_ROWS:
-                # Of COPY, for example. The pool closes a connection that is in the middle of a conversation.
+                # For example COPY. The pool closes a connection with a pending conversation.
                 is_answered = False
                 break
             is_answered = True
@@ -191,8 +190,8 @@ class PsycopgCursor:
             try:
                 raise failure
             finally:
-                del failure, rows  # or they would keep each other until the garbage is collected
+                del failure, rows  # breaks the reference cycle of traceback and frame
         if not is_answered:
-            msg = "The server's answer is not one to a statement of ours."
+            msg = "The server sent an unexpected response. Use plain statements only, not COPY."
             raise psycopg.InternalError(msg)
         return rows

@@ -1,4 +1,4 @@
-"""The state of a session on PostgreSQL: as its driver and others have prepared it, and again after a user."""
+"""Capture the initial state of a PostgreSQL session, to restore it after each use."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, Final, NamedTuple
 
 __all__ = ["NewSession", "remember"]
 
-# What DISCARD ALL does, less dropping the statements that the driver has prepared and believes to be there.
+# DISCARD ALL without DEALLOCATE ALL: the driver relies on its prepared statements.
 _RESET: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); "
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
 
-# Set by drivers, and by this package, when they connect: values are read and written by them. No others: behind a
-# pooler, what is set stays in a server process that is of other clients next, unless the pooler knows the setting.
+# Value formats, which drivers and this package set when they connect. No other settings: behind a pooler, a setting
+# that the pooler does not track would leak to the next client of the server process.
 _BY_DRIVERS: Final = ("client_encoding", "DateStyle")
 
-# The role comes last: it may lack the right to change the others. PostgreSQL lists no parameters of extensions that are
-# not loaded, such as 'app.user'.
+# The role comes last, because it may lack the privilege to change the others. PostgreSQL does not list custom
+# parameters such as 'app.user' of extensions that are not loaded.
 _CHANGED: Final = """
 SELECT name, setting FROM (
   SELECT 1 AS turn, name::text, setting FROM pg_catalog.pg_settings WHERE source = 'session'
@@ -29,22 +29,24 @@ SELECT name, setting FROM (
 
 
 class NewSession(NamedTuple):
-    """A session as its driver, a creator and listeners have prepared it."""
+    """The state of a session after its driver, a creator and listeners have run."""
 
-    of_driver: Any
+    driver_state: Any
     reset_script: str
-    """Ends what the session has open, and takes its settings back to those that it had."""
+    """Closes what the session has open, and restores its settings."""
 
 
-def remember(of_driver: Any, reported: Callable[[str], str | None], cursor: Any = None) -> NewSession:
-    """Return the state of a new session; ``reported`` returns a setting that the server reports, and ``cursor`` asks
-    for all that a creator or a listener may have changed.
+def remember(driver_state: Any, reported: Callable[[str], str | None], cursor: Any = None) -> NewSession:
+    """Return the state of a new session.
+
+    ``reported`` returns a setting that the server reports by itself. With ``cursor``, the settings that a creator or a
+    listener has changed are queried too.
     """
     settings: dict[str, str] = {name: value for name in _BY_DRIVERS if (value := reported(name)) is not None}
     if cursor is not None:
         cursor.execute(_CHANGED)
         settings |= dict(cursor.fetchall())
-    return NewSession(of_driver, "; ".join([_RESET, *_assignments(settings)]))
+    return NewSession(driver_state, "; ".join([_RESET, *_assignments(settings)]))
 
 
 def _assignments(settings: Mapping[str, str]) -> list[str]:
@@ -52,5 +54,5 @@ def _assignments(settings: Mapping[str, str]) -> list[str]:
 
 
 def _literal(text: str) -> str:
-    """Return a text as a constant, whatever ``standard_conforming_strings`` is."""
+    """Return a text as a literal that does not depend on ``standard_conforming_strings``."""
     return "E'" + text.replace("\\", r"\\").replace("'", "''") + "'"

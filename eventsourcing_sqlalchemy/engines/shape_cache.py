@@ -1,37 +1,35 @@
-"""Ask the database once which tables there are when many applications start together.
+"""Read the shapes of all tables with one query when many applications start together.
 
-Each application asks about its own tables. When several do so within a moment, as in a process that serves a fleet, all
-tables in the database that could be an application's are read with one query, for those that come next.
+Each application asks about its own tables. When several do so within a moment, one query reads every table in the
+database that could be an application's, and the applications that start next are answered from memory.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventsourcing_sqlalchemy.locks import Lock
+from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.tables import TableShape
 
-if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.naming import TableName
-    from eventsourcing_sqlalchemy.tables import TableShape
+__all__ = ["ShapeCache"]
 
-__all__ = ["Catalog"]
-
-# How many questions within a moment mean that more will follow, and how long what was read holds. Seconds.
+# How many questions within a moment mean that more will follow, and how long an answer stays fresh. Seconds.
 _MANY: Final = 3
 _MOMENT: Final = 1.0
 _FRESH: Final = 5.0
 
-# A process that has made so many tables makes them all the time; remembering more would only take memory.
+# A process that has asked about so many tables does so all the time; remembering more would only take memory.
 _MAX_ASKED: Final = 100_000
 
 
-class Catalog:
-    """The tables of one database that were read ahead. Safe to use from many threads.
+class ShapeCache:
+    """The table shapes of one database that were read ahead. Safe to use from many threads.
 
-    An answer is given once, and only about tables that this process has never asked about: whoever asks again, perhaps
-    because the table was dropped, gets the truth of that moment.
+    It answers once for each table, and only for tables that this process has never asked about: a second question,
+    perhaps because the table was dropped, goes to the database.
     """
 
     def __init__(self, *, can_read_all: bool) -> None:
@@ -58,7 +56,7 @@ class Catalog:
             return found if len(found) == len(tables) else None
 
     def is_worth_reading(self, tables: Sequence[TableName]) -> bool:
-        """Return whether to read the whole catalog now, given that somebody asks about some tables."""
+        """Return whether to read the whole catalog now, given that an application asks about some tables."""
         if not self._can_read_all:
             return False
         now = time.monotonic()
@@ -78,10 +76,10 @@ class Catalog:
             return True
 
     def fill(self, shapes: Mapping[TableName, TableShape]) -> None:
-        """Keep what was read."""
+        """Cache the shapes of tables that this process has not asked about."""
         with self._lock:
             self._shapes = {table: shape for table, shape in shapes.items() if table.key not in self._asked}
 
     def after_fork(self) -> None:
-        """Forget what the parent process knew, and which of its threads held the lock."""
+        """Forget, in a child process, the shapes and the lock of the parent."""
         self._start()

@@ -1,0 +1,193 @@
+"""Words that make a text read like a translation do not occur in docstrings, comments, messages, help and docs."""
+
+import ast
+import re
+import tokenize
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGES: Final = ("eventsourcing_sqlalchemy", "tenancy")
+WORDS: Final = (
+    "mend",
+    "mends",
+    "mended",
+    "nobody",
+    "somebody",
+    "whoever",
+    "for ever",
+    "to be had",
+    "at hand",
+    "is none",
+    "are none",
+    "in a ring",
+    "come to be",
+    "comes to be",
+    "begins anew",
+    "begin anew",
+)
+# Not "is None", which is code.
+LISTED: Final = re.compile(
+    rf"\b({'|'.join(WORDS)})\b".replace(" ", r"\s+").replace("none", "(?-i:none|NONE)"), re.IGNORECASE
+)
+
+# File -> why it may use a listed word. Remove a file once it uses none.
+ALLOWED: Final[dict[str, str]] = dict.fromkeys(
+    (
+        "CONTRIBUTING.md",
+        "README.md",
+        "docs/adr/0001-one-engine-with-two-faces.md",
+        "docs/adr/0004-append-again-when-in-doubt.md",
+        "docs/adr/0005-wake-ups-after-the-commit.md",
+        "docs/adr/0006-record-classes-on-demand.md",
+        "docs/adr/0008-settings-of-the-engine.md",
+        "docs/adr/0009-check-tables.md",
+        "docs/adr/0011-group-commit.md",
+        "docs/adr/0012-the-next-limit.md",
+        "docs/adr/0013-watching-files.md",
+        "docs/adr/0014-reading-the-catalog-ahead.md",
+        "docs/adr/0015-tables-of-many-applications.md",
+        "docs/adr/0016-events-for-the-audit-rows-for-names.md",
+        "docs/adr/0017-the-door-follows-the-registry.md",
+        "docs/adr/0020-leases-of-buckets.md",
+        "docs/adr/0021-sweeping-by-counters.md",
+        "docs/adr/0022-what-is-kept-of-a-failure.md",
+        "docs/adr/0024-positions-that-nobody-records.md",
+        "docs/adr/0029-refuse-low-ids-in-the-append.md",
+        "docs/adr/README.md",
+        "docs/commands.md",
+        "docs/errors.md",
+        "docs/following.md",
+        "docs/frameworks.md",
+        "docs/isolation.md",
+        "docs/lifecycle.md",
+        "docs/limits.md",
+        "docs/operations.md",
+        "docs/performance.md",
+        "docs/roles.md",
+        "docs/runner.md",
+        "docs/running.md",
+        "docs/settings.md",
+        "docs/tenants.md",
+        "docs/transactions.md",
+        "docs/upgrading.md",
+        "docs/web.md",
+        "tenancy/__main__.py",
+        "tenancy/application_cache.py",
+        "tenancy/cli/commands/env.py",
+        "tenancy/cli/commands/remove.py",
+        "tenancy/cli/commands/runner.py",
+        "tenancy/cli/errors.py",
+        "tenancy/cli/loader.py",
+        "tenancy/cli/options.py",
+        "tenancy/cli/output.py",
+        "tenancy/cli/run.py",
+        "tenancy/context.py",
+        "tenancy/demo/environment.py",
+        "tenancy/demo/local_server.py",
+        "tenancy/demo/postgresql.py",
+        "tenancy/demo/school.py",
+        "tenancy/demo/server.py",
+        "tenancy/demo/system.py",
+        "tenancy/demo/traffic.py",
+        "tenancy/demo/verification.py",
+        "tenancy/demo/watchdog.py",
+        "tenancy/errors.py",
+        "tenancy/isolation/names.py",
+        "tenancy/lifecycle/provisioning.py",
+        "tenancy/lifecycle/purging.py",
+        "tenancy/lifecycle/transitions.py",
+        "tenancy/model/application_spec.py",
+        "tenancy/model/projections.py",
+        "tenancy/model/tenant.py",
+        "tenancy/operations/doctor.py",
+        "tenancy/registry/cache.py",
+        "tenancy/registry/registry.py",
+        "tenancy/registry/remedies.py",
+        "tenancy/runner/coordinator.py",
+        "tenancy/runner/failures.py",
+        "tenancy/runner/follower.py",
+        "tenancy/runner/leases.py",
+        "tenancy/runner/metrics.py",
+        "tenancy/runner/monitor.py",
+        "tenancy/runner/pipes.py",
+        "tenancy/runner/quarantine.py",
+        "tenancy/runner/runner.py",
+        "tenancy/runner/sweep.py",
+        "tenancy/settings.py",
+        "tenancy/storage/tenant_storage.py",
+        "tenancy/tenancy.py",
+        "tenancy/verbs.py",
+        "tenancy/web/resolvers.py",
+        "tenancy/web/responses.py",
+    ),
+    "not rewritten in plain English yet",
+)
+
+
+def files() -> Iterator[Path]:
+    for package in PACKAGES:
+        yield from (ROOT / package).rglob("*.py")
+    yield from (ROOT / "docs").rglob("*.md")
+    yield from (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+
+
+def texts(name: str, content: str) -> Iterator[str]:
+    """Yield the texts of a file that people read: all of a page; the strings and blocks of comments of a module."""
+    if not name.endswith(".py"):
+        yield content
+        return
+    for node in ast.walk(ast.parse(content)):
+        match node:
+            case ast.Constant(value=str(text)):
+                yield text
+    comments = [
+        (token.start[0], token.string.lstrip("# "))
+        for token in tokenize.generate_tokens(StringIO(content).readline)
+        if token.type == tokenize.COMMENT
+    ]
+    block: list[str] = []
+    for index, (line, comment) in enumerate(comments):
+        if index and line != comments[index - 1][0] + 1:
+            yield "\n".join(block)
+            block = []
+        block.append(comment)
+    yield "\n".join(block)
+
+
+def found(name: str, content: str) -> list[str]:
+    """Return the listed words in a file's texts."""
+    return [match[1] for text in texts(name, content) for match in LISTED.finditer(text)]
+
+
+def hits() -> dict[str, list[str]]:
+    words = {path.relative_to(ROOT).as_posix(): found(path.name, path.read_text(encoding="utf-8")) for path in files()}
+    return {name: sorted(set(listed)) for name, listed in words.items() if listed}
+
+
+def test_listed_words_do_not_occur() -> None:
+    assert {name: words for name, words in hits().items() if name not in ALLOWED} == {}, "say it in plain English"
+
+
+def test_allowed_files_need_it() -> None:
+    assert sorted(set(ALLOWED) - set(hits())) == [], "remove these files from the list above"
+    assert all(len(reason) > 10 for reason in ALLOWED.values())
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_each_word_is_noticed(word: str) -> None:
+    """The proof that the tests above bite."""
+    first, _, rest = word.partition(" ")
+    for source in (
+        f'"""A {word}."""\n',
+        f'x = f"A {{y}} {word.upper()}" "!"\n',
+        f"x = 1  # {word}\n",
+        f"# {first}\n# {rest or first}\n",
+    ):
+        assert [each.lower().split() for each in found("x.py", source)][:1] == [word.split()]
+    assert found("x.md", f"A [{word}](x)\n") == [word]
+    assert found("x.py", "# recommend; whether it is None\nmend = nobody = 1\n") == []
