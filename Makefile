@@ -16,7 +16,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '  %-8s %s\n' $$target "$$text"; done
 
 demo: $(VENV)/ready ## See it work; DATABASE=embedded (default), sqlite, compose or a URL
-	@$(BIN)/tenancy demo --database "$(DATABASE)"
+	@$(BIN)/python -m demo --database "$(DATABASE)"
 
 bench: $(VENV)/ready ## Measure against peers and limits; QUICK=1 for 5 minutes, ARGS="--scenarios W1,R1 --rounds 3"
 	@$(BIN)/python -m benchmarks --database "$(DATABASE)" $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)

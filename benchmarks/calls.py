@@ -97,7 +97,7 @@ def main(url: str) -> None:
                     source.write()
                     runner.wait("acme")
         finally:
-            threading.setprofile(None)  # type: ignore[arg-type]  # None is what ends it
+            threading.setprofile(None)
         traces["runner turn"] = turn
     table = Table("what", "calls", "files", "re-entries")
     for what, trace in traces.items():

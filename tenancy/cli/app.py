@@ -13,7 +13,6 @@ from tenancy.cli.commands import create as making
 from tenancy.cli.commands import remove as removing
 from tenancy.cli.commands import show as looking
 from tenancy.cli.commands import update as changing
-from tenancy.cli.commands.demo import demo
 from tenancy.cli.commands.doctor import doctor
 from tenancy.cli.commands.env import env, exec_
 from tenancy.cli.commands.runner import runner
@@ -45,7 +44,6 @@ VERBS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("env", env, 'eval "$(tenancy env acme)"'),
     ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
     ("doctor", doctor, "tenancy doctor --repair"),
-    ("demo", demo, "tenancy demo --database sqlite"),
 )
 """Name, function and example of each verb."""
 

@@ -5,15 +5,15 @@ import subprocess
 import time
 from dataclasses import replace
 
-from tenancy.demo.catalog import read_places
-from tenancy.demo.databases import Database
-from tenancy.demo.observation import peak_of, together
-from tenancy.demo.process import command
-from tenancy.demo.school import School
-from tenancy.demo.screen import Screen
-from tenancy.demo.system import APPLICATIONS, Trainers
-from tenancy.demo.traffic import THREADS, mixed_calls
-from tenancy.demo.verification import (
+from demo.catalog import read_places
+from demo.databases import Database
+from demo.observation import peak_of, together
+from demo.process import command
+from demo.school import School
+from demo.screen import Screen
+from demo.system import APPLICATIONS, Trainers
+from demo.traffic import THREADS, mixed_calls
+from demo.verification import (
     by_application,
     check_engine,
     check_following,

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import NullPool, create_engine
 
-from tenancy.demo.databases import Database, ask
+from demo.databases import Database, ask
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")

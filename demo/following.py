@@ -9,14 +9,14 @@ from threading import Thread
 
 import psutil
 
-from tenancy.demo.catalog import read_places
-from tenancy.demo.databases import Database
-from tenancy.demo.observation import peak_of, together
-from tenancy.demo.process import command
-from tenancy.demo.school import School
-from tenancy.demo.screen import Screen
-from tenancy.demo.system import APPLICATIONS, Reports
-from tenancy.demo.verification import by_application, check_following, lag
+from demo.catalog import read_places
+from demo.databases import Database
+from demo.observation import peak_of, together
+from demo.process import command
+from demo.school import School
+from demo.screen import Screen
+from demo.system import APPLICATIONS, Reports
+from demo.verification import by_application, check_following, lag
 
 WORKERS = 4
 LEASE_SECONDS = 1

@@ -4,16 +4,16 @@ from uuid import UUID
 
 from eventsourcing.system import SingleThreadedRunner
 
-from tenancy.demo.catalog import read_places
-from tenancy.demo.databases import Database
-from tenancy.demo.environment import environment
-from tenancy.demo.fleet import three_tenants, what_happens
-from tenancy.demo.following import one_runner
-from tenancy.demo.observation import peak_of
-from tenancy.demo.school import School
-from tenancy.demo.screen import Screen
-from tenancy.demo.system import SYSTEM
-from tenancy.demo.verification import (
+from demo.catalog import read_places
+from demo.databases import Database
+from demo.environment import environment
+from demo.fleet import three_tenants, what_happens
+from demo.following import one_runner
+from demo.observation import peak_of
+from demo.school import School
+from demo.screen import Screen
+from demo.system import SYSTEM
+from demo.verification import (
     by_application,
     check_closed,
     check_engine,

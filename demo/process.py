@@ -5,4 +5,4 @@ import sys
 
 def command(*words: str) -> list[str]:
     """Return what runs the command: with this interpreter, whatever is on the path."""
-    return [sys.executable, "-m", "tenancy", "--app", "tenancy.demo.system:fleet", *words]
+    return [sys.executable, "-m", "tenancy", "--app", "demo.system:fleet", *words]

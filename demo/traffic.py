@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from uuid import UUID
 
-from tenancy.demo.system import Kennels
+from demo.system import Kennels
 from tenancy.tenancy import Tenancy
 
 THREADS = 16

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import BigInteger, LargeBinary, Text, column, select, table
 
-from tenancy.demo.databases import Database
+from demo.databases import Database
 
 
 @dataclass
