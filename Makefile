@@ -30,9 +30,10 @@ lint: $(VENV)/ready ## The checks that run no code
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-format: $(VENV)/ready ## Format the code and mend what ruff can mend
+format: $(VENV)/ready ## Format the code and apply ruff's fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 

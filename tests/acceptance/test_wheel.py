@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -93,7 +94,7 @@ def test_the_readme_and_a_fleet_run_without_the_checkout(python: Path, tmp_path:
     blocks = blocks_of(ROOT / "README.md")
     on_sqlite = next(number for number, block in enumerate(blocks) if "postgresql:" in block.source)
     outputs = 0
-    for block, following in zip(blocks[:on_sqlite], blocks[1:], strict=False):
+    for block, following in pairwise(blocks[: on_sqlite + 1]):
         if block.file is not None:
             (tmp_path / block.file).write_text(block.source, encoding="utf-8")
         elif block.language == "shell":
