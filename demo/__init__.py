@@ -1,1 +1,1 @@
-"""What `make demo` runs: the real packages on a real database server, with every claim checked."""
+"""The demo of `make demo`: it runs both packages on a real database server and checks every claim it prints."""

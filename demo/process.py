@@ -1,8 +1,8 @@
-"""The command `tenancy` in a process of its own, for the demo's tenants."""
+"""The command `tenancy` for the demo's tenants, as a process."""
 
 import sys
 
 
 def command(*words: str) -> list[str]:
-    """Return what runs the command: with this interpreter, whatever is on the path."""
+    """Return the command line, with this interpreter."""
     return [sys.executable, "-m", "tenancy", "--app", "demo.system:fleet", *words]

@@ -166,8 +166,8 @@ def test_without_postgresql_it_says_loudly_that_it_runs_on_sqlite_and_keep_leave
     monkeypatch.setenv("KEEP", "1")
     assert main([]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("!!!  NO POSTGRESQL HERE")
-    assert "THIS DEMO RUNS ON SQLITE INSTEAD" in output
+    assert output.startswith("!!!  NO POSTGRESQL FOUND")
+    assert "THE DEMO RUNS ON SQLITE INSTEAD" in output
     assert "1/5  SQLite" in output
     assert_passed(output)
     assert "No data kept" not in output
@@ -380,10 +380,10 @@ def refusal(database: str, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("database", "message"),
     [
-        ("oracle", "DATABASE=oracle is nothing .* embedded, sqlite, compose, or a URL such as postgresql://"),
-        ("", "It takes embedded, sqlite, compose, or a URL"),
+        ("oracle", "DATABASE=oracle is unknown.* embedded, sqlite, compose, or a URL such as postgresql://"),
+        ("", "Use embedded, sqlite, compose, or a URL"),
         ("mysql://user:secret@host/database", r"names 'mysql', which does not work here\. These do: postgresql"),
-        ("sqlite:///mine.db", "say DATABASE=sqlite"),
+        ("sqlite:///mine.db", "Use DATABASE=sqlite"),
         ("postgresql://user:secret@127.0.0.1:1/shop", "Cannot connect to .*127.0.0.1:1/shop.*refused"),
     ],
 )
