@@ -16,7 +16,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do printf '  %-8s %s\n' $$target "$$text"; done
 
 demo: $(VENV)/ready ## See it work; DATABASE=embedded (default), sqlite, compose or a URL
-	@$(BIN)/tenancy demo --database "$(DATABASE)"
+	@$(BIN)/python -m demo --database "$(DATABASE)"
 
 bench: $(VENV)/ready ## Run the benchmarks; QUICK=1 takes 5 minutes, ARGS="--scenarios W1,R1 --rounds 3"
 	@$(BIN)/python -m benchmarks --database "$(DATABASE)" $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
@@ -30,6 +30,7 @@ lint: $(VENV)/ready ## Check formatting, style, types and imports
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 format: $(VENV)/ready ## Format the code and apply ruff's fixes

@@ -15,8 +15,8 @@ import psutil
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy_utils import create_database
-from tenancy.demo.local_server import ServerError
-from tenancy.demo.server import GivenPostgres, Postgres, PostgresServer, find_postgres
+from tenancy.testing.local_server import ServerError
+from tenancy.testing.postgresql import GivenPostgres, Postgres, PostgresServer, find_postgres
 
 if TYPE_CHECKING:
     from benchmarks.catalog import Database

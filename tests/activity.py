@@ -11,7 +11,7 @@ from typing import Any, Self
 import psutil
 import sqlalchemy as sa
 
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.deadlines import DEADLINE_SECONDS, wait_until
 
 CLIENTS = "FROM pg_stat_activity WHERE datname = :database AND backend_type = 'client backend'"

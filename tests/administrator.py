@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.activity import wait_until_ended
 from tests.deadlines import wait_until
 

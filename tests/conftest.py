@@ -19,9 +19,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tenancy.demo.server import Postgres, PostgresServer, find_postgres
+from tenancy.testing.postgresql import Postgres, PostgresServer, find_postgres
 from tests.activity import Activity
-from tests.databases import fresh_database
 from tests.deadlines import DEADLINE_SECONDS
 from tests.pgbouncer import PgBouncer, find_pgbouncer
 
@@ -70,6 +69,8 @@ def keep_temporary_files_in_memory() -> None:
 
 keep_temporary_files_in_memory()
 
+pytest_plugins = ["tenancy.testing.plugin"]
+
 
 def unavailable(what: str, requirement: str) -> NoReturn:
     """Skip the test, or fail it where a skipped test must not go unseen."""
@@ -113,12 +114,6 @@ def no_signal_left() -> Iterator[None]:
         pytest.fail(f"left signals handled otherwise: {dict(zip(numbers, after, strict=True))}", pytrace=False)
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let purge not wait for other processes to learn of it: there are none."""
-    monkeypatch.setattr("tenancy.lifecycle.purging.DELAY", 0.0)
-
-
 @pytest.fixture(scope="session")
 def repeat() -> Callable[[int], range]:
     """Return a function that makes a range of as many times its argument as TEST_REPEAT says (1)."""
@@ -148,23 +143,10 @@ def own_postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_database(postgres_server: Postgres) -> Iterator[str]:
-    """The name of an empty database; `postgres_server.url(postgres_database, driver)` is its URL for any driver."""
-    with fresh_database(postgres_server) as name:
-        yield name
-
-
-@pytest.fixture
 def activity(postgres_server: Postgres, postgres_database: str) -> Iterator[Activity]:
     """What the server says of the connections to `postgres_database`."""
     with Activity(postgres_server, postgres_database) as activity:
         yield activity
-
-
-@pytest.fixture
-def postgres_url(postgres_server: Postgres, postgres_database: str) -> str:
-    """The URL of `postgres_database` for psycopg2."""
-    return postgres_server.url(postgres_database)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from tenancy.demo.local_server import LocalServer
-from tenancy.demo.server import Postgres
+from tenancy.testing.local_server import LocalServer
+from tenancy.testing.postgresql import Postgres
 
 CONFIGURATION = """\
 [databases]

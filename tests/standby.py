@@ -7,8 +7,8 @@ import subprocess
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from tenancy.demo.local_server import ServerError
-from tenancy.demo.server import PostgresServer
+from tenancy.testing.local_server import ServerError
+from tenancy.testing.postgresql import PostgresServer
 from tests.deadlines import wait_until
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tenancy.demo.server import find_postgres
+from tenancy.testing.postgresql import find_postgres
 
 from benchmarks.environments import CHECKOUT, make_python
 from benchmarks.runners.system import LIBRARY

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from tenancy import Tenancy
-from tenancy.demo.server import find_postgres
+from tenancy.testing.postgresql import find_postgres
 
 from benchmarks.measurement import quantile
 from benchmarks.runners.system import SYSTEM, Copies, Source, Totals

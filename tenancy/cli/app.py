@@ -11,7 +11,6 @@ import typer
 
 from tenancy.cli.commands.adopt import adopt
 from tenancy.cli.commands.create import create
-from tenancy.cli.commands.demo import demo
 from tenancy.cli.commands.doctor import doctor
 from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
@@ -48,7 +47,6 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("env", env, 'eval "$(tenancy env acme)"'),
     ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
     ("doctor", doctor, "tenancy doctor --repair"),
-    ("demo", demo, "tenancy demo --database sqlite"),
 )
 """Name, function and example of each command."""
 

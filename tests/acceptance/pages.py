@@ -5,9 +5,10 @@ In a fenced block of
 - ``python``, the code is run, in one namespace for the page. When the first line is a comment with the name of a file,
   the block is that file instead, and every page can import it.
 - ``text``, there is what the block of Python before it prints, or a command of the shell. ``...`` stands for anything.
-- ``shell``, ``export`` and ``unset`` change the environment of the blocks that follow; ``tenancy`` is run, and must
-  succeed, or end with the code that a comment ``# exits with 3`` says; of ``make``, the target must exist. Everything
-  else is not run. What is printed is compared where a text follows, errors after the rest.
+- ``shell``, ``export`` and ``unset`` change the environment of the blocks that follow; ``pytest`` runs files that the
+  pages show; ``tenancy`` is run, and must succeed, or end with the code that a comment ``# exits with 3`` says; of
+  ``make``, the target must exist. Everything else is not run. What is printed is compared where a text follows, errors
+  after the rest.
 - ``sql``, the statements are run on the page's database.
 - ``mermaid``, there is a diagram, which is not run.
 
@@ -163,6 +164,8 @@ def run_shell(source: str, where: str) -> str:
             elif command[0] == "unset":
                 for name in command[1:]:
                     del os.environ[name]
+            elif command[0] == "pytest":
+                printed += _run_pytest(command[1:])
             elif command[0] == "tenancy":
                 outcome = _run_tenancy(command[1:])
                 expected = re.search(r"# exits with (\d+)$", line)
@@ -184,6 +187,13 @@ def _run_tenancy(arguments: Sequence[str]) -> Outcome:
     outcome = run_here(arguments)
     sys.modules.pop("fleet", None)  # the command has closed what is in it
     return outcome
+
+
+def _run_pytest(files: Sequence[str]) -> str:
+    """Run pytest on files that the pages show."""
+    directory = next(each for each in sys.path if Path(each, files[0]).is_file())
+    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-p", "no:randomly", *files]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False).stdout
 
 
 def commands_of(source: str) -> list[list[str]]:

@@ -34,8 +34,7 @@ from benchmarks.rounds import Plan, Rounds
 from benchmarks.runners.__main__ import main as measure_runners
 from benchmarks.runners.system import LIBRARY
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from tenancy.demo.server import Postgres
-from tests.databases import fresh_database
+from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.unit.test_benchmark_reports import chart_texts
 
 ROOT = Path(__file__).parents[2]

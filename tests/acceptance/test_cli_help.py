@@ -18,7 +18,7 @@ from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
     "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
-    "doctor demo runner"
+    "doctor runner"
 )
 EXAMPLES = [*COMMANDS, *((f"runner {name}", function, example) for name, function, example in runner.COMMANDS)]
 PAGE = ROOT / "docs" / "commands.md"

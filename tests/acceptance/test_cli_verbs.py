@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tenancy import Tenancy
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.acceptance.commands import Command
 from tests.acceptance.kennel import Kennel
 
-pytestmark = pytest.mark.usefixtures("hasty")
+pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
 SUMMARY = ["slug", "id", "name", "status", "schema", "prefix", "created_at"]
 DETAILS = [*SUMMARY, "changed_at", "reason", "reads", "adopted", "due_at", "metadata"]
@@ -391,11 +391,11 @@ def test_what_destroys_is_shown_beforehand_and_not_done(tenancy: Command) -> Non
 
 
 def test_all_that_are_due_are_purged(quick: Command) -> None:
-    patient, hasty = quick, Command(quick.url, variables={"TENANCY_GRACE_DAYS": "0"})
+    patient, no_purge_delay = quick, Command(quick.url, variables={"TENANCY_GRACE_DAYS": "0"})
     quick.ok("create", "a", "b", "c", "d")
     patient.ok("delete", "a", "--yes")
-    hasty.ok("delete", "b", "--yes")
-    hasty.ok("delete", "c", "--yes")
+    no_purge_delay.ok("delete", "b", "--yes")
+    no_purge_delay.ok("delete", "c", "--yes")
     assert "due" in quick.ok("doctor").out
     assert [each["slug"] for each in quick.ok("purge", "--due", "--dry-run", "--json").json] == ["b", "c"]
     assert [each["slug"] for each in quick.ok("purge", "--due", "--yes", "--json").json] == ["b", "c"]

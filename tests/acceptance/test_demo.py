@@ -18,20 +18,19 @@ from eventsourcing.domain import Aggregate
 from eventsourcing.persistence import StoredEvent
 from sqlalchemy import create_engine, make_url, text
 
+from demo import choice, following, observation, verification
+from demo.__main__ import main
+from demo.postgresql import OwnServer
+from demo.school import School
+from demo.sqlite import SQLiteDatabase
+from demo.system import Kennels, Reports
 from eventsourcing_sqlalchemy import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder
-from tenancy.demo import choice, following, observation, verification
-from tenancy.demo.__main__ import main
-from tenancy.demo.local_server import free_port
-from tenancy.demo.postgresql import OwnServer
-from tenancy.demo.school import School
-from tenancy.demo.server import Postgres, PostgresServer, find_postgres
-from tenancy.demo.sqlite import SQLiteDatabase
-from tenancy.demo.system import Kennels, Reports
 from tenancy.registry.cache import RegistryCache
+from tenancy.testing.local_server import free_port
+from tenancy.testing.postgresql import Postgres, PostgresServer, find_postgres, fresh_database
 from tests.conftest import unavailable
-from tests.databases import fresh_database
 from tests.deadlines import DEADLINE_SECONDS, wait_until
 from tests.pgbouncer import PgBouncer
 
@@ -70,7 +69,7 @@ WHAT_HAPPENS = r"""
 
 
 def command(database: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "tenancy.demo", "--database", database]
+    return [sys.executable, "-W", "error", "-m", "demo", "--database", database]
 
 
 def run(database: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -96,7 +95,7 @@ def assert_passed(output: str) -> None:
 @pytest.fixture
 def less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do less of everything, when the demo runs in this process."""
-    monkeypatch.setattr("tenancy.demo.fleet.CALLS", 1600)
+    monkeypatch.setattr("demo.fleet.CALLS", 1600)
     monkeypatch.setattr(following, "EVENTS", (60, 40))
 
 
@@ -167,8 +166,8 @@ def test_without_postgresql_it_says_loudly_that_it_runs_on_sqlite_and_keep_leave
     monkeypatch.setenv("KEEP", "1")
     assert main([]) == 0
     output = capsys.readouterr().out
-    assert output.startswith("!!!  NO POSTGRESQL HERE")
-    assert "THIS DEMO RUNS ON SQLITE INSTEAD" in output
+    assert output.startswith("!!!  NO POSTGRESQL FOUND")
+    assert "THE DEMO RUNS ON SQLITE INSTEAD" in output
     assert "1/5  SQLite" in output
     assert_passed(output)
     assert "No data kept" not in output
@@ -279,7 +278,7 @@ def make_an_engine_for_each_application(monkeypatch: pytest.MonkeyPatch, _afterw
 
 
 def allow_fewer_connections(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
-    monkeypatch.setattr("tenancy.demo.story.POOL_LIMIT", 0)
+    monkeypatch.setattr("demo.story.POOL_LIMIT", 0)
 
 
 def see_no_connection(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
@@ -314,7 +313,7 @@ def allow_fewer_threads(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack)
 
 def refuse_nobody(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
     monkeypatch.setattr(RegistryCache, "admit", lambda *_, **__: None)
-    monkeypatch.setattr("tenancy.demo.fleet.REFUSAL_SECONDS", 0.1)
+    monkeypatch.setattr("demo.fleet.REFUSAL_SECONDS", 0.1)
 
 
 def leave_connections_open(monkeypatch: pytest.MonkeyPatch, afterwards: ExitStack) -> None:
@@ -323,7 +322,7 @@ def leave_connections_open(monkeypatch: pytest.MonkeyPatch, afterwards: ExitStac
 
 
 def leave_the_directory(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
-    monkeypatch.setattr("tenancy.demo.sqlite.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("demo.sqlite.shutil.rmtree", lambda *_, **__: None)
 
 
 @pytest.mark.usefixtures("less")
@@ -381,10 +380,10 @@ def refusal(database: str, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("database", "message"),
     [
-        ("oracle", "DATABASE=oracle is nothing .* embedded, sqlite, compose, or a URL such as postgresql://"),
-        ("", "It takes embedded, sqlite, compose, or a URL"),
+        ("oracle", "DATABASE=oracle is unknown.* embedded, sqlite, compose, or a URL such as postgresql://"),
+        ("", "Use embedded, sqlite, compose, or a URL"),
         ("mysql://user:secret@host/database", r"names 'mysql', which is not supported\. Use one of: postgresql"),
-        ("sqlite:///mine.db", "say DATABASE=sqlite"),
+        ("sqlite:///mine.db", "Use DATABASE=sqlite"),
         ("postgresql://user:secret@127.0.0.1:1/shop", "Cannot connect to .*127.0.0.1:1/shop.*refused"),
     ],
 )

@@ -19,9 +19,9 @@ from sqlalchemy import make_url
 from eventsourcing_sqlalchemy.engines import leases as engines
 from eventsourcing_sqlalchemy.options import DEFAULTS
 from eventsourcing_sqlalchemy.settings import Settings
-from tenancy.demo.server import Postgres
 from tenancy.registry.cache import drain
 from tenancy.settings import VARIABLES, TenancySettings
+from tenancy.testing.postgresql import Postgres
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
 from tests.pgbouncer import PgBouncer
@@ -119,7 +119,7 @@ PAGES_AND_BLOCKS = [(page, blocks_of(page)) for page in PAGES]
 NOT_RUN = ["docs/roles.md:15", "docs/roles.md:35", "docs/roles.md:45", "docs/roles.md:55", "docs/running.md:132"]
 
 # Commands in shell blocks that are neither run nor checked.
-COMMANDS_NOT_RUN = [["pip", "install", what] for what in (".", ".[psycopg]", ".[cli]", ".[metrics]")]
+COMMANDS_NOT_RUN = [["pip", "install", what] for what in (".", ".[psycopg]", ".[cli]", ".[metrics]", ".[testing]")]
 
 
 def test_every_block_is_run() -> None:
@@ -148,7 +148,7 @@ def test_every_command_is_run_or_exists() -> None:
                 for command in commands_of(block.source):
                     if command[0] == "make":
                         assert set(command[1:]) <= targets, block
-                    elif command[0] not in ("export", "unset", "tenancy"):
+                    elif command[0] not in ("export", "unset", "pytest", "tenancy"):
                         assert command in COMMANDS_NOT_RUN, block
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 OURS = {"eventsourcing_sqlalchemy", "tenancy"}
 
@@ -30,15 +32,15 @@ def imported(node: ast.AST) -> Iterator[str]:
                 yield from imported(child)
 
 
-def test_the_command_and_its_demo_need_the_extra_cli_and_nothing_else() -> None:
+@pytest.mark.parametrize("extra", ["cli", "testing"])
+def test_a_folder_needs_the_extra_of_its_name_and_nothing_else(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    wanted = [*project["dependencies"], *project["optional-dependencies"][extra]]
     installed = {re.match(r"[\w-]+", each)[0].lower() for each in wanted}  # type: ignore[index]
     distributions = packages_distributions()
     missing = {
         (path.relative_to(ROOT).as_posix(), name)
-        for folder in ("cli", "demo")
-        for path in (ROOT / "tenancy" / folder).rglob("*.py")
+        for path in (ROOT / "tenancy" / extra).rglob("*.py")
         for name in imported(ast.parse(path.read_text(encoding="utf-8")))
         if name not in OURS | sys.stdlib_module_names
         and not installed & {each.lower() for each in distributions.get(name, [])}
@@ -52,3 +54,13 @@ def test_a_missing_dependency_is_noticed() -> None:
         "import psutil\ntry:\n    import a\nexcept ImportError:\n    pass\ndef f():\n    from b.c import d\n"
     )
     assert list(imported(tree)) == ["psutil", "b"]
+
+
+def test_only_the_test_of_the_demo_imports_it() -> None:
+    importing = {
+        path.relative_to(ROOT).as_posix()
+        for folder in (*OURS, "benchmarks", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        if "demo" in imported(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert importing == {"tests/acceptance/test_demo.py"}

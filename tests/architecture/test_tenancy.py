@@ -15,7 +15,6 @@ import tenancy
 
 PACKAGE: Final = Path(tenancy.__file__).parent
 MODULES: Final = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-DEMO: Final = "demo/"
 
 
 def name_of(module: str) -> str:
@@ -23,9 +22,7 @@ def name_of(module: str) -> str:
     return f"tenancy.{module.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
 
 
-LIBRARY: Final = [
-    name_of(module) for module in MODULES if not module.startswith(DEMO) and not module.endswith("__main__.py")
-]
+LIBRARY: Final = [name_of(module) for module in MODULES if not module.endswith("__main__.py")]
 
 
 def exported() -> Iterator[tuple[str, Any]]:
@@ -93,9 +90,9 @@ def test_what_the_package_exports_is_what_it_has() -> None:
 
 
 def test_variables_of_the_process_are_read_in_one_place() -> None:
-    """In settings.py; the command line and the demo, which are processes, may too."""
+    """In settings.py; the command line, which is a process, and the fixtures for tests may too."""
     for module in MODULES:
-        if not module.startswith((DEMO, "cli/")) and module != "settings.py":
+        if not module.startswith(("cli/", "testing/")) and module != "settings.py":
             source = (PACKAGE / module).read_text(encoding="utf-8")
             assert not re.search(r"\bos\.(environ|getenv)\b|import (environ|getenv)", source), module
 

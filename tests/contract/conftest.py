@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.applications import ApplicationCache
 from tests.contract.places import PREFIX, SCHEMA, Place
 from tests.contract.training_school import own_engine
-from tests.databases import fresh_database
 from tests.engine_count import engines_in_use, forget_abandoned
 
 # Somebody who still holds a lock is a fault, which must not become a hang.

@@ -32,7 +32,7 @@ from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.activity import Activity
 from tests.applications import ApplicationCache, stored_events, topics, twin
 from tests.deadlines import DEADLINE_SECONDS, run_together, wait_until

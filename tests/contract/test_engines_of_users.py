@@ -20,9 +20,8 @@ from sqlalchemy.engine import make_url
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.contract.training_school import TrainingSchool, invoices, own_engine
-from tests.databases import fresh_database
 from tests.engine_count import engines_in_use, forget_abandoned
 
 MODULE = "eventsourcing_sqlalchemy"

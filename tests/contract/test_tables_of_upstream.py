@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.applications import ApplicationCache, stored_events
 from tests.ordering import PollingReader, assert_in_order, write_in_rows
 

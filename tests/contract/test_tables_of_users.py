@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import IntegrityError, ProgrammingError, Tracking
 
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.applications import ApplicationCache, stored_events, topics
 
 UNIQUE = "UNIQUE (originator_id, originator_version)"

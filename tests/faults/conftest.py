@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.administrator import Database
 from tests.applications import ApplicationCache
-from tests.databases import fresh_database
 
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
 

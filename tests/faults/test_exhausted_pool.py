@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.administrator import Database
 from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import wait_until

@@ -12,8 +12,8 @@ import pytest
 from eventsourcing.persistence import OperationalError
 
 from tenancy import Tenancy
-from tenancy.demo.server import PostgresServer, find_postgres
 from tenancy.errors import RegistryUnavailable
+from tenancy.testing.postgresql import PostgresServer, find_postgres
 from tests.applications import ApplicationCache
 from tests.conftest import unavailable
 from tests.deadlines import run_together, wait_until

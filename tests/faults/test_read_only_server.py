@@ -13,7 +13,7 @@ from eventsourcing.persistence import OperationalError, Tracking
 
 from eventsourcing_sqlalchemy.errors import is_retryable, sqlstate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.administrator import Database
 from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import run_together, wait_until

@@ -11,9 +11,9 @@ from uuid import UUID
 import pytest
 
 from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
-from tenancy.demo.server import PostgresServer
 from tenancy.runner.leases import BUCKETS, owners
 from tenancy.runner.runner import Runner
+from tenancy.testing.postgresql import PostgresServer
 from tests.deadlines import wait_until
 from tests.tenancy.fleets import check, fleet
 from tests.tenancy.kennel import Diaries, School, Summaries

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from tenancy.demo.server import PostgresServer
+from tenancy.testing.postgresql import PostgresServer
 from tests.applications import ApplicationCache
 from tests.deadlines import run_together, wait_until
 from tests.faults.conftest import DRIVERS

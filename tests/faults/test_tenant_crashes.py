@@ -21,7 +21,7 @@ from tenancy.errors import TenancyError, TenantExists, TenantNotFound
 from tests.tenancy.core import catalog
 from tests.tenancy.core.kennel import Kennel
 
-pytestmark = pytest.mark.usefixtures("hasty")
+pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
 _REPEAT = int(os.environ.get("TEST_REPEAT", "1"))
 

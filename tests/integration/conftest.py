@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.administrator import Database
-from tests.databases import fresh_database
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tenancy import Tenancy
 from tenancy.alembic import FleetFilter
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.applications import stored_events
 from tests.contract.counters_view import CountersView
 from tests.tenancy.kennel import SYSTEM, DogCounters, School

@@ -25,7 +25,7 @@ from eventsourcing.utils import Environment
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from tenancy.demo.local_server import free_port
+from tenancy.testing.local_server import free_port
 from tests.administrator import Database
 from tests.applications import ApplicationCache, stored_events
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import DataError, IntegrityError, Tracking
 
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking, SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.applications import ApplicationCache, stored_events
 from tests.deadlines import wait_until
 

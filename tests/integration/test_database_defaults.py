@@ -19,9 +19,8 @@ from sqlalchemy.pool import NullPool
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy import Tenancy
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.applications import stored_events
-from tests.databases import fresh_database
 
 DRIVERS: Final = ("psycopg2", "psycopg", "pg8000")
 DEFAULTS: Final = {

@@ -17,10 +17,9 @@ from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.provisioning import make_many
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.administrator import Database
 from tests.applications import ApplicationCache, stored_events
-from tests.databases import fresh_database
 
 PASSWORD = "secret"  # noqa: S105 (of roles that live for a test)
 

@@ -12,7 +12,7 @@ from eventsourcing.persistence import Tracking
 
 from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.applications import ApplicationCache, stored_events
 from tests.deadlines import run_together
 from tests.ordering import (

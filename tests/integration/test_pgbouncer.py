@@ -15,7 +15,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from eventsourcing_sqlalchemy.notifications import wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.applications import ApplicationCache, stored_events
 from tests.deadlines import run_together
 from tests.pgbouncer import PgBouncer

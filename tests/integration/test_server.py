@@ -1,4 +1,4 @@
-"""The PostgreSQL server of the demo and the tests: it comes, it goes, it leaves nothing."""
+"""The throw-away PostgreSQL server: it starts, it stops, it leaves nothing."""
 
 import os
 import shutil
@@ -16,16 +16,15 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from tenancy.demo import local_server
-from tenancy.demo.local_server import ServerError, free_port
-from tenancy.demo.server import GivenPostgres, Postgres, PostgresServer, find_postgres
-from tests.databases import fresh_database
+from tenancy.testing import local_server
+from tenancy.testing.local_server import ServerError, free_port
+from tenancy.testing.postgresql import GivenPostgres, Postgres, PostgresServer, find_postgres, fresh_database
 from tests.deadlines import wait_until
 from tests.pgbouncer import PgBouncer
 
 OWNER = """
 import sys
-from tenancy.demo.server import find_postgres
+from tenancy.testing.postgresql import find_postgres
 server = find_postgres()
 server.start()
 print(server.directory, server.process.pid, flush=True)
@@ -111,7 +110,7 @@ def test_killed_server_starts_again_with_what_it_acknowledged(own_postgres_serve
 
 
 def test_starting_twice_is_an_error(own_postgres_server: PostgresServer) -> None:
-    with pytest.raises(ServerError, match=f"running already, on port {own_postgres_server.port}"):
+    with pytest.raises(ServerError, match=f"already running on port {own_postgres_server.port}"):
         own_postgres_server.start()
 
 
@@ -195,7 +194,7 @@ def test_given_url_keeps_its_password() -> None:
 def test_without_wheel_an_installation_serves(
     own_postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tenancy.demo.server.util.find_spec", lambda _: None)
+    monkeypatch.setattr("tenancy.testing.postgresql.util.find_spec", lambda _: None)
     monkeypatch.setenv("PATH", str(own_postgres_server.bin_directory))
     server = find_postgres()
     assert isinstance(server, PostgresServer)
@@ -204,8 +203,8 @@ def test_without_wheel_an_installation_serves(
 
 
 def test_without_any_program_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tenancy.demo.server.util.find_spec", lambda _: None)
-    monkeypatch.setattr("tenancy.demo.server.DEBIAN_DIRECTORY", tmp_path)
+    monkeypatch.setattr("tenancy.testing.postgresql.util.find_spec", lambda _: None)
+    monkeypatch.setattr("tenancy.testing.postgresql.DEBIAN_DIRECTORY", tmp_path)
     monkeypatch.setenv("PATH", "")
     assert find_postgres() is None
 

@@ -20,7 +20,7 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engines import engine as shared_engine
 from eventsourcing_sqlalchemy.engines import pool as borrowing
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.activity import Activity
 from tests.deadlines import run_together
 

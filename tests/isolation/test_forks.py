@@ -14,7 +14,7 @@ from eventsourcing.persistence import PersistenceError
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.activity import Activity
 from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import run_together, wait_until

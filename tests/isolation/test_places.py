@@ -14,9 +14,8 @@ from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.applications import ApplicationCache, stored_events, topics
-from tests.databases import fresh_database
 from tests.deadlines import wait_until
 from tests.followers import Follower
 

@@ -22,7 +22,7 @@ from psycopg2.extras import RealDictCursor
 from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDialect
 from eventsourcing_sqlalchemy.dialects.sqlite.dialect import SQLiteDialect
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tenancy.demo.server import Postgres
+from tenancy.testing.postgresql import Postgres
 from tests.applications import ApplicationCache, stored_events, topics
 
 ERRORS = (sa.exc.DBAPIError, sqlite3.Error, psycopg.Error, psycopg2.Error, pg8000.dbapi.Error)

@@ -10,10 +10,10 @@ from uuid import uuid4
 import pytest
 
 from tenancy import Tenancy
-from tenancy.demo.server import PostgresServer
 from tenancy.errors import NoCurrentTenant, TenantNotFound, TenantPurged
 from tenancy.model.tenant import Placement
 from tenancy.registry.tables import NewTenant
+from tenancy.testing.postgresql import PostgresServer
 from tenancy.web.resolvers import Request, Resolver, by_header, by_host, by_path
 from tenancy.web.responses import error_response
 from tests.tenancy.shop import Shop

@@ -14,7 +14,7 @@ from tests.contract.counters_view import CountersView
 from tests.tenancy import views
 from tests.tenancy.kennel import DogCounters, School
 
-pytestmark = pytest.mark.usefixtures("hasty")
+pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
 # Where tenants are: by which variables, on PostgreSQL.
 PLACES = [

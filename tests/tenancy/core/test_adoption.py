@@ -21,7 +21,7 @@ from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel, Visits
 from tests.tenancy.kennel import DogCounters, School
 
-pytestmark = pytest.mark.usefixtures("hasty")
+pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
 
 def plain(url: str, place: str) -> dict[str, str]:

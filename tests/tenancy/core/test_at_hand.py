@@ -123,7 +123,7 @@ def test_closed_as_soon_as_nobody_uses_it(fleet: MakeFleet, cls: type[Applicatio
     assert datastore() is None, "a cycle of references keeps it until the collector comes"
 
 
-def test_purged_tenant_is_put_out(tenants: Tenancy, hasty: None) -> None:  # noqa: ARG001 (a fixture)
+def test_purged_tenant_is_put_out(tenants: Tenancy, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
     tenants.create("acme").get(Kennel)
     tenants.create("globex").get(Kennel)
     assert len(tenants._application_cache) == 2  # noqa: SLF001 (how many there are)

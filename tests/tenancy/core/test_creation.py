@@ -23,7 +23,7 @@ from tests.tenancy.core import catalog
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel, Notes
 
-pytestmark = pytest.mark.usefixtures("hasty")
+pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
 
 class Registry(Application[UUID]):

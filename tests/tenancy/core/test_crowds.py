@@ -85,7 +85,7 @@ def test_crowd_of_threads_and_processes(fleet: MakeFleet, url: str) -> None:
     consistent(tenants, url)
 
 
-def test_crowd_of_threads(fleet: MakeFleet, url: str, hasty: None) -> None:  # noqa: ARG001 (a fixture)
+def test_crowd_of_threads(fleet: MakeFleet, url: str, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
     tenants = fleet(Kennel)
     tenants.init()
     assert mingle(tenants, threads=16, rounds=4) == []

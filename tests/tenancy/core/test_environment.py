@@ -84,7 +84,7 @@ def test_runners_of_the_library(tenants: Tenancy) -> None:
         assert visits.recorder.max_tracking_id("Kennel") is None
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("no_purge_delay")
 def test_process_of_a_purged_tenant_brings_no_table_back(tenants: Tenancy, url: str) -> None:
     env = tenants.create("acme").env()
     with Kennel(env=env) as before:
@@ -139,7 +139,7 @@ def test_registry_looks_at_no_variable_of_applications(
     assert any(b"activate" in each.state for each in stored)
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("no_purge_delay")
 @pytest.mark.parametrize("databases", [("sqlite_url", "postgres_url"), ("postgres_url", "sqlite_url")])
 def test_registry_in_a_database_of_its_own(
     request: pytest.FixtureRequest, make_fleet: Callable[[str], MakeFleet], databases: tuple[str, str]

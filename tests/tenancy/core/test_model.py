@@ -213,7 +213,7 @@ class Transitions(RuleBasedStateMachine):
                     self.tenants.application(Kennel, slug)
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("no_purge_delay")
 def test_lifecycle_is_as_the_model(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel)
     machine = type("Machine", (Transitions,), {"tenants": tenants, "url": url})

@@ -18,7 +18,7 @@ from tests.tenancy.core import catalog
 from tests.tenancy.core.conftest import MakeFleet
 from tests.tenancy.core.kennel import Kennel, Notes, Visits
 
-pytestmark = pytest.mark.usefixtures("hasty")
+pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
 
 @contextmanager

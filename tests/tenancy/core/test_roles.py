@@ -19,8 +19,8 @@ from eventsourcing.persistence import ProgrammingError
 from eventsourcing.system import SingleThreadedRunner
 
 from tenancy import Tenancy
-from tenancy.demo.server import Postgres
 from tenancy.errors import NotCaughtUp, TenantSuspended
+from tenancy.testing.postgresql import Postgres
 from tests.administrator import Database
 from tests.deadlines import wait_until
 from tests.tenancy.core import catalog
@@ -87,7 +87,7 @@ def is_denied(call: Callable[[], object]) -> None:
         call()
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("no_purge_delay")
 def test_each_role_does_what_it_may(roles: Roles, postgres_url: str) -> None:
     owner = roles.tenants("owner")
     owner.init()

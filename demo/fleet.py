@@ -1,19 +1,19 @@
-"""The parts of the demo that are about tenants: three of them side by side, and what can happen to one."""
+"""The demo's parts about tenants: three side by side, then the lifecycle of one."""
 
 import shlex
 import subprocess
 import time
 from dataclasses import replace
 
-from tenancy.demo.catalog import read_places
-from tenancy.demo.databases import Database
-from tenancy.demo.observation import peak_of, together
-from tenancy.demo.process import command
-from tenancy.demo.school import School
-from tenancy.demo.screen import Screen
-from tenancy.demo.system import APPLICATIONS, Trainers
-from tenancy.demo.traffic import THREADS, mixed_calls
-from tenancy.demo.verification import (
+from demo.catalog import read_places
+from demo.databases import Database
+from demo.observation import peak_of, together
+from demo.process import command
+from demo.school import School
+from demo.screen import Screen
+from demo.system import APPLICATIONS, Trainers
+from demo.traffic import THREADS, mixed_calls
+from demo.verification import (
     by_application,
     check_engine,
     check_following,
@@ -25,7 +25,7 @@ from tenancy.errors import TenancyError, TenantPurged, TenantSuspended
 from tenancy.tenancy import Tenancy
 
 TENANTS = {"acme": (60, 40), "globex": (45, 30), "Ünï-cödé x": (30, 20)}
-"""How many events Trainers and Kennels record, by the tenant's name."""
+"""The number of events that Trainers and Kennels record, by tenant name."""
 
 CALLS = 12_000
 CATCH_UP_SECONDS = 20.0
@@ -35,9 +35,9 @@ REFUSAL_SECONDS = 5.0
 def three_tenants(
     tenants: Tenancy, database: Database, screen: Screen, one_process: str, pool_limit: int
 ) -> list[School]:
-    """Make tenants, let all of them work at once, and look whether anything is where it should not be.
+    """Create tenants, run their work concurrently, and check that no data is misplaced.
 
-    ``one_process`` names the places of the part before. Returns the tenants' schools, with what they have recorded.
+    ``one_process`` names the places of the previous part. Returns the tenants' schools, with their numbers of events.
     """
     screen.say("3/5  The same system for three tenants: Tenancy(system=SYSTEM)")
     begin = time.monotonic()
@@ -87,7 +87,7 @@ def three_tenants(
 
 
 def what_happens(tenants: Tenancy, database: Database, screen: Screen) -> None:
-    """Suspend a tenant, purge it and make it again, with commands in processes of their own."""
+    """Suspend a tenant, purge it and create it again, each with a command in its own process."""
     screen.say("5/5  What happens to a tenant")
     before = tenants["globex"]
     handed_out = before.get(Trainers)
@@ -128,7 +128,7 @@ def _run(screen: Screen, *words: str) -> None:
 
 
 def _until_refused(trainers: Trainers, error: type[TenancyError]) -> float | None:
-    """Record until that is refused, and return after how many seconds that was; None when it never is."""
+    """Record until it is refused, and return the seconds that took; None if it is never refused."""
     begin = time.monotonic()
     while (seconds := time.monotonic() - begin) < REFUSAL_SECONDS:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import NullPool, create_engine
 
-from tenancy.demo.databases import Database, ask
+from demo.databases import Database, ask
 
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
@@ -29,7 +29,7 @@ class SQLiteDatabase(Database):
         cleaning.callback(self._end)
         self.url = f"sqlite:///{self._file}"
         synchronous, journal_mode = ask(self.url, "PRAGMA synchronous", "PRAGMA journal_mode")
-        # Without a pool: each of its connections would count as one of the applications'.
+        # Without a pool: pooled connections would be counted as the applications'.
         self._observer = create_engine(self.url, poolclass=NullPool)
         self.headline = (
             f"SQLite {sqlite3.sqlite_version}, one file      driver sqlite3      "

@@ -1,21 +1,21 @@
-"""What the demo prints: lines, tables, and ticks. A tick is a check that was executed; a failed one ends the demo."""
+"""Print lines, tables and ticks. A tick is a check that passed; a failed check ends the demo."""
 
 import sys
 from collections.abc import Sequence
 
 
 class CheckFailedError(Exception):
-    """A claim of the demo does not hold; the message says what was found instead."""
+    """A claim of the demo is false; the message describes what was found instead."""
 
 
 class Screen:
-    """Prints to the standard output and counts the checks that held."""
+    """Prints to standard output and counts passed checks."""
 
     def __init__(self) -> None:
         self.checks = 0
 
     def say(self, line: str = "") -> None:
-        """Print a line at once, also into a pipe."""
+        """Print a line and flush it."""
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
@@ -32,7 +32,7 @@ class Screen:
             self.say(f"       {'   '.join(cells)}".rstrip())
 
     def check(self, holds: bool, claim: str, otherwise: str) -> None:
-        """Print the claim with a tick when it holds; otherwise what was found instead, and raise CheckFailedError."""
+        """Print the claim with a tick if it holds; otherwise print what was found and raise CheckFailedError."""
         if not holds:
             self.say(f"       ✗ {otherwise}")
             raise CheckFailedError(otherwise)

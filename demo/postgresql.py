@@ -1,4 +1,4 @@
-"""The demo on PostgreSQL: on a server of its own, or in a database of somebody else."""
+"""The demo on PostgreSQL: on its own server, or in a given database."""
 
 import secrets
 import shutil
@@ -12,10 +12,10 @@ from pathlib import Path
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.schema import DropSchema
 
-from tenancy.demo.databases import Database, UnusableDatabaseError, ask
-from tenancy.demo.local_server import ServerError
-from tenancy.demo.observation import settled
-from tenancy.demo.server import GivenPostgres, Postgres, PostgresServer
+from demo.databases import Database, UnusableDatabaseError, ask
+from demo.observation import settled
+from tenancy.testing.local_server import ServerError
+from tenancy.testing.postgresql import GivenPostgres, Postgres, PostgresServer
 
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND backend_type = 'client backend'"
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE right(nspname, length(:suffix)) = :suffix ORDER BY nspname"
@@ -35,14 +35,14 @@ class PostgreSQLDatabase(Database):
     places = "schemas"
 
     suffix = ""
-    """What the names of all schemas of the demo end in."""
+    """The common suffix of the demo's schema names."""
 
     def __init__(self, server: Postgres, *, driver: str = "psycopg2", keep: bool) -> None:
         super().__init__(keep=keep)
         self._token = secrets.token_hex(4)
         self._driver = driver
         self._server_url = make_url(server.url(driver=driver))
-        # By this name the server knows the applications' connections from all others.
+        # The application_name by which the server identifies the applications' connections.
         self._name = f"demo_{self._token}"
         self.url = self._url(self._name)
 
@@ -57,7 +57,7 @@ class PostgreSQLDatabase(Database):
 
     @abstractmethod
     def _reach(self, cleaning: ExitStack) -> str:
-        """Make sure that the server answers and return how that came about."""
+        """Start the server or connect to it, and describe how."""
 
     def template(self, stem: str) -> str:
         return f"{stem}{self.suffix}"
@@ -87,14 +87,14 @@ class PostgreSQLDatabase(Database):
 
 
 class OwnServer(PostgreSQLDatabase):
-    """A server that the demo starts, and removes with all that it holds."""
+    """A server that the demo starts, and removes with its data."""
 
     def __init__(self, server: PostgresServer, *, keep: bool) -> None:
         super().__init__(server, keep=keep)
         self._server = server
 
     def _reach(self, cleaning: ExitStack) -> str:
-        programs = self._server.bin_directory  # It may change: the server can run from a copy.
+        programs = self._server.bin_directory  # Read before the start, which may copy the programs elsewhere.
         try:
             cleaning.enter_context(self._server)
         except (ServerError, OSError) as error:
@@ -104,7 +104,7 @@ class OwnServer(PostgreSQLDatabase):
         return f"({self._server.source}) started"
 
     def _keep_data(self, programs: Path) -> None:
-        """Put the data out of the directory that the server is going to remove."""
+        """Move the data out of the directory that the server removes on closing."""
         self._server.stop()
         directory = Path(tempfile.gettempdir(), f"tenancy-demo-{self._token}")
         shutil.move(self._server.data_directory, directory)
@@ -119,7 +119,7 @@ class OwnServer(PostgreSQLDatabase):
 
 
 class GivenDatabase(PostgreSQLDatabase):
-    """Schemas with a random suffix in a database of somebody else, and nothing but those."""
+    """A given database, in which the demo creates only schemas with a random suffix."""
 
     def __init__(self, url: str, *, driver: str = "psycopg2", keep: bool) -> None:
         super().__init__(GivenPostgres(url), driver=driver, keep=keep)
@@ -135,7 +135,7 @@ class GivenDatabase(PostgreSQLDatabase):
         cleaning.callback(self._end)
 
     def _reach(self, cleaning: ExitStack) -> str:
-        """Connect, and raise UnusableDatabaseError for what would go wrong later and less clearly."""
+        """Connect, and raise UnusableDatabaseError for problems that would be less clear later."""
         may_create, is_read_only, role, database = ask(
             self.url,
             "SELECT has_database_privilege(current_database(), 'CREATE')",
@@ -153,7 +153,7 @@ class GivenDatabase(PostgreSQLDatabase):
         return f"at {self._server_url.host or 'this machine'}, database {database}, reached"
 
     def _refuse_pooler(self) -> None:
-        """Raise UnusableDatabaseError behind a pooler, which keeps connections that the applications have closed."""
+        """Raise UnusableDatabaseError for a pooler, which keeps connections that the applications have closed."""
         with self._observer.connect() as connection:
             about = getattr(connection.connection.driver_connection, "info", None)  # pg8000 has none.
             told = getattr(about, "backend_pid", None)

@@ -1,4 +1,4 @@
-"""What the demo claims about running systems: each claim is looked up in the database or tried out."""
+"""The demo's claims about running systems: each is verified in the database or by trying it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -8,23 +8,23 @@ from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
 
+from demo.catalog import Place
+from demo.databases import Database
+from demo.observation import settled
+from demo.school import School
+from demo.screen import Screen
+from demo.system import APPLICATIONS, Kennel, Kennels, Report, Reports, Trainer, Trainers
 from eventsourcing_sqlalchemy import SQLAlchemyFactory
-from tenancy.demo.catalog import Place
-from tenancy.demo.databases import Database
-from tenancy.demo.observation import settled
-from tenancy.demo.school import School
-from tenancy.demo.screen import Screen
-from tenancy.demo.system import APPLICATIONS, Kennel, Kennels, Report, Reports, Trainer, Trainers
 
 AGGREGATES = {Trainers.name: Trainer, Kennels.name: Kennel, Reports.name: Report}
 EVERYTHING = 1_000_000
 
-TenantStorage = Mapping[tuple[str, str], Place]
-"""By what the places of a school are called, and the name of the application."""
+Places = Mapping[tuple[str, str], Place]
+"""The places by (name of the school's places, name of the application)."""
 
 
-def by_application(templates: Sequence[str], found: Sequence[Place]) -> TenantStorage:
-    """Return the place of each application, as it should be called; an empty one where the catalog has none."""
+def by_application(templates: Sequence[str], found: Sequence[Place]) -> Places:
+    """Return each application's place under its expected name; an empty one if the catalog lacks it."""
     listed = {(place.name, place.application): place for place in found}
     places = {}
     for template in templates:
@@ -35,8 +35,8 @@ def by_application(templates: Sequence[str], found: Sequence[Place]) -> TenantSt
     return places
 
 
-def check_places(screen: Screen, database: Database, places: TenantStorage, found: Sequence[Place]) -> None:
-    """Check that the catalog lists the place of each application, and no other."""
+def check_places(screen: Screen, database: Database, places: Places, found: Sequence[Place]) -> None:
+    """Check that the catalog lists each application's place, and no other."""
     missing = [place.name for place in places.values() if not place.tables]
     strange = [place.name for place in found if place not in places.values()]
     screen.check(
@@ -47,7 +47,7 @@ def check_places(screen: Screen, database: Database, places: TenantStorage, foun
 
 
 def check_engine(screen: Screen, schools: Sequence[School], peak: int, limit: int) -> None:
-    """Check that all applications share one engine, which opened no more than its pool allows and holds nothing."""
+    """Check that all applications share one engine, which stays within its pool limit and holds no connection."""
     pools: dict[int, Any] = {id(pool): pool for pool in map(_pool, _applications(schools))}
     held = settled(lambda: sum(pool.checkedout() for pool in pools.values()))
     screen.check(
@@ -63,8 +63,8 @@ def check_closed(screen: Screen, database: Database) -> None:
     screen.check(left == 0, "0 connections after the applications were closed", f"{left} connections after closing")
 
 
-def check_isolation(screen: Screen, schools: Sequence[School], places: TenantStorage) -> None:
-    """Check that an application reads its own aggregates and nobody else's, and that its table holds nothing else."""
+def check_isolation(screen: Screen, schools: Sequence[School], places: Places) -> None:
+    """Check that an application can read its own aggregates only, and that its table holds nothing else."""
     own = {app: _aggregate_ids(app) for app in _applications(schools)}
     unreadable = [app.name for app, ids in own.items() for each in ids if not _can_read(app, each)]
     tried = [(reader, each) for app, ids in own.items() for each in ids for reader in own if reader is not app]
@@ -85,8 +85,8 @@ def check_isolation(screen: Screen, schools: Sequence[School], places: TenantSto
     )
 
 
-def check_following(screen: Screen, schools: Sequence[School], places: TenantStorage) -> None:
-    """Check that Reports made one event of each recorded one: none lost, none twice."""
+def check_following(screen: Screen, schools: Sequence[School], places: Places) -> None:
+    """Check that Reports recorded exactly one event for each event that it follows."""
     faults = []
     recorded = 0
     for school in schools:
@@ -112,8 +112,8 @@ def check_following(screen: Screen, schools: Sequence[School], places: TenantSto
     )
 
 
-def lag(school: School, places: TenantStorage) -> int:
-    """Return how many notifications Reports has yet to follow, as the tables say."""
+def lag(school: School, places: Places) -> int:
+    """Return the number of notifications that Reports has not processed, from the tables."""
     positions = places[school.place, Reports.name].positions
     return sum(places[school.place, cls.name].last_id - positions.get(cls.name, 0) for cls in (Trainers, Kennels))
 
@@ -139,8 +139,8 @@ def _can_read(application: Application[Any], aggregate_id: UUID) -> bool:
     return True
 
 
-def _strange_events(school: School, schools: Sequence[School], places: TenantStorage) -> Iterator[str]:
-    """Yield a description of each event that another application or another tenant made."""
+def _strange_events(school: School, schools: Sequence[School], places: Places) -> Iterator[str]:
+    """Yield a description of each event that belongs to another application or tenant."""
     others = [other.tenant for other in schools if other is not school]
     for cls in APPLICATIONS:
         place = places[school.place, cls.name]

@@ -1,6 +1,6 @@
-"""The databases that the demo runs on, and what it asks them behind the applications' back.
+"""The databases that the demo runs on, and the queries that it sends without the applications.
 
-Entering one starts or reaches it; leaving it removes everything that the demo made there.
+Entering a database starts it or connects to it; leaving it removes everything that the demo created there.
 """
 
 from abc import ABC, abstractmethod
@@ -16,14 +16,14 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 
 
 class UnusableDatabaseError(Exception):
-    """The demo cannot run where it was asked to; the message says what to do."""
+    """The demo cannot run on the requested database; the message contains the remedy."""
 
 
 class Database(ABC):
-    """Where the demo keeps its tables."""
+    """A database that holds the demo's tables."""
 
     place_variable: ClassVar[str]
-    """The environment variable that says where an application's tables go."""
+    """The environment variable that places an application's tables."""
     place: ClassVar[str]
     """What that variable sets: `schema` or `table prefix`."""
     places: ClassVar[str]
@@ -32,14 +32,14 @@ class Database(ABC):
     url: str
     """The value of SQLALCHEMY_URL."""
     headline: str
-    """Which database this is, how it was reached and how safely it writes."""
+    """The database, how it was reached, and its durability settings."""
     announcement = ""
-    """What the demo is going to make in a database that is not its own; empty when it is."""
+    """The objects that the demo will create in a given database; empty for its own database."""
     kept = ""
-    """Where the data is, if it was to be kept; known after leaving."""
+    """The location of the data if it is kept; set on leaving."""
 
     _observer: Engine
-    """An engine of the demo's own, which does not count as the applications'."""
+    """The demo's own engine, whose connections are not counted."""
 
     def __init__(self, *, keep: bool) -> None:
         self._keep = keep
@@ -58,26 +58,26 @@ class Database(ABC):
 
     @abstractmethod
     def _open(self, cleaning: ExitStack) -> None:
-        """Make the database usable and set the attributes; `cleaning` gets what is to be done at the end."""
+        """Make the database usable and set the attributes; push clean-up steps onto `cleaning`."""
 
     @abstractmethod
     def remains(self) -> str:
-        """Say what is left after leaving that should not be; empty when there is nothing."""
+        """Describe what should have been removed but remains; empty if nothing remains."""
 
     @abstractmethod
     def template(self, stem: str) -> str:
-        """Return the value of `place_variable` for places that are named like `stem`."""
+        """Return the value of `place_variable` for places named after `stem`."""
 
     @abstractmethod
     def tables(self) -> Sequence[tuple[str, str]]:
-        """Return (schema, name) of the demo's tables as the catalog lists them; without schemas, an empty one."""
+        """Return (schema, name) of the demo's tables from the catalog; the schema is empty on SQLite."""
 
     @abstractmethod
     def connections(self) -> int:
-        """Return how many connections the applications have open now, as seen from outside of them."""
+        """Return how many connections the applications have open, as seen from outside."""
 
     def environment(self, stem: str) -> Mapping[str, str]:
-        """Return the variables that put each application in a place of its own, here."""
+        """Return the variables that give each application its own place in this database."""
         return {
             "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
             "SQLALCHEMY_URL": self.url,
@@ -86,24 +86,24 @@ class Database(ABC):
 
     @property
     def registry(self) -> str:
-        """What the names of the registry's tables, with that of their schema, begin with."""
+        """The common prefix of the registry's table names, schema included."""
         return self.template("tenancy")
 
     @property
     @abstractmethod
     def fleet(self) -> Mapping[str, str]:
-        """The variables of tenancy: where tenants and the registry go, here."""
+        """The variables that place the tenants and the registry in this database."""
 
     def query(self, statement: str | Executable, **parameters: object) -> Sequence[Sequence[Any]]:
-        """Return the rows of a query, asked on a connection of the demo's own."""
+        """Run a query on the demo's own engine and return the rows."""
         with self._observer.connect() as connection:
             return connection.execute(text(statement) if isinstance(statement, str) else statement, parameters).all()
 
 
 def ask(url: str, *questions: str) -> list[Any]:
-    """Return the first value of each query, asked through the package, as the applications are going to connect.
+    """Return the first value of each query, through a connection like the applications'.
 
-    Raises UnusableDatabaseError when the URL or what it leads to does not serve.
+    Raises UnusableDatabaseError if the URL or its database cannot be used.
     """
     try:
         datastore = SQLAlchemyDatastore(url=url)

@@ -1,4 +1,4 @@
-"""Mixed calls to all tenants from many threads: every answer has to be of the tenant that was asked."""
+"""Mixed calls to all tenants from many threads: every answer must belong to the requested tenant."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,21 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from uuid import UUID
 
-from tenancy.demo.system import Kennels
+from demo.system import Kennels
 from tenancy.tenancy import Tenancy
 
 THREADS = 16
 WRITES = 0.05
-"""Which part of the calls writes before it reads."""
+"""The fraction of calls that write before they read."""
 
 
 def mixed_calls(tenants: Tenancy, slugs: Sequence[str], calls: int) -> Mapping[str, int]:
-    """Write and read for tenants at random, and return how many answers were `right` and `wrong`,
-    and by the slugs how many events were recorded.
+    """Write and read for random tenants. Return the number of `right` and `wrong` answers, and the number of recorded
+    events by slug.
     """
     with ThreadPoolExecutor(THREADS, "demo-caller") as threads:
         each = calls // THREADS
-        done = [threads.submit(_call, tenants, slugs, each, Random(number)) for number in range(THREADS)]  # noqa: S311 (nobody has to guess it)
+        done = [threads.submit(_call, tenants, slugs, each, Random(number)) for number in range(THREADS)]  # noqa: S311 (not for security)
     counts: Counter[str] = Counter()
     for future in done:
         counts.update(future.result())

@@ -1,4 +1,4 @@
-"""The part of the demo that is about the runner: one for all tenants, which is killed and started again."""
+"""The demo's part about the runner: one for all tenants, which is killed and restarted."""
 
 import subprocess
 import time
@@ -9,26 +9,26 @@ from threading import Thread
 
 import psutil
 
-from tenancy.demo.catalog import read_places
-from tenancy.demo.databases import Database
-from tenancy.demo.observation import peak_of, together
-from tenancy.demo.process import command
-from tenancy.demo.school import School
-from tenancy.demo.screen import Screen
-from tenancy.demo.system import APPLICATIONS, Reports
-from tenancy.demo.verification import by_application, check_following, lag
+from demo.catalog import read_places
+from demo.databases import Database
+from demo.observation import peak_of, together
+from demo.process import command
+from demo.school import School
+from demo.screen import Screen
+from demo.system import APPLICATIONS, Reports
+from demo.verification import by_application, check_following, lag
 
 WORKERS = 4
 LEASE_SECONDS = 1
 EVENTS = (150, 100)
-"""How many more events Trainers and Kennels of each tenant record while the runner is killed."""
+"""The number of events that each tenant's Trainers and Kennels add while the runner is killed."""
 FOLLOW_SECONDS = 60.0
 THREADS = WORKERS + 4
 CONNECTIONS = WORKERS + 2
 
 
 def one_runner(database: Database, screen: Screen, schools: Sequence[School]) -> None:
-    """Follow what is left to follow, in a process of its own; kill it with SIGKILL under way, and start it again."""
+    """Process the remaining events in a runner process; kill it with SIGKILL midway, and restart it."""
     screen.say(f"4/5  One runner for all: {WORKERS} workers, {len(schools)} tenants x {len(APPLICATIONS)} applications")
     words = ("runner", "start", "--workers", str(WORKERS), "--lease", str(LEASE_SECONDS))
     screen.say(f"       $ tenancy {' '.join(words)}")
@@ -86,7 +86,7 @@ def _process(words: Sequence[str]) -> Iterator[psutil.Process]:
 
 
 def _connections(process: psutil.Process) -> int:
-    """Return how many connections to a server a process has open."""
+    """Return the number of a process's open TCP connections."""
     return sum(each.status == psutil.CONN_ESTABLISHED for each in process.net_connections("tcp"))
 
 

@@ -1,4 +1,4 @@
-"""The applications of one tenant, and the work that is done in them."""
+"""One tenant's applications, and the work that they do."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from eventsourcing.application import Application
 
-from tenancy.demo.system import APPLICATIONS, Kennels, Trainers
+from demo.system import APPLICATIONS, Kennels, Trainers
 
 EVENTS_PER_AGGREGATE = 10
 TRICKS = ("sit", "roll over", "fetch", "play dead")
@@ -15,36 +15,36 @@ _TApplication = TypeVar("_TApplication", bound=Application[Any])
 
 
 class Source(Protocol):
-    """Whoever has the applications of one school: a runner of the library, or a tenant."""
+    """A provider of one school's applications: one of the library's runners, or a tenant."""
 
     def get(self, cls: type[_TApplication], /) -> _TApplication:
-        """Return one of them."""
+        """Return an application."""
 
 
 @dataclass(frozen=True)
 class School:
-    """The applications of one tenant, and how many events they are going to record."""
+    """One tenant's applications, and the number of events that they record."""
 
     tenant: str
-    """Stands in every event; empty when there is only one."""
+    """Part of every event; empty without tenants."""
     place: str
-    """What the places of its applications are called, perhaps with `{application}` in it."""
+    """The name of the applications' places; it may contain `{application}`."""
     source: Source
     trainers_events: int
     kennels_events: int
 
     def get(self, cls: type[_TApplication]) -> _TApplication:
-        """Return one of its applications."""
+        """Return an application."""
         return self.source.get(cls)
 
     @property
     def applications(self) -> Sequence[Application[Any]]:
-        """Its applications, in the order of APPLICATIONS."""
+        """The applications, in the order of APPLICATIONS."""
         return [self.get(cls) for cls in APPLICATIONS]
 
     @property
     def work(self) -> Sequence[Callable[[], None]]:
-        """What is to be done; each may run in a thread of its own."""
+        """The functions to run; each may run in its own thread."""
         return [self._teach, self._house]
 
     def _teach(self) -> None:
@@ -64,5 +64,5 @@ class School:
                 kennels.admit(kennel_id, self.own(f"Dog {number}"))
 
     def own(self, name: str) -> str:
-        """Return a name that tells whose it is."""
+        """Return a name that contains the tenant."""
         return f"{name} of {self.tenant}" if self.tenant else name

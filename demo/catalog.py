@@ -1,34 +1,34 @@
-"""What the demo's tables hold, as the database itself says: nothing here is taken from the applications."""
+"""Read the contents of the demo's tables from the database, not from the applications."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import BigInteger, LargeBinary, Text, column, select, table
 
-from tenancy.demo.databases import Database
+from demo.databases import Database
 
 
 @dataclass
 class Place:
-    """The tables of one application that lie together."""
+    """One application's tables in one schema, or with one table prefix."""
 
     name: str
     """The schema, or the table prefix where there are no schemas."""
     application: str
-    """In lower case, as it stands in the names of tables."""
+    """In lower case, as in table names."""
     tables: list[str] = field(default_factory=list)
-    """The names of the tables without what they share, such as `events`."""
+    """The table names without their common prefix, such as `events`."""
     last_id: int = 0
     topics: list[str] = field(default_factory=list)
     """The topic of each event, in the order of the ids."""
     states: list[bytes] = field(default_factory=list)
     """The state of each event, in the order of the ids."""
     positions: dict[str, int] = field(default_factory=dict)
-    """How far the application has followed others, by their names."""
+    """The recorded position in each application that this one follows, by name."""
 
 
 def read_places(database: Database) -> Sequence[Place]:
-    """Return all places that the catalog lists, but for that of the registry, with what is in their tables."""
+    """Return all places that the catalog lists, except the registry's, with the contents of their tables."""
     number, topic, state = column("id", BigInteger), column("topic", Text), column("state", LargeBinary)
     leader, position = column("application_name", Text), column("notification_id", BigInteger)
     places: dict[tuple[str, str], Place] = {}

@@ -1,6 +1,6 @@
-"""`python -m tenancy.demo`: arguments in, exit status out.
+"""Run the demo: `python -m demo --database sqlite`.
 
-0: all checks passed. 1: a check failed. 2: the demo could not begin. 130: it was interrupted.
+Exit status: 0 if all checks passed, 1 if a check failed, 2 if the demo could not start, 130 if it was interrupted.
 """
 
 import argparse
@@ -16,22 +16,22 @@ from types import FrameType
 
 import psutil
 
-from tenancy.demo.choice import CHOICES, choose
-from tenancy.demo.databases import UnusableDatabaseError
-from tenancy.demo.observation import settled
-from tenancy.demo.screen import CheckFailedError, Screen
-from tenancy.demo.story import tell
+from demo.choice import CHOICES, choose
+from demo.databases import UnusableDatabaseError
+from demo.observation import settled
+from demo.screen import CheckFailedError, Screen
+from demo.story import tell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tenancy.demo", description="See the package work.")
+    parser = argparse.ArgumentParser(prog="python -m demo", description="See the package work.")
     parser.add_argument("--database", default="embedded", help=f"{CHOICES} (%(default)s)")
     wish = parser.parse_args(arguments).database
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # Not every terminal has a tick.
+        sys.stdout.reconfigure(errors="replace")  # Some terminals cannot encode a tick.
     handlers = {number: signal.signal(number, _interrupt) for number in SIGNALS}
     try:
         _run(wish, keep=os.environ.get("KEEP", "") not in ("", "0", "no"))
@@ -63,7 +63,7 @@ def _run(wish: str, *, keep: bool) -> None:
             try:
                 tell(database, screen)
             finally:
-                _ignore_signals()  # Nothing is to disturb the clean-up that follows.
+                _ignore_signals()  # A signal must not interrupt the clean-up.
     finally:
         if database.kept:
             screen.say(f"Data kept: {database.kept}")
@@ -75,7 +75,7 @@ def _run(wish: str, *, keep: bool) -> None:
     )
     fate = "" if keep else " No data kept (KEEP=1 keeps it)."
     screen.say(f"All {screen.checks} checks passed in {time.monotonic() - begin:.1f} s. Nothing is left running.{fate}")
-    screen.say("Next: make demo DATABASE=sqlite | compose | <URL>      the code: tenancy/demo/system.py, README.md")
+    screen.say("Next: make demo DATABASE=sqlite | compose | <URL>      the code: demo/system.py, README.md")
 
 
 def _running() -> set[object]:
@@ -84,14 +84,14 @@ def _running() -> set[object]:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     _ignore_signals()
-    # A connection that is interrupted in the middle of a conversation is closed, and that is no news then.
+    # The pool logs each connection that the interrupt closes; that is expected here.
     logging.getLogger("sqlalchemy.pool").disabled = True
     raise KeyboardInterrupt
 
 
 def _ignore_signals() -> None:
     for number in SIGNALS:
-        # Not SIG_IGN: Python complains on stderr when it is set while such a signal is on its way.
+        # Not SIG_IGN: Python writes an error if it is set while such a signal is pending.
         signal.signal(number, lambda _number, _frame: None)
 
 

@@ -1,19 +1,19 @@
-"""The parts of the demo, in the order in which they are told."""
+"""The parts of the demo, in order."""
 
 from uuid import UUID
 
 from eventsourcing.system import SingleThreadedRunner
 
-from tenancy.demo.catalog import read_places
-from tenancy.demo.databases import Database
-from tenancy.demo.environment import environment
-from tenancy.demo.fleet import three_tenants, what_happens
-from tenancy.demo.following import one_runner
-from tenancy.demo.observation import peak_of
-from tenancy.demo.school import School
-from tenancy.demo.screen import Screen
-from tenancy.demo.system import SYSTEM
-from tenancy.demo.verification import (
+from demo.catalog import read_places
+from demo.databases import Database
+from demo.environment import environment
+from demo.fleet import three_tenants, what_happens
+from demo.following import one_runner
+from demo.observation import peak_of
+from demo.school import School
+from demo.screen import Screen
+from demo.system import SYSTEM
+from demo.verification import (
     by_application,
     check_closed,
     check_engine,
@@ -23,19 +23,19 @@ from tenancy.demo.verification import (
 )
 from tenancy.tenancy import Tenancy
 
-# Small, so that there are more threads than connections. Without overflow: those connections come and go, and the
-# server counts one that has just been closed together with its successor.
+# Small, so that threads outnumber connections. Without overflow: its connections are short-lived, and the server would
+# count one that was just closed together with its successor.
 POOL_LIMIT = 6
 POOL = {"SQLALCHEMY_POOL_SIZE": str(POOL_LIMIT), "SQLALCHEMY_MAX_OVERFLOW": "0"}
 
-# The registry has a small pool of its own, so that it answers when the tenants use up theirs.
+# The registry has a small pool of its own, so that it responds when the tenants exhaust theirs.
 REGISTRY_LIMIT = 4
 
 ONE_STEM = "{application}_v1"
 
 
 def tell(database: Database, screen: Screen) -> None:
-    """Tell all parts; raises CheckFailedError at the first claim that does not hold."""
+    """Run all parts; raises CheckFailedError at the first claim that is false."""
     screen.say(f"1/5  {database.headline}")
     if database.announcement:
         screen.say(f"       {database.announcement}")

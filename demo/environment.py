@@ -1,10 +1,10 @@
-"""The environment variables of the demo, without those of whoever runs it."""
+"""The demo's environment variables, isolated from the caller's settings."""
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# Parts of the names of variables that the library or the package reads, with or without an application's name before.
+# Parts of the variable names that the library and the packages read; an application's name may precede them.
 SETTINGS = (
     "AGGREGATE_CACHE_",
     "CIPHER_",
@@ -24,9 +24,9 @@ SETTINGS = (
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Let these variables, and no others, be the settings of the applications that are made inside.
+    """Replace all settings in the environment with these variables, inside the block.
 
-    A setting that came from outside could lead the demo into a database that it was not given.
+    A setting of the caller could direct the demo to a database that it was not given.
     """
     before = dict(os.environ)
     for name in before:

@@ -1,0 +1,1 @@
+"""Tools for tests: a throw-away PostgreSQL server, and pytest fixtures (`tenancy.testing.plugin`)."""
