@@ -17,7 +17,7 @@ from eventsourcing.persistence import Tracking
 from eventsourcing.projection import Projection
 from eventsourcing.system import ProcessApplication, System
 from eventsourcing.utils import get_topic
-from tenancy.web.middleware import ASGIMiddleware, WSGIMiddleware
+from tenancy.web.asgi import ASGIMiddleware, WSGIMiddleware
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import PurgeCertificate, Tenancy, Tenant, TenantStatus
