@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from eventsourcing_sqlalchemy.alembic import include_object
 from tenancy.errors import RegistryMissing
-from tenancy.isolation.names import prefix_of, schema_of
 from tenancy.model.tenant import Tenant
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ class FleetFilter:
         for tenant in known:
             placement = tenant.placement
             if placement.owns_schema:
-                self._schemas |= {schema for name in applications if (schema := schema_of(placement, name))}
-            prefixes = {prefix for name in applications if (prefix := prefix_of(placement, name))}
+                self._schemas |= {schema for name in applications if (schema := placement.schema_of(name))}
+            prefixes = {prefix for name in applications if (prefix := placement.prefix_of(name))}
             (self._adopted if tenant.adopted else self._prefixes).update(prefixes)
 
     def include_name(self, name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:

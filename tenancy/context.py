@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tenancy.errors import NoCurrentTenant
-
-if TYPE_CHECKING:
-    from tenancy.tenancy import Tenancy
 
 __all__ = ["current_id", "scope"]
 
@@ -21,7 +17,7 @@ class _Frame:
 
     __slots__ = ("is_left", "tenancy", "tenant_id")
 
-    def __init__(self, tenancy: Tenancy, tenant_id: UUID | None) -> None:
+    def __init__(self, tenancy: object, tenant_id: UUID | None) -> None:
         # So that one of two Tenancy objects in a process never takes the other's tenant.
         self.tenancy = tenancy
         self.tenant_id = tenant_id
@@ -32,7 +28,7 @@ class _Frame:
 _frames: ContextVar[tuple[_Frame, ...]] = ContextVar("tenancy_current", default=())
 
 
-def current_id(tenancy: Tenancy) -> UUID:
+def current_id(tenancy: object) -> UUID:
     """Return the id of the tenant of this context; raises NoCurrentTenant when there is none."""
     for frame in reversed(_frames.get()):
         if frame.tenancy is tenancy:
@@ -45,7 +41,7 @@ def current_id(tenancy: Tenancy) -> UUID:
 
 
 @contextmanager
-def scope(tenancy: Tenancy, tenant_id: UUID | None) -> Iterator[None]:
+def scope(tenancy: object, tenant_id: UUID | None) -> Iterator[None]:
     """Make a tenant, or with None nobody, the current one inside of the block, and the one before after it."""
     frame = _Frame(tenancy, tenant_id)
     _frames.set((*_worth_keeping(_frames.get()), frame))

@@ -52,7 +52,7 @@ def open_tenancy(context: typer.Context) -> Iterator[Tenancy]:
 def tenant_of(tenants: Tenancy, named: str) -> Tenant:
     """Return the tenant with a slug or an id. Raises TenantNotFound, and CommandError where these are two tenants."""
     try:
-        by_id = tenants.registry.get(UUID(named))
+        by_id = tenants.fleet.registry.get(UUID(named))
     except ValueError:
         by_id = None
     if by_id is None:

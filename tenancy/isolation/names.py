@@ -14,14 +14,14 @@ from uuid import UUID
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX
+from tenancy.model.placement import Placement
 from tenancy.model.slugs import readable
-from tenancy.model.tenant import Placement
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.settings import TenancySettings
 
-__all__ = ["PERSISTENCE_MODULE", "allocate_placement", "placement_pattern", "prefix_of", "schema_of", "variables"]
+__all__ = ["PERSISTENCE_MODULE", "allocate_placement", "placement_pattern", "variables"]
 
 PERSISTENCE_MODULE: Final = "tenancy.persistence"
 
@@ -69,8 +69,8 @@ def _room(settings: TenancySettings, applications: Iterable[str], limit: int | N
     room = _READABLE
     piece = "{tenant}", "_" + "0" * _PIECE
     for application in applications:
-        table = prefix_of(Placement(None, settings.table_prefix), application) + application.lower() + "_events"
-        schema = schema_of(Placement(settings.schema, ""), application) or ""
+        table = Placement(None, settings.table_prefix).prefix_of(application) + application.lower() + "_events"
+        schema = Placement(settings.schema, "").schema_of(application) or ""
         for name in (table + EVENTS_INDEX_SUFFIX, schema):
             count = name.count("{tenant}")
             left = limit - len(name.replace(*piece).encode())
@@ -82,16 +82,6 @@ def _room(settings: TenancySettings, applications: Iterable[str], limit: int | N
                 raise SettingsError(msg, variable="TENANCY_TABLE_PREFIX")
             room = min(room, left // count) if count else room
     return room
-
-
-def schema_of(placement: Placement, application: str) -> str | None:
-    """Return the schema of one application of a tenant, or None."""
-    return placement.schema and placement.schema.replace("{application}", application.lower())
-
-
-def prefix_of(placement: Placement, application: str) -> str:
-    """Return the prefix of the names of one application's tables."""
-    return placement.table_prefix.replace("{application}", application.lower())
 
 
 def variables(
@@ -125,8 +115,8 @@ def variables(
     for application_spec in application_specs:
         name, application = application_spec.application.upper(), application_spec.application
         result.update({f"{name}_{key}": value for key, value in common.items()})
-        result[f"{name}_SQLALCHEMY_SCHEMA"] = schema_of(placement, application) or ""
-        result[f"{name}_SQLALCHEMY_TABLE_PREFIX"] = prefix_of(placement, application)
+        result[f"{name}_SQLALCHEMY_SCHEMA"] = placement.schema_of(application) or ""
+        result[f"{name}_SQLALCHEMY_TABLE_PREFIX"] = placement.prefix_of(application)
         # The tables are of this kind, and made already.
         result[f"{name}_ORIGINATOR_ID_TYPE"] = application_spec.originator_id_type
         if not application_spec.creates_extra_tables:

@@ -17,8 +17,9 @@ from eventsourcing.persistence import IntegrityError
 from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
 from tenancy.isolation.names import allocate_placement
 from tenancy.model.application_spec import encodings_of
+from tenancy.model.placement import Placement
 from tenancy.model.slugs import normalize
-from tenancy.model.tenant import Placement, Tenant, TenantStatus, Verb, check_status, status_error
+from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status, status_error
 from tenancy.registry import NewTenant, Registry
 from tenancy.registry.tables import check_texts
 

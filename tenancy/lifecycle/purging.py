@@ -16,10 +16,10 @@ from uuid import UUID
 
 from tenancy.arguments import check_list, check_type
 from tenancy.errors import TenancyError, TransitionRefused
-from tenancy.lifecycle.transitions import known_slug, not_found, one_tenant
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor, next_status
 from tenancy.registry import Registry
 from tenancy.registry.cache import DELAY
+from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
@@ -82,6 +82,12 @@ class Purging:
             time.sleep(DELAY)
         for tenant in purging:
             yield self._remove(tenant, actor)
+
+    def due(self) -> Sequence[Tenant]:
+        """Return the deleted tenants whose grace period is over."""
+        now = datetime.now(UTC)
+        deleted = self._registry.list(TenantStatus.DELETED)
+        return [tenant for tenant in deleted if tenant.due_at is not None and tenant.due_at <= now]
 
     def _mark_purging(self, wanted: str | Tenant, actor: str | None) -> Tenant:
         with one_tenant(self._registry, wanted) as (session, tenant):

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from eventsourcing.persistence import IntegrityError
 
 from tenancy.arguments import check_type
-from tenancy.errors import InvalidSlug, TenantExists, TenantNotFound
+from tenancy.errors import TenantExists
 from tenancy.model.slugs import normalize
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status, next_status
 from tenancy.registry import Registry
+from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from tenancy.settings import TenancySettings
 
-__all__ = ["Transitions", "known_slug", "not_found", "one_tenant"]
+__all__ = ["Transitions"]
 
 
 class Transitions:
@@ -103,27 +101,3 @@ class Transitions:
 
 def _taken(slug: str) -> TenantExists:
     return TenantExists(f"Tenant {slug!r} exists already.", remedy="Choose another slug.", tenant=slug)
-
-
-@contextmanager
-def one_tenant(registry: Registry, wanted: str | Tenant) -> Iterator[tuple[Session, Tenant]]:
-    """Yield the tenant with a slug, or a tenant as it is by now, in a transaction that nobody else changes it in."""
-    if not isinstance(wanted, str):
-        check_type("The tenant", wanted, Tenant, "its slug or a Tenant")
-    with registry.locked(known_slug(wanted) if isinstance(wanted, str) else wanted.id) as (session, tenants):
-        if not tenants:
-            raise not_found(wanted if isinstance(wanted, str) else wanted.slug)
-        yield session, tenants[0]
-
-
-def known_slug(slug: str) -> str:
-    """Return the normal form of a slug that somebody may have; raises TenantNotFound for one that nobody can have."""
-    try:
-        return normalize(slug)  # by the widest rule: it may be of a time when that was in force
-    except InvalidSlug as error:
-        raise not_found(slug) from error
-
-
-def not_found(slug: str) -> TenantNotFound:
-    """Return the error to raise for a slug that nobody has."""
-    return TenantNotFound(f"There is no tenant {slug!r}.", tenant=slug)

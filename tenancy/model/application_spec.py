@@ -21,9 +21,8 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 from tenancy.errors import NotRegistered, TenancyError
-from tenancy.isolation.names import prefix_of, schema_of
 from tenancy.model.encodings import Encoding
-from tenancy.model.tenant import Placement
+from tenancy.model.placement import Placement
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
@@ -68,8 +67,8 @@ class ApplicationSpec:
         ]
 
     def _table(self, kind: TableKind, placement: Placement, default_schema: str | None) -> TableName:
-        schema = schema_of(placement, self.application) or default_schema
-        return TableName(schema, f"{prefix_of(placement, self.application)}{self.application.lower()}_{kind}")
+        schema = placement.schema_of(self.application) or default_schema
+        return TableName(schema, f"{placement.prefix_of(self.application)}{self.application.lower()}_{kind}")
 
     def owns(self, placement: Placement, default_schema: str | None, name: TableName, limit: int | None) -> bool:
         """Return whether a relation is by its name a table of the application, also of a kind that it had once, or one

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from tenancy.errors import (
@@ -20,15 +20,13 @@ from tenancy.errors import (
     TenantUnavailable,
     TransitionRefused,
 )
+from tenancy.model.placement import Placement
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
 
-    from tenancy.tenancy import Tenancy
-
 __all__ = [
     "TRANSITIONS",
-    "Placement",
     "Tenant",
     "TenantStatus",
     "Transition",
@@ -99,17 +97,14 @@ TRANSITIONS: Final[Mapping[Verb, Transition]] = {
 """The one ladder. RENAME and SKIP keep the status, and are for tenants that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a tenant's tables are: a schema, a prefix of their names, or both. Each may contain ``{application}``."""
+class ApplicationSource(Protocol):
+    """The part of a :class:`~tenancy.Tenancy` that its tenants call."""
 
-    schema: str | None
-    table_prefix: str
-    owns_schema: bool = False
-    """Whether nobody else has anything in the schema, so that all of it goes with the tenant."""
+    def application(self, cls: type[_TApplication], tenant: Tenant, /) -> _TApplication:
+        """Return a tenant's application."""
 
-    def __str__(self) -> str:
-        return self.schema if self.schema and not self.table_prefix else f"{self.schema or ''}{self.table_prefix}"
+    def env(self, tenant: Tenant, /) -> dict[str, str]:
+        """Return the variables of a tenant's applications."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +132,8 @@ class Tenant:
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     request_id: str | None = field(default=None, repr=False)
     """What made it, so that the same request makes no second one."""
-    tenancy: Tenancy | None = field(default=None, repr=False, compare=False)
-    """What it was asked for at; None for a tenant that only the registry has seen."""
+    tenancy: ApplicationSource | None = field(default=None, repr=False, compare=False)
+    """The Tenancy object that returned it; None for a tenant that comes from the registry itself."""
 
     def get(self, application_class: type[_TApplication]) -> _TApplication:
         """Return this tenant's application; the same object to all callers. It need not be closed.
@@ -146,13 +141,13 @@ class Tenant:
         Raises a TenantUnavailable when the tenant does not serve, and NotRegistered for an application that the
         tenants do not have.
         """
-        return self._fleet().application(application_class, self)
+        return self._source().application(application_class, self)
 
     def env(self) -> dict[str, str]:
         """Return the variables that put the applications of a process into this tenant's tables."""
-        return self._fleet().env(self)
+        return self._source().env(self)
 
-    def _fleet(self) -> Tenancy:
+    def _source(self) -> ApplicationSource:
         if self.tenancy is None:
             msg = f"Tenant {self.slug!r} was read from the registry alone."
             raise TenancyError(msg, remedy="Ask the fleet for it: tenants[slug]", tenant=self.slug)

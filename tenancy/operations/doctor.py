@@ -23,8 +23,8 @@ from tenancy.registry.remedies import remedy_of
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from eventsourcing_sqlalchemy.dialects.protocols import Right, SequenceBehind
+    from tenancy.fleet import Fleet
     from tenancy.model.tenant import Tenant
-    from tenancy.tenancy import Tenancy
 
 __all__ = ["Finding", "Level", "examine", "is_unreachable", "repair"]
 
@@ -57,26 +57,26 @@ class Finding:
     """The slug of the one tenant that it is about."""
 
 
-def examine(tenants: Tenancy) -> Sequence[Finding]:
+def examine(fleet: Fleet) -> Sequence[Finding]:
     """Return what there is to say about a fleet. Nothing is changed."""
     findings = [*_versions(), _distributions()]
-    database = [*_databases(tenants)]
+    database = [*_databases(fleet)]
     findings += database
     if is_unreachable(database):
         return findings
-    findings += _connection(tenants)
+    findings += _connection(fleet)
     every: Sequence[Tenant] = ()
     try:
-        registry = _registry(tenants)
+        registry = _registry(fleet)
         findings.append(registry)
         if registry.level == "ok":
-            every = tenants.list()
-            findings += _fleet(tenants, every)
+            every = fleet.registry.list()
+            findings += _fleet(fleet, every)
     except RegistryMissing as error:
         findings.append(_failure("registry", error))
     except PersistenceError as error:
         findings.append(Finding(name="registry", level="failure", what=f"It cannot be examined: {error}."))
-    findings += _rights(tenants, every)
+    findings += _rights(fleet, every)
     return findings
 
 
@@ -119,9 +119,9 @@ def _distributions() -> Finding:
 # -- the database --
 
 
-def _databases(tenants: Tenancy) -> Iterator[Finding]:
-    storage, registry = tenants.storage.datastore, tenants.registry.datastore
-    is_one = tenants.settings.registry_is_beside
+def _databases(fleet: Fleet) -> Iterator[Finding]:
+    storage, registry = fleet.storage.datastore, fleet.registry.datastore
+    is_one = fleet.settings.registry_is_beside
     for what, datastore in (("tenants", storage), ("registry", registry)):
         if is_one and datastore is registry:
             return
@@ -137,8 +137,8 @@ def _databases(tenants: Tenancy) -> Iterator[Finding]:
         yield Finding(name="database", level="ok", what=f"{version} answers ({of}): {datastore.shared}.")
 
 
-def _connection(tenants: Tenancy) -> Iterator[Finding]:
-    datastore = tenants.storage.datastore
+def _connection(fleet: Fleet) -> Iterator[Finding]:
+    datastore = fleet.storage.datastore
     dialect = datastore.dialect
     version = getattr(datastore.engine.dialect.dbapi, "__version__", "").partition(" ")[0]
     yield Finding(name="driver", level="ok", what=f"{dialect.driver} {version}".rstrip() + ".")
@@ -157,12 +157,12 @@ def _connection(tenants: Tenancy) -> Iterator[Finding]:
         yield Finding(name="pooler", level="warning", what="A pooler is in between.", remedy=remedy)
 
 
-def _rights(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    datastore = tenants.storage.datastore
+def _rights(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    datastore = fleet.storage.datastore
     schemas = {
         spec.name.schema
         for tenant in every
-        for spec in tenants.storage.specs(tenant.placement, tenants.application_specs())
+        for spec in fleet.storage.specs(tenant.placement, fleet.application_specs())
     }
     missing = datastore.run(lambda executor: datastore.dialect.missing_rights(executor, sorted(schemas, key=str)))
     if not missing:
@@ -183,36 +183,36 @@ _RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
 # -- the registry --
 
 
-def _registry(tenants: Tenancy) -> Finding:
-    known = tenants.registry.fleet_settings().get("format")
+def _registry(fleet: Fleet) -> Finding:
+    known = fleet.registry.fleet_settings().get("format")
     if known == FORMAT:
-        return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {tenants.registry.datastore.shared}.")
+        return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {fleet.registry.datastore.shared}.")
     what = f"It has the format {known}, and this version knows the format {FORMAT}."
     return Finding(
         name="registry", level="failure", what=what, remedy="Install the version that made it, or a newer one."
     )
 
 
-def _fleet(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    yield from _applications(tenants)
+def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    yield from _applications(fleet)
     yield from _steps(every)
-    yield from _tables(tenants, every)
-    yield from _sequences(tenants, every)
-    yield from _orphans(tenants, every)
-    yield from _due(tenants)
+    yield from _tables(fleet, every)
+    yield from _sequences(fleet, every)
+    yield from _orphans(fleet, every)
+    yield from _due(fleet)
 
 
-def _applications(tenants: Tenancy) -> Iterator[Finding]:
-    recorded = {each["application"]: each for each in tenants.registry.fleet_settings().get("applications", [])}
-    if not recorded and not tenants.applications:
+def _applications(fleet: Fleet) -> Iterator[Finding]:
+    recorded = {each["application"]: each for each in fleet.registry.fleet_settings().get("applications", [])}
+    if not recorded and not fleet.applications:
         remedy = "Record them: tenancy --app module:tenants init"
         yield Finding(name="applications", level="failure", what="No application is recorded.", remedy=remedy)
         return
-    if not tenants.applications:
+    if not fleet.applications:
         yield Finding(name="applications", level="ok", what=f"Recorded are {', '.join(recorded)}.")
         return
-    code = {each.application: each.to_json() for each in tenants.application_specs()}
-    mismatches = list(_mismatches(tenants, recorded))
+    code = {each.application: each.to_json() for each in fleet.application_specs()}
+    mismatches = list(_mismatches(fleet, recorded))
     yield from mismatches
     is_same = not mismatches
     for name in sorted({*code, *recorded}):
@@ -231,9 +231,9 @@ def _applications(tenants: Tenancy) -> Iterator[Finding]:
         yield Finding(name="applications", level="ok", what=f"Those of the code are recorded: {', '.join(code)}.")
 
 
-def _mismatches(tenants: Tenancy, recorded: Container[str]) -> Iterator[Finding]:
-    encodings = tenants.registry.encodings()
-    for application, encoding in encodings_of(tenants.application_specs()).items():
+def _mismatches(fleet: Fleet, recorded: Container[str]) -> Iterator[Finding]:
+    encodings = fleet.registry.encodings()
+    for application, encoding in encodings_of(fleet.application_specs()).items():
         if application in recorded:
             try:
                 check_encoding(application, encoding, encodings.get(application, PLAIN))
@@ -264,15 +264,15 @@ def _complete(every: Sequence[Tenant]) -> list[Tenant]:
     return [tenant for tenant in every if tenant.status not in _HALF_DONE]
 
 
-def _tables(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+def _tables(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     complete = _complete(every)
-    faults = list(tenants.storage.faults(complete, tenants.application_specs()))
+    faults = list(fleet.storage.faults(complete, fleet.application_specs()))
     if not faults:
         ready = f"Those of {_counted(len(complete))} are as they should be."
         yield Finding(name="tables", level="ok", what=ready if complete else "No tenant is ready: there are none yet.")
     more = [
         application_spec.application
-        for application_spec in tenants.application_specs()
+        for application_spec in fleet.application_specs()
         if application_spec.creates_extra_tables
     ]
     if more:
@@ -297,16 +297,16 @@ class _Behind(NamedTuple):
         return "registry" if self.tenant is None else repr(self.tenant)
 
 
-def _sequences_behind(tenants: Tenancy, every: Sequence[Tenant]) -> list[_Behind]:
-    storage, registry = tenants.storage, tenants.registry
+def _sequences_behind(fleet: Fleet, every: Sequence[Tenant]) -> list[_Behind]:
+    storage, registry = fleet.storage, fleet.registry
     return [_Behind(registry.datastore, counter) for counter in registry.sequences_behind()] + [
         _Behind(storage.datastore, counter, tenant.slug)
-        for tenant, counter in storage.sequences_behind(_complete(every), tenants.application_specs())
+        for tenant, counter in storage.sequences_behind(_complete(every), fleet.application_specs())
     ]
 
 
-def _sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    behind = _sequences_behind(tenants, every)
+def _sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    behind = _sequences_behind(fleet, every)
     if not behind:
         what = f"Those of {_counted(len(_complete(every)))} and of the registry are ahead of their tables."
         yield Finding(name="sequences", level="ok", what=what)
@@ -317,8 +317,8 @@ def _sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
         yield Finding(name="sequences", level="failure", what=what, remedy=remedy, tenant=each.tenant)
 
 
-def _orphans(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    found = tenants.storage.orphans(every, tenants.application_specs())
+def _orphans(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    found = fleet.storage.orphans(every, fleet.application_specs())
     if not found:
         yield Finding(name="orphans", level="ok", what="All tables that look like a tenant's are one's.")
     for name in found:
@@ -328,8 +328,8 @@ def _orphans(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
         )
 
 
-def _due(tenants: Tenancy) -> Iterator[Finding]:
-    due = tenants.due()
+def _due(fleet: Fleet) -> Iterator[Finding]:
+    due = fleet.purging.due()
     if due:
         what = f"{len(due)} deleted {'tenants have' if len(due) > 1 else 'tenant has'} no grace left."
         yield Finding(name="due", level="warning", what=what, remedy="Purge: tenancy purge --due")
@@ -340,7 +340,7 @@ def _due(tenants: Tenancy) -> Iterator[Finding]:
 # -- repairing --
 
 
-def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
+def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
     """Complete what is half done, make missing tables, and advance sequences that are behind; yield what was done, and
     as failures what could not be.
 
@@ -348,19 +348,19 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
     applications or views make tables by themselves, they are let do so for every tenant: nobody else knows which.
     """
     try:
-        recorded = {each["application"] for each in tenants.registry.fleet_settings().get("applications", [])}
-        code = {each.application for each in tenants.application_specs()}
+        recorded = {each["application"] for each in fleet.registry.fleet_settings().get("applications", [])}
+        code = {each.application for each in fleet.application_specs()}
         new = code - recorded
         if new and recorded <= code:
-            tenants.init()
+            fleet.provisioning.init()
             yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
-        every = tenants.list()
+        every = fleet.registry.list()
     except (RegistryMissing, EncodingMismatch) as error:
         yield _failure("registry", error)
         return
-    yield from _repair_sequences(tenants, every)  # first: what follows records events of the registry
-    application_specs = tenants.application_specs()
-    broken = {tenant.id for tenant, _ in tenants.storage.faults(_complete(every), application_specs)}
+    yield from _repair_sequences(fleet, every)  # first: what follows records events of the registry
+    application_specs = fleet.application_specs()
+    broken = {tenant.id for tenant, _ in fleet.storage.faults(_complete(every), application_specs)}
     creates_extra_tables = any(application_spec.creates_extra_tables for application_spec in application_specs)
     try:
         for application_spec in application_specs:
@@ -377,9 +377,9 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
             TenantStatus.PURGING: Finding(name="steps", level="ok", what=f"{tenant.slug!r} is purged."),
         }.get(tenant.status, Finding(name="tables", level="ok", what=f"{tenant.slug!r} has all its tables."))
         try:
-            before = len(tenants.storage.inventory(tenant, application_specs).relations) if is_whole else 0
-            _mend(tenants, tenant, actor)
-            if is_whole and len(tenants.storage.inventory(tenant, application_specs).relations) <= before:
+            before = len(fleet.storage.inventory(tenant, application_specs).relations) if is_whole else 0
+            _mend(fleet, tenant, actor)
+            if is_whole and len(fleet.storage.inventory(tenant, application_specs).relations) <= before:
                 continue
         except RegistryUnavailable:
             raise
@@ -388,8 +388,8 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
         yield replace(done, tenant=tenant.slug)
 
 
-def _repair_sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    for each in _sequences_behind(tenants, every):
+def _repair_sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    for each in _sequences_behind(fleet, every):
         what = f"{each.owner}: {each.counter.name} is at the last id of its table."
         done = Finding(name="sequences", level="ok", what=what, tenant=each.tenant)
         try:
@@ -399,11 +399,11 @@ def _repair_sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Fin
         yield done
 
 
-def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:
+def _mend(fleet: Fleet, tenant: Tenant, actor: str | None) -> None:
     if tenant.status is TenantStatus.PROVISIONING:
-        tenants.complete(tenant, actor=actor)
+        fleet.provisioning.complete([tenant], actor)
     elif tenant.status is TenantStatus.PURGING:
         with suppress(TenantNotFound):  # whoever had begun it is done
-            tenants.purge(tenant, actor=actor)  # that one, and nobody who has its slug by now
+            list(fleet.purging.purge([tenant], actor))  # that one, and nobody who has its slug by now
     else:
-        tenants.create_missing(tenant)
+        fleet.provisioning.create_missing(tenant)

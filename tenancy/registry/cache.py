@@ -1,10 +1,9 @@
 """Process-local cache of the registry: never older than a second while the registry answers.
 
-Every call of a tenant's application passes :func:`RegistryCache.admit`, which looks at memory. Now and then one caller,
-and no more than one, first asks the registry what has changed since the last time: one query by its key, which mostly
-finds nothing. The changes come from the registry's events, of which no reader ever misses one. So a tenant that is suspended
-is refused everywhere within a second, by objects, too, that were handed out before, without a thread and without a
-round trip for each call.
+Every call of a tenant's application passes :meth:`RegistryCache.admit`, which reads memory. From time to time exactly
+one caller first asks the registry for changes: one query by key, which mostly finds nothing. The changes come from the
+registry's events, and no reader ever misses one. So every process refuses a suspended tenant within a second, also
+through objects that were handed out before, without a thread and without a round trip for each call.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from sqlalchemy.types import TypeDecorator
 
 from tenancy.arguments import check_type
 from tenancy.errors import InvalidArgument, TenancyError
-from tenancy.model.tenant import Placement, Tenant, TenantStatus
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import Tenant, TenantStatus
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect

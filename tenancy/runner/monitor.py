@@ -14,8 +14,8 @@ from eventsourcing_sqlalchemy.high_water import HighWaterMarks, read_last_ids, r
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy.arguments import check_type
 from tenancy.errors import TenancyError
-from tenancy.lifecycle.transitions import known_slug, not_found, one_tenant
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
+from tenancy.registry.lookup import find_tenant, one_tenant
 from tenancy.runner.failures import Failure, FailureStore
 from tenancy.runner.leases import bucket_of, failing, owners
 from tenancy.runner.pipes import Pipe, Pipes
@@ -197,12 +197,7 @@ class FollowerMonitor:
             raise TenancyError(msg, remedy=f"There are: {', '.join(known) or 'none'}.")
 
     def _find(self, wanted: str | Tenant) -> Tenant:
-        if isinstance(wanted, Tenant):
-            return wanted
-        tenant = self._registry.find(known_slug(wanted))
-        if tenant is None:
-            raise not_found(wanted)
-        return tenant
+        return wanted if isinstance(wanted, Tenant) else find_tenant(self._registry, wanted)
 
 
 class _Known(NamedTuple):

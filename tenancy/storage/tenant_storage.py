@@ -20,8 +20,9 @@ from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
 from tenancy.errors import TenancyClosed, TenancyError
-from tenancy.isolation.names import placement_pattern, prefix_of, schema_of, variables
-from tenancy.model.tenant import Placement, Tenant
+from tenancy.isolation.names import placement_pattern, variables
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import Tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -154,9 +155,9 @@ class TenantStorage:
         """
         schemas = {self.datastore.default_schema()}
         if not placement.owns_schema:
-            schemas |= {
-                schema_of(placement, application_spec.application) for application_spec in application_specs
-            } - {None}
+            schemas |= {placement.schema_of(application_spec.application) for application_spec in application_specs} - {
+                None
+            }
         look = self.datastore.dialect.relations
         return {
             TableName(schema, name)
@@ -282,7 +283,7 @@ class TenantStorage:
             and not any(self.covers(each, name, application_specs) for each in fleet)
         ]
         schemas = {
-            schema_of(tenant.placement, application_spec.application) for application_spec in application_specs
+            tenant.placement.schema_of(application_spec.application) for application_spec in application_specs
         } - {None}
         there = self.datastore.run(lambda executor: self.datastore.dialect.schemas(executor, ""))
         return (*(f"schema {quote(name)}" for name in there if name in schemas), *left)
@@ -292,7 +293,7 @@ class TenantStorage:
     ) -> list[tuple[RelationKind, TableName]]:
         """Return what is in the schemas of an adopted tenant's applications, with their prefixes."""
         storage = {
-            (schema_of(placement, name) or self.datastore.default_schema(), prefix_of(placement, name))
+            (placement.schema_of(name) or self.datastore.default_schema(), placement.prefix_of(name))
             for name in (application_spec.application for application_spec in application_specs)
         }
         look = self.datastore.dialect.relations

@@ -57,7 +57,7 @@ def test_registry_cannot_be_reached_for_longer_than_its_leases(
             time.sleep(max(0.0, stopped_at + 60 - time.monotonic()))
         assert tenants["acme"].get(Summaries).count() == 1  # another process could have had the leases by now
         own_postgres_server.start()
-        wait_until(lambda: len(owners(tenants.registry)) == BUCKETS, "they are there again")
+        wait_until(lambda: len(owners(tenants.fleet.registry)) == BUCKETS, "they are there again")
         expected[school.register("Rex", "sit")] = ["Rex", "sit"]
         runner.wait("acme", timeout=60)
         check(tenants, "acme", expected)
@@ -72,7 +72,7 @@ def test_tenant_is_purged_in_the_middle_of_its_batch(postgres_url: str) -> None:
         dog_id = tenants["globex"].get(School).register("Rex", "sit")
         runner.wait("globex")
         check(tenants, "globex", {dog_id: ["Rex", "sit"]})
-        registry: Any = tenants.registry
+        registry: Any = tenants.fleet.registry
         assert tenants.followers._failure_store.all() == {}  # noqa: SLF001 (as above)
         assert registry.remaining_rows(certificate.tenant_id) == 0
 
@@ -156,4 +156,4 @@ def test_stop_waits_for_what_is_being_processed(postgres_url: str) -> None:
         done = position(runner, "acme")
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", *["slow 0.3"] * (done - 1)]
         assert done < 201
-        assert not owners(tenants.registry)
+        assert not owners(tenants.fleet.registry)

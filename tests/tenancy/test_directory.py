@@ -111,7 +111,7 @@ def test_one_caller_waits_for_a_registry_that_does_not_answer(
 ) -> None:
     tenants.create("acme")
     assert tenants["acme"].slug == "acme"
-    known = tenants._registry_cache  # noqa: SLF001 (what happens in it cannot be seen from outside)
+    known = tenants.fleet.registry_cache
     lock, asked = CountingLock(), []
 
     def ask(position: int) -> NoReturn:

@@ -25,7 +25,7 @@ from tests.tenancy.kennel import SYSTEM, DogCounters, School
 
 def quarantine(tenants: Tenancy) -> Quarantine:
     assignments = Assignments(Pipes(tenants.application_specs()), lambda: None, bucket_of)
-    return Quarantine(FailureStore(tenants.registry), assignments, ReadyQueue(1), max_attempts=2)
+    return Quarantine(FailureStore(tenants.fleet.registry), assignments, ReadyQueue(1), max_attempts=2)
 
 
 def test_follower_that_has_stopped_elsewhere_has_no_attempts_left(tenants: Tenancy) -> None:
@@ -36,18 +36,18 @@ def test_follower_that_has_stopped_elsewhere_has_no_attempts_left(tenants: Tenan
     for _ in range(2):
         first.met(ZeroDivisionError(), assignment, 1, ["Shop"])
     second.met(ZeroDivisionError(), assignment, 1, ["Shop"])
-    failure = FailureStore(tenants.registry).get(assignment.key)
+    failure = FailureStore(tenants.fleet.registry).get(assignment.key)
     assert failure is not None
     assert (failure.attempts, failure.is_quarantined) == (3, True)
     second.met(ZeroDivisionError(), assignment, 2, ["Shop"])  # of another event
-    assert [each.attempts for each in FailureStore(tenants.registry).all().values()] == [1]
+    assert [each.attempts for each in FailureStore(tenants.fleet.registry).all().values()] == [1]
 
 
 def test_row_that_somebody_holds_keeps_a_failure_and_nothing_else_waiting(postgres_url: str) -> None:
     settings = {"sqlalchemy_lock_timeout": 0}  # who waits, does so for ever
     with fleet(postgres_url, ["acme", "globex"], **settings) as tenants, tenants.runner(max_attempts=2) as runner:
-        acme, rows = tenants["acme"], tenants.registry.rows
-        known, failure_store = runner._quarantine, FailureStore(tenants.registry)  # noqa: SLF001 (what is not written is known)
+        acme, rows = tenants["acme"], tenants.fleet.registry.rows
+        known, failure_store = runner._quarantine, FailureStore(tenants.fleet.registry)  # noqa: SLF001 (what is not written is known)
         engine = sa.create_engine(tenants.settings.url)
         with engine.connect() as connection:
             connection.execute(sa.select(rows.tenants).where(rows.tenants.c.id == acme.id).with_for_update())
@@ -86,7 +86,7 @@ def test_tables_that_are_missing_are_waited_for(
             with pytest.raises(TenancyError, match="fails before it has a notification: 1 is not what stops it"):
                 tenants.followers.skip("acme", "DogCounters", 1)
             tenants.init()
-            assert {each.level for each in doctor.repair(tenants)} == {"ok"}
+            assert {each.level for each in doctor.repair(tenants.fleet)} == {"ok"}
             runner.wait("acme")
             assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 1
             wait_until(lambda: known.get(key) is None, "that is over")
@@ -117,7 +117,7 @@ def test_worker_writes_down_what_it_has_met_alone(tenants: Tenancy) -> None:
         )
         for slug in ("acme", "globex")
     )
-    known, failure_store = quarantine(tenants), FailureStore(tenants.registry)
+    known, failure_store = quarantine(tenants), FailureStore(tenants.fleet.registry)
     known.met(ZeroDivisionError(), first, 1, ["Shop"])
     known._unwritten.add(first.key)  # noqa: SLF001 (as if it could not be written)
     failure_store.clear(first.key)

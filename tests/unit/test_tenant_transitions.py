@@ -17,7 +17,8 @@ from tenancy.errors import (
     TenantUnavailable,
     TransitionRefused,
 )
-from tenancy.model.tenant import TRANSITIONS, Placement, Tenant, TenantStatus, Verb, check_status, next_status
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import TRANSITIONS, Tenant, TenantStatus, Verb, check_status, next_status
 
 PROVISIONING, ACTIVE, SUSPENDED, ARCHIVED, DELETED, PURGING = TenantStatus
 

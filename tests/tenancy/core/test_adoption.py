@@ -158,9 +158,9 @@ def test_adopt_of_a_place_that_would_take_tables_of_an_adopted_tenant_is_refused
         tenants.adopt("acme", table_prefix=first)
         with pytest.raises(TenancyError, match="another tenant's"):
             tenants.adopt("globex", table_prefix=second)
-        with tenants.registry.locked("acme") as (session, (acme,)):
-            tenants.registry.erase(session, acme, None)
-        tenants._registry_cache.forget(acme.id)  # noqa: SLF001 (removed without its tables)
+        with tenants.fleet.registry.locked("acme") as (session, (acme,)):
+            tenants.fleet.registry.erase(session, acme, None)
+        tenants.fleet.registry_cache.forget(acme.id)
 
 
 def test_adopt_of_missing_tables_is_refused(tenants: Tenancy, url: str) -> None:

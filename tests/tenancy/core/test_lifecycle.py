@@ -196,7 +196,7 @@ def test_history_names_nobody(tenants: Tenancy, url: str) -> None:
     tenants.suspend("canary-slug", reason="canary-reason", actor="id-7")
     tenants.rename("canary-slug", "canary-slug-2", name="canary-name-2")
     assert tenants.history("canary-slug-2")[2].remark == "canary-reason"
-    recorder: Any = tenants.registry._recorder  # noqa: SLF001 (nobody else may see it)
+    recorder: Any = tenants.fleet.registry._recorder  # noqa: SLF001 (nobody else may see it)
     events: list[Notification] = recorder.select_notifications(start=None, limit=100)
     assert b"id-7" in b"".join(event.state for event in events)
     assert b"canary" not in b"".join(event.state for event in events)
@@ -234,7 +234,7 @@ def test_actor_that_may_be_a_name_is_refused_before_anything_is_done(tenants: Te
 
 
 def test_tombstone_is_found_by_who_has_the_key(tenants: Tenancy) -> None:
-    registry = tenants.registry
+    registry = tenants.fleet.registry
     acme = tenants.create("acme")
     certificate = tenants.purge("acme")
     ((tenant_id, purged_at),) = registry.tombstone("acme")
