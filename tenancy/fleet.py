@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenancy.application_cache import ApplicationCache
 from tenancy.errors import TenancyClosed
-from tenancy.isolation.names import variables
+from tenancy.isolation.environment import variables
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
 from tenancy.lifecycle.transitions import Transitions
@@ -17,7 +17,10 @@ from tenancy.model.projections import Projections, RegisteredProjection, TenantP
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.registry.cache import lease_registry
 from tenancy.settings import TenancySettings
-from tenancy.storage.tenant_storage import TenantStorage
+from tenancy.storage.inventory import ShardInventory
+from tenancy.storage.provisioner import Provisioner
+from tenancy.storage.remover import Remover
+from tenancy.storage.shard import Shard
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
@@ -47,18 +50,27 @@ class Fleet:
         """The application classes by name."""
         self.projections = Projections()
         self._specs: Sequence[ApplicationSpec] | None = None
-        self.storage = TenantStorage(self.settings)
+        self.shard = Shard(self.settings)
+        self.inventory = ShardInventory(self.shard)
         self.registry_cache = lease_registry(self.settings)
         # For a fleet that is collected without close().
         self._release_registry = weakref.finalize(self, self.registry_cache.abandon)
         self._release_registry.atexit = False
         self.registry = self.registry_cache.registry
         self.application_cache = ApplicationCache(self.settings.max_applications)
+        remover = Remover(self.shard, self.inventory)
         self.provisioning = Provisioning(
-            self.settings, self.registry, self.storage, self.application_specs, self._changed
+            self.settings,
+            self.registry,
+            shard=self.shard,
+            inventory=self.inventory,
+            provisioner=Provisioner(self.shard, self.inventory),
+            remover=remover,
+            application_specs=self.application_specs,
+            changed=self._changed,
         )
         self.transitions = Transitions(self.settings, self.registry, self._changed)
-        self.purging = Purging(self.registry, self.storage, self._all_specs, self._changed)
+        self.purging = Purging(self.registry, self.inventory, remover, self._all_specs, self._changed)
         self.is_closed = False
 
     def close(self) -> None:
@@ -66,7 +78,7 @@ class Fleet:
         if not self.is_closed:
             self.is_closed = True
             self.application_cache.close()
-            self.storage.close()
+            self.shard.close()
             if self._release_registry.detach() is not None:
                 self.registry_cache.release()
 

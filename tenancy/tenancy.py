@@ -286,7 +286,7 @@ class Tenancy:
         """Inspect and control followers, whichever process runs them."""
         from tenancy.runner import FollowerMonitor  # noqa: PLC0415 (as above)
 
-        return FollowerMonitor(self.fleet.registry, self.fleet.storage, self.fleet.application_specs())
+        return FollowerMonitor(self.fleet.registry, self.fleet.shard, self.fleet.application_specs())
 
     # -- lookup --
 

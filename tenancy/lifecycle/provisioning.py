@@ -15,7 +15,7 @@ from uuid import uuid4
 from eventsourcing.persistence import IntegrityError
 
 from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
-from tenancy.isolation.names import allocate_placement
+from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.placement import Placement
 from tenancy.model.slugs import normalize
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.settings import TenancySettings
-    from tenancy.storage.tenant_storage import TenantStorage
+    from tenancy.storage.inventory import ShardInventory
+    from tenancy.storage.provisioner import Provisioner
+    from tenancy.storage.remover import Remover
+    from tenancy.storage.shard import Shard
 
 __all__ = ["Provisioning", "TenantRequest"]
 
@@ -55,13 +58,20 @@ class Provisioning:
         self,
         settings: TenancySettings,
         registry: Registry,
-        storage: TenantStorage,
+        *,
+        shard: Shard,
+        inventory: ShardInventory,
+        provisioner: Provisioner,
+        remover: Remover,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
         changed: Callable[[Tenant], None],
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._storage = storage
+        self._shard = shard
+        self._inventory = inventory
+        self._provisioner = provisioner
+        self._remover = remover
         self._application_specs = application_specs
         self._changed = changed
 
@@ -143,7 +153,7 @@ class Provisioning:
         self._check_code(slug)
         tenant_id = uuid4()
         names = [application_spec.application for application_spec in self._application_specs()]
-        placement = allocate_placement(self._settings, slug, tenant_id, names, self._storage.identifier_limit)
+        placement = allocate_placement(self._settings, slug, tenant_id, names, self._shard.identifier_limit)
         return NewTenant(
             id=tenant_id,
             slug=slug,
@@ -228,19 +238,19 @@ class Provisioning:
     ) -> Iterator[tuple[Session, Sequence[Tenant]]]:
         """Make the tables of those tenants that they are for, and yield all that there are, with their rows locked."""
         application_specs = self._application_specs()
-        if self._storage.is_file_of_registry:
+        if self._shard.is_file_of_registry:
             # Their own connections would wait for the transaction that locks the rows.
-            self._storage.create_extra_tables([tenant for tenant in tenants if are_for(tenant)], application_specs)
+            self._provisioner.create_extra_tables([tenant for tenant in tenants if are_for(tenant)], application_specs)
         with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
             lacking = [tenant for tenant in current if are_for(tenant)]
-            if not self._storage.is_file_of_registry:
-                self._storage.create_extra_tables(lacking, application_specs)
-            self._storage.make([tenant.placement for tenant in lacking], application_specs, session)
+            if not self._shard.is_file_of_registry:
+                self._provisioner.create_extra_tables(lacking, application_specs)
+            self._provisioner.create_tables([tenant.placement for tenant in lacking], application_specs, session)
             yield session, current
         kept = {tenant.id for tenant in current if tenant.status is not TenantStatus.PURGING}
         for tenant in tenants:
             if tenant.id not in kept and not tenant.adopted:
-                self._storage.drop(tenant, application_specs)  # what was made after somebody had purged it
+                self._remover.drop(tenant, application_specs)  # what was made after somebody had purged it
 
     def adopt(self, request: TenantRequest, placement: Placement, actor: str | None) -> Tenant:
         """Register tables that exist as a tenant, without touching them.
@@ -251,9 +261,9 @@ class Provisioning:
         slug = normalize(request.slug, self._settings.slugs)
         check_texts(schema=placement.schema, table_prefix=placement.table_prefix)
         self._record_encodings()
-        self._storage.check(placement)
+        self._shard.check(placement)
         application_specs = self._application_specs()
-        missing = self._storage.missing(placement, application_specs)
+        missing = self._inventory.missing(placement, application_specs)
         if missing:
             msg = (
                 f"Tenant {slug!r} cannot be adopted: there is no table {', '.join(str(each.name) for each in missing)}."
@@ -289,12 +299,12 @@ class Provisioning:
     def _is_of_another(self, placement: Placement) -> bool:
         # In both directions: neither of them may be purged with the other one.
         application_specs = self._application_specs()
-        wanted = [spec.name for spec in self._storage.specs(placement, application_specs)]
+        wanted = [spec.name for spec in self._inventory.specs(placement, application_specs)]
         return any(
-            any(self._storage.covers(other, name, application_specs) for name in wanted)
+            any(self._inventory.covers(other, name, application_specs) for name in wanted)
             or any(
-                self._storage.owns(placement, spec.name, application_specs)
-                for spec in self._storage.specs(other.placement, application_specs)
+                self._inventory.owns(placement, spec.name, application_specs)
+                for spec in self._inventory.specs(other.placement, application_specs)
             )
             for other in self._registry.list()
         )

@@ -23,7 +23,8 @@ from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
-    from tenancy.storage.tenant_storage import TenantStorage
+    from tenancy.storage.inventory import ShardInventory
+    from tenancy.storage.remover import Remover
 
 __all__ = ["PurgeCertificate", "Purging"]
 
@@ -52,12 +53,14 @@ class Purging:
     def __init__(
         self,
         registry: Registry,
-        storage: TenantStorage,
+        inventory: ShardInventory,
+        remover: Remover,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
         changed: Callable[[Tenant], None],
     ) -> None:
         self._registry = registry
-        self._storage = storage
+        self._inventory = inventory
+        self._remover = remover
         self._application_specs = application_specs
         self._changed = changed
 
@@ -101,12 +104,12 @@ class Purging:
 
     def _remove(self, tenant: Tenant, actor: str | None) -> PurgeCertificate:
         application_specs = self._application_specs()
-        removed = self._storage.drop(tenant, application_specs)
-        left = self._storage.inventory(tenant, application_specs)
+        removed = self._remover.drop(tenant, application_specs)
+        left = self._inventory.of_tenant(tenant, application_specs)
         if left:
             msg = f"Something is left of tenant {tenant.slug!r}: {left.count()}."
             raise TenancyError(msg, remedy=f"Go on: tenancy purge {tenant.slug}", tenant=tenant.slug)
-        others = self._storage.others(tenant, application_specs, self._registry.list() if tenant.adopted else ())
+        others = self._inventory.others(tenant, application_specs, self._registry.list() if tenant.adopted else ())
         with self._registry.locked(tenant.id) as (session, current):
             # None, when another process has removed the same tenant meanwhile.
             purged_at = self._registry.erase(session, tenant, actor) if current else datetime.now(UTC)

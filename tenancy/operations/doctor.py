@@ -120,7 +120,7 @@ def _distributions() -> Finding:
 
 
 def _databases(fleet: Fleet) -> Iterator[Finding]:
-    storage, registry = fleet.storage.datastore, fleet.registry.datastore
+    storage, registry = fleet.shard.datastore, fleet.registry.datastore
     is_one = fleet.settings.registry_is_beside
     for what, datastore in (("tenants", storage), ("registry", registry)):
         if is_one and datastore is registry:
@@ -138,7 +138,7 @@ def _databases(fleet: Fleet) -> Iterator[Finding]:
 
 
 def _connection(fleet: Fleet) -> Iterator[Finding]:
-    datastore = fleet.storage.datastore
+    datastore = fleet.shard.datastore
     dialect = datastore.dialect
     version = getattr(datastore.engine.dialect.dbapi, "__version__", "").partition(" ")[0]
     yield Finding(name="driver", level="ok", what=f"{dialect.driver} {version}".rstrip() + ".")
@@ -158,11 +158,11 @@ def _connection(fleet: Fleet) -> Iterator[Finding]:
 
 
 def _rights(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
-    datastore = fleet.storage.datastore
+    datastore = fleet.shard.datastore
     schemas = {
         spec.name.schema
         for tenant in every
-        for spec in fleet.storage.specs(tenant.placement, fleet.application_specs())
+        for spec in fleet.inventory.specs(tenant.placement, fleet.application_specs())
     }
     missing = datastore.run(lambda executor: datastore.dialect.missing_rights(executor, sorted(schemas, key=str)))
     if not missing:
@@ -266,7 +266,7 @@ def _complete(every: Sequence[Tenant]) -> list[Tenant]:
 
 def _tables(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     complete = _complete(every)
-    faults = list(fleet.storage.faults(complete, fleet.application_specs()))
+    faults = list(fleet.inventory.faults(complete, fleet.application_specs()))
     if not faults:
         ready = f"Those of {_counted(len(complete))} are as they should be."
         yield Finding(name="tables", level="ok", what=ready if complete else "No tenant is ready: there are none yet.")
@@ -298,10 +298,10 @@ class _Behind(NamedTuple):
 
 
 def _sequences_behind(fleet: Fleet, every: Sequence[Tenant]) -> list[_Behind]:
-    storage, registry = fleet.storage, fleet.registry
+    inventory, registry = fleet.inventory, fleet.registry
     return [_Behind(registry.datastore, counter) for counter in registry.sequences_behind()] + [
-        _Behind(storage.datastore, counter, tenant.slug)
-        for tenant, counter in storage.sequences_behind(_complete(every), fleet.application_specs())
+        _Behind(fleet.shard.datastore, counter, tenant.slug)
+        for tenant, counter in inventory.sequences_behind(_complete(every), fleet.application_specs())
     ]
 
 
@@ -318,7 +318,7 @@ def _sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
 
 
 def _orphans(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
-    found = fleet.storage.orphans(every, fleet.application_specs())
+    found = fleet.inventory.orphans(every, fleet.application_specs())
     if not found:
         yield Finding(name="orphans", level="ok", what="All tables that look like a tenant's are one's.")
     for name in found:
@@ -360,7 +360,7 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
         return
     yield from _repair_sequences(fleet, every)  # first: what follows records events of the registry
     application_specs = fleet.application_specs()
-    broken = {tenant.id for tenant, _ in fleet.storage.faults(_complete(every), application_specs)}
+    broken = {tenant.id for tenant, _ in fleet.inventory.faults(_complete(every), application_specs)}
     creates_extra_tables = any(application_spec.creates_extra_tables for application_spec in application_specs)
     try:
         for application_spec in application_specs:
@@ -377,9 +377,9 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
             TenantStatus.PURGING: Finding(name="steps", level="ok", what=f"{tenant.slug!r} is purged."),
         }.get(tenant.status, Finding(name="tables", level="ok", what=f"{tenant.slug!r} has all its tables."))
         try:
-            before = len(fleet.storage.inventory(tenant, application_specs).relations) if is_whole else 0
+            before = len(fleet.inventory.of_tenant(tenant, application_specs).relations) if is_whole else 0
             _mend(fleet, tenant, actor)
-            if is_whole and len(fleet.storage.inventory(tenant, application_specs).relations) <= before:
+            if is_whole and len(fleet.inventory.of_tenant(tenant, application_specs).relations) <= before:
                 continue
         except RegistryUnavailable:
             raise

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.registry import Registry
     from tenancy.runner.assignments import Assignment
-    from tenancy.storage.tenant_storage import TenantStorage
+    from tenancy.storage.shard import Shard
 
 __all__ = ["FollowerMonitor", "FollowerState", "FollowerStatus"]
 
@@ -59,11 +59,9 @@ class FollowerStatus:
 class FollowerMonitor:
     """The followers of all active tenants. Safe to use from many threads."""
 
-    def __init__(
-        self, registry: Registry, storage: TenantStorage, application_specs: Sequence[ApplicationSpec]
-    ) -> None:
+    def __init__(self, registry: Registry, shard: Shard, application_specs: Sequence[ApplicationSpec]) -> None:
         self._registry = registry
-        self._storage = storage
+        self._shard = shard
         self._pipes = Pipes(application_specs)
         self._failure_store = FailureStore(registry)
 
@@ -105,7 +103,7 @@ class FollowerMonitor:
             self._failure_store.all(),
             self._pipes,
         )
-        default = self._storage.datastore.default_schema()
+        default = self._shard.datastore.default_schema()
         rows = [
             (
                 tenant,
@@ -118,8 +116,8 @@ class FollowerMonitor:
         ]
         # Before the positions are read: what is known to be recorded is found there, unless it was set back.
         known = [None if assignment_of is None else _known(assignment_of(tenant.id, pipe)) for tenant, pipe, *_ in rows]
-        last_ids = HighWaterMarks(self._storage.datastore).read(list({events for _, _, events, _ in rows}))
-        positions = read_positions(self._storage.datastore, list({tracking for *_, tracking in rows}))
+        last_ids = HighWaterMarks(self._shard.datastore).read(list({events for _, _, events, _ in rows}))
+        positions = read_positions(self._shard.datastore, list({tracking for *_, tracking in rows}))
         # After a rollback, or a crash of the server, the quick answer is ahead of what there is. And it was read before
         # the positions.
         differing = {
@@ -127,7 +125,7 @@ class FollowerMonitor:
             for _, pipe, events, tracking in rows
             if last_ids.get(events, 0) != positions.get(tracking, {}).get(pipe.leader, 0)
         }
-        last_ids |= read_last_ids(self._storage.datastore, list(differing))
+        last_ids |= read_last_ids(self._shard.datastore, list(differing))
         return [
             _status(
                 tenant,
@@ -181,7 +179,7 @@ class FollowerMonitor:
         return failure
 
     def _move(self, tenant: Tenant, pipe: Pipe, notification_id: int) -> None:
-        datastore = self._storage.datastore
+        datastore = self._shard.datastore
         default = None if tenant.placement.schema else datastore.default_schema()
         table = self._pipes.tracking_table(pipe, tenant.placement, default)
         recorder = SQLAlchemyTrackingRecorder(datastore, tracking_table_name=table.name, schema_name=table.schema)

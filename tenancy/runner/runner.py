@@ -65,22 +65,20 @@ class Runner:
         self.workers = workers
         self._fleet = fleet
         self._registry_cache = registry_cache = fleet.registry_cache
-        self._storage = storage = fleet.storage
+        self._shard = shard = fleet.shard
         self._pipes = Pipes(fleet.application_specs())
         if not self._pipes.all:
             msg = "None of the applications follows another, and there is no projection: a runner has nothing to do."
             raise TenancyError(msg, remedy="Give them: Tenancy(system=...) with pipes, or tenants.project(...).")
         # One tenant, with however many followers, leaves at least half of the workers to the others.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
-        self._assignments = Assignments(self._pipes, storage.datastore.default_schema, bucket_of)
+        self._assignments = Assignments(self._pipes, shard.datastore.default_schema, bucket_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
         self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
         # Through the registry's connection where it is in the same database: the others are for the workers.
         is_same = fleet.settings.registry_is_beside
-        sweep = Sweep(
-            registry_cache.registry.datastore if is_same else storage.datastore, self._assignments, self._ready
-        )
+        sweep = Sweep(registry_cache.registry.datastore if is_same else shard.datastore, self._assignments, self._ready)
         metrics = Metrics()
         self._worker = Worker(
             fleet, self._assignments, self._ready, self._quarantine, metrics=metrics, may_work=self._may_work
@@ -135,7 +133,7 @@ class Runner:
             raise TenancyError(msg, remedy="Make another one: tenants.runner()")
         try:
             self._told.callback(self._registry_cache.watch(self._coordinator.changed))
-            table_listener = self._storage.datastore.shared.wakeups.listen_to_all(self._coordinator.on_commit)
+            table_listener = self._shard.datastore.shared.wakeups.listen_to_all(self._coordinator.on_commit)
             self._told.callback(table_listener.close)
             self._coordinator.use_listener(table_listener)
             self._coordinator.start()
@@ -233,7 +231,7 @@ class Runner:
         """Return how the followers of all tenants are, in the order of the tenants' slugs; those that other processes
         work for have no rate here.
         """
-        monitor = FollowerMonitor(self._fleet.registry, self._storage, self._fleet.application_specs())
+        monitor = FollowerMonitor(self._fleet.registry, self._shard, self._fleet.application_specs())
         return monitor.status(assignment_of=self._assignments.get)
 
     def health(self) -> Mapping[str, str | None]:

@@ -10,7 +10,6 @@ ASK_AT: Final = 350
 LONG: Final[dict[str, str]] = {
     "eventsourcing_sqlalchemy/engines/engine.py": "the engine and the events of its pool, which share their state",
     "tenancy/operations/doctor.py": "the examinations of a fleet, one short function for each",
-    "tenancy/storage/tenant_storage.py": "one rule of names by which a tenant's tables are made, looked at and removed",
     "tenancy/tenancy.py": "the facade: what users call, a few lines for each method",
 }
 

@@ -175,7 +175,7 @@ def test_tenant_is_created_and_purged(database_of_a_fleet: Database) -> None:
     database = database_of_a_fleet
     with fleet(database.url(), ["acme"]) as tenants:
         for do in (lambda: tenants.create("globex"), lambda: [tenants.purge("acme"), tenants.purge("globex")]):
-            fail_over(tenants.fleet.storage.datastore.engine, database)
+            fail_over(tenants.fleet.shard.datastore.engine, database)
             do()
         assert not tenants.list()
 

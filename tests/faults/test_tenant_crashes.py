@@ -100,7 +100,7 @@ def consistent(tenants: Tenancy, url: str) -> None:
         assert history[-1].status == tenant.status
         assert [change.version for change in history] == list(range(1, len(history) + 1))
         if tenant.status in ("active", "suspended", "archived", "deleted"):
-            assert not list(tenants.fleet.storage.faults([tenant], tenants.application_specs()))
+            assert not list(tenants.fleet.inventory.faults([tenant], tenants.application_specs()))
 
 
 def repair(tenants: Tenancy) -> None:
@@ -249,7 +249,7 @@ def test_error_instead_of_death(url: str) -> None:
                 if steps == _at:
                     raise sa.exc.OperationalError("", {}, Exception("no"))
 
-            engines = [tenants.fleet.registry.datastore.engine, tenants.fleet.storage.datastore.engine]
+            engines = [tenants.fleet.registry.datastore.engine, tenants.fleet.shard.datastore.engine]
             for engine in engines:
                 sa.event.listen(engine, "before_cursor_execute", refuse)
             with suppress(TenancyError, PersistenceError):  # and not what SQLAlchemy raises

@@ -21,7 +21,8 @@ from tenancy import Tenancy
 from tenancy.errors import TenantPurged
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.operations.doctor import Finding, examine, is_unreachable, repair
-from tenancy.storage.tenant_storage import TenantStorage
+from tenancy.storage.provisioner import Provisioner
+from tenancy.storage.remover import Remover
 from tests.acceptance.commands import ROOT, Command
 from tests.acceptance.kennel import Kennel, Reports
 from tests.pgbouncer import PgBouncer
@@ -73,7 +74,7 @@ def run(url: str, *statements: str) -> None:
 def tables(tenants: Tenancy, slug: str) -> list[str]:
     """Return the names of a tenant's tables."""
     return [
-        str(spec.name) for spec in tenants.fleet.storage.specs(tenants[slug].placement, tenants.application_specs())
+        str(spec.name) for spec in tenants.fleet.inventory.specs(tenants[slug].placement, tenants.application_specs())
     ]
 
 
@@ -108,7 +109,7 @@ class Counting:
 
 def test_the_whole_fleet_is_examined_in_few_queries(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    run_there = tenants.fleet.storage.datastore.run
+    run_there = tenants.fleet.shard.datastore.run
 
     def run_counting(work: Callable[[Any], Any], *_: object) -> Any:
         def counted(executor: Executor) -> Any:
@@ -122,11 +123,11 @@ def test_the_whole_fleet_is_examined_in_few_queries(tenants: Tenancy, monkeypatc
 
     list(tenants.create_many(f"tenant-{number}" for number in range(30)))
     application_specs, every = tenants.application_specs(), tenants.list()
-    monkeypatch.setattr(tenants.fleet.storage.datastore, "run", run_counting)
-    assert list(tenants.fleet.storage.faults(every, application_specs)) == []
+    monkeypatch.setattr(tenants.fleet.shard.datastore, "run", run_counting)
+    assert list(tenants.fleet.inventory.faults(every, application_specs)) == []
     assert counts == [1]
     counts.clear()
-    assert tenants.fleet.storage.sequences_behind(every, application_specs) == []
+    assert tenants.fleet.inventory.sequences_behind(every, application_specs) == []
     assert sum(counts) <= 3
 
 
@@ -218,7 +219,7 @@ def test_two_distributions_that_are_imported_alike_are_seen(tmp_path: Path) -> N
     published.mkdir()
     (published / "METADATA").write_text("Metadata-Version: 2.1\nName: eventsourcing-sqlalchemy\nVersion: 1.0.1\n")
     (published / "RECORD").write_text("eventsourcing_sqlalchemy/__init__.py,,\n")
-    program = "from tenancy import doctor; print(doctor._distributions())"
+    program = "from tenancy.operations import doctor; print(doctor._distributions())"
     for paths, level in (([str(ROOT)], "ok"), ([str(ROOT), str(tmp_path)], "failure")):
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -266,7 +267,7 @@ def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) ->
         found = about(examine(tenants.fleet), "sequences")
         assert [(each.level, each.tenant) for each in found] == [("failure", owner) for owner in (None, *slugs)]
         blocker = sa.create_engine(postgres_url)
-        key = tenants.fleet.storage.specs(tenants["globex"].placement, tenants.application_specs())[0].name.key
+        key = tenants.fleet.inventory.specs(tenants["globex"].placement, tenants.application_specs())[0].name.key
         with blocker.begin() as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
             done = about(list(repair(tenants.fleet)), "sequences")
@@ -326,10 +327,10 @@ def test_what_was_begun_is_completed(url: str, monkeypatch: pytest.MonkeyPatch) 
 
     with fleet(url) as tenants:
         tenants.create("good")
-        tenants.create("doomed")
+        tenants.create("purging")
         with monkeypatch.context() as patch:
-            patch.setattr(TenantStorage, "make", die)
-            patch.setattr(TenantStorage, "drop", die)
+            patch.setattr(Provisioner, "create_tables", die)
+            patch.setattr(Remover, "drop", die)
             with pytest.raises(Killed):
                 tenants.create("begun")
             with pytest.raises(Killed):
@@ -344,7 +345,7 @@ def test_what_was_begun_is_completed(url: str, monkeypatch: pytest.MonkeyPatch) 
         report = Command(url)("doctor", "--repair", "--actor", "cron")
         assert report.code == 0, report
         assert "repaired: 'begun' is ready." in report.err
-        assert "repaired: 'doomed' is purged." in report.err
+        assert "repaired: 'purging' is purged." in report.err
         assert levels(examine(tenants.fleet)) == {}
         assert [tenant.slug for tenant in tenants] == ["begun", "good"]
         assert tenants.history("begun")[-1].actor == "cron"
@@ -359,9 +360,9 @@ def test_a_tenant_that_is_purged_meanwhile_is_not_brought_back(
     run(tenants.settings.url.render_as_string(hide_password=False), f"DROP TABLE {table}")
     every = tenants.list()
     tenants.purge("acme")
-    monkeypatch.setattr(Tenancy, "list", lambda *_: every)
+    monkeypatch.setattr(tenants.fleet.registry, "list", lambda *_: every)
     list(repair(tenants.fleet))
-    assert not tenants.fleet.storage.inventory(acme, tenants.application_specs())
+    assert not tenants.fleet.inventory.of_tenant(acme, tenants.application_specs())
     with pytest.raises(TenantPurged):
         tenants.complete(beginning(acme))
 

@@ -43,13 +43,13 @@ def faults(findings: Sequence[Finding]) -> list[str]:
 def tables(tenants: Tenancy, slug: str) -> list[str]:
     """Return the tables of a tenant, and of whose view they are."""
     return [
-        str(name) for name in tenants.fleet.storage.inventory(tenants[slug], tenants.application_specs()).of("table")
+        str(name) for name in tenants.fleet.inventory.of_tenant(tenants[slug], tenants.application_specs()).of("table")
     ]
 
 
 def drop(tenants: Tenancy, table: str) -> None:
     """Do so behind the back of the fleet."""
-    with tenants.fleet.storage.datastore.engine.begin() as connection:
+    with tenants.fleet.shard.datastore.engine.begin() as connection:
         connection.execute(sa.text(f"DROP TABLE {table}"))
 
 

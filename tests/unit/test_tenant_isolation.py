@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX
-from tenancy.isolation.names import PERSISTENCE_MODULE, allocate_placement, variables
+from tenancy.isolation.environment import PERSISTENCE_MODULE, variables
+from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.settings import TenancySettings
