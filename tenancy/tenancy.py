@@ -22,12 +22,11 @@ from tenancy import context
 from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
-from tenancy.lifecycle.provisioning import TenantRequest
 from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection, TenantProjection
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status
+from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.settings import TenancySettings
 

@@ -6,10 +6,9 @@ them. What it leaves has the status ``provisioning``; the same request, or ``ten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from eventsourcing.persistence import IntegrityError
@@ -19,8 +18,8 @@ from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.placement import Placement
 from tenancy.model.slugs import normalize
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status, status_error
-from tenancy.registry import NewTenant, Registry
+from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status, status_error
+from tenancy.registry import Registry
 from tenancy.registry.tables import check_texts
 
 if TYPE_CHECKING:
@@ -33,22 +32,12 @@ if TYPE_CHECKING:
     from tenancy.storage.remover import Remover
     from tenancy.storage.shard import Shard
 
-__all__ = ["Provisioning", "TenantRequest"]
+__all__ = ["Provisioning"]
 
 # Making many tables in one transaction takes locks out of a table that all clients of the server share.
 _TABLES_PER_STEP: Final = 150
 # How often a new tenant is given another id, because its part of a name is taken.
 _ATTEMPTS: Final = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TenantRequest:
-    """A tenant that somebody wants; ``name`` is the slug as it was written when none is given."""
-
-    slug: str
-    name: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    request_id: str | None = None
 
 
 class Provisioning:
@@ -149,19 +138,12 @@ class Provisioning:
         if batch:
             yield batch
 
-    def _new(self, slug: str, request: TenantRequest) -> NewTenant:
+    def _new(self, slug: str, request: TenantRequest) -> Tenant:
         self._check_code(slug)
         tenant_id = uuid4()
         names = [application_spec.application for application_spec in self._application_specs()]
         placement = allocate_placement(self._settings, slug, tenant_id, names, self._shard.identifier_limit)
-        return NewTenant(
-            id=tenant_id,
-            slug=slug,
-            name=request.name or request.slug,
-            placement=placement,
-            metadata=request.metadata,
-            request_id=request.request_id,
-        )
+        return Tenant.requested(request, tenant_id, slug, placement)
 
     def _check_code(self, slug: str) -> None:
         """Raise NotRegistered for a new tenant that this process could only begin, before its row is written."""
@@ -174,14 +156,14 @@ class Provisioning:
                     return  # what is there may need nothing
             raise
 
-    def _add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
+    def _add(self, new: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
         try:
             return self._registry.add(new, actor)
         except RegistryMissing:
             self.init()
             return self._registry.add(new, actor)
 
-    def _registered(self, new: NewTenant, actor: str | None) -> Tenant | None:
+    def _registered(self, new: Tenant, actor: str | None) -> Tenant | None:
         """Return a tenant that is registered now, or None when its slug, its place or its request is taken."""
         try:
             return self._add([new], actor)[0]
@@ -272,15 +254,7 @@ class Provisioning:
                 "Check the schema and the prefix, or make it: construct the application once with CREATE_TABLE=yes."
             )
             raise TenancyError(msg, remedy=remedy, tenant=slug)
-        new = NewTenant(
-            id=uuid4(),
-            slug=slug,
-            name=request.name or request.slug,
-            placement=placement,
-            adopted=True,
-            metadata=request.metadata,
-            request_id=request.request_id,
-        )
+        new = Tenant.requested(request, uuid4(), slug, placement, adopted=True)
         try:
             found = self._taken(slug, request.request_id, exist_ok=False)
         except RegistryMissing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TRANSITIONS",
     "Tenant",
+    "TenantRequest",
     "TenantStatus",
     "Transition",
     "Verb",
@@ -108,6 +109,16 @@ class ApplicationSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantRequest:
+    """A tenant to create; ``name`` defaults to the slug as it is written here."""
+
+    slug: str
+    name: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
     """A tenant as it was when the registry was asked. ``get``, ``env`` and ``refresh`` ask again."""
 
@@ -134,6 +145,26 @@ class Tenant:
     """What made it, so that the same request makes no second one."""
     tenancy: ApplicationSource | None = field(default=None, repr=False, compare=False)
     """The Tenancy object that returned it; None for a tenant that comes from the registry itself."""
+
+    @classmethod
+    def requested(
+        cls, request: TenantRequest, tenant_id: UUID, slug: str, placement: Placement, *, adopted: bool = False
+    ) -> Tenant:
+        """Return a new tenant, which is not registered yet; ``slug`` is normalized."""
+        now = datetime.now(UTC)
+        return cls(
+            id=tenant_id,
+            slug=slug,
+            name=request.name or request.slug,
+            status=TenantStatus.PROVISIONING,
+            reads=False,
+            placement=placement,
+            adopted=adopted,
+            created_at=now,
+            changed_at=now,
+            metadata=request.metadata,
+            request_id=request.request_id,
+        )
 
     def get(self, application_class: type[_TApplication]) -> _TApplication:
         """Return this tenant's application; the same object to all callers. It need not be closed.

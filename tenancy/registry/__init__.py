@@ -8,6 +8,5 @@ erased.
 from tenancy.registry.database import FORMAT
 from tenancy.registry.history import FLEET_ID
 from tenancy.registry.registry import Registry
-from tenancy.registry.tables import NewTenant
 
-__all__ = ["FLEET_ID", "FORMAT", "NewTenant", "Registry"]
+__all__ = ["FLEET_ID", "FORMAT", "Registry"]

@@ -269,7 +269,7 @@ class RegistryCache:
         drain()
 
     def _give_back(self) -> None:
-        with _sharing:
+        with _leasing:
             self.users -= 1
             is_last = not self.users
             if is_last:
@@ -292,7 +292,7 @@ def _shorten(known: OrderedDict[Any, Any]) -> None:
 
 _caches: dict[Hashable, RegistryCache] = {}
 # Guards the dictionary and the counts; no connection is opened or closed under it.
-_sharing = Lock()
+_leasing = Lock()
 _abandoned: deque[RegistryCache] = deque()
 
 
@@ -310,13 +310,13 @@ def lease_registry(settings: TenancySettings) -> RegistryCache:
     """Return the directory of a registry, which all of this process share; to be released once."""
     drain()
     key = (settings.control_url, settings.control_creator_topic, settings.control_schema)
-    with _sharing:
+    with _leasing:
         registry_cache = _caches.get(key)
         if registry_cache is not None:
             registry_cache.users += 1
             return registry_cache
     made = RegistryCache(settings)
-    with _sharing:
+    with _leasing:
         registry_cache = _caches.setdefault(key, made)
         registry_cache.users += 1
     if registry_cache is not made:
@@ -325,8 +325,8 @@ def lease_registry(settings: TenancySettings) -> RegistryCache:
 
 
 def _after_fork() -> None:
-    global _sharing  # noqa: PLW0603 (another thread of the parent may have held it, and that thread does not exist here)
-    _sharing = Lock()
+    global _leasing  # noqa: PLW0603 (another thread of the parent may have held it, and that thread does not exist here)
+    _leasing = Lock()
     for registry_cache in _caches.values():
         registry_cache.start()
 

@@ -120,7 +120,7 @@ class RegistryDatabase:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                self._make_tables()
+                self._create_tables()
                 break
             except PersistenceError as error:
                 if _is_unusable(error):
@@ -133,32 +133,32 @@ class RegistryDatabase:
         for key, value in fleet_settings.items():
             self._record(key, value)
 
-    def _make_tables(self) -> None:
+    def _create_tables(self) -> None:
         self._recorder.create_table()
         with self._recorder.transaction() as session:
             self._rows.metadata.create_all(session.connection())
             # With the tables: a registry without its key could not bury anybody.
-            known = set(session.scalars(sa.select(self._rows.fleet.c.key)))
+            known = set(session.scalars(sa.select(self._rows.fleet_settings.c.key)))
             for key, value in {"format": FORMAT, "hash_key": secrets.token_hex(32)}.items():
                 if key not in known:
-                    session.execute(sa.insert(self._rows.fleet).values(key=key, value=value))
+                    session.execute(sa.insert(self._rows.fleet_settings).values(key=key, value=value))
 
     def _record(self, key: str, value: Any) -> None:
-        fleet = self._rows.fleet
+        settings = self._rows.fleet_settings
         try:
             with self.writing() as session:
-                known = session.execute(sa.select(fleet.c.value).where(fleet.c.key == key)).first()
+                known = session.execute(sa.select(settings.c.value).where(settings.c.key == key)).first()
                 if known is None:
-                    session.execute(sa.insert(fleet).values(key=key, value=value))
+                    session.execute(sa.insert(settings).values(key=key, value=value))
                 elif known.value != value:
-                    session.execute(sa.update(fleet).where(fleet.c.key == key).values(value=value))
+                    session.execute(sa.update(settings).where(settings.c.key == key).values(value=value))
         except IntegrityError:
             self._record(key, value)  # another process has just inserted it
 
     def fleet_settings(self) -> dict[str, Any]:
         """Return what :func:`init` has recorded, by key."""
         with self.reading() as session:
-            return {row.key: row.value for row in session.execute(sa.select(self._rows.fleet))}
+            return {row.key: row.value for row in session.execute(sa.select(self._rows.fleet_settings))}
 
     def encodings(self) -> dict[str, Encoding]:
         """Return how the events of applications are stored. One that is missing here has none, or plain ones."""
@@ -176,13 +176,13 @@ class RegistryDatabase:
         """
         if not used or self.encodings().items() >= used.items():
             return
-        fleet, table = self._rows.fleet, self._rows.encodings
+        settings, table = self._rows.fleet_settings, self._rows.encodings
         try:
             with self.writing() as session, self._reaching():
                 # Read first: what another process records from here on takes the version that is saved below.
                 history = self._fleet_history()
                 # Applications of a registry that was made before encodings were recorded: their events may be plain.
-                kept = session.scalar(sa.select(fleet.c.value).where(fleet.c.key == "applications")) or ()
+                kept = session.scalar(sa.select(settings.c.value).where(settings.c.key == "applications")) or ()
                 rows = self._encodings(session)
                 recorded = {each["application"]: PLAIN for each in kept} | rows
                 for application, encoding in sorted(used.items()):

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
-from tenancy.registry.tables import NewTenant, check_metadata, check_texts, to_tenant
+from tenancy.registry.tables import check_metadata, check_texts, to_row, to_tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -132,25 +131,21 @@ class Registry(RegistryDatabase):
 
     # -- writing --
 
-    def add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
-        """Register tenants, all or none, with the status ``provisioning``; raises IntegrityError when a slug, a place
-        or a request id is taken.
-        """
-        now = datetime.now(UTC)
+    def add(self, tenants: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
+        """Register new tenants, all or none; raises IntegrityError when a slug, placement or request id is taken."""
         check_actor(actor)
-        for each in new:
+        for each in tenants:
             check_texts(slug=each.slug, name=each.name, request_id=each.request_id)
             check_metadata(each.metadata)
-        rows = [self._rows.insert(each, now) for each in new]
         with self.writing() as session, self._reaching():
-            # In one order, so that two who add some of the same wait for one another and never in a ring.
-            session.execute(sa.insert(self._rows.tenants), sorted(rows, key=lambda row: str(row["slug"])))
-            # The events come last: they are written under a lock of all changes.
-            verbs = [Verb.ADOPT if each.adopted else Verb.CREATE for each in new]
+            # Insert in slug order: two processes that add some of the same tenants cannot deadlock.
+            rows = sorted(map(to_row, tenants), key=lambda row: str(row["slug"]))
+            session.execute(sa.insert(self._rows.tenants), rows)
+            # Events last: writing them takes a lock that all changes need.
             self._application.save(
-                *[History.begin(each.id, verb, actor) for each, verb in zip(new, verbs, strict=True)]
+                *[History.register(each.id, Verb.ADOPT if each.adopted else Verb.CREATE, actor) for each in tenants]
             )
-        return [to_tenant(SimpleNamespace(**row)) for row in rows]
+        return tenants
 
     @contextmanager
     def locked(self, keys: str | UUID | Sequence[str] | Sequence[UUID]) -> Iterator[tuple[Session, Sequence[Tenant]]]:
@@ -222,7 +217,7 @@ class Registry(RegistryDatabase):
             session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.tenants).where(self._rows.tenants.c.id == tenant.id))
             history: History = self._application.repository.get(tenant.id)
-            history.end(actor)
+            history.purge(actor)
             self._application.save(history)
         return now
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
@@ -20,7 +18,7 @@ from tenancy.model.tenant import Tenant, TenantStatus
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["NewTenant", "Rows", "check_metadata", "check_texts", "to_tenant"]
+__all__ = ["Rows", "check_metadata", "check_texts", "to_row", "to_tenant"]
 
 
 class _Moment(TypeDecorator[datetime]):
@@ -38,19 +36,6 @@ class _Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTenant:
-    """A tenant to be registered. ``slug`` is normal already."""
-
-    id: UUID
-    slug: str
-    name: str
-    placement: Placement
-    adopted: bool = False
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    request_id: str | None = None
-
-
 class Rows:
     """The tables, in a schema or with a prefix of their names."""
 
@@ -65,7 +50,7 @@ class Rows:
             sa.Column("status", sa.Text, nullable=False),
             sa.Column("previous", sa.Text, nullable=False),
             sa.Column("reads", sa.Boolean, nullable=False),
-            sa.Column("place", sa.Text, nullable=False, unique=True),
+            sa.Column("placement", sa.Text, nullable=False, unique=True),
             sa.Column("owns_schema", sa.Boolean, nullable=False),
             sa.Column("adopted", sa.Boolean, nullable=False),
             sa.Column("metadata", sa.JSON, nullable=False),
@@ -90,8 +75,8 @@ class Rows:
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("purged_at", _Moment, nullable=False),
         )
-        self.fleet = sa.Table(
-            f"{prefix}fleet",
+        self.fleet_settings = sa.Table(
+            f"{prefix}fleet_settings",
             self.metadata,
             sa.Column("key", sa.Text, primary_key=True),
             sa.Column("value", sa.JSON, nullable=False),
@@ -134,25 +119,27 @@ class Rows:
             sa.Column("expires", sa.Double, nullable=False),
         )
 
-    def insert(self, new: NewTenant, now: datetime) -> dict[str, Any]:
-        """Return the row of a new tenant."""
-        return {
-            "id": new.id,
-            "slug": new.slug,
-            "name": new.name,
-            "status": str(TenantStatus.PROVISIONING),
-            "previous": "",
-            "reads": False,
-            "place": json.dumps([new.placement.schema, new.placement.table_prefix]),
-            "owns_schema": new.placement.owns_schema,
-            "adopted": new.adopted,
-            "metadata": dict(new.metadata),
-            "request_id": new.request_id,
-            "reason": None,
-            "created_at": now,
-            "changed_at": now,
-            "due_at": None,
-        }
+
+def to_row(tenant: Tenant) -> dict[str, Any]:
+    """Return a tenant's row."""
+    placement = tenant.placement
+    return {
+        "id": tenant.id,
+        "slug": tenant.slug,
+        "name": tenant.name,
+        "status": str(tenant.status),
+        "previous": " ".join(tenant.previous),
+        "reads": tenant.reads,
+        "placement": json.dumps([placement.schema, placement.table_prefix]),
+        "owns_schema": placement.owns_schema,
+        "adopted": tenant.adopted,
+        "metadata": dict(tenant.metadata),
+        "request_id": tenant.request_id,
+        "reason": tenant.reason,
+        "created_at": tenant.created_at,
+        "changed_at": tenant.changed_at,
+        "due_at": tenant.due_at,
+    }
 
 
 def check_texts(**texts: str | None) -> None:
@@ -202,7 +189,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def to_tenant(row: Any) -> Tenant:
     """Return the tenant of a row."""
-    schema, prefix = json.loads(row.place)
+    schema, prefix = json.loads(row.placement)
     return Tenant(
         id=row.id,
         slug=row.slug,

@@ -161,7 +161,7 @@ def test_without_a_registry_the_remedy_is_to_make_it(url: str) -> None:
 
 
 def test_a_registry_of_another_format_is_left_alone(tenants: Tenancy, url: str) -> None:
-    rows = "tenancy_fleet" if url.startswith("sqlite") else "tenancy.fleet"
+    rows = "tenancy_fleet_settings" if url.startswith("sqlite") else "tenancy.fleet_settings"
     run(url, f"UPDATE {rows} SET value = '99' WHERE key = 'format'")
     findings = examine(tenants.fleet)
     assert levels(findings) == {"registry": "failure"}

@@ -13,7 +13,7 @@ from tenancy import Tenancy
 from tenancy.demo.server import PostgresServer
 from tenancy.errors import NoCurrentTenant, TenantNotFound, TenantPurged
 from tenancy.model.placement import Placement
-from tenancy.registry.tables import NewTenant
+from tenancy.model.tenant import Tenant, TenantRequest
 from tenancy.web.resolvers import Request, Resolver, by_header, by_host, by_path
 from tenancy.web.responses import error_response
 from tests.tenancy.shop import Shop
@@ -184,7 +184,7 @@ def make_provisioning(tenants: Tenancy) -> None:
     placement = Placement(None, "acme_0000_")
     tenants.init()
     tenants.fleet.registry.add(
-        [NewTenant(id=uuid4(), slug="acme", name="Acme", placement=placement)], None
+        [Tenant.requested(TenantRequest(slug="acme", name="Acme"), uuid4(), "acme", placement)], None
     )  # as a process leaves it that dies
 
 
