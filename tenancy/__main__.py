@@ -1,4 +1,4 @@
-"""The command ``tenancy``, which is also ``python -m tenancy``. What it can do is in ``tenancy.cli``."""
+"""The command ``tenancy``, also ``python -m tenancy``; its subcommands are in ``tenancy.cli``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ def main() -> int:
         )
         return 2
     try:
-        from tenancy.cli.run import hide_password, run  # noqa: PLC0415 (what it imports need not be installed)
+        from tenancy.cli.run import hide_password, run  # noqa: PLC0415 (its imports may not be installed)
 
         hide_password(sys.argv[1:])
         return run(sys.argv[1:])
-    except KeyboardInterrupt:  # before the command has begun, or when it is about to end
+    except KeyboardInterrupt:  # before the command starts, or while it ends
         return 130
 
 
 def _open_closed_streams() -> None:
-    """Open /dev/null for the standard streams that are closed: what nobody can read is no error, and a file or a
-    connection that is opened next would be in their place.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+    """Open /dev/null for closed standard streams: otherwise the next file or connection would take their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their descriptors
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (for the process)
 

@@ -1,6 +1,4 @@
-"""Hooks for Alembic's autogenerate beside a fleet, to pass to ``context.configure``; they work without importing
-Alembic.
-"""
+"""Alembic autogenerate hooks that ignore a fleet's tables, for ``context.configure``. Alembic is not imported."""
 
 from __future__ import annotations
 
@@ -18,9 +16,9 @@ __all__ = ["FleetFilter"]
 
 
 class FleetFilter:
-    """Keeps the tables of tenants and of the registry out of generated migrations.
+    """Keeps tenant and registry tables out of generated migrations.
 
-    Asks the registry once, when it is constructed; raises RegistryUnavailable when the registry does not answer.
+    The constructor reads the registry once; it raises RegistryUnavailable when the registry does not answer.
     """
 
     def __init__(self, tenants: Tenancy) -> None:
@@ -37,7 +35,7 @@ class FleetFilter:
             (self._adopted if tenant.adopted else self._prefixes).update(prefixes)
 
     def include_name(self, name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
-        """Return False for a schema or a table of the fleet, which Alembic then does not even read."""
+        """Return False for the fleet's schemas and tables, so that Alembic does not reflect them."""
         if type_ == "schema":
             return name not in self._schemas
         return type_ != "table" or name is None or not name.startswith(tuple(self._prefixes))
@@ -55,4 +53,4 @@ def _read(tenants: Tenancy) -> tuple[list[str], Sequence[Tenant]]:
     try:
         return [application_spec.application for application_spec in tenants.application_specs()], tenants.list()
     except RegistryMissing:
-        return [], []  # nothing to keep yet
+        return [], []  # no tables to ignore yet

@@ -1,8 +1,8 @@
-"""Remove a tenant and all that is its own, in steps that can be done again, and prove that nothing is left.
+"""Purge tenants in idempotent steps, and verify that nothing is left.
 
-First its status says so, and every process is given the time to learn it; then its tables go, in batches; the catalog
-is asked what is left; at last what the registry knows of it is erased. A process may die anywhere: the tenant has the
-status ``purging`` until the end, and ``purge``, or ``tenancy doctor --repair``, does the rest.
+First the status is set, and every process gets the time to see it. Then the tables are dropped in batches, and the
+database's catalog is checked for anything left. Last, the tenant's registry rows are erased. The process may die at any
+step: the tenant keeps the status ``purging``, and ``purge`` or ``tenancy doctor --repair`` finishes the work.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ __all__ = ["PurgeCertificate", "Purging"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurgeCertificate:
-    """That nothing is left of a tenant: looked up in the catalog and in the registry after everything was removed."""
+    """Proof that nothing is left of a tenant, from the catalog and the registry after the removal."""
 
     tenant_id: UUID
     slug: str
     slug_hash: str
-    """What the registry keeps, to tell a purged tenant from one that never was."""
+    """The registry keeps this hash, to tell a purged tenant from one that never existed."""
     created_at: datetime
     purged_at: datetime
     removed: Mapping[str, int]
-    """How many schemas, views, tables and sequences there were."""
+    """The number of removed schemas, views, tables and sequences."""
     left: Mapping[str, int]
-    """How many of them, and of rows in the registry, there are now: none."""
+    """The number of each that is left, and of registry rows: all zero."""
     others: tuple[str, ...] = ()
-    """The names of what is in the place of an adopted tenant and was left, because it is not the tenant's."""
+    """The names of what remains in an adopted tenant's placement, because it is not the tenant's."""
 
 
 class Purging:
-    """Purges tenants. Safe to use from many threads and processes at once."""
+    """Purges tenants. Safe to use from many threads and processes."""
 
     def __init__(
         self,
@@ -65,10 +65,10 @@ class Purging:
         self._changed = changed
 
     def purge(self, tenants: Sequence[str | Tenant], actor: str | None) -> Iterator[PurgeCertificate]:
-        """Remove tenants and all that is theirs, now and for ever; yield the certificate of each.
+        """Remove tenants and all their data permanently; yield the certificate of each.
 
-        Raises TenantNotFound at the first slug that nobody has, before anything is removed. A Tenant stands for itself
-        as it was: TransitionRefused says that its status is another one by now.
+        Raises TenantNotFound for the first unknown slug, before anything is removed, and TransitionRefused for a Tenant
+        whose status has changed.
         """
         check_actor(actor)
         check_list("The tenants", tenants, "a list of slugs or Tenants")
@@ -81,7 +81,7 @@ class Purging:
             _check_is_meant(each, there.get(known_slug(each)) if isinstance(each, str) else by_id.get(each.id))
         purging = [self._mark_purging(each, actor) for each in tenants]
         if purging:
-            # Until every process has learned it. By no clock that processes would have to agree on.
+            # Wait until every process has seen the status. This needs no clock that processes share.
             time.sleep(DELAY)
         for tenant in purging:
             yield self._remove(tenant, actor)
@@ -111,7 +111,7 @@ class Purging:
             raise TenancyError(msg, remedy=f"Go on: tenancy purge {tenant.slug}", tenant=tenant.slug)
         others = self._inventory.others(tenant, application_specs, self._registry.list() if tenant.adopted else ())
         with self._registry.locked(tenant.id) as (session, current):
-            # None, when another process has removed the same tenant meanwhile.
+            # No current tenant: another process has purged it in the meantime.
             purged_at = self._registry.erase(session, tenant, actor) if current else datetime.now(UTC)
         self._changed(tenant)
         fields = self._registry.remaining_rows(tenant.id)

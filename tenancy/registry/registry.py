@@ -1,4 +1,4 @@
-"""What is asked of the registry and written to it. Every change is one transaction: a row, an event, a remark."""
+"""Queries and changes of the registry. Each change writes a row, an event and a remark in one transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PAGE: Final = 500
 
 
 class Registry(RegistryDatabase):
-    """The tenants, as the control database knows them. Safe to use from many threads.
+    """The tenants in the control database. Safe to use from many threads.
 
     Raises RegistryUnavailable when the database cannot be reached and RegistryMissing when it has no registry.
     """
@@ -34,7 +34,7 @@ class Registry(RegistryDatabase):
     # -- reading --
 
     def find(self, slug: str) -> Tenant | None:
-        """Return the tenant with a slug, which is normal, or None."""
+        """Return the tenant with a normalized slug, or None."""
         return self._one(self._rows.tenants.c.slug == slug)
 
     def get(self, tenant_id: UUID) -> Tenant | None:
@@ -42,11 +42,11 @@ class Registry(RegistryDatabase):
         return self._one(self._rows.tenants.c.id == tenant_id)
 
     def find_request(self, request_id: str) -> Tenant | None:
-        """Return the tenant that a request has made, or None."""
+        """Return the tenant that a request has created, or None."""
         return self._one(self._rows.tenants.c.request_id == request_id)
 
     def find_many(self, slugs: Sequence[str]) -> dict[str, Tenant]:
-        """Return those tenants that exist, by slug."""
+        """Return the existing tenants by slug."""
         found: dict[str, Tenant] = {}
         with self.reading() as session:
             for start in range(0, len(slugs), _PAGE):
@@ -62,7 +62,7 @@ class Registry(RegistryDatabase):
             return None if row is None else to_tenant(row)
 
     def get_many(self, ids: Sequence[UUID]) -> dict[UUID, Tenant]:
-        """Return those tenants that exist, by id."""
+        """Return the existing tenants by id."""
         found: dict[UUID, Tenant] = {}
         with self.reading() as session:
             for start in range(0, len(ids), _PAGE):
@@ -71,7 +71,7 @@ class Registry(RegistryDatabase):
         return found
 
     def list(self, status: TenantStatus | None = None) -> Sequence[Tenant]:
-        """Return all tenants, or those with a status, in the order of their slugs."""
+        """Return all tenants, or those with a status, in slug order."""
         tenants = self._rows.tenants
         query = sa.select(tenants).order_by(tenants.c.slug)
         if status is not None:
@@ -85,7 +85,7 @@ class Registry(RegistryDatabase):
             return session.scalars(sa.select(self._rows.tenants.c.slug)).all()
 
     def history(self, tenant_id: UUID) -> Sequence[Change]:
-        """Return what happened to a tenant, also to one that was purged, the oldest first."""
+        """Return a tenant's changes, oldest first, also of a purged tenant."""
         if tenant_id == FLEET_ID:
             return []
         with self._reaching():
@@ -96,28 +96,21 @@ class Registry(RegistryDatabase):
             texts = {row.version: row.text for row in rows}
         return [to_change(each, texts) for each in events]
 
-    def tombstone(self, slug: str) -> Sequence[tuple[UUID, datetime]]:
-        """Return (id, time of the purge) of the purged tenants that had a slug."""
-        stones = self._rows.tombstones
-        query = sa.select(stones.c.id, stones.c.purged_at).where(stones.c.slug_hash == self.hash(slug))
-        with self.reading() as session:
-            return [(row.id, row.purged_at) for row in session.execute(query)]
-
     def hash(self, slug: str) -> str:
-        """Return what a tombstone keeps of a slug: nobody without the key in the registry can tell which it was."""
+        """Return a keyed hash of a slug, for tombstones: without the registry's key the slug cannot be found out."""
         return blake2b(slug.encode(), key=self._hash_key[:64], digest_size=16).hexdigest()
 
-    # -- following --
+    # -- changes since --
 
     def position(self) -> int:
-        """Return the number of the last change of all."""
+        """Return the position of the last change."""
         with self._reaching():
             return self._recorder.max_notification_id() or 0
 
     def changed_since(self, position: int) -> tuple[int, set[UUID]]:
-        """Return the number of the last change after ``position``, and the ids of the tenants that were changed.
+        """Return the position of the last change, and the ids of the tenants changed after ``position``.
 
-        No change is ever missed: they become visible in the order of their numbers.
+        No change is missed: changes become visible in the order of their positions.
         """
         changed: set[UUID] = set()
         while True:
@@ -149,16 +142,16 @@ class Registry(RegistryDatabase):
 
     @contextmanager
     def locked(self, keys: str | UUID | Sequence[str] | Sequence[UUID]) -> Iterator[tuple[Session, Sequence[Tenant]]]:
-        """Yield a session, and the tenants with a slug or an id, or some of them, as they are, in a transaction that no
-        other process changes them in; it commits at the end of the block.
+        """Yield a session and the existing tenants with these slugs or ids, in a transaction that locks their rows.
+
+        It commits at the end of the block.
         """
         some = [keys] if isinstance(keys, str | UUID) else list(keys)
         tenants = self._rows.tenants
         where = (tenants.c.slug if some and isinstance(some[0], str) else tenants.c.id).in_(some)
         with self.writing() as session:
             with self._reaching():
-                # In the order of the ids, so that two who lock some of the same wait for one another and never in a
-                # ring.
+                # Lock in id order to avoid deadlock.
                 query = sa.select(tenants).where(where).order_by(tenants.c.id).with_for_update()
                 rows = session.execute(query).all()
             yield session, [to_tenant(row) for row in rows]
@@ -173,9 +166,9 @@ class Registry(RegistryDatabase):
         remark: str | None = None,
         **columns: Any,
     ) -> Sequence[Tenant]:
-        """Write to the rows of locked tenants, and record it; returns them as they are then.
+        """Update locked tenants, record the change, and return the changed tenants.
 
-        ``columns`` may have the fields of a Tenant. With a change of the status goes the time of it.
+        ``columns`` are fields of a Tenant. A new ``status`` also sets ``changed_at``.
         """
         check_actor(actor)
         check_texts(slug=columns.get("slug"), name=columns.get("name"), reason=remark)
@@ -203,7 +196,7 @@ class Registry(RegistryDatabase):
         return [replace(tenant, **columns) for tenant in tenants]
 
     def erase(self, session: Session, tenant: Tenant, actor: str | None) -> datetime:
-        """Erase what is known of a locked tenant, but for its id, times and a hash of its slug; return when."""
+        """Erase a locked tenant except for its id, times and slug hash; return the time."""
         now = datetime.now(UTC)
         values = {
             "id": tenant.id,
@@ -222,7 +215,7 @@ class Registry(RegistryDatabase):
         return now
 
     def remaining_rows(self, tenant_id: UUID) -> int:
-        """Return how many rows there still are that could name a tenant."""
+        """Return the number of remaining rows that could name a tenant."""
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
             count = sa.select(sa.func.count())

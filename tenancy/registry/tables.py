@@ -1,4 +1,4 @@
-"""The rows of the registry: everything that may name a person or a customer, and what tenants are looked up by."""
+"""The registry's tables: everything that may name a person or a customer, and the keys for finding tenants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Rows", "check_metadata", "check_texts", "to_row", "to_tenant"]
 
 
 class _Moment(TypeDecorator[datetime]):
-    """A time with its zone, also where the database forgets it."""
+    """A time with a zone, also in databases that do not store it."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -106,9 +106,9 @@ class Rows:
             f"{prefix}runner_processes",
             self.metadata,
             sa.Column("owner", sa.Text, primary_key=True),
-            # By the database's clock, as seconds since 1970.
+            # Seconds since 1970, by the database's clock.
             sa.Column("expires", sa.Double, nullable=False),
-            # What fails in it, beside followers.
+            # Failing activities other than followers.
             sa.Column("failing", sa.Text),
         )
         self.leases = sa.Table(
@@ -143,7 +143,7 @@ def to_row(tenant: Tenant) -> dict[str, Any]:
 
 
 def check_texts(**texts: str | None) -> None:
-    """Raise TenancyError, which names the text, for one that not every database can keep."""
+    """Raise TenancyError, which names the text, for a text that some databases cannot store."""
     for what, text in texts.items():
         if text is None:
             continue
@@ -159,8 +159,8 @@ def _can_be_kept(text: str) -> bool:
 
 
 def check_metadata(metadata: object) -> None:
-    """Raise InvalidArgument for metadata that not every database can store, and return as it is: what is not JSON."""
-    check_type("The metadata", metadata, Mapping, "a dict of what JSON can hold")
+    """Raise InvalidArgument for metadata that some databases cannot store and return unchanged."""
+    check_type("The metadata", metadata, Mapping, "a dict of JSON values")
     try:
         json.dumps(dict(cast("Mapping[str, Any]", metadata)), allow_nan=False)
         is_storable = all(map(_can_be_kept, _texts(metadata)))
@@ -173,7 +173,7 @@ def check_metadata(metadata: object) -> None:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield all texts in a value, the keys among them; raises TypeError for a key that JSON would turn into a text."""
+    """Yield all texts in a value, including keys; raises TypeError for a key that is not text."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -188,7 +188,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def to_tenant(row: Any) -> Tenant:
-    """Return the tenant of a row."""
+    """Return a row's tenant."""
     schema, prefix = json.loads(row.placement)
     return Tenant(
         id=row.id,

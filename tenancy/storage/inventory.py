@@ -179,8 +179,10 @@ class ShardInventory:
 
     def _inventory(self, executor: Executor, placement: Placement) -> TenantInventory:
         dialect, strategy = self._shard.datastore.dialect, strategy_of(placement)
-        schemas: Sequence[str | None] = [self._shard.default_schema]
-        if placement.schema is not None:
+        schemas: Sequence[str | None]
+        if placement.schema is None:
+            schemas = [self._shard.default_schema]
+        else:
             pattern = name_pattern(placement.schema)
             schemas = [
                 name for name in dialect.schemas(executor, fixed_start(placement.schema)) if pattern.fullmatch(name)
@@ -199,7 +201,8 @@ class ShardInventory:
         """Return whether a table is, or would be if it existed, in the inventory of a tenant."""
         if tenant.adopted:
             return self.owns(tenant.placement, name, application_specs)
-        return strategy_of(tenant.placement).covers(tenant.placement, name, self._shard.default_schema)
+        default = None if tenant.placement.schema else self._shard.default_schema
+        return strategy_of(tenant.placement).covers(tenant.placement, name, default)
 
     def is_tenant_name(self, name: TableName) -> bool:
         """Return whether a table is, by the templates for new tenants, in some tenant's placement."""

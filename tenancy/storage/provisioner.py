@@ -68,7 +68,7 @@ class Provisioner:
             before = self._around(tenant.placement, makers)
             for application_spec in makers:
                 application_spec.construct(
-                    environment, partial(self._check_placement, tenant, "is made by", [application_spec])
+                    environment, partial(self._check_placement, tenant, "is created by", [application_spec])
                 )
             # Their code may also create tables with SQL, which SQLAlchemy does not report.
             for name in self._around(tenant.placement, makers) - before:
@@ -96,10 +96,9 @@ class Provisioner:
             return
         whose = " or ".join(f"the {'view' if maker.view else 'recorder'} of {maker.application!r}" for maker in makers)
         what = "A table of another tenant" if self._inventory.is_tenant_name(name) else f"The table {name}"
-        msg = f"{what} {why} {whose}. It is outside of the tenant's place: tenants would share it."
+        msg = f"{what} {why} {whose}. It is outside of the tenant's placement: tenants would share it."
         remedy = (
-            "Make it as docs/following.md does, with own_table() of a view, or in the schema of the recorder with a "
-            "name that begins with that of its table; drop this one if it is in nobody's use. "
-            "Then: tenancy doctor --repair"
+            "Create it with own_table() of the view, or in the recorder's schema with a name that starts with the name "
+            "of the recorder's table. Drop this one if it is unused, then run: tenancy doctor --repair"
         )
         raise TenancyError(msg, remedy=remedy)  # about the code, and so about no tenant

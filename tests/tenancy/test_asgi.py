@@ -124,7 +124,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
 
 
 def test_no_thread_is_needed_for_what_is_known(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_cache, "_ASK_INTERVAL", DEADLINE_SECONDS)
+    monkeypatch.setattr(registry_cache, "_QUERY_INTERVAL", DEADLINE_SECONDS)
     tenants.create("acme")
     hops: list[str] = []
     to_thread = asyncio.to_thread

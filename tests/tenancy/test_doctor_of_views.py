@@ -187,7 +187,7 @@ def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
         acme, globex = repair(tenants.fleet)
         assert (acme.level, acme.tenant) == ("failure", "acme")
         assert "'DogCounters' could not be constructed" in acme.what
-        assert "ValueError: the moon is full. Mend that. Then: tenancy doctor --repair" in acme.what
+        assert "ValueError: the moon is full. Fix the error, then run: tenancy doctor --repair" in acme.what
         assert (globex.level, globex.tenant) == ("ok", "globex")
         with pytest.raises(TenancyError, match=r"the moon is full.*doctor --repair") as caught:
             tenants.create("acme-2")

@@ -107,7 +107,7 @@ def test_message_reads_as_a_person_would_write_it() -> None:
     with pytest.raises(TenantSuspended) as caught:
         check_status(replace(TENANT, status=SUSPENDED), writes=False)
     assert str(caught.value) == (
-        "Tenant 'acme' is suspended since 2026-11-23 09:12Z (invoice 4711). Resume: tenancy resume acme"
+        "Tenant 'acme' is suspended since 2026-11-23 09:12Z (invoice 4711). Resume it: tenancy resume acme"
     )
 
 

@@ -104,7 +104,7 @@ def test_a_tenant_that_the_registry_alone_has_read_says_where_to_get_it(tenants:
     tenants.create("acme")
     (read,) = tenants.fleet.registry.list()
     for call in (lambda: read.get(Kennel), read.env):
-        with pytest.raises(TenancyError, match=r"Ask the fleet for it: tenants\[slug\]"):
+        with pytest.raises(TenancyError, match=r"Get it from the Tenancy object: tenants\[slug\]"):
             call()
 
 

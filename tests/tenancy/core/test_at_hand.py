@@ -83,7 +83,7 @@ def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> Non
 
         found = {id(each) for each in run_together([get] * 12) if each is not None}
         assert (most, calls, len(found)) == (1, 5, 1)
-        assert len(applications._making) == 0  # noqa: SLF001 (a lock for each failure would stay for ever)
+        assert len(applications._constructing) == 0  # noqa: SLF001 (a lock for each failure would stay for ever)
 
 
 def test_least_recently_used_is_put_out() -> None:
@@ -182,7 +182,7 @@ def test_fork_while_others_construct(tenants: Tenancy) -> None:
     done = threading.Event()
 
     def hold() -> None:
-        with application_cache._lock, registry_cache._lock, registry_cache._asking:  # noqa: SLF001 (as above)
+        with application_cache._lock, registry_cache._lock, registry_cache._querying:  # noqa: SLF001 (as above)
             held.set()
             done.wait(20)
 

@@ -258,7 +258,7 @@ def test_known_tenants_are_served_without_the_registry_for_a_time(outage: Outage
     outage.stop()
     registry_cache: Any = tenants.fleet.registry_cache
     count_use = 0
-    while registry_cache._failed_at < registry_cache._asked_at:  # noqa: SLF001 (as above)
+    while registry_cache._failed_at < registry_cache._queried_at:  # noqa: SLF001 (as above)
         kennel.register("Rex")
         count_use += 1
     kennel.register("Rex")  # it is noticed, and borne
@@ -305,7 +305,7 @@ def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch:
     monkeypatch.setattr(registry_cache, "_max_outage", 1000.0)
     monkeypatch.setattr("tenancy.registry.cache._SILENCE", 0.1)
     monkeypatch.setattr(registry_cache.registry, "changed_since", swallow)
-    registry_cache._asked_at -= 10  # noqa: SLF001 (as if nobody had asked for some time)
+    registry_cache._queried_at -= 10  # noqa: SLF001 (as if nobody had asked for some time)
     first = threading.Thread(target=registry_cache.admit, args=(acme.id,), kwargs={"writes": True})
     first.start()
     assert asking.wait(20)
