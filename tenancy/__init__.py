@@ -1,23 +1,22 @@
 """Many tenants, each with its own tables, as one fleet.
 
-``from tenancy import Tenancy`` is the way in. Names are imported when they are asked for, so that the command line
-answers ``--help`` without loading a database.
+Start with ``from tenancy import Tenancy``. Names are imported lazily, so that the command line answers ``--help``
+without loading a database driver.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tenancy.lifecycle.provisioning import TenantRequest
     from tenancy.lifecycle.purging import PurgeCertificate
-    from tenancy.model.tenant import Tenant, TenantStatus
+    from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
     from tenancy.tenancy import Tenancy
 
 __all__ = ["PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus"]
 
 _HOMES = {
     "PurgeCertificate": "lifecycle.purging",
-    "TenantRequest": "lifecycle.provisioning",
+    "TenantRequest": "model.tenant",
     "Tenancy": "tenancy",
     "Tenant": "model.tenant",
     "TenantStatus": "model.tenant",

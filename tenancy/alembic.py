@@ -1,6 +1,4 @@
-"""Hooks for Alembic's autogenerate beside a fleet, to pass to ``context.configure``; they work without importing
-Alembic.
-"""
+"""Alembic autogenerate hooks that ignore a fleet's tables, for ``context.configure``. Alembic is not imported."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from eventsourcing_sqlalchemy.alembic import include_object
 from tenancy.errors import RegistryMissing
-from tenancy.isolation.names import prefix_of, schema_of
 from tenancy.model.tenant import Tenant
 
 if TYPE_CHECKING:
@@ -19,9 +16,9 @@ __all__ = ["FleetFilter"]
 
 
 class FleetFilter:
-    """Keeps the tables of tenants and of the registry out of generated migrations.
+    """Keeps tenant and registry tables out of generated migrations.
 
-    Asks the registry once, when it is constructed; raises RegistryUnavailable when the registry does not answer.
+    The constructor reads the registry once; it raises RegistryUnavailable when the registry does not answer.
     """
 
     def __init__(self, tenants: Tenancy) -> None:
@@ -33,12 +30,12 @@ class FleetFilter:
         for tenant in known:
             placement = tenant.placement
             if placement.owns_schema:
-                self._schemas |= {schema for name in applications if (schema := schema_of(placement, name))}
-            prefixes = {prefix for name in applications if (prefix := prefix_of(placement, name))}
+                self._schemas |= {schema for name in applications if (schema := placement.schema_of(name))}
+            prefixes = {prefix for name in applications if (prefix := placement.prefix_of(name))}
             (self._adopted if tenant.adopted else self._prefixes).update(prefixes)
 
     def include_name(self, name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
-        """Return False for a schema or a table of the fleet, which Alembic then does not even read."""
+        """Return False for the fleet's schemas and tables, so that Alembic does not reflect them."""
         if type_ == "schema":
             return name not in self._schemas
         return type_ != "table" or name is None or not name.startswith(tuple(self._prefixes))
@@ -56,4 +53,4 @@ def _read(tenants: Tenancy) -> tuple[list[str], Sequence[Tenant]]:
     try:
         return [application_spec.application for application_spec in tenants.application_specs()], tenants.list()
     except RegistryMissing:
-        return [], []  # nothing to keep yet
+        return [], []  # no tables to ignore yet

@@ -1,7 +1,7 @@
-"""The applications of tenants that this process has at hand: one object for each class and tenant.
+"""The process's cache of tenant applications: one object for each class and tenant.
 
-An application has no thread and no connection of its own, only some kilobytes of memory. Those used last are kept; one
-that is put out is closed as soon as nobody uses it any more.
+An application has no thread and no connection of its own, only some kilobytes of memory. The cache keeps the most
+recently used ones. An evicted application is closed when its last reference is gone.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Closable(Protocol):
 
     @property
     def closing(self) -> threading.Event:
-        """Set when it has been closed, by whoever has it."""
+        """Set once it has been closed."""
 
     def close(self) -> None:
-        """Give back what it uses."""
+        """Release its resources."""
 
 
 _T = TypeVar("_T", bound=Closable)
@@ -35,13 +35,15 @@ _Key = tuple[type[Any], UUID]
 
 
 class ApplicationCache:
-    """A bounded cache. Safe to use from many threads: who comes first constructs, the others wait for that one only."""
+    """A bounded cache. Safe to use from many threads.
+
+    The first caller constructs an application; other callers wait for that one only.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: OrderedDict[_Key, Closable] = OrderedDict()
-        # Also those that were put out while somebody uses them: two objects for one tenant would have two caches of
-        # aggregates.
+        # Also evicted ones that are still in use: two objects for one tenant would have two caches of aggregates.
         self._alive: WeakValueDictionary[_Key, Closable] = WeakValueDictionary()
         self._is_closed = False
         self.after_fork()
@@ -51,24 +53,24 @@ class ApplicationCache:
         return len(self._kept)
 
     def after_fork(self) -> None:
-        """Make new locks: at first, and in the child of a fork, where threads that held the locks do not exist."""
-        # Guards the dictionaries, for operations in memory only.
+        """Create new locks, also in the child of a fork, where the threads that held the locks do not exist."""
+        # Guards the dictionaries; held for operations in memory only.
         self._lock = threading.Lock()
-        # Each is there as long as somebody constructs that application, or waits for it.
-        self._making: WeakValueDictionary[_Key, threading.RLock] = WeakValueDictionary()
+        # A lock exists while a thread constructs that application, or waits for it.
+        self._constructing: WeakValueDictionary[_Key, threading.RLock] = WeakValueDictionary()
 
     def get(self, cls: type[Any], tenant_id: UUID, construct: Callable[[], _T]) -> _T:
-        """Return what a tenant has of a class, which ``construct`` makes when there is none, or somebody has closed it.
+        """Return a tenant's application, constructed by ``construct`` if it is missing or closed.
 
-        Raises TenancyClosed when all have been closed.
+        Raises TenancyClosed after close().
         """
         key = (cls, tenant_id)
         found = self._find(key)
         if found is None:
             with self._lock:
-                making = self._making.setdefault(key, threading.RLock())
-            # Blocks only those who want the same application of the same tenant, for as long as it takes to construct.
-            with making:
+                constructing = self._constructing.setdefault(key, threading.RLock())
+            # Blocks only threads that need the same application of the same tenant, during its construction.
+            with constructing:
                 found = self._find(key)
                 if found is None:
                     found = construct()
@@ -88,28 +90,28 @@ class ApplicationCache:
         return found
 
     def _keep(self, key: _Key, application: Closable) -> None:
-        put_out = []
+        evicted = []
         with self._lock:
             is_closed = self._is_closed
             if not is_closed:
-                put_out = [self._kept.pop(key, None)]
+                evicted = [self._kept.pop(key, None)]
                 self._alive[key] = self._kept[key] = application
                 if len(self._kept) > self._limit:
-                    put_out.append(self._kept.popitem(last=False)[1])
-        # Outside of the lock: what nobody else has is collected, and so closed, here.
-        put_out.clear()
+                    evicted.append(self._kept.popitem(last=False)[1])
+        # Outside of the lock: this may drop the last reference, which closes the application.
+        evicted.clear()
         if is_closed:
             application.close()
             raise TenancyClosed
 
     def forget(self, tenant_id: UUID) -> None:
-        """Put out the applications of a tenant."""
+        """Evict a tenant's applications."""
         with self._lock:
-            put_out = [self._kept.pop(key) for key in list(self._kept) if key[1] == tenant_id]
-        put_out.clear()  # closes outside of the lock, as above
+            evicted = [self._kept.pop(key) for key in list(self._kept) if key[1] == tenant_id]
+        evicted.clear()  # closes outside of the lock, as above
 
     def close(self) -> None:
-        """Close all applications, also those that somebody still holds or constructs."""
+        """Close all applications, also evicted ones that are in use and those under construction."""
         with self._lock:
             self._is_closed = True
             alive = list(self._alive.values())

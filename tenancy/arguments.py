@@ -1,4 +1,4 @@
-"""Check what callers pass, so that a mistake is reported where it was made, and not by what it breaks later."""
+"""Check arguments where they are passed, so that a mistake is reported before it breaks something else."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def check_class(what: str, value: object, base: type, wanted: str) -> None:
 
 
 def check_list(what: str, value: object, wanted: str) -> None:
-    """Raise InvalidArgument for what is one thing and not many: a text has characters, and none of them is meant."""
+    """Raise InvalidArgument for a single value, such as a text, in place of a list."""
     if isinstance(value, str | type) or not isinstance(value, Iterable):
         raise invalid(what, value, wanted)
 
 
 def invalid(what: str, value: object, wanted: str) -> InvalidArgument:
-    """Return the error to raise for a value that is something else than ``wanted``."""
-    # Never the value: it may be anything.
+    """Return the error to raise for a value other than ``wanted``."""
+    # Never show the value: it may be a secret.
     given = "None" if value is None else f"of type {type(value).__name__}"
     if isinstance(value, type):
         given = f"the class {value.__qualname__}"

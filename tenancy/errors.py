@@ -1,29 +1,29 @@
-"""What can go wrong with tenants: one tree of exceptions, drawn here.
+"""All errors of this package, as one tree.
 
     TenancyError
     ├── TenantNotFound          no tenant has this slug
     ├── TenantExists            the slug is taken
-    ├── InvalidSlug             the slug can be nobody's
-    ├── TenantUnavailable       the tenant is there, and does not serve now
-    │   ├── TenantNotReady      its tables are being made
+    ├── InvalidSlug             the slug is invalid
+    ├── TenantUnavailable       the tenant exists, and its status refuses the call
+    │   ├── TenantNotReady      its tables are being created
     │   ├── TenantSuspended
     │   ├── TenantArchived
-    │   ├── TenantDeleted       it may still be undeleted
-    │   └── TenantPurged        it is gone, or going
-    ├── TransitionRefused       the verb does not apply to the status that the tenant has
-    ├── NoCurrentTenant         code asks for the tenant of a context that has none
-    ├── RegistryMissing         the registry has not been made in this database
+    │   ├── TenantDeleted       it can still be undeleted
+    │   └── TenantPurged        its data is removed, or being removed
+    ├── TransitionRefused       the change does not apply to the tenant's status
+    ├── NoCurrentTenant         the context has no current tenant
+    ├── RegistryMissing         this database has no registry
     ├── RegistryUnavailable     the registry cannot be reached
-    ├── NotRegistered           the application is none of the fleet's
+    ├── NotRegistered           the application is not registered with this fleet
     ├── EncodingMismatch        this process has another cipher or compressor than the fleet
-    ├── NotCaughtUp             a follower has not processed what it should have by now
+    ├── NotCaughtUp             a follower has not processed the events in time
     ├── TenancyClosed           the Tenancy object is closed
     ├── InvalidArgument         an argument has the wrong type, or a value that is not accepted
     └── PartlyDone              some of several tenants failed
 
 Each has a ``code`` for programs, a ``remedy`` for people, and the ``tenant`` that it is about (a slug, an id, or
-None). A message names that one tenant and never another, no password, no SQL and no parameters. Mistakes in settings
-are ``eventsourcing_sqlalchemy.errors.SettingsError``, as in the persistence module.
+None). A message never contains another tenant's name, a password, SQL or parameters. Mistakes in settings raise
+``eventsourcing_sqlalchemy.errors.SettingsError``, as in the persistence module.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = [
 
 
 class TenancyError(Exception):
-    """The base of all errors of this package; ``str()`` is the message and, where there is one, the remedy."""
+    """The base of all errors of this package; ``str()`` is the message and the remedy, if any."""
 
     code: ClassVar[str] = "failed"
 
@@ -68,7 +68,7 @@ class TenancyError(Exception):
         self.tenant = tenant
 
 
-class TenantNotFound(TenancyError, LookupError):  # noqa: N818 (what happened, as a caller reads it)
+class TenantNotFound(TenancyError, LookupError):  # noqa: N818 (named after the condition)
     """No tenant has this slug."""
 
     code = "not_found"
@@ -81,43 +81,43 @@ class TenantExists(TenancyError):  # noqa: N818 (as above)
 
 
 class InvalidSlug(TenancyError, ValueError):  # noqa: N818 (as above)
-    """The slug can be nobody's: it is empty, too long, or has a character that cannot be seen or told apart."""
+    """The slug is invalid: empty, too long, or containing invisible or confusable characters."""
 
     code = "invalid_slug"
 
 
 class TenantUnavailable(TenancyError):  # noqa: N818 (as above)
-    """The tenant is there, and does not serve now."""
+    """The tenant exists, and its status refuses the call."""
 
     code = "unavailable"
 
 
 class TenantNotReady(TenantUnavailable):
-    """The tenant's tables are being made, or a process that made them has died."""
+    """The tenant's tables are being created, or the process that created them died."""
 
     code = "not_ready"
 
 
 class TenantSuspended(TenantUnavailable):
-    """The tenant is suspended: nothing can be recorded, and perhaps nothing read."""
+    """The tenant is suspended: it refuses writes, and reads unless they are allowed."""
 
     code = "suspended"
 
 
 class TenantArchived(TenantUnavailable):
-    """The tenant is off-line; its data is kept."""
+    """The tenant is offline; its data is kept."""
 
     code = "archived"
 
 
 class TenantDeleted(TenantUnavailable):
-    """The tenant is deleted; its data is kept for some time."""
+    """The tenant is deleted; its data is kept until it is purged."""
 
     code = "deleted"
 
 
 class TenantPurged(TenantUnavailable):
-    """The tenant and its data are gone, or are being removed."""
+    """The tenant's data is removed, or being removed."""
 
     code = "purged"
 
@@ -135,31 +135,31 @@ class NoCurrentTenant(TenancyError):  # noqa: N818 (as above)
 
 
 class RegistryMissing(TenancyError):  # noqa: N818 (as above)
-    """The registry has not been made in this database."""
+    """This database has no registry."""
 
     code = "no_registry"
 
 
 class RegistryUnavailable(TenancyError):  # noqa: N818 (as above)
-    """The registry cannot be reached, for longer than what was known may be trusted."""
+    """The registry has been unreachable for longer than TENANCY_MAX_OUTAGE."""
 
     code = "unreachable"
 
 
 class NotRegistered(TenancyError, LookupError):  # noqa: N818 (as above)
-    """The application is none of those that the tenants have."""
+    """The application is not registered with this fleet."""
 
     code = "not_registered"
 
 
 class EncodingMismatch(TenancyError):  # noqa: N818 (as above)
-    """This process has another cipher or compressor than the events of the fleet's tenants are stored with."""
+    """This process has another cipher or compressor than the fleet."""
 
     code = "encoding_mismatch"
 
 
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)
-    """A follower has not processed what it should have by now, or has stopped at an event and never will."""
+    """A follower has not processed the events in time, or has stopped at one."""
 
     code = "not_caught_up"
 

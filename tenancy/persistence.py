@@ -1,8 +1,8 @@
-"""The persistence module of tenants' applications: that of this project, with a door.
+"""The persistence module of tenants' applications: this package's persistence module, with an admission check.
 
-``tenants.env(slug)`` names it, so it serves in every process that was given these variables, also by
-``tenancy exec``. Each call asks the door whether the tenant may be read or written. The library wants exactly one
-factory class in this module.
+``tenants.env(slug)`` names this module, so every process with these variables uses it, also under ``tenancy exec``.
+Each call verifies that the tenant may be read or written. The library requires exactly one factory class in this
+module.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ __all__ = ["TenantDatastore", "TenantFactory"]
 
 
 class TenantDatastore(SQLAlchemyDatastore):
-    """A datastore of one tenant: refuses to be used when the tenant does not serve, and when this process would store
-    its events in another way than the fleet does.
+    """A tenant's datastore. It refuses calls that the tenant's status does not allow, and calls of a process whose
+    cipher or compressor differs from the fleet's.
     """
 
     sequence_remedy = "Repair it: tenancy doctor --repair"
     encoding: tuple[str, Encoding] | None = None
-    """The application and how it stores events here; None for a view, which stores none."""
+    """The application and how this process stores its events; None for a view, which stores none."""
     _registry_cache: RegistryCache | None = None
     _tenant_id: UUID
 
-    def guard(self, registry_cache: RegistryCache, tenant_id: UUID) -> None:
-        """Ask ``directory`` from now on, and release it in the end."""
+    def require_admission(self, registry_cache: RegistryCache, tenant_id: UUID) -> None:
+        """Check admission with ``registry_cache`` from now on, and release it when the datastore is closed."""
         self._registry_cache, self._tenant_id = registry_cache, tenant_id
-        # The library makes a factory for each application that another one follows, and never closes it.
-        self._giving_back = weakref.finalize(self, registry_cache.abandon)
-        self._giving_back.atexit = False
+        # The library constructs a factory for each application that another one follows, and never closes it.
+        self._release = weakref.finalize(self, registry_cache.abandon)
+        self._release.atexit = False
 
     def admit(self, *, writes: bool) -> None:
-        """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; and EncodingMismatch."""
+        """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; or EncodingMismatch."""
         if self._registry_cache is not None:
             self._registry_cache.admit(self._tenant_id, writes=writes)
             if self.encoding is not None:
@@ -54,7 +54,7 @@ class TenantDatastore(SQLAlchemyDatastore):
     def error(self, error: Exception, subject: str) -> PersistenceError:
         translated = super().error(error, subject)
         if self._registry_cache is not None and isinstance(translated, ProgrammingError):
-            # What is missing may be the table of a tenant that has been purged since it was let in.
+            # The table may be missing because the tenant was purged after it was admitted.
             self._registry_cache.forget(self._tenant_id)
             with suppress(RegistryUnavailable):
                 self._registry_cache.admit(self._tenant_id, writes=False)
@@ -63,8 +63,8 @@ class TenantDatastore(SQLAlchemyDatastore):
     def close(self) -> None:
         super().close()
         registry_cache, self._registry_cache = self._registry_cache, None
-        # The collector may have seen to it already, and then lets the application that it finds close.
-        if registry_cache is not None and self._giving_back.detach() is not None:
+        # The garbage collector may have run the finalizer before it closes the application.
+        if registry_cache is not None and self._release.detach() is not None:
             registry_cache.release()
 
 
@@ -79,11 +79,11 @@ class TenantFactory(persistence.SQLAlchemyFactory):
         settings = _settings(frozenset(item for item in self.env.items() if _is_of_registry(item[0])))
         datastore = super()._construct_datastore()
         assert isinstance(datastore, TenantDatastore)
-        datastore.guard(lease_registry(settings), tenant_id)
+        datastore.require_admission(lease_registry(settings), tenant_id)
         return datastore
 
     def mapper(self, *args: Any, **kwargs: Any) -> Mapper[Any]:
-        """Construct a mapper, whose cipher and compressor have to be those of the fleet."""
+        """Construct a mapper, whose cipher and compressor must be the fleet's."""
         self.datastore.encoding = (self.env.name, Encoding.read(self.env))
         return super().mapper(*args, **kwargs)
 
@@ -93,13 +93,13 @@ class TenantFactory(persistence.SQLAlchemyFactory):
             return UUID(value)
         except ValueError:
             msg = (
-                f"TENANCY_TENANT is {value!r} (application {self.env.name!r}). It is the id of a tenant: take all "
+                f"TENANCY_TENANT is {value!r} (application {self.env.name!r}). It must be a tenant's id: take all "
                 "variables together from tenants.env(slug), or from: tenancy env SLUG"
             )
             raise SettingsError(msg, variable="TENANCY_TENANT") from None
 
 
-# The same for all tenants.
+# These are the same for all tenants.
 _OF_DATABASE: Final = ("SQLALCHEMY_URL", "SQLALCHEMY_CONNECTION_CREATOR_TOPIC")
 _OF_TENANT: Final = "TENANCY_TENANT"
 
@@ -110,5 +110,5 @@ def _is_of_registry(variable: str) -> bool:
 
 @lru_cache(maxsize=16)
 def _settings(environment: frozenset[tuple[str, str]]) -> TenancySettings:
-    """Return the settings; applications of one process mostly have the same."""
+    """Return the settings, which most applications of a process share."""
     return TenancySettings.read(dict(environment))

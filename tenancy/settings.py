@@ -1,7 +1,7 @@
-"""Read the environment variables of tenancy. Nothing else in this package does.
+"""Read this package's environment variables. No other module reads the environment.
 
-How the database is reached is said by the variables of the persistence module (``SQLALCHEMY_URL`` and those of the
-pool), which this module passes on.
+The persistence module's variables (``SQLALCHEMY_URL`` and the pool's) configure the database; this module passes them
+on.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _T = TypeVar("_T")
 VARIABLES: Final[Mapping[str, str]] = {
     "TENANCY_APP": "the Tenancy object of the command line, as module:name",
     "TENANCY_CONTROL_URL": "the database of the registry; default: SQLALCHEMY_URL",
-    "TENANCY_CONTROL_SCHEMA": "the schema of the registry, or how its tables' names begin; default: tenancy",
-    "TENANCY_SCHEMA": "where new tenants' tables go: a template with {tenant} and perhaps {application}",
-    "TENANCY_TABLE_PREFIX": "how the names of new tenants' tables begin: a template as above",
-    "TENANCY_SLUGS": "any (default), or dns: only labels of host names",
-    "TENANCY_GRACE_DAYS": "how long a deleted tenant can be undeleted; default: 30",
-    "TENANCY_MAX_APPLICATIONS": "how many applications of tenants a process keeps at hand; default: 1000",
-    "TENANCY_MAX_OUTAGE": "how many seconds a process goes on without the registry; default: 30",
-    "TENANCY_TENANT": "the id of the tenant whose tables the application uses; set by env() and by tenancy env",
+    "TENANCY_CONTROL_SCHEMA": "the registry's schema, or its table prefix; default: tenancy",
+    "TENANCY_SCHEMA": "the schema of new tenants: a template with {tenant} and optionally {application}",
+    "TENANCY_TABLE_PREFIX": "the table prefix of new tenants: a template as above",
+    "TENANCY_SLUGS": "any (default), or dns: host name labels only",
+    "TENANCY_GRACE_DAYS": "days before a deleted tenant is due to be purged; default: 30",
+    "TENANCY_MAX_APPLICATIONS": "maximum number of cached tenant applications per process; default: 1000",
+    "TENANCY_MAX_OUTAGE": "seconds that a process works without the registry; default: 30",
+    "TENANCY_TENANT": "the id of the application's tenant; set by env() and by tenancy env",
 }
-"""Every variable of this package, with what it says."""
+"""Every variable of this package with its description."""
 
-# What container platforms set for a service called "tenancy".
+# Container platforms set these for a service called "tenancy".
 _OF_PLATFORMS: Final = re.compile(
     r"TENANCY_(PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?|\d+_.*|[A-Z0-9_]*_(SERVICE_HOST|PORT))"
 )
@@ -47,7 +47,7 @@ _CLOSE: Final = 0.8
 
 _CENTURY: Final = 36_525
 _MILLION: Final = 1_000_000
-# PostgreSQL cuts longer names silently. Where there are no schemas, names have no limit.
+# PostgreSQL truncates longer names silently. Databases without schemas have no limit.
 _MAX_BYTES: Final = 63
 
 _PLACEHOLDER: Final = re.compile(r"\{(tenant|application)\}")
@@ -69,16 +69,16 @@ class TenancySettings:
     max_applications: int
     max_outage: float
     environment: Mapping[str, str] = field(repr=False)
-    """The variables that these were read from."""
+    """The variables that the settings were read from."""
     given: Mapping[str, str] = field(repr=False)
-    """Those of them that the code passed, and not the environment of the process."""
+    """The variables that the code passed, without the process's environment."""
 
     @classmethod
     def read(cls, env: Mapping[str, str] | None = None) -> TenancySettings:
-        """Read the settings from the environment of the process, and from ``env`` first.
+        """Read the settings; ``env`` takes precedence over the process's environment.
 
-        Raises SettingsError, which names the variable and what it accepts, also for a variable whose name is close to
-        one of this package's and for a database in memory.
+        Raises SettingsError, which names the variable and the accepted values, also for a misspelt variable and for a
+        database in memory.
         """
         environment = {**os.environ, **(env or {})}
         read = _Reader(environment)
@@ -110,17 +110,17 @@ class TenancySettings:
 
     @property
     def registry_is_beside(self) -> bool:
-        """Whether the registry is in the database of the tenants, and reached in the same way."""
+        """Whether the registry is in the tenants' database, with the same connection settings."""
         return (self.control_url, self.control_creator_topic) == (self.url, self.creator_topic)
 
     @property
     def own_control_url(self) -> str:
-        """TENANCY_CONTROL_URL as it would have to be set: empty when the registry is beside the tenants' tables."""
+        """The value for TENANCY_CONTROL_URL; empty when the registry is in the tenants' database."""
         return "" if self.registry_is_beside else self.control_url.render_as_string(hide_password=False)
 
     @property
     def control_has_schemas(self) -> bool:
-        """Whether the registry is in a schema, and not beside other tables with a prefix."""
+        """Whether the registry has a schema instead of a table prefix."""
         return _has_schemas(self.control_url)
 
 

@@ -1,11 +1,10 @@
-"""The front door of the package: one object for a fleet of tenants that have the same applications.
+"""The facade: one object for a fleet of tenants that have the same applications.
 
-By convention the variable is called ``tenants``, so that the calls read as English: ``tenants.suspend("acme")``.
+By convention the variable is called ``tenants``, so that calls read as English: ``tenants.suspend("acme")``.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -20,20 +19,16 @@ from eventsourcing.system import System
 from eventsourcing.utils import get_topic
 
 from tenancy import context
-from tenancy.application_cache import ApplicationCache
 from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
-from tenancy.isolation.names import variables
-from tenancy.lifecycle.provisioning import Provisioning, TenantRequest
-from tenancy.lifecycle.purging import Purging
-from tenancy.lifecycle.transitions import Transitions, known_slug, not_found
-from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
-from tenancy.model.projections import Projections, RegisteredProjection, TenantProjection
-from tenancy.model.tenant import Placement, Tenant, TenantStatus, check_status
-from tenancy.registry.cache import lease_registry
+from tenancy.fleet import Fleet
+from tenancy.lifecycle.purging import PurgeCertificate
+from tenancy.model.application_spec import ApplicationSpec
+from tenancy.model.placement import Placement
+from tenancy.model.projections import RegisteredProjection, TenantProjection
+from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status
+from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.settings import TenancySettings
-from tenancy.storage.tenant_storage import TenantStorage
-from tenancy.verbs import Verbs
 
 if TYPE_CHECKING:
     from tenancy.registry.registry import Change
@@ -44,14 +39,18 @@ __all__ = ["Tenancy"]
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
 
 
-class Tenancy(Verbs):
+class Tenancy:
     """Many tenants, each with its own tables for the same applications. Safe to use from many threads.
 
-    ``applications`` are classes, ``system`` brings those of its pipes. ``env`` takes precedence over the environment of
-    the process, also for applications. Without applications and system, what needs no code works: the registry has it.
+    ``applications`` are classes; ``system`` adds the applications of its pipes. ``env`` takes precedence over the
+    process's environment, also for applications. Without applications and system, everything works that needs no code:
+    the registry has recorded the tables.
 
-    Nothing is asked of a database until the first call. Raises SettingsError for a missing or malformed variable. All
-    methods raise InvalidArgument for an argument of another type, and TenancyClosed after close().
+    The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
+    raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
+    accept its slug, which means the tenant that has this slug now, or a Tenant, which means exactly that one. They
+    raise TenantNotFound, and TransitionRefused where a change does not apply to the tenant's status. ``actor`` is the
+    id of the user who makes the change, for the history.
     """
 
     def __init__(
@@ -72,30 +71,12 @@ class Tenancy(Verbs):
             check_type("env", env, Mapping, 'variables: Tenancy(env={"SQLALCHEMY_URL": "..."})')
             for value in env.values():
                 check_type("A variable of env", value, str, "all values as text")
-        self.settings = TenancySettings.read(env)
-        self.system = system
-        self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
-        """The classes, by the names of the applications."""
-        self.projections = Projections()
-        self._known: Sequence[ApplicationSpec] | None = None
-        self.storage = TenantStorage(self.settings)
-        """What the tenants have in the database."""
-        self._registry_cache = lease_registry(self.settings)
-        # For a fleet that nobody closes.
-        self._giving_back = weakref.finalize(self, self._registry_cache.abandon)
-        self._giving_back.atexit = False
-        self.registry = self._registry_cache.registry
-        self._where = str(self.registry)
-        self._application_cache = ApplicationCache(self.settings.max_applications)
-        self._provisioning = Provisioning(
-            self.settings, self.registry, self.storage, self.application_specs, self._changed
-        )
-        self._transitions = Transitions(self.settings, self.registry, self._changed)
-        self._purging = Purging(self.registry, self.storage, self._all_specs, self._changed)
+        self._fleet = Fleet(classes, system, env)
+        self._registry_name = str(self._fleet.registry)
 
     def __repr__(self) -> str:
         state = "; closed" if self.is_closed else ""
-        return f"Tenancy({', '.join(self.applications) or 'no applications'}; {self._where}{state})"
+        return f"Tenancy({', '.join(self.applications) or 'no applications'}; {self._registry_name}{state})"
 
     def __enter__(self) -> Self:
         return self
@@ -106,61 +87,50 @@ class Tenancy(Verbs):
         self.close()
 
     def close(self) -> None:
-        """Close all applications that were handed out, and the connections; a second time does nothing."""
-        if not self.is_closed:
-            registry_cache = self._registry_cache
-            self.is_closed = True
-            self._application_cache.close()
-            self.storage.close()
-            if self._giving_back.detach() is not None:
-                registry_cache.release()
+        """Close all applications that were handed out, and the connections; idempotent."""
+        self._fleet.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether close() has been called."""
+        return self._fleet.is_closed
+
+    @property
+    def fleet(self) -> Fleet:
+        """The parts of the fleet, for this package's operations and commands; not a stable interface."""
+        if self._fleet.is_closed:
+            raise TenancyClosed
+        return self._fleet
+
+    @property
+    def settings(self) -> TenancySettings:
+        """The settings, with secrets in their URLs."""
+        return self._fleet.settings
+
+    @property
+    def applications(self) -> Mapping[str, type[Application[Any]]]:
+        """The application classes by name."""
+        return self._fleet.applications
 
     def application_specs(self) -> Sequence[ApplicationSpec]:
-        """Return which tables the applications have: by the classes, or without classes, by the registry."""
-        if self._known is None:
-            if self.applications:
-                environment = self.settings.environment
-                follows = {} if self.system is None else self.system.follows
-                known = [
-                    application_spec_of(cls, environment, follows.get(cls.name, ()))
-                    for cls in self.applications.values()
-                ]
-                self._known = [*known, *self.projections.application_specs(environment)]
-            else:
-                self._known = list(self._recorded_specs().values()) or None
-        return self._known or ()
-
-    def _recorded_specs(self) -> dict[str, ApplicationSpec]:
-        return {
-            each["application"]: ApplicationSpec.from_json(each)
-            for each in self.registry.fleet_settings().get("applications", [])
-        }
-
-    def _all_specs(self) -> Sequence[ApplicationSpec]:
-        # Also of applications that this process does not have: a tenant is removed whole.
-        own = {application_spec.application: application_spec for application_spec in self.application_specs()}
-        return list({**self._recorded_specs(), **own}.values())
-
-    def _changed(self, tenant: Tenant) -> None:
-        self._registry_cache.forget(tenant.id)
-        if tenant.status is TenantStatus.PURGING:
-            self._application_cache.forget(tenant.id)
+        """Return the tables of each application and projection: of the classes, or without classes, of the registry."""
+        return self.fleet.application_specs()
 
     def _bound(self, tenant: Tenant) -> Tenant:
         return replace(tenant, tenancy=self)
 
-    # -- making --
+    # -- creating --
 
     def init(self, *, accept_encodings: bool = False) -> None:
-        """Make the registry where there is none, and record the applications and their tables. ``create`` does so too.
+        """Create the registry if it is missing, and record the applications and their tables. ``create`` does so too.
 
-        ``accept_encodings`` records the ciphers and compressors of this process in place of those of the fleet. They
-        have to read what is stored.
+        ``accept_encodings`` replaces the fleet's recorded ciphers and compressors with those of this process, which
+        must be able to read the stored events.
 
-        Needs the right to create a schema, or tables where there are no schemas. Safe to call again, and from many
+        Requires the right to create a schema, or tables where the database has no schemas. Idempotent, and safe in many
         processes at once. Raises EncodingMismatch.
         """
-        self._provisioning.init(accept_encodings=accept_encodings)
+        self.fleet.provisioning.init(accept_encodings=accept_encodings)
 
     def create(
         self,
@@ -172,11 +142,10 @@ class Tenancy(Verbs):
         exist_ok: bool = False,
         request_id: str | None = None,
     ) -> Tenant:
-        """Make a tenant with its tables, and return it when it serves.
+        """Create a tenant with its tables, and return it once it is active.
 
-        ``name`` (by default the slug as it is written here) and ``metadata`` (what JSON can hold) are yours to use.
-        ``actor`` is the id of who did it, for the history; not a name, which could not be erased. A retry with the same
-        ``request_id`` returns the same tenant.
+        ``name`` (default: the slug as written here) and ``metadata`` (any JSON object) are yours to use. ``actor`` must
+        be an id, not a name: the history is never erased. A retry with the same ``request_id`` returns the same tenant.
 
         Raises TenantExists when the slug is taken, unless ``exist_ok``; and InvalidSlug.
         """
@@ -184,28 +153,28 @@ class Tenancy(Verbs):
         request = TenantRequest(
             slug=slug, name=name, metadata={} if metadata is None else metadata, request_id=request_id
         )
-        return self._bound(self._provisioning.create(request, actor, exist_ok=exist_ok))
+        return self._bound(self.fleet.provisioning.create(request, actor, exist_ok=exist_ok))
 
     def create_many(
         self, tenants: Iterable[str | TenantRequest], *, actor: str | None = None, exist_ok: bool = False
     ) -> Iterator[Tenant]:
-        """Make tenants and yield each when it serves; much faster than one by one.
+        """Create tenants in batches, which is much faster than one by one, and yield each once it is active.
 
-        Raises TenantExists at the first slug that is taken, unless ``exist_ok``; those yielded before are made.
+        Raises TenantExists at the first slug that is taken, unless ``exist_ok``; tenants yielded before it remain.
         """
         check_list("The tenants", tenants, 'a list: create_many(["acme", "globex"])')
         self._check_applications()
-        for tenant in self._provisioning.create_many(map(_order, tenants), actor, exist_ok=exist_ok):
+        for tenant in self.fleet.provisioning.create_many(map(_request, tenants), actor, exist_ok=exist_ok):
             yield self._bound(tenant)
 
     def complete(self, tenant: Tenant | str, *, actor: str | None = None) -> Tenant:
-        """Let a tenant serve whose making somebody has begun and not ended; nothing for any other one."""
-        (completed,) = self._provisioning.complete([self._meant(tenant)], actor)
+        """Finish creating a tenant whose creation was interrupted; do nothing for any other tenant."""
+        (completed,) = self.fleet.provisioning.complete([self._resolve(tenant)], actor)
         return self._bound(completed)
 
     def create_missing(self, tenant: Tenant | str) -> None:
-        """Make the tables that a tenant lacks; nothing for one that is being made or purged."""
-        self._provisioning.create_missing(self._meant(tenant))
+        """Create the tables that a tenant lacks; do nothing for one that is being created or purged."""
+        self.fleet.provisioning.create_missing(self._resolve(tenant))
 
     def adopt(
         self,
@@ -217,64 +186,119 @@ class Tenancy(Verbs):
         metadata: Mapping[str, Any] | None = None,
         actor: str | None = None,
     ) -> Tenant:
-        """Register tables that exist as a tenant; nothing is copied or changed. Both names may hold ``{application}``.
+        """Register existing tables as a tenant; nothing is copied or changed.
 
-        Raises TenantExists, and TenancyError when a table is missing or another tenant's.
+        ``schema`` and ``table_prefix`` may contain ``{application}``. Raises TenantExists, and TenancyError when a
+        table is missing or belongs to another tenant.
         """
         self._check_applications()
         request = TenantRequest(slug=slug, name=name, metadata={} if metadata is None else metadata)
-        return self._bound(self._provisioning.adopt(request, Placement(schema or None, table_prefix), actor))
+        return self._bound(self.fleet.provisioning.adopt(request, Placement(schema or None, table_prefix), actor))
 
     def _check_applications(self) -> None:
         if not self.application_specs():
-            msg = "The applications of the tenants are not known, so their tables cannot be made."
-            raise TenancyError(msg, remedy="Give them once: Tenancy(applications=[...]), or --app on the command line.")
+            msg = "The fleet has no applications, so tenant tables cannot be created."
+            raise TenancyError(msg, remedy="Pass them once: Tenancy(applications=[...]), or --app on the command line.")
 
     def project(
         self, application: type[Application[Any]], projection: type[Projection[Any]], view: type[TrackingRecorder]
     ) -> None:
-        """Register a projection, before anything else is called: new tenants get the tables of its view, and runners
-        keep it. Raises NotRegistered for an application that the tenants do not have.
+        """Register a projection: new tenants get the tables of its view, and runners keep the view up to date.
+
+        Call it before any other method. Raises NotRegistered for an application that is not part of this fleet.
         """
         check_class("The application", application, Application, "its class")
         check_class("The projection", projection, Projection, "its class")
-        check_class("The view", view, TrackingRecorder, "the class of the views, which are TrackingRecorders")
-        self.projections.register(RegisteredProjection(application, projection, view), self.applications)
-        self._known = None
+        check_class("The view", view, TrackingRecorder, "a class of TrackingRecorder")
+        self.fleet.register_projection(RegisteredProjection(application, projection, view))
 
-    # -- following --
+    # -- lifecycle --
 
-    def runner(self, workers: int = 4, **options: Any) -> Runner:
-        """Return what lets the followers and projections of all tenants process events; use it in a ``with`` statement.
+    def rename(
+        self, tenant: str | Tenant, new_slug: str | None = None, *, name: str | None = None, actor: str | None = None
+    ) -> Tenant:
+        """Change a tenant's slug, name or both. Its id and its tables keep their names."""
+        return self._bound(self.fleet.transitions.rename(tenant, new_slug, name, actor))
 
-        Processes that do so share the tenants. For the ``options`` see :class:`Runner`.
+    def suspend(
+        self, tenant: str | Tenant, *, reason: str | None = None, reads: bool | None = None, actor: str | None = None
+    ) -> Tenant:
+        """Refuse a tenant's writes, and its reads unless ``reads``; every process complies within a second.
+
+        Errors show the ``reason``, HTTP responses never do. For a tenant that is already suspended, None keeps the
+        current value.
+        """
+        return self._bound(self.fleet.transitions.move(tenant, Verb.SUSPEND, actor, reason=reason, reads=reads))
+
+    def resume(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
+        """Resume a suspended tenant."""
+        return self._bound(self.fleet.transitions.move(tenant, Verb.RESUME, actor))
+
+    def archive(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
+        """Take a tenant offline and keep its data."""
+        return self._bound(self.fleet.transitions.move(tenant, Verb.ARCHIVE, actor, reason=reason))
+
+    def restore(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
+        """Restore an archived tenant to its previous status."""
+        return self._bound(self.fleet.transitions.move(tenant, Verb.RESTORE, actor))
+
+    def delete(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
+        """Take a tenant offline. It can be undeleted until it is purged, which is due after TENANCY_GRACE_DAYS."""
+        return self._bound(self.fleet.transitions.move(tenant, Verb.DELETE, actor, reason=reason))
+
+    def undelete(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
+        """Restore a deleted tenant to its previous status."""
+        return self._bound(self.fleet.transitions.move(tenant, Verb.UNDELETE, actor))
+
+    def purge(self, tenant: str | Tenant, *, actor: str | None = None) -> PurgeCertificate:
+        """Remove a tenant and all its data permanently; return the certificate.
+
+        A slug means the tenant that has it now, whatever its status. A Tenant must still have the same status: raises
+        TransitionRefused when it has been undeleted, for example.
+        """
+        (certificate,) = self.fleet.purging.purge([tenant], actor)
+        return certificate
+
+    def purge_many(self, tenants: Sequence[str | Tenant], *, actor: str | None = None) -> Iterator[PurgeCertificate]:
+        """Purge tenants as :meth:`purge` does, and yield the certificate of each."""
+        yield from self.fleet.purging.purge(tenants, actor)
+
+    def due(self) -> Sequence[Tenant]:
+        """Return the deleted tenants whose grace period is over."""
+        return [self._bound(tenant) for tenant in self.fleet.purging.due()]
+
+    # -- followers --
+
+    def runner(self, workers: int = 4, *, lease_seconds: float = 10.0, max_attempts: int = 8) -> Runner:
+        """Return a runner for the followers and projections of all tenants; use it in a ``with`` statement.
+
+        Processes that run one share the tenants. ``workers`` is the number of threads. ``lease_seconds`` is how long a
+        silent process keeps its tenants before others take them over. A follower that fails ``max_attempts`` times at
+        one notification, with growing pauses, is stopped.
         """
         from tenancy.runner import Runner  # noqa: PLC0415 (most processes have none)
 
-        return Runner(self, self._registry_cache, self._application_cache, workers=workers, **options)
+        return Runner(self.fleet, workers=workers, lease_seconds=lease_seconds, max_attempts=max_attempts)
 
     @property
     def followers(self) -> FollowerMonitor:
-        """What can be asked of followers, and told to them, wherever they run."""
+        """Inspect and control followers, whichever process runs them."""
         from tenancy.runner import FollowerMonitor  # noqa: PLC0415 (as above)
 
-        return FollowerMonitor(self.registry, self.storage, self.application_specs())
+        return FollowerMonitor(self.fleet.registry, self.fleet.shard, self.fleet.application_specs())
 
-    # -- finding --
+    # -- lookup --
 
     def __getitem__(self, slug: str) -> Tenant:
         """Return a tenant, whatever its status; raises TenantNotFound."""
-        tenant = self._registry_cache.find(known_slug(slug))
-        if tenant is None:
-            raise not_found(slug)
-        return self._bound(tenant)
+        return self._bound(find_tenant(self.fleet.registry_cache, slug))
 
     def recall(self, slug: str) -> Tenant | None:
-        """Return a tenant as ``tenants[slug]`` does, without waiting; None when the registry has to be asked.
+        """Return a tenant as ``tenants[slug]`` does, from the cache only; None when the registry must be queried.
 
-        Raises TenantNotFound for a slug that is known to be nobody's.
+        Never waits, so an event loop can call it. Raises TenantNotFound for a slug that is known to be unused.
         """
-        is_known, tenant = self._registry_cache.recall(known_slug(slug))
+        is_known, tenant = self.fleet.registry_cache.recall(known_slug(slug))
         if not is_known:
             return None
         if tenant is None:
@@ -288,84 +312,79 @@ class Tenancy(Verbs):
             return False
 
     def __iter__(self) -> Iterator[Tenant]:
-        """Yield all tenants in the order of their slugs."""
+        """Yield all tenants in slug order."""
         return iter(self.list())
 
     def list(self, status: TenantStatus | str | None = None) -> Sequence[Tenant]:
-        """Return all tenants, or those with a status, in the order of their slugs."""
+        """Return all tenants, or those with a status, in slug order."""
         try:
             wanted = None if status is None else TenantStatus(status)
         except ValueError:
             msg = f"There is no status {status!r}."
             raise InvalidArgument(msg, remedy=f"Pass one of: {', '.join(TenantStatus)}.") from None
-        return [self._bound(tenant) for tenant in self.registry.list(wanted)]
+        return [self._bound(tenant) for tenant in self.fleet.registry.list(wanted)]
 
     def slugs(self) -> Sequence[str]:
-        """Return the slugs of all tenants, in no order."""
-        return self.registry.slugs()
+        """Return the slugs of all tenants, in any order."""
+        return self.fleet.registry.slugs()
 
     def history(self, slug: str) -> Sequence[Change]:
-        """Return what happened to a tenant, the oldest first. A purged one is found by its id alone."""
+        """Return a tenant's changes, oldest first. A purged tenant is found by its id only."""
         check_type("The slug", slug, str, "the tenant's slug, or its id as text")
         try:
             tenant_id = UUID(slug)
         except ValueError:
             tenant_id = self[slug].id
         else:
-            tenant = self._registry_cache.find(known_slug(slug))
+            tenant = self.fleet.registry_cache.find(known_slug(slug))
             tenant_id = tenant.id if tenant is not None else tenant_id
-        changes = self.registry.history(tenant_id)
+        changes = self.fleet.registry.history(tenant_id)
         if not changes:
             raise not_found(slug)
         return changes
 
-    # -- using --
+    # -- use --
 
     def application(self, cls: type[_TApplication], tenant: Tenant | str | None = None) -> _TApplication:
-        """Return the application of a tenant, or of the current one; the same object to all callers.
+        """Return an application of a tenant, by default of the current one; the same object to all callers.
 
-        It need not be closed. Raises a TenantUnavailable when the tenant does not serve, NotRegistered for an
-        application that the tenants do not have, and NoCurrentTenant.
+        Do not close it. Raises a TenantUnavailable when the tenant cannot be read, NotRegistered for an application
+        that is not part of this fleet, and NoCurrentTenant.
         """
         check_class("The application", cls, Application, "its class, as in tenants[slug].get(Kennels)")
         if self.applications.get(cls.name) is not cls:
-            msg = f"The application {cls.name!r} ({get_topic(cls)}) is none of these tenants'."
-            raise NotRegistered(msg, remedy="Give its class to Tenancy(applications=[...]) and call init().")
-        found = self.current if tenant is None else self._meant(tenant)
-        self._registry_cache.admit(found.id, writes=False)
-        return self._application_cache.get(cls, found.id, lambda: cls(env=self.env(found)))
+            msg = f"Application {cls.name!r} ({get_topic(cls)}) is not registered with this Tenancy."
+            raise NotRegistered(msg, remedy="Pass its class to Tenancy(applications=[...]) and call init().")
+        return self.fleet.application(cls, self.current if tenant is None else self._resolve(tenant))
 
     def projection(self, cls: type[Projection[Any]], tenant: Tenant | str | None = None) -> TenantProjection:
-        """Return a tenant's projection, or that of the current one, with its ``view``; raises as :func:`application`
-        does.
+        """Return a tenant's projection, by default the current tenant's, with its ``view``.
+
+        Raises as :meth:`application` does.
         """
         check_class("The projection", cls, Projection, "its class")
-        registered = self.projections.find(cls)
-        found = self.current if tenant is None else self._meant(tenant)
-        self._registry_cache.admit(found.id, writes=False)
-        process = self.settings.environment
-        return self._application_cache.get(
-            cls, found.id, lambda: TenantProjection(registered, process, self.env(found))
-        )
+        fleet = self.fleet
+        fleet.projections.find(cls)  # before the tenant is looked up
+        return fleet.projection(cls, self.current if tenant is None else self._resolve(tenant))
 
     def env(self, tenant: Tenant | str) -> dict[str, str]:
-        """Return the variables that put the applications of a process into a tenant's tables, also those that the
-        library's runners make: ``SingleThreadedRunner(system, env=tenants.env("acme"))``.
+        """Return the environment variables that put a process's applications into a tenant's tables.
 
-        They hold the URL of the database, with its password.
+        The library's runners take them, too: ``SingleThreadedRunner(system, env=tenants.env("acme"))``. They contain
+        the database URL with its password.
         """
-        found = self._meant(tenant)
-        return variables(self.settings, found.placement, found.id, self.application_specs())
+        return self.fleet.env(self._resolve(tenant))
 
     def scope(self, tenant: Tenant | str) -> AbstractContextManager[None]:
-        """Return a context in which a tenant is the current one; raises a TenantUnavailable at once when it cannot be
-        read.
+        """Return a context in which a tenant is the current one.
+
+        Raises a TenantUnavailable at once when the tenant cannot be read.
         """
-        found = self._meant(tenant)
+        found = self._resolve(tenant)
         check_status(found, writes=False)
         return context.scope(self, found.id)
 
-    def _meant(self, tenant: Tenant | str) -> Tenant:
+    def _resolve(self, tenant: Tenant | str) -> Tenant:
         if isinstance(tenant, str):
             return self[tenant]
         check_type("The tenant", tenant, Tenant, "its slug or a Tenant")
@@ -375,17 +394,17 @@ class Tenancy(Verbs):
 
     @property
     def current(self) -> Tenant:
-        """The tenant of this context; raises NoCurrentTenant where there is none."""
+        """This context's tenant; raises NoCurrentTenant outside a scope."""
         tenant_id = context.current_id(self)
-        tenant = self._registry_cache.get(tenant_id)
+        tenant = self.fleet.registry_cache.get(tenant_id)
         if tenant is None:
-            self._registry_cache.admit(tenant_id, writes=False)
+            self.fleet.registry_cache.admit(tenant_id, writes=False)
             raise not_found(str(tenant_id))
         return self._bound(tenant)
 
 
-def _order(wanted: str | TenantRequest) -> TenantRequest:
+def _request(wanted: str | TenantRequest) -> TenantRequest:
     if isinstance(wanted, str):
         return TenantRequest(slug=wanted)
-    check_type("A tenant", wanted, TenantRequest, "its slug or an Order")
+    check_type("A tenant", wanted, TenantRequest, "its slug or a TenantRequest")
     return wanted

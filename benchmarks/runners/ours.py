@@ -51,7 +51,7 @@ class Fleet(Contestant):
             yield
 
     def followed(self) -> int:
-        read = read_positions(self._tenants.storage.datastore, self._tables)
+        read = read_positions(self._tenants.fleet.shard.datastore, self._tables)
         return sum(each.get("Copies", 0) for each in read.values())
 
     def connections(self) -> int:

@@ -52,7 +52,7 @@ def open_tenancy(context: typer.Context) -> Iterator[Tenancy]:
 def tenant_of(tenants: Tenancy, slug_or_id: str) -> Tenant:
     """Return a tenant by slug or id. Raises TenantNotFound, and CommandError when two tenants match."""
     try:
-        by_id = tenants.registry.get(UUID(slug_or_id))
+        by_id = tenants.fleet.registry.get(UUID(slug_or_id))
     except ValueError:
         by_id = None
     if by_id is None:

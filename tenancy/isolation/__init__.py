@@ -1,1 +1,1 @@
-"""Where tenants go: names of their schemas and tables, and the variables that lead there. No I/O."""
+"""Where tenants' tables go: names, placements and environment variables. No I/O."""

@@ -1,134 +1,73 @@
-"""Where a tenant's tables are: from templates to a placement, and from a placement to variables of applications.
+"""The tenant's part of schema and table names, and the patterns that recognise it.
 
-Every new tenant's part of a name is the readable part of its slug and a piece of its id, as in ``acme_k3f9``. The
-readable part has no underscore and the piece a fixed length, so no tenant's prefix begins with that of another one;
-that no two have the same is seen to by the registry, where placements are unique.
+A new tenant's part is the readable part of its slug and a piece of its id, as in ``acme_k3f9``. The readable part has
+no underscore and the piece has a fixed length, so no tenant's prefix is the beginning of another's. The registry keeps
+placements unique.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
-from eventsourcing_sqlalchemy.errors import SettingsError
-from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX
 from tenancy.model.slugs import readable
-from tenancy.model.tenant import Placement
 
-if TYPE_CHECKING:
-    from tenancy.model.application_spec import ApplicationSpec
-    from tenancy.settings import TenancySettings
+__all__ = [
+    "MAX_READABLE",
+    "TENANT_SUFFIX",
+    "fixed_start",
+    "is_name_of",
+    "name_pattern",
+    "placement_pattern",
+    "tenant_part",
+]
 
-__all__ = ["PERSISTENCE_MODULE", "allocate_placement", "placement_pattern", "prefix_of", "schema_of", "variables"]
+MAX_READABLE: Final = 20
+"""The most characters of a slug that stand in a name."""
 
-PERSISTENCE_MODULE: Final = "tenancy.persistence"
-
-_READABLE: Final = 20
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing to misread
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no letter can be mistaken for a digit
 _PIECE: Final = 4
-# In PostgreSQL, a schema pg_... is the server's.
+TENANT_SUFFIX: Final = "_" + "0" * _PIECE
+"""As many characters as a tenant's part has besides the readable ones."""
+# PostgreSQL reserves schemas named pg_...
 _RESERVED: Final = ("", "pg")
 
 
-def allocate_placement(
-    settings: TenancySettings, slug: str, tenant_id: UUID, applications: Iterable[str], limit: int | None
-) -> Placement:
-    """Return where a new tenant's tables go. Its readable part is as short as ``limit``, the most bytes of a name in
-    the database, wants for the longest of the ``applications``.
-
-    Raises SettingsError when there is no room for it.
-    """
-    room = _room(settings, applications, limit)
-    label = readable(slug, min(_READABLE, room))
+def tenant_part(slug: str, tenant_id: UUID, room: int) -> str:
+    """Return a tenant's part of its names, with at most ``room`` characters of its slug."""
+    label = readable(slug, min(MAX_READABLE, room))
     if label in _RESERVED or label[0].isdigit():
         label = f"t{label}"[: max(room, 1)]
-    tenant = f"{label}_{_piece(tenant_id)}"
-    template, prefix = settings.schema or "", settings.table_prefix.replace("{tenant}", tenant)
-    return Placement(template.replace("{tenant}", tenant) or None, prefix, owns_schema="{tenant}" in template)
-
-
-def _piece(tenant_id: UUID) -> str:
     number = tenant_id.int
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(0, 5 * _PIECE, 5))
+    return f"{label}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(0, 5 * _PIECE, 5))
 
 
 def placement_pattern(template: str) -> re.Pattern[str]:
-    """Return what matches the names that a template with ``{tenant}`` stands for; the tenant's part is the group
-    ``tenant``.
+    """Return a pattern for the names that a template with ``{tenant}`` yields; the group ``tenant`` is the tenant's
+    part.
     """
     first, *rest = map(re.escape, template.split("{tenant}"))
     part = f"(?P<tenant>[a-z][a-z0-9]*_[{_ALPHABET}]{{{_PIECE}}})"
     return re.compile("(?P=tenant)".join([f"{first}{part}{rest[0]}", *rest[1:]]) if rest else first)
 
 
-def _room(settings: TenancySettings, applications: Iterable[str], limit: int | None) -> int:
-    if limit is None:
-        return _READABLE
-    room = _READABLE
-    piece = "{tenant}", "_" + "0" * _PIECE
-    for application in applications:
-        table = prefix_of(Placement(None, settings.table_prefix), application) + application.lower() + "_events"
-        schema = schema_of(Placement(settings.schema, ""), application) or ""
-        for name in (table + EVENTS_INDEX_SUFFIX, schema):
-            count = name.count("{tenant}")
-            left = limit - len(name.replace(*piece).encode())
-            if left < count:
-                msg = (
-                    f"The name of the application {application!r} leaves no room for a tenant in names of at most "
-                    f"{limit} bytes. Shorten it, TENANCY_SCHEMA or TENANCY_TABLE_PREFIX."
-                )
-                raise SettingsError(msg, variable="TENANCY_TABLE_PREFIX")
-            room = min(room, left // count) if count else room
-    return room
+def fixed_start(template: str) -> str:
+    """Return the part of a placement's template before ``{application}``: all of its names start with it."""
+    return template.partition("{application}")[0]
 
 
-def schema_of(placement: Placement, application: str) -> str | None:
-    """Return the schema of one application of a tenant, or None."""
-    return placement.schema and placement.schema.replace("{application}", application.lower())
-
-
-def prefix_of(placement: Placement, application: str) -> str:
-    """Return the prefix of the names of one application's tables."""
-    return placement.table_prefix.replace("{application}", application.lower())
-
-
-def variables(
-    settings: TenancySettings, placement: Placement, tenant_id: UUID, application_specs: Iterable[ApplicationSpec]
-) -> dict[str, str]:
-    """Return the variables that put applications into a placement, whatever else the process's variables say, and those
-    that the code passed for all tenants.
-
-    Those of the placement take precedence. Each is there with the name of every application before it: a variable for
-    all loses to one for an application that the process may have. Tables are not made: a process that is left over
-    from a purged tenant fails instead of bringing them back.
+def name_pattern(template: str, *, and_more: bool = False) -> re.Pattern[str]:
+    """Return a pattern for the names that a placement's template yields for any application; with ``and_more``, also
+    for longer ones.
     """
-    common = {
-        "PERSISTENCE_MODULE": PERSISTENCE_MODULE,
-        "SQLALCHEMY_URL": settings.url.render_as_string(hide_password=False),
-        "SQLALCHEMY_CONNECTION_CREATOR_TOPIC": settings.creator_topic or "",
-        "SQLALCHEMY_SCOPED_SESSION_TOPIC": "",
-        "SQLALCHEMY_ENGINE_TOPIC": "",
-        "CREATE_TABLE": "no",
-        "TENANCY_TENANT": str(tenant_id),
-    }
-    # Braces were expanded here, or are none: in the persistence module they would be errors.
-    result = {
-        **settings.given,
-        **common,
-        "SQLALCHEMY_SCHEMA": placement.schema or "",
-        "SQLALCHEMY_TABLE_PREFIX": placement.table_prefix,
-        "TENANCY_CONTROL_URL": settings.own_control_url,
-        "TENANCY_CONTROL_SCHEMA": settings.control_schema,
-    }
-    for application_spec in application_specs:
-        name, application = application_spec.application.upper(), application_spec.application
-        result.update({f"{name}_{key}": value for key, value in common.items()})
-        result[f"{name}_SQLALCHEMY_SCHEMA"] = schema_of(placement, application) or ""
-        result[f"{name}_SQLALCHEMY_TABLE_PREFIX"] = prefix_of(placement, application)
-        # The tables are of this kind, and made already.
-        result[f"{name}_ORIGINATOR_ID_TYPE"] = application_spec.originator_id_type
-        if not application_spec.creates_extra_tables:
-            result[f"{name}_IS_SNAPSHOTTING_ENABLED"] = "yes" if "snapshots" in application_spec.tables else "no"
-    return result
+    parts = map(re.escape, template.split("{application}"))
+    return re.compile(".+".join(parts) + (".*" if and_more else ""), re.DOTALL)
+
+
+def is_name_of(name: str, template: str, *, and_more: bool = False) -> bool:
+    """Return whether a name matches :func:`name_pattern`."""
+    # Most names belong to other tenants: this spares their patterns.
+    return (
+        name.startswith(fixed_start(template)) and name_pattern(template, and_more=and_more).fullmatch(name) is not None
+    )

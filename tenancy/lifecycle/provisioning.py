@@ -1,25 +1,26 @@
-"""How tenants come to be: made, or adopted with the tables that they have.
+"""Provision tenants, or adopt existing tables.
 
-Two recorded steps: the tenant is registered, which takes its slug, and its tables are made. A process may die between
-them. What it leaves has the status ``provisioning``; the same request, or ``tenancy doctor --repair``, completes it.
+Provisioning has two recorded steps: the tenant is registered, which takes its slug, and its tables are created. If the
+process dies in between, the tenant keeps the status ``provisioning``; the same request, or ``tenancy doctor --repair``,
+completes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from eventsourcing.persistence import IntegrityError
 
 from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
-from tenancy.isolation.names import allocate_placement
+from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import encodings_of
+from tenancy.model.placement import Placement
 from tenancy.model.slugs import normalize
-from tenancy.model.tenant import Placement, Tenant, TenantStatus, Verb, check_status, status_error
-from tenancy.registry import NewTenant, Registry
+from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status, status_error
+from tenancy.registry import Registry
 from tenancy.registry.tables import check_texts
 
 if TYPE_CHECKING:
@@ -27,48 +28,48 @@ if TYPE_CHECKING:
 
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.settings import TenancySettings
-    from tenancy.storage.tenant_storage import TenantStorage
+    from tenancy.storage.inventory import ShardInventory
+    from tenancy.storage.provisioner import Provisioner
+    from tenancy.storage.remover import Remover
+    from tenancy.storage.shard import Shard
 
-__all__ = ["Provisioning", "TenantRequest"]
+__all__ = ["Provisioning"]
 
-# Making many tables in one transaction takes locks out of a table that all clients of the server share.
+# Each table created in a transaction takes locks from a table that all clients of the server share.
 _TABLES_PER_STEP: Final = 150
-# How often a new tenant is given another id, because its part of a name is taken.
+# Attempts to find a new tenant an id whose part of the names is free.
 _ATTEMPTS: Final = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TenantRequest:
-    """A tenant that somebody wants; ``name`` is the slug as it was written when none is given."""
-
-    slug: str
-    name: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    request_id: str | None = None
-
-
 class Provisioning:
-    """Makes tenants. Safe to use from many threads and processes at once."""
+    """Creates and adopts tenants. Safe to use from many threads and processes."""
 
     def __init__(
         self,
         settings: TenancySettings,
         registry: Registry,
-        storage: TenantStorage,
+        *,
+        shard: Shard,
+        inventory: ShardInventory,
+        provisioner: Provisioner,
+        remover: Remover,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
         changed: Callable[[Tenant], None],
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._storage = storage
+        self._shard = shard
+        self._inventory = inventory
+        self._provisioner = provisioner
+        self._remover = remover
         self._application_specs = application_specs
         self._changed = changed
 
     def init(self, *, accept_encodings: bool = False) -> None:
-        """Make the registry where there is none, and record the applications of the fleet."""
+        """Create the registry if it is missing, and record the fleet's applications."""
         try:
             application_specs = self._application_specs()
-        except RegistryMissing:  # without classes, nothing but the registry could tell
+        except RegistryMissing:  # without classes, only a registry has the applications
             application_specs = ()
         fleet_settings = (
             {"applications": [application_spec.to_json() for application_spec in application_specs]}
@@ -78,14 +79,14 @@ class Provisioning:
         self._registry.init(fleet_settings, encodings_of(application_specs), accept_encodings=accept_encodings)
 
     def _record_encodings(self) -> None:
-        """Record how the events of new applications are stored; raises EncodingMismatch before anything is made."""
-        with suppress(RegistryMissing):  # made next, with them
+        """Record how new applications' events are stored; raises EncodingMismatch before anything is created."""
+        with suppress(RegistryMissing):  # created next, with the encodings
             self._registry.record_encodings(encodings_of(self._application_specs()))
 
     def create(self, request: TenantRequest, actor: str | None, *, exist_ok: bool) -> Tenant:
-        """Make a tenant, or complete one that the same request, or with ``exist_ok`` anybody, has begun.
+        """Create a tenant, or complete the one that the same request, or with ``exist_ok`` any request, has registered.
 
-        Raises a TenantUnavailable for one that there is and that does not serve.
+        Raises a TenantUnavailable for an existing tenant that is not active.
         """
         slug = normalize(request.slug, self._settings.slugs)
         self._record_encodings()
@@ -95,14 +96,14 @@ class Provisioning:
             )
             if tenant is not None:
                 return self._serving(tenant, actor)
-            # Taken by nobody: the tenant's part of a name is, or who had the slug has just been purged.
-        msg = f"No place was found for tenant {slug!r} in {_ATTEMPTS} attempts."
-        raise TenancyError(msg, remedy="Try again.", tenant=slug)
+            # The slug is free: the tenant's part of the names is taken, or a tenant with this slug was just purged.
+        msg = f"No free placement was found for tenant {slug!r} in {_ATTEMPTS} attempts."
+        raise TenancyError(msg, remedy="Retry.", tenant=slug)
 
     def create_many(self, requests: Iterable[TenantRequest], actor: str | None, *, exist_ok: bool) -> Iterator[Tenant]:
-        """Make tenants in batches, and yield each when it is ready, in the order that they were asked for.
+        """Create tenants in batches, and yield each once it is active, in the order of the requests.
 
-        Raises TenantExists at the first slug that is taken, unless ``exist_ok``; those before it are made.
+        Raises TenantExists at the first slug that is taken, unless ``exist_ok``; tenants before it remain.
         """
         self._record_encodings()
         for batch in self._batches(requests):
@@ -120,7 +121,7 @@ class Provisioning:
             if added is not None:
                 yield from self.complete(added, actor)
             else:
-                for request in batch:  # one by one, to tell which is taken
+                for request in batch:  # one by one, to find the slug that is taken
                     yield self.create(request, actor, exist_ok=exist_ok)
 
     def _batches(self, requests: Iterable[TenantRequest]) -> Iterator[list[TenantRequest]]:
@@ -138,47 +139,40 @@ class Provisioning:
         if batch:
             yield batch
 
-    def _new(self, slug: str, request: TenantRequest) -> NewTenant:
+    def _new(self, slug: str, request: TenantRequest) -> Tenant:
         self._check_code(slug)
         tenant_id = uuid4()
         names = [application_spec.application for application_spec in self._application_specs()]
-        placement = allocate_placement(self._settings, slug, tenant_id, names, self._storage.identifier_limit)
-        return NewTenant(
-            id=tenant_id,
-            slug=slug,
-            name=request.name or request.slug,
-            placement=placement,
-            metadata=request.metadata,
-            request_id=request.request_id,
-        )
+        placement = allocate_placement(self._settings, slug, tenant_id, names, self._shard.identifier_limit)
+        return Tenant.requested(request, tenant_id, slug, placement)
 
     def _check_code(self, slug: str) -> None:
-        """Raise NotRegistered for a new tenant that this process could only begin, before its row is written."""
+        """Raise NotRegistered if this process could not create all of a new tenant's tables."""
         try:
             for application_spec in self._application_specs():
                 application_spec.check_code()
         except NotRegistered:
             with suppress(RegistryMissing):
                 if self._registry.find(slug) is not None:
-                    return  # what is there may need nothing
+                    return  # the existing tenant may need no tables
             raise
 
-    def _add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
+    def _add(self, new: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
         try:
             return self._registry.add(new, actor)
         except RegistryMissing:
             self.init()
             return self._registry.add(new, actor)
 
-    def _registered(self, new: NewTenant, actor: str | None) -> Tenant | None:
-        """Return a tenant that is registered now, or None when its slug, its place or its request is taken."""
+    def _registered(self, new: Tenant, actor: str | None) -> Tenant | None:
+        """Register a tenant, or return None when its slug, placement or request id is taken."""
         try:
             return self._add([new], actor)[0]
         except IntegrityError:
             return None
 
     def _serving(self, tenant: Tenant, actor: str | None) -> Tenant:
-        """Complete a tenant, and return it if it serves."""
+        """Complete a tenant, and return it if it is active."""
         (completed,) = self.complete([tenant], actor)
         check_status(completed, writes=True)
         return completed
@@ -190,14 +184,14 @@ class Provisioning:
         if found is not None:
             raise _exists(found)
         if request_id is not None and self._registry.find_request(request_id) is not None:
-            msg = f"The request {request_id!r} has made a tenant with another slug."
-            raise TenantExists(msg, remedy="Give each request an id of its own.", tenant=slug)
+            msg = f"The request {request_id!r} has created a tenant with another slug."
+            raise TenantExists(msg, remedy="Use a new id for each request.", tenant=slug)
         return None
 
     def complete(self, tenants: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
-        """Make the tables of tenants that lack them, and let these tenants serve; others are returned as they are.
+        """Create the tables of tenants in provisioning, and activate these tenants; return others unchanged.
 
-        Nobody else makes or removes tables of the same tenants meanwhile: their rows in the registry are locked.
+        The registry rows stay locked, so no other process creates or drops tables of these tenants meanwhile.
         """
         for tenant in tenants:
             _check_is_kept(tenant)
@@ -211,65 +205,57 @@ class Provisioning:
         for tenant in tenants:
             self._changed(tenant)
             if tenant.id not in now:
-                msg = f"Tenant {tenant.slug!r} was purged while it was being made."
+                msg = f"Tenant {tenant.slug!r} was purged while it was being created."
                 raise TenantPurged(msg, tenant=tenant.slug)
             _check_is_kept(now[tenant.id])
         return [now[tenant.id] for tenant in tenants]
 
     def create_missing(self, tenant: Tenant) -> None:
-        """Make the tables that a tenant has lost, or that are new in the code; nothing for one that is going."""
+        """Create tables that a tenant has lost or that are new in the code; do nothing for one that is being purged."""
         with self._with_tables([tenant], _is_provisioned):
             pass
 
     @contextmanager
     def _with_tables(
-        self, tenants: Sequence[Tenant], are_for: Callable[[Tenant], bool]
+        self, tenants: Sequence[Tenant], needs_tables: Callable[[Tenant], bool]
     ) -> Iterator[tuple[Session, Sequence[Tenant]]]:
-        """Make the tables of those tenants that they are for, and yield all that there are, with their rows locked."""
+        """Create the tables of tenants that ``needs_tables`` selects, and yield all existing ones with rows locked."""
         application_specs = self._application_specs()
-        if self._storage.is_file_of_registry:
-            # Their own connections would wait for the transaction that locks the rows.
-            self._storage.create_extra_tables([tenant for tenant in tenants if are_for(tenant)], application_specs)
+        if self._shard.is_file_of_registry:
+            # Before the rows are locked: in one SQLite file, their connections would wait for that transaction.
+            self._provisioner.create_extra_tables(
+                [tenant for tenant in tenants if needs_tables(tenant)], application_specs
+            )
         with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
-            lacking = [tenant for tenant in current if are_for(tenant)]
-            if not self._storage.is_file_of_registry:
-                self._storage.create_extra_tables(lacking, application_specs)
-            self._storage.make([tenant.placement for tenant in lacking], application_specs, session)
+            lacking = [tenant for tenant in current if needs_tables(tenant)]
+            if not self._shard.is_file_of_registry:
+                self._provisioner.create_extra_tables(lacking, application_specs)
+            self._provisioner.create_tables([tenant.placement for tenant in lacking], application_specs, session)
             yield session, current
         kept = {tenant.id for tenant in current if tenant.status is not TenantStatus.PURGING}
         for tenant in tenants:
             if tenant.id not in kept and not tenant.adopted:
-                self._storage.drop(tenant, application_specs)  # what was made after somebody had purged it
+                self._remover.drop(tenant, application_specs)  # created after another process had purged it
 
     def adopt(self, request: TenantRequest, placement: Placement, actor: str | None) -> Tenant:
-        """Register tables that exist as a tenant, without touching them.
+        """Register existing tables as a tenant, without touching them.
 
-        Raises TenancyError when one of the tables is missing or is another tenant's, and ProgrammingError when one is
-        of another shape.
+        Raises TenancyError when a table is missing or belongs to another tenant, and ProgrammingError when one
+        has another shape.
         """
         slug = normalize(request.slug, self._settings.slugs)
         check_texts(schema=placement.schema, table_prefix=placement.table_prefix)
         self._record_encodings()
-        self._storage.check(placement)
+        self._shard.check(placement)
         application_specs = self._application_specs()
-        missing = self._storage.missing(placement, application_specs)
+        missing = self._inventory.missing(placement, application_specs)
         if missing:
             msg = (
                 f"Tenant {slug!r} cannot be adopted: there is no table {', '.join(str(each.name) for each in missing)}."
             )
-            remedy = (
-                "Check the schema and the prefix, or make it: construct the application once with CREATE_TABLE=yes."
-            )
+            remedy = "Check the schema and prefix, or create it: construct the application once with CREATE_TABLE=yes."
             raise TenancyError(msg, remedy=remedy, tenant=slug)
-        new = NewTenant(
-            id=uuid4(),
-            slug=slug,
-            name=request.name or request.slug,
-            placement=placement,
-            adopted=True,
-            metadata=request.metadata,
-            request_id=request.request_id,
-        )
+        new = Tenant.requested(request, uuid4(), slug, placement, adopted=True)
         try:
             found = self._taken(slug, request.request_id, exist_ok=False)
         except RegistryMissing:
@@ -286,14 +272,14 @@ class Provisioning:
         return self._serving(tenant, actor)
 
     def _is_of_another(self, placement: Placement) -> bool:
-        # In both directions: neither of them may be purged with the other one.
+        # In both directions: purging one tenant must not drop the other's tables.
         application_specs = self._application_specs()
-        wanted = [spec.name for spec in self._storage.specs(placement, application_specs)]
+        wanted = [spec.name for spec in self._inventory.specs(placement, application_specs)]
         return any(
-            any(self._storage.covers(other, name, application_specs) for name in wanted)
+            any(self._inventory.covers(other, name, application_specs) for name in wanted)
             or any(
-                self._storage.owns(placement, spec.name, application_specs)
-                for spec in self._storage.specs(other.placement, application_specs)
+                self._inventory.owns(placement, spec.name, application_specs)
+                for spec in self._inventory.specs(other.placement, application_specs)
             )
             for other in self._registry.list()
         )
@@ -315,16 +301,16 @@ def _check_is_kept(tenant: Tenant) -> None:
 def _exists(tenant: Tenant) -> TenantExists:
     msg = f"Tenant {tenant.slug!r} exists already"
     if tenant.status is TenantStatus.ACTIVE:
-        remedy = "Choose another slug, or exist_ok=True (--exist-ok) if this one is meant."
+        remedy = "Choose another slug, or pass exist_ok=True (--exist-ok) to use this tenant."
         return TenantExists(f"{msg}.", remedy=remedy, tenant=tenant.slug)
     _, what, remedy = status_error(tenant)
     if tenant.status is TenantStatus.PROVISIONING:
-        remedy = "If the process that made it has died: tenancy doctor --repair, or the same request_id again."
+        remedy = "If the process that created it died: tenancy doctor --repair, or retry with the same request_id."
     else:
         remedy = f"Choose another slug. {remedy}".rstrip()
     return TenantExists(f"{msg}, and {what}.", remedy=remedy, tenant=tenant.slug)
 
 
 def _overlap(slug: str) -> TenancyError:
-    msg = f"Tenant {slug!r} cannot be adopted: these tables, or the place they are in, are another tenant's."
-    return TenancyError(msg, remedy="Give the schema and the prefix of tables that are nobody's.", tenant=slug)
+    msg = f"Tenant {slug!r} cannot be adopted: these tables, or their schema, belong to another tenant."
+    return TenancyError(msg, remedy="Pass a schema and prefix that no other tenant owns.", tenant=slug)

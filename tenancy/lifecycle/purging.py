@@ -1,8 +1,8 @@
-"""Remove a tenant and all that is its own, in steps that can be done again, and prove that nothing is left.
+"""Purge tenants in idempotent steps, and verify that nothing is left.
 
-First its status says so, and every process is given the time to learn it; then its tables go, in batches; the catalog
-is asked what is left; at last what the registry knows of it is erased. A process may die anywhere: the tenant has the
-status ``purging`` until the end, and ``purge``, or ``tenancy doctor --repair``, does the rest.
+First the status is set, and every process gets the time to see it. Then the tables are dropped in batches, and the
+database's catalog is checked for anything left. Last, the tenant's registry rows are erased. The process may die at any
+step: the tenant keeps the status ``purging``, and ``purge`` or ``tenancy doctor --repair`` finishes the work.
 """
 
 from __future__ import annotations
@@ -16,56 +16,59 @@ from uuid import UUID
 
 from tenancy.arguments import check_list, check_type
 from tenancy.errors import TenancyError, TransitionRefused
-from tenancy.lifecycle.transitions import known_slug, not_found, one_tenant
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor, next_status
 from tenancy.registry import Registry
 from tenancy.registry.cache import DELAY
+from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
-    from tenancy.storage.tenant_storage import TenantStorage
+    from tenancy.storage.inventory import ShardInventory
+    from tenancy.storage.remover import Remover
 
 __all__ = ["PurgeCertificate", "Purging"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurgeCertificate:
-    """That nothing is left of a tenant: looked up in the catalog and in the registry after everything was removed."""
+    """Proof that nothing is left of a tenant, from the catalog and the registry after the removal."""
 
     tenant_id: UUID
     slug: str
     slug_hash: str
-    """What the registry keeps, to tell a purged tenant from one that never was."""
+    """The registry keeps this hash, to tell a purged tenant from one that never existed."""
     created_at: datetime
     purged_at: datetime
     removed: Mapping[str, int]
-    """How many schemas, views, tables and sequences there were."""
+    """The number of removed schemas, views, tables and sequences."""
     left: Mapping[str, int]
-    """How many of them, and of rows in the registry, there are now: none."""
+    """The number of each that is left, and of registry rows: all zero."""
     others: tuple[str, ...] = ()
-    """The names of what is in the place of an adopted tenant and was left, because it is not the tenant's."""
+    """The names of what remains in an adopted tenant's placement, because it is not the tenant's."""
 
 
 class Purging:
-    """Purges tenants. Safe to use from many threads and processes at once."""
+    """Purges tenants. Safe to use from many threads and processes."""
 
     def __init__(
         self,
         registry: Registry,
-        storage: TenantStorage,
+        inventory: ShardInventory,
+        remover: Remover,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
         changed: Callable[[Tenant], None],
     ) -> None:
         self._registry = registry
-        self._storage = storage
+        self._inventory = inventory
+        self._remover = remover
         self._application_specs = application_specs
         self._changed = changed
 
     def purge(self, tenants: Sequence[str | Tenant], actor: str | None) -> Iterator[PurgeCertificate]:
-        """Remove tenants and all that is theirs, now and for ever; yield the certificate of each.
+        """Remove tenants and all their data permanently; yield the certificate of each.
 
-        Raises TenantNotFound at the first slug that nobody has, before anything is removed. A Tenant stands for itself
-        as it was: TransitionRefused says that its status is another one by now.
+        Raises TenantNotFound for the first unknown slug, before anything is removed, and TransitionRefused for a Tenant
+        whose status has changed.
         """
         check_actor(actor)
         check_list("The tenants", tenants, "a list of slugs or Tenants")
@@ -78,10 +81,16 @@ class Purging:
             _check_is_meant(each, there.get(known_slug(each)) if isinstance(each, str) else by_id.get(each.id))
         purging = [self._mark_purging(each, actor) for each in tenants]
         if purging:
-            # Until every process has learned it. By no clock that processes would have to agree on.
+            # Wait until every process has seen the status. This needs no clock that processes share.
             time.sleep(DELAY)
         for tenant in purging:
             yield self._remove(tenant, actor)
+
+    def due(self) -> Sequence[Tenant]:
+        """Return the deleted tenants whose grace period is over."""
+        now = datetime.now(UTC)
+        deleted = self._registry.list(TenantStatus.DELETED)
+        return [tenant for tenant in deleted if tenant.due_at is not None and tenant.due_at <= now]
 
     def _mark_purging(self, wanted: str | Tenant, actor: str | None) -> Tenant:
         with one_tenant(self._registry, wanted) as (session, tenant):
@@ -95,14 +104,14 @@ class Purging:
 
     def _remove(self, tenant: Tenant, actor: str | None) -> PurgeCertificate:
         application_specs = self._application_specs()
-        removed = self._storage.drop(tenant, application_specs)
-        left = self._storage.inventory(tenant, application_specs)
+        removed = self._remover.drop(tenant, application_specs)
+        left = self._inventory.of_tenant(tenant, application_specs)
         if left:
             msg = f"Something is left of tenant {tenant.slug!r}: {left.count()}."
             raise TenancyError(msg, remedy=f"Go on: tenancy purge {tenant.slug}", tenant=tenant.slug)
-        others = self._storage.others(tenant, application_specs, self._registry.list() if tenant.adopted else ())
+        others = self._inventory.others(tenant, application_specs, self._registry.list() if tenant.adopted else ())
         with self._registry.locked(tenant.id) as (session, current):
-            # None, when another process has removed the same tenant meanwhile.
+            # No current tenant: another process has purged it in the meantime.
             purged_at = self._registry.erase(session, tenant, actor) if current else datetime.now(UTC)
         self._changed(tenant)
         fields = self._registry.remaining_rows(tenant.id)

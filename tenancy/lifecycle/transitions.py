@@ -1,30 +1,28 @@
-"""What happens to tenants that there are: each verb is one recorded step, in one transaction."""
+"""State transitions of existing tenants: each is one recorded change in one transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from eventsourcing.persistence import IntegrityError
 
 from tenancy.arguments import check_type
-from tenancy.errors import InvalidSlug, TenantExists, TenantNotFound
+from tenancy.errors import TenantExists
 from tenancy.model.slugs import normalize
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status, next_status
 from tenancy.registry import Registry
+from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from tenancy.settings import TenancySettings
 
-__all__ = ["Transitions", "known_slug", "not_found", "one_tenant"]
+__all__ = ["Transitions"]
 
 
 class Transitions:
-    """The verbs. Safe to use from many threads and processes at once."""
+    """Changes tenants' statuses and names. Safe to use from many threads and processes."""
 
     def __init__(self, settings: TenancySettings, registry: Registry, changed: Callable[[Tenant], None]) -> None:
         self._settings = settings
@@ -40,10 +38,10 @@ class Transitions:
         reason: str | None = None,
         reads: bool | None = None,
     ) -> Tenant:
-        """Do what a verb says, and return the tenant as it is then.
+        """Change a tenant's status, and return the changed tenant.
 
-        Where it is so already, what is given replaces what is there, and what is None stays as it is. Raises
-        TenantNotFound, and TransitionRefused where the verb does not apply.
+        If the tenant has that status already, only a given ``reason`` or ``reads`` is changed. Raises TenantNotFound,
+        and TransitionRefused where the verb does not apply.
         """
         if reads is not None:
             check_type("reads", reads, bool, "True, False or None")
@@ -57,13 +55,13 @@ class Transitions:
                 if not columns:
                     return tenant
             else:
-                columns = {"status": status, "reason": reason, **self._following(tenant, verb, reads=reads)}
+                columns = {"status": status, "reason": reason, **self._columns_of(tenant, verb, reads=reads)}
             (changed,) = self._registry.change(session, [tenant], verb, actor, remark=columns.get("reason"), **columns)
         self._changed(changed)
         return changed
 
-    def _following(self, tenant: Tenant, verb: Verb, *, reads: bool | None) -> dict[str, Any]:
-        """Return what goes with another status: the way back, the end of a grace, whether it can be read."""
+    def _columns_of(self, tenant: Tenant, verb: Verb, *, reads: bool | None) -> dict[str, Any]:
+        """Return the columns that change with the status: earlier statuses, the due date, whether reads are allowed."""
         columns: dict[str, Any] = {"due_at": None}
         if verb is Verb.SUSPEND:
             columns["reads"] = bool(reads)
@@ -76,11 +74,11 @@ class Transitions:
         return columns
 
     def rename(self, wanted: str | Tenant, new_slug: str | None, name: str | None, actor: str | None) -> Tenant:
-        """Give a tenant another slug, another name or both; its id and its tables stay. Raises TenantExists."""
+        """Change a tenant's slug, name or both; its id and its tables stay. Raises TenantExists."""
         old = wanted.slug if isinstance(wanted, Tenant) else known_slug(wanted)
         new = old if new_slug is None else normalize(new_slug, self._settings.slugs)
         try:
-            # Both, so that two who exchange slugs wait for one another and never in a ring.
+            # Lock both slugs in one query, in id order, to avoid a deadlock of two tenants that exchange slugs.
             with self._registry.locked([old, new]) as (session, tenants):
                 by_slug = {tenant.slug: tenant for tenant in tenants}
                 tenant = by_slug.get(old)
@@ -103,27 +101,3 @@ class Transitions:
 
 def _taken(slug: str) -> TenantExists:
     return TenantExists(f"Tenant {slug!r} exists already.", remedy="Choose another slug.", tenant=slug)
-
-
-@contextmanager
-def one_tenant(registry: Registry, wanted: str | Tenant) -> Iterator[tuple[Session, Tenant]]:
-    """Yield the tenant with a slug, or a tenant as it is by now, in a transaction that nobody else changes it in."""
-    if not isinstance(wanted, str):
-        check_type("The tenant", wanted, Tenant, "its slug or a Tenant")
-    with registry.locked(known_slug(wanted) if isinstance(wanted, str) else wanted.id) as (session, tenants):
-        if not tenants:
-            raise not_found(wanted if isinstance(wanted, str) else wanted.slug)
-        yield session, tenants[0]
-
-
-def known_slug(slug: str) -> str:
-    """Return the normal form of a slug that somebody may have; raises TenantNotFound for one that nobody can have."""
-    try:
-        return normalize(slug)  # by the widest rule: it may be of a time when that was in force
-    except InvalidSlug as error:
-        raise not_found(slug) from error
-
-
-def not_found(slug: str) -> TenantNotFound:
-    """Return the error to raise for a slug that nobody has."""
-    return TenantNotFound(f"There is no tenant {slug!r}.", tenant=slug)

@@ -1,1 +1,1 @@
-"""What a tenant, its placement and its applications are. No I/O."""
+"""Tenants, their placements and their applications as plain objects. No I/O."""

@@ -1,5 +1,6 @@
-"""Which tables an application or a projection has, as far as its class and the environment tell before it is
-constructed, and whom it follows.
+"""The tables of an application or projection, and the applications it follows, before it is constructed.
+
+They follow from its class and the environment.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 from tenancy.errors import NotRegistered, TenancyError
-from tenancy.isolation.names import prefix_of, schema_of
 from tenancy.model.encodings import Encoding
-from tenancy.model.tenant import Placement
+from tenancy.model.placement import Placement
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
@@ -48,32 +48,34 @@ class ApplicationSpec:
     application: str
     """The application's name."""
     topic: str
-    """Where its class is."""
+    """The topic of its class."""
     tables: tuple[TableKind, ...]
     originator_id_type: OriginatorIDType
     creates_extra_tables: bool
-    """Whether it has recorders or constructors of its own, which may make more tables when it is constructed."""
+    """Whether it has recorders or constructors of its own, which may create more tables when it is constructed."""
     follows: tuple[str, ...] = ()
-    """The names of the applications whose events it processes."""
+    """The names of the applications that it follows."""
     view: str = ""
-    """Where the class of its view is, if it is a projection and not an application."""
+    """The topic of its view class, for a projection."""
     encoding: Encoding | None = field(default=None, compare=False)
-    """How this process stores its events; None for a projection, and without its class."""
+    """How this process stores its events; None for a projection, and if its class is not loaded."""
 
     def specs(self, placement: Placement, default_schema: str | None) -> list[TableSpec]:
-        """Return the tables of a tenant; ``default_schema`` is that of tables without one."""
+        """Return a tenant's tables; ``default_schema`` is the schema of tables that name none."""
         return [
             TableSpec(kind, self._table(kind, placement, default_schema), self.originator_id_type)
             for kind in self.tables
         ]
 
     def _table(self, kind: TableKind, placement: Placement, default_schema: str | None) -> TableName:
-        schema = schema_of(placement, self.application) or default_schema
-        return TableName(schema, f"{prefix_of(placement, self.application)}{self.application.lower()}_{kind}")
+        schema = placement.schema_of(self.application) or default_schema
+        return TableName(schema, f"{placement.prefix_of(self.application)}{self.application.lower()}_{kind}")
 
     def owns(self, placement: Placement, default_schema: str | None, name: TableName, limit: int | None) -> bool:
-        """Return whether a relation is by its name a table of the application, also of a kind that it had once, or one
-        that its recorder or view makes beside that; ``limit`` is the most bytes of a name in the database.
+        """Return whether a relation is the application's, judging by its name.
+
+        It is, if it has the name of a table of any kind, or of an extra table of the recorder or view. ``limit`` is the
+        most bytes of a name in the database.
         """
         for kind in get_args(TableKind):
             table = self._table(kind, placement, default_schema)
@@ -82,7 +84,7 @@ class ApplicationSpec:
         return False
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the registry keeps."""
+        """Return the JSON object that the registry stores."""
         return {
             "application": self.application,
             "topic": self.topic,
@@ -94,12 +96,12 @@ class ApplicationSpec:
         }
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> ApplicationSpec:
-        """Return what :func:`to_json` was made of."""
-        return cls(**{**kept, "tables": tuple(kept["tables"]), "follows": tuple(kept.get("follows", ()))})
+    def from_json(cls, stored: Mapping[str, Any]) -> ApplicationSpec:
+        """Return the specification that :meth:`to_json` returned."""
+        return cls(**{**stored, "tables": tuple(stored["tables"]), "follows": tuple(stored.get("follows", ()))})
 
     def check_code(self) -> None:
-        """Raise NotRegistered where the code cannot be imported that its tables need; most need none."""
+        """Raise NotRegistered if creating its tables requires code that cannot be imported."""
         if self.creates_extra_tables:
             self._code()
 
@@ -107,14 +109,14 @@ class ApplicationSpec:
         try:
             return resolve_topic(self.view or self.topic)
         except TopicError as error:
-            msg = f"All tables of {self.application!r} can only be made by its code: {error}."
-            raise NotRegistered(msg, remedy="Give it: --app module:name, in the directory that it is in.") from error
+            msg = f"The tables of {self.application!r} can only be created by its code: {error}."
+            raise NotRegistered(msg, remedy="Pass it: --app module:name, from the directory of the module.") from error
 
     def construct(self, environment: Mapping[str, str], look: Callable[[TableName], None]) -> None:
-        """Construct what it is of once, for the tables that this makes.
+        """Construct the application or view once, which creates its extra tables.
 
-        ``look`` is called before SQLAlchemy makes one, and before it finds one of a MetaData there; it may raise.
-        Raises NotRegistered where the code cannot be imported, and TenancyError where it fails.
+        ``look`` is called with each table of a MetaData, before SQLAlchemy creates it or finds that it exists; it may
+        raise. Raises NotRegistered if the code cannot be imported, and TenancyError if it fails.
         """
         code = self._code()
         looking = _look.set(look)
@@ -128,15 +130,15 @@ class ApplicationSpec:
         except (TenancyError, PersistenceError, SettingsError):
             raise
         except Exception as error:
-            # Those of SQLAlchemy and of drivers go on with SQL and its parameters.
+            # First line only: SQLAlchemy and drivers append SQL with parameters.
             what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-            msg = f"{self.application!r} could not be constructed, which makes its tables: {what}."
-            raise TenancyError(msg, remedy="Mend that. Then: tenancy doctor --repair") from error
+            msg = f"{self.application!r} could not be constructed, which creates its tables: {what}."
+            raise TenancyError(msg, remedy="Fix the error, then run: tenancy doctor --repair") from error
         finally:
             _look.reset(looking)
 
 
-# What looks at the tables that are made in this context.
+# The callback for tables that are created in this context.
 _look: ContextVar[Callable[[TableName], None] | None] = ContextVar("_look", default=None)
 
 
@@ -147,14 +149,14 @@ def _before_create(target: sa.MetaData | sa.Table, connection: sa.Connection, **
     if isinstance(target, sa.Table):
         tables: Iterable[sa.Table] = (target,)
     else:
-        # Those that are there too: the event itself tells of the others only.
+        # Including tables that exist: the event's own list omits them.
         wanted = options["_ddl_runner"].tables
         tables = target.tables.values() if wanted is None else wanted
     for table in tables:
         look(TableName(connection.schema_for_object(table), table.name))
 
 
-# For the whole process and for ever: an engine's listeners cannot be changed while other threads use it.
+# Never removed: an engine's listeners cannot be changed while other threads use it.
 sa.event.listen(sa.MetaData, "before_create", _before_create)
 sa.event.listen(sa.Table, "before_create", _before_create)
 
@@ -162,7 +164,7 @@ sa.event.listen(sa.Table, "before_create", _before_create)
 def projection_spec_of(
     cls: type[Projection[Any]], view: type[TrackingRecorder], follows: str, environment: Mapping[str, str]
 ) -> ApplicationSpec:
-    """Return the blueprint of a projection, whose view would read ``environment``."""
+    """Return the specification of a projection whose view reads ``environment``."""
     return ApplicationSpec(
         application=cls.name,
         topic=get_topic(cls),
@@ -177,7 +179,7 @@ def projection_spec_of(
 def application_spec_of(
     cls: type[Application[Any]], environment: Mapping[str, str], follows: Sequence[str] = ()
 ) -> ApplicationSpec:
-    """Return the blueprint of an application, which would read ``environment``."""
+    """Return the specification of an application that reads ``environment``."""
     of_class = dict(cls.env)
     if cls.is_snapshotting_enabled or cls.snapshotting_intervals:
         of_class["IS_SNAPSHOTTING_ENABLED"] = "yes"
@@ -219,7 +221,7 @@ def _is_overridden(cls: type[Application[Any]], hook: str) -> bool:
 
 
 def by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Application[Any]]]:
-    """Return applications by their names; raises TenancyError when two have the same, and so the same tables."""
+    """Return applications by name; raises TenancyError for two with the same name, which would share tables."""
     by_name: dict[str, type[Application[Any]]] = {}
     for cls in classes:
         other = by_name.setdefault(cls.name, cls)
@@ -230,5 +232,5 @@ def by_name(classes: Iterable[type[Application[Any]]]) -> dict[str, type[Applica
 
 
 def encodings_of(application_specs: Iterable[ApplicationSpec]) -> dict[str, Encoding]:
-    """Return how this process stores the events of those applications whose classes it has."""
+    """Return how this process stores the events of the applications whose classes it has loaded."""
     return {each.application: each.encoding for each in application_specs if each.encoding is not None}

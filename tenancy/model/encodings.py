@@ -1,8 +1,8 @@
-"""How the events of an application are stored: with which cipher and with which compressor.
+"""The cipher and compressor that an application's events are stored with.
 
-A process that has others cannot read what is stored, and what it writes, others cannot read; without the cipher it
-would write plain text beside encrypted events. So the registry records both for the whole fleet, by their topics and
-without a key.
+A process with another cipher or compressor cannot read the stored events, and others cannot read its events; without
+the cipher it would write plain text beside encrypted events. So the registry records both for the whole fleet: their
+topics, never a key.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["PLAIN", "Encoding", "check_encoding"]
 
 
 class Encoding(NamedTuple):
-    """Topics of the classes that make stored bytes of an event; empty for none."""
+    """The topics of the cipher and compressor classes; empty for none."""
 
     cipher: str
     compressor: str
 
     @classmethod
     def read(cls, env: Environment) -> Encoding:
-        """Return what the library constructs from an application's variables."""
-        # With a key and no topic, the library takes its own cipher.
+        """Return the encoding that the library constructs from an application's variables."""
+        # With a key and no topic, the library uses its default cipher.
         default = "eventsourcing.cipher:AESCipher" if env.get("CIPHER_KEY") else ""
         return cls(env.get("CIPHER_TOPIC") or default, env.get("COMPRESSOR_TOPIC") or "")
 

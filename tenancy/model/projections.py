@@ -1,4 +1,4 @@
-"""Projections of an application of the fleet. Each tenant has its own view, in tables beside its applications'."""
+"""A fleet's projections. Each tenant has its own view, in tables beside its applications'."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Projections", "RegisteredProjection", "TenantProjection"]
 
 @dataclass(frozen=True, slots=True)
 class RegisteredProjection:
-    """What was registered: a projection of an application, and the class of its views."""
+    """A registered projection with its application and its view class."""
 
     application: type[Application[Any]]
     projection: type[Projection[Any]]
@@ -31,7 +31,7 @@ class RegisteredProjection:
 
 
 class Projections:
-    """What was registered for a fleet, by the names of the projections."""
+    """A fleet's registered projections by name."""
 
     def __init__(self) -> None:
         self._registered: dict[str, RegisteredProjection] = {}
@@ -40,23 +40,24 @@ class Projections:
         return iter(self._registered.values())
 
     def register(self, registered: RegisteredProjection, applications: Mapping[str, type[Application[Any]]]) -> None:
-        """Add one; raises NotRegistered for an application that the fleet does not have, and TenancyError for a name
-        that is taken.
+        """Register a projection.
+
+        Raises NotRegistered for an application that is not part of the fleet, and TenancyError for a duplicate name.
         """
         leader, name = registered.application, registered.projection.name
         if applications.get(leader.name) is not leader:
-            msg = f"The application {leader.name!r} ({get_topic(leader)}) is none of these tenants'."
-            raise NotRegistered(msg, remedy="Give its class to Tenancy(applications=[...]).")
+            msg = f"Application {leader.name!r} ({get_topic(leader)}) is not registered with this Tenancy."
+            raise NotRegistered(msg, remedy="Pass its class to Tenancy(applications=[...]).")
         if name in applications or self._registered.get(name, registered) != registered:
-            msg = f"The name of the projection {name!r} is that of an application or of another projection."
-            raise TenancyError(msg, remedy="Give it another name: their tables would be the same.")
+            msg = f"The projection name {name!r} is taken by an application or another projection."
+            raise TenancyError(msg, remedy="Rename it: their tables would be the same.")
         self._registered[name] = registered
 
     def find(self, projection: type[Projection[Any]]) -> RegisteredProjection:
-        """Return what was registered with a projection; raises NotRegistered."""
+        """Return a projection's registration; raises NotRegistered."""
         registered = self._registered.get(projection.name)
         if registered is None or registered.projection is not projection:
-            msg = f"The projection {projection.name!r} ({get_topic(projection)}) is none of these tenants'."
+            msg = f"Projection {projection.name!r} ({get_topic(projection)}) is not registered with this Tenancy."
             raise NotRegistered(msg, remedy="Register it: tenants.project(application, projection, view)")
         return registered
 
@@ -69,20 +70,20 @@ class TenantProjection:
     """A projection of one tenant with its view."""
 
     def __init__(self, registered: RegisteredProjection, process: Mapping[str, str], env: Mapping[str, str]) -> None:
-        # An application adds the environment of the process by itself.
+        # Unlike an application, a factory does not add the process's environment.
         factory: InfrastructureFactory[Any] = InfrastructureFactory.construct(
             Environment(registered.projection.name, {**process, **env})
         )
         self.view = factory.tracking_recorder(registered.view)
         self.projection = registered.projection(self.view)
         self.closing = threading.Event()
-        # With the view, which somebody may hold and nothing else.
+        # Tied to the view, because a caller may keep only the view.
         self._close = weakref.finalize(self.view, factory.close)
 
     def __repr__(self) -> str:
         return f"TenantProjection({type(self.projection).__name__}, view={self.view!r})"
 
     def close(self) -> None:
-        """Give the engine back."""
+        """Release the engine."""
         self.closing.set()
         self._close()

@@ -1,13 +1,13 @@
-"""A tenant: what is known of it, which statuses it can have, and which verb leads from one to another."""
+"""A tenant, its statuses, and the transitions between them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from tenancy.errors import (
@@ -20,16 +20,15 @@ from tenancy.errors import (
     TenantUnavailable,
     TransitionRefused,
 )
+from tenancy.model.placement import Placement
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
 
-    from tenancy.tenancy import Tenancy
-
 __all__ = [
     "TRANSITIONS",
-    "Placement",
     "Tenant",
+    "TenantRequest",
     "TenantStatus",
     "Transition",
     "Verb",
@@ -43,23 +42,23 @@ _TApplication = TypeVar("_TApplication", bound="Application[Any]")
 
 
 class TenantStatus(StrEnum):
-    """What a tenant can be in. A purged one is in none: it is no longer there."""
+    """A tenant's status. A purged tenant has none: it no longer exists."""
 
     PROVISIONING = "provisioning"
-    """Its slug is taken and its tables are being made."""
+    """The slug is taken, and the tables are being created."""
     ACTIVE = "active"
     SUSPENDED = "suspended"
-    """Nothing is recorded; reads stay, if it was suspended so."""
+    """Writes are refused, and reads unless they were allowed."""
     ARCHIVED = "archived"
-    """Off-line, and kept."""
+    """Offline, and kept."""
     DELETED = "deleted"
-    """Off-line, and to be purged after a time."""
+    """Offline, and due to be purged after the grace period."""
     PURGING = "purging"
-    """Its data is being removed."""
+    """The data is being removed."""
 
 
 class Verb(StrEnum):
-    """What can be done to a tenant."""
+    """A change of a tenant, as the history records it."""
 
     CREATE = "create"
     ADOPT = "adopt"
@@ -73,11 +72,11 @@ class Verb(StrEnum):
     UNDELETE = "undelete"
     PURGE = "purge"
     SKIP = "skip"
-    """A follower was told to leave out one notification."""
+    """A follower skips one notification."""
 
 
 class Transition(NamedTuple):
-    """Where a verb leads: ``target`` None means back to the status that the tenant had before this one."""
+    """The statuses that a verb applies to and the one it leads to; ``target`` None means the previous status."""
 
     sources: frozenset[TenantStatus]
     target: TenantStatus | None
@@ -96,25 +95,32 @@ TRANSITIONS: Final[Mapping[Verb, Transition]] = {
     Verb.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
     Verb.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
 }
-"""The one ladder. RENAME and SKIP keep the status, and are for tenants that are kept."""
+"""All transitions. RENAME and SKIP keep the status."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a tenant's tables are: a schema, a prefix of their names, or both. Each may contain ``{application}``."""
+class ApplicationSource(Protocol):
+    """The part of a :class:`~tenancy.Tenancy` that its tenants call."""
 
-    schema: str | None
-    table_prefix: str
-    owns_schema: bool = False
-    """Whether nobody else has anything in the schema, so that all of it goes with the tenant."""
+    def application(self, cls: type[_TApplication], tenant: Tenant, /) -> _TApplication:
+        """Return a tenant's application."""
 
-    def __str__(self) -> str:
-        return self.schema if self.schema and not self.table_prefix else f"{self.schema or ''}{self.table_prefix}"
+    def env(self, tenant: Tenant, /) -> dict[str, str]:
+        """Return the variables of a tenant's applications."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantRequest:
+    """A tenant to create; ``name`` defaults to the slug as it is written here."""
+
+    slug: str
+    name: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """A tenant as it was when the registry was asked. ``get``, ``env`` and ``refresh`` ask again."""
+    """A tenant as the registry had it. ``get`` and ``env`` check the current status."""
 
     id: UUID
     slug: str
@@ -124,38 +130,58 @@ class Tenant:
     """Whether a suspended tenant can be read."""
     placement: Placement
     adopted: bool
-    """Whether its tables were there before it."""
+    """Whether its tables existed before it was registered."""
     created_at: datetime
     changed_at: datetime
-    """When the status was last changed."""
+    """The time of the last status change."""
     previous: tuple[TenantStatus, ...] = ()
-    """Where ``restore`` and ``undelete`` lead: back to the last of these."""
+    """Earlier statuses; ``restore`` and ``undelete`` lead back to the last one."""
     due_at: datetime | None = None
-    """When a deleted tenant may be purged."""
+    """When a deleted tenant is due to be purged."""
     reason: str | None = field(default=None, repr=False)
-    """Why the status was last changed, as somebody wrote it."""
+    """The reason given for the last status change."""
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     request_id: str | None = field(default=None, repr=False)
-    """What made it, so that the same request makes no second one."""
-    tenancy: Tenancy | None = field(default=None, repr=False, compare=False)
-    """What it was asked for at; None for a tenant that only the registry has seen."""
+    """The id of the request that created it: a retry creates no second tenant."""
+    tenancy: ApplicationSource | None = field(default=None, repr=False, compare=False)
+    """The Tenancy object that returned it; None for a tenant that comes from the registry itself."""
+
+    @classmethod
+    def requested(
+        cls, request: TenantRequest, tenant_id: UUID, slug: str, placement: Placement, *, adopted: bool = False
+    ) -> Tenant:
+        """Return a new tenant, which is not registered yet; ``slug`` is normalized."""
+        now = datetime.now(UTC)
+        return cls(
+            id=tenant_id,
+            slug=slug,
+            name=request.name or request.slug,
+            status=TenantStatus.PROVISIONING,
+            reads=False,
+            placement=placement,
+            adopted=adopted,
+            created_at=now,
+            changed_at=now,
+            metadata=request.metadata,
+            request_id=request.request_id,
+        )
 
     def get(self, application_class: type[_TApplication]) -> _TApplication:
-        """Return this tenant's application; the same object to all callers. It need not be closed.
+        """Return this tenant's application; the same object to all callers. Do not close it.
 
-        Raises a TenantUnavailable when the tenant does not serve, and NotRegistered for an application that the
-        tenants do not have.
+        Raises a TenantUnavailable when the tenant cannot be read, and NotRegistered for an application that is not part
+        of the fleet.
         """
-        return self._fleet().application(application_class, self)
+        return self._source().application(application_class, self)
 
     def env(self) -> dict[str, str]:
-        """Return the variables that put the applications of a process into this tenant's tables."""
-        return self._fleet().env(self)
+        """Return the environment variables that put a process's applications into this tenant's tables."""
+        return self._source().env(self)
 
-    def _fleet(self) -> Tenancy:
+    def _source(self) -> ApplicationSource:
         if self.tenancy is None:
-            msg = f"Tenant {self.slug!r} was read from the registry alone."
-            raise TenancyError(msg, remedy="Ask the fleet for it: tenants[slug]", tenant=self.slug)
+            msg = f"Tenant {self.slug!r} was read from the registry itself."
+            raise TenancyError(msg, remedy="Get it from the Tenancy object: tenants[slug]", tenant=self.slug)
         return self.tenancy
 
 
@@ -163,14 +189,14 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#+-]{0,99}")
 
 
 def check_actor(actor: str | None) -> None:
-    """Raise TenancyError for an actor that is no id: the history is never erased, and a name could not be."""
+    """Raise TenancyError for an actor that is not an opaque id: the history is never erased."""
     if actor is not None and not (isinstance(actor, str) and _ID.fullmatch(actor)):
-        msg = "The actor is no id. The history is never erased, so it takes no name and no address."
-        raise TenancyError(msg, remedy="Give an id: up to 100 letters a-z, digits and ._:/#+- without a space or an @.")
+        msg = "Invalid actor: use an opaque id, because the history is never erased."
+        raise TenancyError(msg, remedy="Pass up to 100 letters a-z, digits and ._:/#+-, without a space or an @.")
 
 
 def check_status(tenant: Tenant, *, writes: bool) -> None:
-    """Raise a TenantUnavailable unless the tenant can be read, or with ``writes`` written, in its status."""
+    """Raise a TenantUnavailable unless the tenant's status allows reads, or with ``writes`` writes."""
     status = tenant.status
     if status is TenantStatus.ACTIVE or (status is TenantStatus.SUSPENDED and tenant.reads and not writes):
         return
@@ -181,22 +207,22 @@ def check_status(tenant: Tenant, *, writes: bool) -> None:
 
 
 def status_error(tenant: Tenant) -> tuple[type[TenantUnavailable], str, str]:
-    """Return why a tenant that is not active does not serve: the error of its status, what it is, and the remedy."""
-    error, what, remedy = _REFUSALS[tenant.status]
+    """Return the error class, description and remedy for a tenant that is not active."""
+    error, what, remedy = _STATUS_ERRORS[tenant.status]
     return error, what, remedy.format(tenant.slug)
 
 
-_REFUSALS: Final[Mapping[TenantStatus, tuple[type[TenantUnavailable], str, str]]] = {
-    TenantStatus.PROVISIONING: (TenantNotReady, "is being made", "If that takes long: tenancy doctor --repair"),
-    TenantStatus.SUSPENDED: (TenantSuspended, "is suspended", "Resume: tenancy resume {}"),
-    TenantStatus.ARCHIVED: (TenantArchived, "is archived", "Restore: tenancy restore {}"),
-    TenantStatus.DELETED: (TenantDeleted, "is deleted", "Undelete: tenancy undelete {}"),
+_STATUS_ERRORS: Final[Mapping[TenantStatus, tuple[type[TenantUnavailable], str, str]]] = {
+    TenantStatus.PROVISIONING: (TenantNotReady, "is being created", "If that takes long: tenancy doctor --repair"),
+    TenantStatus.SUSPENDED: (TenantSuspended, "is suspended", "Resume it: tenancy resume {}"),
+    TenantStatus.ARCHIVED: (TenantArchived, "is archived", "Restore it: tenancy restore {}"),
+    TenantStatus.DELETED: (TenantDeleted, "is deleted", "Undelete it: tenancy undelete {}"),
     TenantStatus.PURGING: (TenantPurged, "is being purged", ""),
 }
 
 
 def next_status(tenant: Tenant, verb: Verb) -> TenantStatus | None:
-    """Return the status that a verb leads to, or None when the tenant is there already; raises TransitionRefused."""
+    """Return the status that a verb leads to, or None if the tenant has it already; raises TransitionRefused."""
     sources, target = TRANSITIONS[verb]
     if target is not None and tenant.status is target:
         return None
@@ -213,5 +239,5 @@ _FIRST: Final[Mapping[TenantStatus, str]] = {
     TenantStatus.PROVISIONING: "Complete it first: tenancy doctor --repair",
     TenantStatus.ARCHIVED: "Restore it first: tenancy restore {}",
     TenantStatus.DELETED: "Undelete it first: tenancy undelete {}",
-    TenantStatus.PURGING: "Nothing but purge applies to it any more: tenancy purge {}",
+    TenantStatus.PURGING: "Finish purging it: tenancy purge {}",
 }

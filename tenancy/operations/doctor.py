@@ -1,4 +1,4 @@
-"""Examine a fleet, and say what is wrong and what to do; mend what can be mended without asking."""
+"""Examine a fleet, report faults with remedies, and repair what is safe to repair automatically."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tenancy.registry.remedies import remedy_of
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from eventsourcing_sqlalchemy.dialects.protocols import Right, SequenceBehind
+    from tenancy.fleet import Fleet
     from tenancy.model.tenant import Tenant
-    from tenancy.tenancy import Tenancy
 
 __all__ = ["Finding", "Level", "examine", "is_unreachable", "repair"]
 
@@ -33,55 +33,55 @@ Level = Literal["ok", "warning", "failure"]
 PERSISTENCE: Final = "eventsourcing-sqlalchemy"
 _IMPORTED: Final = "eventsourcing_sqlalchemy"
 
-# Whoever makes or purges a tenant is done sooner. Until then it is no failure that it is not.
+# Creating or purging a tenant takes less. A step that takes longer counts as a failure.
 _LONG: Final = timedelta(seconds=60)
 
 _HALF_DONE: Final = {
-    TenantStatus.PROVISIONING: "is being made",
+    TenantStatus.PROVISIONING: "is being created",
     TenantStatus.PURGING: "is being purged",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found in one respect, or what was done about it."""
+    """One result of the examination, or one repair."""
 
     name: str
-    """What it is about: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
+    """The subject: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
     ``registry``, ``applications``, ``tables``, ``sequences``, ``steps``, ``orphans``, ``due``.
     """
     level: Level
     what: str
     remedy: str = ""
     tenant: str | None = None
-    """The slug of the one tenant that it is about."""
+    """The slug of the tenant, for a finding about one tenant."""
 
 
-def examine(tenants: Tenancy) -> Sequence[Finding]:
-    """Return what there is to say about a fleet. Nothing is changed."""
+def examine(fleet: Fleet) -> Sequence[Finding]:
+    """Return all findings about a fleet. Nothing is changed."""
     findings = [*_versions(), _distributions()]
-    database = [*_databases(tenants)]
+    database = [*_databases(fleet)]
     findings += database
     if is_unreachable(database):
         return findings
-    findings += _connection(tenants)
+    findings += _connection(fleet)
     every: Sequence[Tenant] = ()
     try:
-        registry = _registry(tenants)
+        registry = _registry(fleet)
         findings.append(registry)
         if registry.level == "ok":
-            every = tenants.list()
-            findings += _fleet(tenants, every)
+            every = fleet.registry.list()
+            findings += _fleet(fleet, every)
     except RegistryMissing as error:
         findings.append(_failure("registry", error))
     except PersistenceError as error:
         findings.append(Finding(name="registry", level="failure", what=f"It cannot be examined: {error}."))
-    findings += _rights(tenants, every)
+    findings += _rights(fleet, every)
     return findings
 
 
 def is_unreachable(findings: Sequence[Finding]) -> bool:
-    """Return whether a database did not answer, so that nothing else could be examined."""
+    """Return whether a database did not answer, so that nothing else was examined."""
     return any(finding.name == "database" and finding.level == "failure" for finding in findings)
 
 
@@ -98,7 +98,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _distributions() -> Finding:
-    """Say whether what is imported is ours alone: the published package has the same name and the same import."""
+    """Report other distributions with the same import name: the upstream package has the same name, too."""
     found = set()
     for each in metadata.distributions():
         name = each.metadata["Name"]
@@ -107,11 +107,12 @@ def _distributions() -> Finding:
         ):
             found.add(f"{name} {each.version} in {each.locate_file('')}")
     if len(found) <= 1:
-        return Finding(name="distributions", level="ok", what=f"One distribution has {_IMPORTED}.")
+        return Finding(name="distributions", level="ok", what=f"One installed distribution provides {_IMPORTED}.")
     return Finding(
         name="distributions",
         level="failure",
-        what=f"Which of these is imported as {_IMPORTED} is chance: {'; '.join(sorted(found))}.",
+        what=f"Several installed distributions provide {_IMPORTED}; which one is imported is undefined: "
+        f"{'; '.join(sorted(found))}.",
         remedy=f"Uninstall all of them (pip uninstall {PERSISTENCE}) and install this one again.",
     )
 
@@ -119,26 +120,24 @@ def _distributions() -> Finding:
 # -- the database --
 
 
-def _databases(tenants: Tenancy) -> Iterator[Finding]:
-    storage, registry = tenants.storage.datastore, tenants.registry.datastore
-    is_one = tenants.settings.registry_is_beside
+def _databases(fleet: Fleet) -> Iterator[Finding]:
+    storage, registry = fleet.shard.datastore, fleet.registry.datastore
+    is_one = fleet.settings.registry_is_beside
     for what, datastore in (("tenants", storage), ("registry", registry)):
         if is_one and datastore is registry:
             return
         try:
             version = datastore.run(datastore.dialect.server_version)
         except PersistenceError as error:
-            remedy = remedy_of(error) or (
-                "Start the server, or set SQLALCHEMY_URL right. Is the network open, the password good?"
-            )
+            remedy = remedy_of(error) or ("Start the server, and check SQLALCHEMY_URL, its password and the network.")
             yield Finding(name="database", level="failure", what=f"It does not answer: {error}.", remedy=remedy)
             return
         of = "tenants and registry" if is_one else what
         yield Finding(name="database", level="ok", what=f"{version} answers ({of}): {datastore.shared}.")
 
 
-def _connection(tenants: Tenancy) -> Iterator[Finding]:
-    datastore = tenants.storage.datastore
+def _connection(fleet: Fleet) -> Iterator[Finding]:
+    datastore = fleet.shard.datastore
     dialect = datastore.dialect
     version = getattr(datastore.engine.dialect.dbapi, "__version__", "").partition(" ")[0]
     yield Finding(name="driver", level="ok", what=f"{dialect.driver} {version}".rstrip() + ".")
@@ -157,24 +156,24 @@ def _connection(tenants: Tenancy) -> Iterator[Finding]:
         yield Finding(name="pooler", level="warning", what="A pooler is in between.", remedy=remedy)
 
 
-def _rights(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    datastore = tenants.storage.datastore
+def _rights(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    datastore = fleet.shard.datastore
     schemas = {
         spec.name.schema
         for tenant in every
-        for spec in tenants.storage.specs(tenant.placement, tenants.application_specs())
+        for spec in fleet.inventory.specs(tenant.placement, fleet.application_specs())
     }
     missing = datastore.run(lambda executor: datastore.dialect.missing_rights(executor, sorted(schemas, key=str)))
     if not missing:
-        yield Finding(name="rights", level="ok", what="This role may make tenants, read and write.")
+        yield Finding(name="rights", level="ok", what="This role may create tenants, read and write.")
     for right, remedy in missing.items():
         what, level = _RIGHTS[right]
         yield Finding(name="rights", level=level, what=f"This role may not {what}.", remedy=f"If it should: {remedy}")
 
 
-# A role that only serves tenants need not be able to make them, nor one that only reads to write.
+# A role that serves tenants may lack the right to create them, and a role that reads the right to write.
 _RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
-    "create": ("make schemas and tables, and so no tenants", "warning"),
+    "create": ("create schemas and tables, and so no tenants", "warning"),
     "write": ("write to all tables of tenants", "warning"),
     "read": ("read all tables of tenants", "failure"),
 }
@@ -183,36 +182,36 @@ _RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
 # -- the registry --
 
 
-def _registry(tenants: Tenancy) -> Finding:
-    known = tenants.registry.fleet_settings().get("format")
+def _registry(fleet: Fleet) -> Finding:
+    known = fleet.registry.fleet_settings().get("format")
     if known == FORMAT:
-        return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {tenants.registry.datastore.shared}.")
+        return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {fleet.registry.datastore.shared}.")
     what = f"It has the format {known}, and this version knows the format {FORMAT}."
     return Finding(
-        name="registry", level="failure", what=what, remedy="Install the version that made it, or a newer one."
+        name="registry", level="failure", what=what, remedy="Install the version that created it, or a newer one."
     )
 
 
-def _fleet(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    yield from _applications(tenants)
+def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    yield from _applications(fleet)
     yield from _steps(every)
-    yield from _tables(tenants, every)
-    yield from _sequences(tenants, every)
-    yield from _orphans(tenants, every)
-    yield from _due(tenants)
+    yield from _tables(fleet, every)
+    yield from _sequences(fleet, every)
+    yield from _orphans(fleet, every)
+    yield from _due(fleet)
 
 
-def _applications(tenants: Tenancy) -> Iterator[Finding]:
-    recorded = {each["application"]: each for each in tenants.registry.fleet_settings().get("applications", [])}
-    if not recorded and not tenants.applications:
+def _applications(fleet: Fleet) -> Iterator[Finding]:
+    recorded = {each["application"]: each for each in fleet.registry.fleet_settings().get("applications", [])}
+    if not recorded and not fleet.applications:
         remedy = "Record them: tenancy --app module:tenants init"
         yield Finding(name="applications", level="failure", what="No application is recorded.", remedy=remedy)
         return
-    if not tenants.applications:
+    if not fleet.applications:
         yield Finding(name="applications", level="ok", what=f"Recorded are {', '.join(recorded)}.")
         return
-    code = {each.application: each.to_json() for each in tenants.application_specs()}
-    mismatches = list(_mismatches(tenants, recorded))
+    code = {each.application: each.to_json() for each in fleet.application_specs()}
+    mismatches = list(_mismatches(fleet, recorded))
     yield from mismatches
     is_same = not mismatches
     for name in sorted({*code, *recorded}):
@@ -220,7 +219,7 @@ def _applications(tenants: Tenancy) -> Iterator[Finding]:
             continue
         is_same = False
         if name not in recorded:
-            what, remedy = "is in the code and not recorded", "Record it and make its tables: tenancy doctor --repair"
+            what, remedy = "is in the code and not recorded", "Record it and create its tables: tenancy doctor --repair"
         elif name not in code:
             what, remedy = "is recorded and not in the code", "If it was removed for good: tenancy init"
         else:
@@ -231,9 +230,9 @@ def _applications(tenants: Tenancy) -> Iterator[Finding]:
         yield Finding(name="applications", level="ok", what=f"Those of the code are recorded: {', '.join(code)}.")
 
 
-def _mismatches(tenants: Tenancy, recorded: Container[str]) -> Iterator[Finding]:
-    encodings = tenants.registry.encodings()
-    for application, encoding in encodings_of(tenants.application_specs()).items():
+def _mismatches(fleet: Fleet, recorded: Container[str]) -> Iterator[Finding]:
+    encodings = fleet.registry.encodings()
+    for application, encoding in encodings_of(fleet.application_specs()).items():
         if application in recorded:
             try:
                 check_encoding(application, encoding, encodings.get(application, PLAIN))
@@ -251,7 +250,7 @@ def _steps(every: Sequence[Tenant]) -> Iterator[Finding]:
             name="steps",
             level="failure" if is_long else "warning",
             what=f"{tenant.slug!r} {_HALF_DONE[tenant.status]} since {tenant.changed_at:%Y-%m-%d %H:%M:%S}Z.",
-            remedy="If whoever does it has died: tenancy doctor --repair",
+            remedy="If the process that does it died: tenancy doctor --repair",
             tenant=tenant.slug,
         )
 
@@ -264,29 +263,29 @@ def _complete(every: Sequence[Tenant]) -> list[Tenant]:
     return [tenant for tenant in every if tenant.status not in _HALF_DONE]
 
 
-def _tables(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
+def _tables(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     complete = _complete(every)
-    faults = list(tenants.storage.faults(complete, tenants.application_specs()))
+    faults = list(fleet.inventory.faults(complete, fleet.application_specs()))
     if not faults:
-        ready = f"Those of {_counted(len(complete))} are as they should be."
-        yield Finding(name="tables", level="ok", what=ready if complete else "No tenant is ready: there are none yet.")
+        ready = f"The tables of {_counted(len(complete))} are as expected."
+        yield Finding(name="tables", level="ok", what=ready if complete else "There are no complete tenants yet.")
     more = [
         application_spec.application
-        for application_spec in tenants.application_specs()
+        for application_spec in fleet.application_specs()
         if application_spec.creates_extra_tables
     ]
     if more:
-        what = f"Those that the code of {', '.join(more)} makes by itself cannot be judged."
-        yield Finding(name="tables", level="ok", what=what, remedy="Missing ones can be made: tenancy doctor --repair")
+        what = f"Tables that the code of {', '.join(more)} creates itself cannot be checked."
+        yield Finding(name="tables", level="ok", what=what, remedy="Create missing ones: tenancy doctor --repair")
     for tenant, what in faults:
-        remedy = "Missing ones can be made: tenancy doctor --repair"
+        remedy = "Create missing ones: tenancy doctor --repair"
         yield Finding(
             name="tables", level="failure", what=f"{tenant.slug!r}: {what}", remedy=remedy, tenant=tenant.slug
         )
 
 
 class _Behind(NamedTuple):
-    """A sequence that is behind its table: of a tenant, or of the registry."""
+    """A tenant's or the registry's sequence that is behind its table."""
 
     datastore: SQLAlchemyDatastore
     counter: SequenceBehind
@@ -297,18 +296,18 @@ class _Behind(NamedTuple):
         return "registry" if self.tenant is None else repr(self.tenant)
 
 
-def _sequences_behind(tenants: Tenancy, every: Sequence[Tenant]) -> list[_Behind]:
-    storage, registry = tenants.storage, tenants.registry
+def _sequences_behind(fleet: Fleet, every: Sequence[Tenant]) -> list[_Behind]:
+    inventory, registry = fleet.inventory, fleet.registry
     return [_Behind(registry.datastore, counter) for counter in registry.sequences_behind()] + [
-        _Behind(storage.datastore, counter, tenant.slug)
-        for tenant, counter in storage.sequences_behind(_complete(every), tenants.application_specs())
+        _Behind(fleet.shard.datastore, counter, tenant.slug)
+        for tenant, counter in inventory.sequences_behind(_complete(every), fleet.application_specs())
     ]
 
 
-def _sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    behind = _sequences_behind(tenants, every)
+def _sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    behind = _sequences_behind(fleet, every)
     if not behind:
-        what = f"Those of {_counted(len(_complete(every)))} and of the registry are ahead of their tables."
+        what = f"The sequences of {_counted(len(_complete(every)))} and of the registry are ahead of their tables."
         yield Finding(name="sequences", level="ok", what=what)
     for each in behind:
         counter = each.counter
@@ -317,19 +316,22 @@ def _sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
         yield Finding(name="sequences", level="failure", what=what, remedy=remedy, tenant=each.tenant)
 
 
-def _orphans(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    found = tenants.storage.orphans(every, tenants.application_specs())
+def _orphans(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    found = fleet.inventory.orphans(every, fleet.application_specs())
     if not found:
-        yield Finding(name="orphans", level="ok", what="All tables that look like a tenant's are one's.")
+        yield Finding(name="orphans", level="ok", what="No orphaned tables.")
     for name in found:
-        remedy = "Register it again: tenancy adopt SLUG --schema or --prefix. Or drop it yourself: nothing here does."
+        remedy = "Register it again: tenancy adopt SLUG --schema or --prefix. Or drop it: no command does so."
         yield Finding(
-            name="orphans", level="warning", what=f"{name} looks like a tenant's and is nobody's.", remedy=remedy
+            name="orphans",
+            level="warning",
+            what=f"{name} looks like tenant storage, but no registered tenant owns it.",
+            remedy=remedy,
         )
 
 
-def _due(tenants: Tenancy) -> Iterator[Finding]:
-    due = tenants.due()
+def _due(fleet: Fleet) -> Iterator[Finding]:
+    due = fleet.purging.due()
     if due:
         what = f"{len(due)} deleted {'tenants have' if len(due) > 1 else 'tenant has'} no grace left."
         yield Finding(name="due", level="warning", what=what, remedy="Purge: tenancy purge --due")
@@ -340,33 +342,33 @@ def _due(tenants: Tenancy) -> Iterator[Finding]:
 # -- repairing --
 
 
-def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
-    """Complete what is half done, make missing tables, and advance sequences that are behind; yield what was done, and
-    as failures what could not be.
+def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
+    """Complete interrupted steps, create missing tables, and advance sequences that are behind; yield each repair, and
+    each failed one as a failure.
 
-    Orphans and tables of another shape are left alone. A tenant's failure keeps nobody else from being repaired. Where
-    applications or views make tables by themselves, they are let do so for every tenant: nobody else knows which.
+    Orphans and tables of another shape stay as they are. A failure does not stop the repair of other tenants.
+    Applications and views that create tables of their own are constructed once per tenant.
     """
     try:
-        recorded = {each["application"] for each in tenants.registry.fleet_settings().get("applications", [])}
-        code = {each.application for each in tenants.application_specs()}
+        recorded = {each["application"] for each in fleet.registry.fleet_settings().get("applications", [])}
+        code = {each.application for each in fleet.application_specs()}
         new = code - recorded
         if new and recorded <= code:
-            tenants.init()
+            fleet.provisioning.init()
             yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
-        every = tenants.list()
+        every = fleet.registry.list()
     except (RegistryMissing, EncodingMismatch) as error:
         yield _failure("registry", error)
         return
-    yield from _repair_sequences(tenants, every)  # first: what follows records events of the registry
-    application_specs = tenants.application_specs()
-    broken = {tenant.id for tenant, _ in tenants.storage.faults(_complete(every), application_specs)}
+    yield from _repair_sequences(fleet, every)  # first: the repairs below record registry events
+    application_specs = fleet.application_specs()
+    broken = {tenant.id for tenant, _ in fleet.inventory.faults(_complete(every), application_specs)}
     creates_extra_tables = any(application_spec.creates_extra_tables for application_spec in application_specs)
     try:
         for application_spec in application_specs:
             application_spec.check_code()
     except TenancyError as error:
-        yield Finding(name="tables", level="failure", what=str(error))  # once, and not for every tenant
+        yield Finding(name="tables", level="failure", what=str(error))  # once, instead of for every tenant
         creates_extra_tables = False
     for tenant in every:
         is_whole = tenant.status not in _HALF_DONE and tenant.id not in broken
@@ -377,9 +379,9 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
             TenantStatus.PURGING: Finding(name="steps", level="ok", what=f"{tenant.slug!r} is purged."),
         }.get(tenant.status, Finding(name="tables", level="ok", what=f"{tenant.slug!r} has all its tables."))
         try:
-            before = len(tenants.storage.inventory(tenant, application_specs).relations) if is_whole else 0
-            _mend(tenants, tenant, actor)
-            if is_whole and len(tenants.storage.inventory(tenant, application_specs).relations) <= before:
+            before = len(fleet.inventory.of_tenant(tenant, application_specs).relations) if is_whole else 0
+            _repair_tenant(fleet, tenant, actor)
+            if is_whole and len(fleet.inventory.of_tenant(tenant, application_specs).relations) <= before:
                 continue
         except RegistryUnavailable:
             raise
@@ -388,8 +390,8 @@ def repair(tenants: Tenancy, *, actor: str | None = None) -> Iterator[Finding]:
         yield replace(done, tenant=tenant.slug)
 
 
-def _repair_sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Finding]:
-    for each in _sequences_behind(tenants, every):
+def _repair_sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    for each in _sequences_behind(fleet, every):
         what = f"{each.owner}: {each.counter.name} is at the last id of its table."
         done = Finding(name="sequences", level="ok", what=what, tenant=each.tenant)
         try:
@@ -399,11 +401,11 @@ def _repair_sequences(tenants: Tenancy, every: Sequence[Tenant]) -> Iterator[Fin
         yield done
 
 
-def _mend(tenants: Tenancy, tenant: Tenant, actor: str | None) -> None:
+def _repair_tenant(fleet: Fleet, tenant: Tenant, actor: str | None) -> None:
     if tenant.status is TenantStatus.PROVISIONING:
-        tenants.complete(tenant, actor=actor)
+        fleet.provisioning.complete([tenant], actor)
     elif tenant.status is TenantStatus.PURGING:
-        with suppress(TenantNotFound):  # whoever had begun it is done
-            tenants.purge(tenant, actor=actor)  # that one, and nobody who has its slug by now
+        with suppress(TenantNotFound):  # another process has finished it
+            list(fleet.purging.purge([tenant], actor))  # by id: its slug may belong to another tenant now
     else:
-        tenants.create_missing(tenant)
+        fleet.provisioning.create_missing(tenant)

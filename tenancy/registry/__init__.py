@@ -1,13 +1,11 @@
-"""The registry: which tenants there are, in a database of its own or beside theirs.
+"""The registry of all tenants, in a database of its own or in the tenants' database.
 
-What happened to a tenant is recorded as events (ids, statuses, times and the actor's id: the audit). Whatever may name
-a person or a customer stands only in rows beside them, which are written in the same transaction, so that it can be
-erased.
+Events record each change of a tenant for the audit: ids, statuses, times and the actor's id. Anything that may name a
+person or a customer is stored only in rows, which can be erased. Both are written in one transaction.
 """
 
 from tenancy.registry.database import FORMAT
 from tenancy.registry.history import FLEET_ID
 from tenancy.registry.registry import Registry
-from tenancy.registry.tables import NewTenant
 
-__all__ = ["FLEET_ID", "FORMAT", "NewTenant", "Registry"]
+__all__ = ["FLEET_ID", "FORMAT", "Registry"]

@@ -1,10 +1,9 @@
 """Process-local cache of the registry: never older than a second while the registry answers.
 
-Every call of a tenant's application passes :func:`RegistryCache.admit`, which looks at memory. Now and then one caller,
-and no more than one, first asks the registry what has changed since the last time: one query by its key, which mostly
-finds nothing. The changes come from the registry's events, of which no reader ever misses one. So a tenant that is
-suspended is refused everywhere within a second, by objects, too, that were handed out before, without a thread and
-without a round trip for each call.
+Every call of a tenant's application passes :meth:`RegistryCache.admit`, which reads memory. From time to time exactly
+one caller first asks the registry for changes: one query by key, which mostly finds nothing. The changes come from the
+registry's events, and no reader ever misses one. So every process refuses a suspended tenant within a second, also
+through objects that were handed out before, without a thread and without a round trip for each call.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
 __all__ = ["DELAY", "RegistryCache", "drain", "lease_registry"]
 
 DELAY: Final = 1.0
-"""After how many seconds a change of a status is in force in every process whose registry answers."""
+"""Seconds until a status change is in force in every process whose registry answers."""
 
-_ASK_INTERVAL: Final = 0.4
-# Those who meet somebody who is asking go on with what is known, up to this age.
+_QUERY_INTERVAL: Final = 0.4
+# While one thread queries the registry, others use cached data up to this age. Seconds.
 _WAIT_AGE: Final = 0.8
-# How long the registry may take to answer before those who wait go on with what is known.
+# How long others wait for the registry's answer before they use older cached data. Seconds.
 _SILENCE: Final = 3.0
-_MAX_KNOWN: Final = 20_000
+_MAX_CACHED: Final = 20_000
 
 
 class RegistryCache:
-    """The tenants that this process has met, from one registry. Safe to use from many threads."""
+    """Cached tenants of one registry. Safe to use from many threads."""
 
     def __init__(self, settings: TenancySettings) -> None:
         self.registry = Registry(settings)
@@ -49,28 +48,28 @@ class RegistryCache:
         self.start()
 
     def start(self) -> None:
-        """Know nothing: at first, and in the child of a fork, where threads that held the locks do not exist."""
-        # Guards what is known, for operations in memory only.
+        """Start empty, also in the child of a fork, where the threads that held the locks do not exist."""
+        # Guards the cached data; held for operations in memory only.
         self._lock = threading.Lock()
-        # Held by the one who asks the registry, for as long as it takes to answer.
-        self._asking = threading.Lock()
+        # Held by the thread that queries the registry, until it answers.
+        self._querying = threading.Lock()
         self._watchers: tuple[Callable[[set[UUID]], None], ...] = ()
-        # None stands for a tenant that is gone for ever.
+        # None stands for a purged tenant.
         self._by_id: OrderedDict[UUID, Tenant | None] = OrderedDict()
         self._by_slug: OrderedDict[str, UUID] = OrderedDict()
         self._unknown_slugs: OrderedDict[str, None] = OrderedDict()
         self._encodings: dict[str, Encoding] | None = None
         self._position: int | None = None
-        # How often something that was known may have ceased to be true.
+        # The number of invalidations so far.
         self._changes = 0
-        self._asking_since = -float("inf")
-        self._asked_at = -float("inf")
+        self._query_started_at = -float("inf")
+        self._queried_at = -float("inf")
         self._failed_at = -float("inf")
 
-    # -- what is known --
+    # -- cached data --
 
     def admit(self, tenant_id: UUID, *, writes: bool) -> None:
-        """Return if a tenant may be read, or with ``writes`` written; raise a TenantUnavailable otherwise."""
+        """Raise a TenantUnavailable unless a tenant may be read, or with ``writes`` written."""
         tenant = self.get(tenant_id)
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
@@ -78,7 +77,7 @@ class RegistryCache:
         check_status(tenant, writes=writes)
 
     def get(self, tenant_id: UUID) -> Tenant | None:
-        """Return the tenant with an id, or None when there is none any more."""
+        """Return the tenant with an id, or None if it was purged."""
         self.refresh()
         try:
             return self._by_id[tenant_id]
@@ -89,7 +88,7 @@ class RegistryCache:
             return tenant
 
     def find(self, slug: str) -> Tenant | None:
-        """Return the tenant with a slug, which is normal, or None."""
+        """Return the tenant with a normalized slug, or None."""
         self.refresh()
         is_known, tenant = self._look_up(slug)
         if is_known:
@@ -102,15 +101,15 @@ class RegistryCache:
         with self._lock:
             if changes == self._changes:
                 self._unknown_slugs[slug] = None
-                _shorten(self._unknown_slugs)
+                _trim(self._unknown_slugs)
         return None
 
     def recall(self, slug: str) -> tuple[bool, Tenant | None]:
-        """Return True and what :func:`find` would, when that is known without asking; otherwise (False, None).
+        """Return True and the result of :meth:`find` if it is cached, otherwise (False, None).
 
-        Never waits, so that an event loop can call it.
+        Never waits, so an event loop can call it.
         """
-        if time.monotonic() - self._asked_at >= _ASK_INTERVAL:
+        if time.monotonic() - self._queried_at >= _QUERY_INTERVAL:
             return False, None
         return self._look_up(slug)
 
@@ -119,23 +118,23 @@ class RegistryCache:
         tenant = None if tenant_id is None else self._by_id.get(tenant_id)
         if tenant is not None and tenant.slug == slug:
             return True, tenant
-        # Not the one found by its id: it has been renamed.
+        # Not a tenant found by id only: it was renamed.
         return slug in self._unknown_slugs, None
 
     def _remember(self, changes: int, tenant_id: UUID, tenant: Tenant | None) -> None:
         with self._lock:
-            # What was read before somebody noticed a change, or made one, may be from before that change.
+            # Data read before an invalidation may be older than the change.
             if changes == self._changes:
                 self._by_id[tenant_id] = tenant
-                _shorten(self._by_id)
+                _trim(self._by_id)
                 if tenant is not None:
                     self._by_slug[tenant.slug] = tenant_id
-                    _shorten(self._by_slug)
+                    _trim(self._by_slug)
 
     def check_encoding(self, application: str, used: Encoding) -> None:
         """Raise EncodingMismatch when the fleet stores an application's events with another cipher or compressor."""
         encodings = self._encodings
-        # Also before it is refused: it may have been recorded just now.
+        # Also before raising: it may have been recorded just now.
         if encodings is None or encodings.get(application, PLAIN) != used:
             self.refresh()
             changes = self._changes
@@ -146,7 +145,7 @@ class RegistryCache:
         check_encoding(application, used, encodings.get(application, PLAIN))
 
     def forget(self, tenant_id: UUID) -> None:
-        """Ask for a tenant anew at the next call: this process has changed it."""
+        """Drop a tenant from the cache: this process has changed it."""
         self._forget([tenant_id])
 
     def _forget(self, tenant_ids: Iterable[UUID]) -> None:
@@ -158,61 +157,62 @@ class RegistryCache:
                     self._encodings = None
             self._unknown_slugs.clear()
 
-    # -- what has changed --
+    # -- changes --
 
     def refresh(self) -> None:
-        """Ask the registry what has changed, unless somebody has just done so.
+        """Query the registry for changes, unless another thread has just done so.
 
-        Raises RegistryUnavailable when it has not answered for longer than TENANCY_MAX_OUTAGE.
+        Raises RegistryUnavailable when the registry has not answered for longer than TENANCY_MAX_OUTAGE.
         """
         now = time.monotonic()
-        age = now - self._asked_at
-        if age < _ASK_INTERVAL:
+        age = now - self._queried_at
+        if age < _QUERY_INTERVAL:
             return
-        if self._has_just_failed(now) or not self._asking.acquire(timeout=self._time_to_wait(now, age)):
+        if self._has_just_failed(now) or not self._querying.acquire(timeout=self._time_to_wait(now, age)):
             self._check_outage(now)
             return
         try:
             now = time.monotonic()
-            if now - self._asked_at < _ASK_INTERVAL:
+            if now - self._queried_at < _QUERY_INTERVAL:
                 return
-            # Who asked while this one waited may have got no answer. All who waited would ask in turn, each for as long
-            # as it takes to find that out.
+            # The query that this thread waited for may have failed. Without this check, all waiting threads would query
+            # in turn, each until its own timeout.
             if self._has_just_failed(now):
                 self._check_outage(now)
                 return
-            self._asking_since = now
+            self._query_started_at = now
             try:
-                self._ask()
+                self._query()
             except RegistryUnavailable:
-                self._failed_at = time.monotonic()  # the next one does not try again at once
-                if self._failed_at - self._asked_at > self._max_outage:
+                self._failed_at = time.monotonic()  # the next thread does not retry at once
+                if self._failed_at - self._queried_at > self._max_outage:
                     raise
             else:
-                self._asked_at = now
+                self._queried_at = now
         finally:
-            self._asking.release()
+            self._querying.release()
 
     def _has_just_failed(self, now: float) -> bool:
-        return self._failed_at > self._asked_at and now - self._failed_at < DELAY
+        return self._failed_at > self._queried_at and now - self._failed_at < DELAY
 
     def _time_to_wait(self, now: float, age: float) -> float:
-        """Return how long to wait for the one who is asking: not while what is known is young enough, and not for a
-        registry that does not answer him either, unless nothing is known that could be used instead.
+        """Return how long to wait for the thread that queries the registry.
+
+        Zero while the cached data is young enough, and after a failed query, unless the data is too old to be used.
         """
-        if age <= _WAIT_AGE or self._failed_at > self._asked_at:
+        if age <= _WAIT_AGE or self._failed_at > self._queried_at:
             return 0.0
         if age > self._max_outage:
             return self._max_outage
-        since = self._asking_since if self._asking_since > self._asked_at else now
+        since = self._query_started_at if self._query_started_at > self._queried_at else now
         return max(0.0, since + _SILENCE - now)
 
     def _check_outage(self, now: float) -> None:
-        if now - self._asked_at > self._max_outage:
-            msg = "The registry does not answer, and what is known of the tenants is too old to be trusted."
-            raise RegistryUnavailable(msg, remedy="Check the server of the registry.")
+        if now - self._queried_at > self._max_outage:
+            msg = "The registry does not answer, and the cached tenants are too old to be used."
+            raise RegistryUnavailable(msg, remedy="Check the registry's server.")
 
-    def _ask(self) -> None:
+    def _query(self) -> None:
         if self._position is None:
             self._position = self.registry.position()
             return
@@ -226,15 +226,15 @@ class RegistryCache:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Use the registry while nobody else asks it what has changed, so that one connection does for both."""
-        with self._asking:
-            # Whoever waits for it waits no longer than for an answer of the registry.
-            self._asking_since = time.monotonic()
+        """Use the registry while no other thread queries it for changes, so that one connection is enough for both."""
+        with self._querying:
+            # Waiting threads wait no longer than for a query.
+            self._query_started_at = time.monotonic()
             yield
 
     def watch(self, changed: Callable[[set[UUID]], None]) -> Callable[[], None]:
-        """Call ``changed`` with the ids of tenants that something has happened to, whenever that becomes known; return
-        what ends it. Somebody has to call :func:`refresh`.
+        """Call ``changed`` with the ids of changed tenants whenever :meth:`refresh` finds some; return a function that
+        ends it.
         """
         with self._lock:
             self._watchers = (*self._watchers, changed)
@@ -245,7 +245,7 @@ class RegistryCache:
             self._watchers = tuple(each for each in self._watchers if each is not changed)
 
     def read(self, ids: Sequence[UUID] | None = None) -> dict[UUID, Tenant]:
-        """Ask the registry for some tenants, or for all active ones, without a query for each, and know them then."""
+        """Read some tenants, or all active ones, from the registry in few queries, and cache them."""
         changes = self._changes
         if ids is None:
             found = {tenant.id: tenant for tenant in self.registry.list(TenantStatus.ACTIVE)}
@@ -255,21 +255,21 @@ class RegistryCache:
             self._remember(changes, tenant.id, tenant)
         return found
 
-    # -- sharing --
+    # -- leases --
 
     def release(self) -> None:
-        """Give it back; the last one who does so closes the connections of the registry.
+        """End a lease; the last one closes the registry's connections.
 
-        Inside one of our locks, where only the collector can have called, this leaves a note for the next one.
+        Under one of our locks, which only the garbage collector can cause, the release is left to the next caller.
         """
         if is_held():
             self.abandon()
             return
-        self._give_back()
+        self._end_lease()
         drain()
 
-    def _give_back(self) -> None:
-        with _sharing:
+    def _end_lease(self) -> None:
+        with _leasing:
             self.users -= 1
             is_last = not self.users
             if is_last:
@@ -279,48 +279,49 @@ class RegistryCache:
             self.registry.close()
 
     def abandon(self) -> None:
-        """Let the next one who shares or releases a directory release this one; for finalizers, which may run inside
-        any lock and so take none.
+        """Leave the release to the next caller of :func:`lease_registry` or :func:`drain`.
+
+        For finalizers, which may run under any lock and so must not take one.
         """
         _abandoned.append(self)
 
 
-def _shorten(known: OrderedDict[Any, Any]) -> None:
-    if len(known) > _MAX_KNOWN:
+def _trim(known: OrderedDict[Any, Any]) -> None:
+    if len(known) > _MAX_CACHED:
         known.popitem(last=False)
 
 
 _caches: dict[Hashable, RegistryCache] = {}
-# Guards the dictionary and the counts; no connection is opened or closed under it.
-_sharing = Lock()
+# Guards the dictionary and the counts; held for operations in memory only.
+_leasing = Lock()
 _abandoned: deque[RegistryCache] = deque()
 
 
 def drain() -> None:
-    """Release the directories of those who were collected and had not closed."""
+    """Release the caches of objects that were collected without close()."""
     while not is_held():
         try:
             registry_cache = _abandoned.popleft()
-        except IndexError:  # none, or somebody else has done so meanwhile
+        except IndexError:  # another thread was faster, or there were none
             return
-        registry_cache._give_back()  # noqa: SLF001 (there may be more of them than calls can be nested)
+        registry_cache._end_lease()  # noqa: SLF001 (release() would call this function again, for each one deeper)
 
 
 def lease_registry(settings: TenancySettings) -> RegistryCache:
-    """Return the directory of a registry, which all of this process share; to be released once."""
+    """Return the process's cache of a registry; release each lease once."""
     drain()
     key = (settings.control_url, settings.control_creator_topic, settings.control_schema)
-    with _sharing:
+    with _leasing:
         registry_cache = _caches.get(key)
         if registry_cache is not None:
             registry_cache.users += 1
             return registry_cache
-    made = RegistryCache(settings)
-    with _sharing:
-        registry_cache = _caches.setdefault(key, made)
+    created = RegistryCache(settings)
+    with _leasing:
+        registry_cache = _caches.setdefault(key, created)
         registry_cache.users += 1
-    if registry_cache is not made:
-        made.registry.close()  # another thread was faster
+    if registry_cache is not created:
+        created.registry.close()  # another thread was faster
     return registry_cache
 
 

@@ -1,4 +1,4 @@
-"""The database of the registry: its connections, its tables, and what its errors mean."""
+"""The registry's database: connections, tables, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "RegistryDatabase"]
 
-# Variables of the process that say how to reach the database, and so are for the registry too.
+# The process's connection settings also apply to the registry.
 _OF_CONNECTIONS: Final = (
     "SQLALCHEMY_POOL_TIMEOUT",
     "SQLALCHEMY_POOL_RECYCLE",
@@ -51,11 +51,11 @@ _OF_CONNECTIONS: Final = (
     "SQLALCHEMY_SQLITE_SYNCHRONOUS",
 )
 FORMAT: Final = 1
-"""How this version keeps the registry."""
-# How often making the tables is tried when other processes make them too.
+"""The version of the registry's tables and events."""
+# Attempts to create the tables while other processes create them, too.
 _ATTEMPTS: Final = 10
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
-# A table, and a schema.
+# undefined_table, invalid_schema_name
 _OF_MISSING: Final = ("42P01", "3F000")
 
 
@@ -82,7 +82,7 @@ class RegistryDatabase:
             "" if settings.control_has_schemas else f"{settings.control_schema}_",
         )
         self._where = str(self._recorder.datastore.shared)
-        # Told by the error itself: another process may make the table before anybody could look again.
+        # Taken from the error itself: another process may create the table before a second query could look.
         self._codes_of_missing = _OF_MISSING if self._recorder.datastore.dialect.is_server else (None,)
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class RegistryDatabase:
 
     @property
     def rows(self) -> Rows:
-        """The tables, for queries in :func:`reading` and :func:`writing`."""
+        """The tables, for queries in :meth:`reading` and :meth:`writing`."""
         return self._rows
 
     @property
@@ -102,7 +102,7 @@ class RegistryDatabase:
         return self._recorder.datastore
 
     def close(self) -> None:
-        """Close its connections; a second time does nothing."""
+        """Close the connections; idempotent."""
         self._application.close()
 
     # -- tables --
@@ -114,54 +114,54 @@ class RegistryDatabase:
         *,
         accept_encodings: bool = False,
     ) -> None:
-        """Make the tables where they do not exist, and record facts about the fleet; safe when many processes do so.
+        """Create missing tables, and record the fleet's settings; safe in many processes at once.
 
-        Raises ProgrammingError for a missing right, which says what to grant, and as :func:`record_encodings` does.
+        Raises ProgrammingError for a missing right, which says what to grant, and as :meth:`record_encodings` does.
         """
         for attempt in range(_ATTEMPTS):
             try:
-                self._make_tables()
+                self._create_tables()
                 break
             except PersistenceError as error:
                 if _is_unusable(error):
                     raise self._unavailable(error) from error
-                is_made = isinstance(error, IntegrityError | ProgrammingError)  # by another process too
+                is_made = isinstance(error, IntegrityError | ProgrammingError)  # another process creates them, too
                 if not is_made or attempt == _ATTEMPTS - 1 or sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
                     raise
-        # First: they are compared with the applications that were there before.
+        # First: this compares them with the previously recorded applications.
         self.record_encodings(encodings, accept=accept_encodings)
         for key, value in fleet_settings.items():
             self._record(key, value)
 
-    def _make_tables(self) -> None:
+    def _create_tables(self) -> None:
         self._recorder.create_table()
         with self._recorder.transaction() as session:
             self._rows.metadata.create_all(session.connection())
-            # With the tables: a registry without its key could not bury anybody.
-            known = set(session.scalars(sa.select(self._rows.fleet.c.key)))
+            # In the same transaction: a registry without its key could not record tombstones.
+            known = set(session.scalars(sa.select(self._rows.fleet_settings.c.key)))
             for key, value in {"format": FORMAT, "hash_key": secrets.token_hex(32)}.items():
                 if key not in known:
-                    session.execute(sa.insert(self._rows.fleet).values(key=key, value=value))
+                    session.execute(sa.insert(self._rows.fleet_settings).values(key=key, value=value))
 
     def _record(self, key: str, value: Any) -> None:
-        fleet = self._rows.fleet
+        settings = self._rows.fleet_settings
         try:
             with self.writing() as session:
-                known = session.execute(sa.select(fleet.c.value).where(fleet.c.key == key)).first()
+                known = session.execute(sa.select(settings.c.value).where(settings.c.key == key)).first()
                 if known is None:
-                    session.execute(sa.insert(fleet).values(key=key, value=value))
+                    session.execute(sa.insert(settings).values(key=key, value=value))
                 elif known.value != value:
-                    session.execute(sa.update(fleet).where(fleet.c.key == key).values(value=value))
+                    session.execute(sa.update(settings).where(settings.c.key == key).values(value=value))
         except IntegrityError:
             self._record(key, value)  # another process has just inserted it
 
     def fleet_settings(self) -> dict[str, Any]:
-        """Return what :func:`init` has recorded, by key."""
+        """Return the settings that :meth:`init` has recorded, by key."""
         with self.reading() as session:
-            return {row.key: row.value for row in session.execute(sa.select(self._rows.fleet))}
+            return {row.key: row.value for row in session.execute(sa.select(self._rows.fleet_settings))}
 
     def encodings(self) -> dict[str, Encoding]:
-        """Return how the events of applications are stored. One that is missing here has none, or plain ones."""
+        """Return how applications' events are stored. A missing application has no events, or plain ones."""
         with self.reading() as session:
             return self._encodings(session)
 
@@ -170,19 +170,19 @@ class RegistryDatabase:
         return {row.application: Encoding(row.cipher, row.compressor) for row in rows}
 
     def record_encodings(self, used: Mapping[str, Encoding], *, accept: bool = False) -> None:
-        """Record how a process stores the events of applications that are new to the fleet.
+        """Record how this process stores the events of new applications.
 
-        Raises EncodingMismatch when those of another one are stored differently, unless ``accept``, which records it.
+        Raises EncodingMismatch for an application that is recorded with another encoding; ``accept`` replaces it.
         """
         if not used or self.encodings().items() >= used.items():
             return
-        fleet, table = self._rows.fleet, self._rows.encodings
+        settings, table = self._rows.fleet_settings, self._rows.encodings
         try:
             with self.writing() as session, self._reaching():
-                # Read first: what another process records from here on takes the version that is saved below.
+                # Read first: if another process records an encoding from here on, the save below conflicts.
                 history = self._fleet_history()
-                # Applications of a registry that was made before encodings were recorded: their events may be plain.
-                kept = session.scalar(sa.select(fleet.c.value).where(fleet.c.key == "applications")) or ()
+                # Older registries have applications without a recorded encoding: their events may be plain.
+                kept = session.scalar(sa.select(settings.c.value).where(settings.c.key == "applications")) or ()
                 rows = self._encodings(session)
                 recorded = {each["application"]: PLAIN for each in kept} | rows
                 for application, encoding in sorted(used.items()):
@@ -193,7 +193,7 @@ class RegistryDatabase:
                     session.execute(sa.delete(table).where(table.c.application == application))
                     session.execute(sa.insert(table).values(application=application, **encoding._asdict()))
                     history.record_encoding(application, *encoding)
-                # By this, other processes learn of it.
+                # Other processes see the change through this event.
                 self._application.save(history)
         except IntegrityError:
             self.record_encodings(used, accept=accept)  # another process has just recorded some
@@ -210,7 +210,7 @@ class RegistryDatabase:
         return bytes.fromhex(self.fleet_settings()["hash_key"])
 
     def sequences_behind(self) -> list[SequenceBehind]:
-        """Return the sequence of the registry's events if it is behind its table."""
+        """Return the registry's event sequence if it is behind its table."""
         with self._reaching():
             return find_behind(self.datastore, [spec.name for spec in self._recorder.tables if spec.kind == "events"])
 
@@ -218,15 +218,15 @@ class RegistryDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Yield a session for queries of the registry."""
+        """Yield a session for queries."""
         with self._reaching(), self._recorder.transaction(commit=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """Yield a session for changes of the registry; it commits at the end of the block.
+        """Yield a session for changes; it commits at the end of the block.
 
-        What the block itself raises is left as it is: it may be about another database.
+        Errors of the block itself are not translated: they may be about another database.
         """
         with ExitStack() as resources:
             with self._reaching():
@@ -237,9 +237,7 @@ class RegistryDatabase:
 
     @contextmanager
     def writing_rows(self) -> Iterator[Session]:
-        """Yield a session as :func:`writing` does, for a block of nothing but its statements: what they raise is about
-        the registry.
-        """
+        """Yield a session as :meth:`writing` does, and translate the block's errors: it must use this session only."""
         with self._reaching(), self.writing() as session:
             yield session
 
@@ -254,11 +252,11 @@ class RegistryDatabase:
             if _is_unusable(translated):
                 raise self._unavailable(translated) from error
             if isinstance(translated, InterfaceError):
-                msg = "The connections to the registry are closed: so is the Tenancy object that they were for."
+                msg = "The registry's connections are closed, and so is their Tenancy object."
                 raise TenancyError(msg, remedy="Construct another one.") from error
             if isinstance(translated, ProgrammingError) and sqlstate(error) in self._codes_of_missing:
                 msg = f"There is no registry in {self._where}."
-                raise RegistryMissing(msg, remedy="Make it: tenancy init") from error
+                raise RegistryMissing(msg, remedy="Create it: tenancy init") from error
             if translated is error:
                 raise
             raise translated from error

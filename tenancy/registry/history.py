@@ -1,4 +1,4 @@
-"""The events of the registry: what was done to which tenant, when, and by whose id. No names, no reasons."""
+"""The registry's events: each change of a tenant with its time and the actor's id. No names, no reasons."""
 
 from __future__ import annotations
 
@@ -22,80 +22,80 @@ if TYPE_CHECKING:
 __all__ = ["FLEET_ID", "Change", "FleetHistory", "History", "RegistryApplication", "to_change"]
 
 FLEET_ID: Final = uuid5(NAMESPACE_URL, "/fleet")
-"""What changes of the fleet itself are recorded under, as those of a tenant under its id."""
+"""The id of the fleet's own history."""
 
 
 class History(Aggregate):
-    """What happened to one tenant, whose id it has."""
+    """The changes of one tenant, under its id."""
 
-    class Began(Aggregate.Created):
+    class TenantRegistered(Aggregate.Created):
         """The tenant was registered."""
 
         verb: str
         status: str
         actor: str | None
 
-    class Changed(Aggregate.Event):
-        """Something was done to the tenant."""
+    class TenantChanged(Aggregate.Event):
+        """The tenant's status, slug or name was changed, or one of its followers skipped a notification."""
 
         verb: str
         status: str
         actor: str | None
 
-    class Ended(Aggregate.Event):
-        """Nothing is left of the tenant's data."""
+    class TenantPurged(Aggregate.Event):
+        """The tenant's data was removed."""
 
         actor: str | None
 
-    @event(Began)
+    @event(TenantRegistered)
     def __init__(self, verb: str, status: str, actor: str | None) -> None:
         self.status = status
 
     @staticmethod
-    def begin(tenant_id: UUID, verb: Verb, actor: str | None) -> History:
+    def register(tenant_id: UUID, verb: Verb, actor: str | None) -> History:
         """Return the history of a new tenant."""
         return History._create(
-            History.Began, id=tenant_id, verb=str(verb), status=str(TenantStatus.PROVISIONING), actor=actor
+            History.TenantRegistered, id=tenant_id, verb=str(verb), status=str(TenantStatus.PROVISIONING), actor=actor
         )
 
-    @event(Changed)
+    @event(TenantChanged)
     def change(self, verb: str, status: str, actor: str | None) -> None:
-        """Record what was done."""
+        """Record a change."""
         self.status = status
 
-    @event(Ended)
-    def end(self, actor: str | None) -> None:
-        """Record that the tenant is gone."""
+    @event(TenantPurged)
+    def purge(self, actor: str | None) -> None:
+        """Record that the tenant was purged."""
         self.status = "purged"
 
 
 class FleetHistory(Aggregate):
-    """What happened to the fleet itself."""
+    """The changes of the fleet itself."""
 
     class EncodingRecorded(Aggregate.Event):
-        """The events of an application are stored so from then on."""
+        """From now on, an application's events are stored with this cipher and compressor."""
 
         application: str
         cipher: str
         compressor: str
 
-    @event("Began")
+    @event("FleetRegistered")
     def __init__(self) -> None:
         self.encodings: dict[str, tuple[str, str]] = {}
 
     @staticmethod
     def create_id() -> UUID:
-        """Return the id of the only one."""
+        """Return the id of the only fleet history."""
         return FLEET_ID
 
     @event(EncodingRecorded)
     def record_encoding(self, application: str, cipher: str, compressor: str) -> None:
-        """Record how the events of an application are stored."""
+        """Record how an application's events are stored."""
         self.encodings[application] = (cipher, compressor)
 
 
 class Change(NamedTuple):
-    """Something that was done to a tenant."""
+    """One change of a tenant."""
 
     version: int
     verb: str
@@ -106,13 +106,13 @@ class Change(NamedTuple):
 
 
 def to_change(event: Any, texts: Mapping[int, str]) -> Change:
-    """Return what an event says; ``texts`` are the remarks by version."""
-    is_end = isinstance(event, History.Ended)
+    """Return the change that an event records; ``texts`` are the remarks by version."""
+    is_purge = isinstance(event, History.TenantPurged)
     version = event.originator_version
     return Change(
         version=version,
-        verb="purge" if is_end else event.verb,
-        status="purged" if is_end else event.status,
+        verb="purge" if is_purge else event.verb,
+        status="purged" if is_purge else event.status,
         actor=event.actor,
         at=event.timestamp,
         remark=texts.get(version),
@@ -120,7 +120,7 @@ def to_change(event: Any, texts: Mapping[int, str]) -> Change:
 
 
 class RegistryDatastore(SQLAlchemyDatastore):
-    """A datastore with a small pool of its own: the registry answers also when the tenants use up all of theirs."""
+    """A datastore with a small pool of its own: the registry answers even when tenants have exhausted their pool."""
 
     sequence_remedy = "Repair it: tenancy doctor --repair"
 
@@ -137,12 +137,12 @@ class RegistryFactory(persistence.SQLAlchemyFactory):
 class RegistryApplication(Application[UUID]):
     """The events of the registry, on our own persistence module."""
 
-    # No application of a user's is called so: two of one process may not have the same name.
+    # A name that no user's application has: names are unique in a process.
     name = "tenancy_registry"
 
     def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
-        # Nothing of the process's environment: what it says of ciphers, snapshots, schemas and persistence modules is
-        # meant for the tenants' applications.
+        # Ignore the process's environment: its ciphers, snapshots, schemas and persistence modules are meant for the
+        # tenants' applications.
         return Environment(name, env)
 
     def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:

@@ -1,4 +1,4 @@
-"""What is asked of the registry and written to it. Every change is one transaction: a row, an event, a remark."""
+"""Queries and changes of the registry. Each change writes a row, an event and a remark in one transaction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
-from tenancy.registry.tables import NewTenant, check_metadata, check_texts, to_tenant
+from tenancy.registry.tables import check_metadata, check_texts, to_row, to_tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -27,7 +26,7 @@ _PAGE: Final = 500
 
 
 class Registry(RegistryDatabase):
-    """The tenants, as the control database knows them. Safe to use from many threads.
+    """The tenants in the control database. Safe to use from many threads.
 
     Raises RegistryUnavailable when the database cannot be reached and RegistryMissing when it has no registry.
     """
@@ -35,7 +34,7 @@ class Registry(RegistryDatabase):
     # -- reading --
 
     def find(self, slug: str) -> Tenant | None:
-        """Return the tenant with a slug, which is normal, or None."""
+        """Return the tenant with a normalized slug, or None."""
         return self._one(self._rows.tenants.c.slug == slug)
 
     def get(self, tenant_id: UUID) -> Tenant | None:
@@ -43,11 +42,11 @@ class Registry(RegistryDatabase):
         return self._one(self._rows.tenants.c.id == tenant_id)
 
     def find_request(self, request_id: str) -> Tenant | None:
-        """Return the tenant that a request has made, or None."""
+        """Return the tenant that a request has created, or None."""
         return self._one(self._rows.tenants.c.request_id == request_id)
 
     def find_many(self, slugs: Sequence[str]) -> dict[str, Tenant]:
-        """Return those tenants that exist, by slug."""
+        """Return the existing tenants by slug."""
         found: dict[str, Tenant] = {}
         with self.reading() as session:
             for start in range(0, len(slugs), _PAGE):
@@ -63,7 +62,7 @@ class Registry(RegistryDatabase):
             return None if row is None else to_tenant(row)
 
     def get_many(self, ids: Sequence[UUID]) -> dict[UUID, Tenant]:
-        """Return those tenants that exist, by id."""
+        """Return the existing tenants by id."""
         found: dict[UUID, Tenant] = {}
         with self.reading() as session:
             for start in range(0, len(ids), _PAGE):
@@ -72,7 +71,7 @@ class Registry(RegistryDatabase):
         return found
 
     def list(self, status: TenantStatus | None = None) -> Sequence[Tenant]:
-        """Return all tenants, or those with a status, in the order of their slugs."""
+        """Return all tenants, or those with a status, in slug order."""
         tenants = self._rows.tenants
         query = sa.select(tenants).order_by(tenants.c.slug)
         if status is not None:
@@ -86,7 +85,7 @@ class Registry(RegistryDatabase):
             return session.scalars(sa.select(self._rows.tenants.c.slug)).all()
 
     def history(self, tenant_id: UUID) -> Sequence[Change]:
-        """Return what happened to a tenant, also to one that was purged, the oldest first."""
+        """Return a tenant's changes, oldest first, also of a purged tenant."""
         if tenant_id == FLEET_ID:
             return []
         with self._reaching():
@@ -97,28 +96,21 @@ class Registry(RegistryDatabase):
             texts = {row.version: row.text for row in rows}
         return [to_change(each, texts) for each in events]
 
-    def tombstone(self, slug: str) -> Sequence[tuple[UUID, datetime]]:
-        """Return (id, time of the purge) of the purged tenants that had a slug."""
-        stones = self._rows.tombstones
-        query = sa.select(stones.c.id, stones.c.purged_at).where(stones.c.slug_hash == self.hash(slug))
-        with self.reading() as session:
-            return [(row.id, row.purged_at) for row in session.execute(query)]
-
     def hash(self, slug: str) -> str:
-        """Return what a tombstone keeps of a slug: nobody without the key in the registry can tell which it was."""
+        """Return a keyed hash of a slug, for tombstones: without the registry's key the slug cannot be found out."""
         return blake2b(slug.encode(), key=self._hash_key[:64], digest_size=16).hexdigest()
 
-    # -- following --
+    # -- changes since --
 
     def position(self) -> int:
-        """Return the number of the last change of all."""
+        """Return the position of the last change."""
         with self._reaching():
             return self._recorder.max_notification_id() or 0
 
     def changed_since(self, position: int) -> tuple[int, set[UUID]]:
-        """Return the number of the last change after ``position``, and the ids of the tenants that were changed.
+        """Return the position of the last change, and the ids of the tenants changed after ``position``.
 
-        No change is ever missed: they become visible in the order of their numbers.
+        No change is missed: changes become visible in the order of their positions.
         """
         changed: set[UUID] = set()
         while True:
@@ -132,38 +124,34 @@ class Registry(RegistryDatabase):
 
     # -- writing --
 
-    def add(self, new: Sequence[NewTenant], actor: str | None) -> Sequence[Tenant]:
-        """Register tenants, all or none, with the status ``provisioning``; raises IntegrityError when a slug, a place
-        or a request id is taken.
-        """
-        now = datetime.now(UTC)
+    def add(self, tenants: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
+        """Register new tenants, all or none; raises IntegrityError when a slug, placement or request id is taken."""
         check_actor(actor)
-        for each in new:
+        for each in tenants:
             check_texts(slug=each.slug, name=each.name, request_id=each.request_id)
             check_metadata(each.metadata)
-        rows = [self._rows.insert(each, now) for each in new]
         with self.writing() as session, self._reaching():
-            # In one order, so that two who add some of the same wait for one another and never in a ring.
-            session.execute(sa.insert(self._rows.tenants), sorted(rows, key=lambda row: str(row["slug"])))
-            # The events come last: they are written under a lock of all changes.
-            verbs = [Verb.ADOPT if each.adopted else Verb.CREATE for each in new]
+            # Insert in slug order: two processes that add some of the same tenants cannot deadlock.
+            rows = sorted(map(to_row, tenants), key=lambda row: str(row["slug"]))
+            session.execute(sa.insert(self._rows.tenants), rows)
+            # Events last: writing them takes a lock that all changes need.
             self._application.save(
-                *[History.begin(each.id, verb, actor) for each, verb in zip(new, verbs, strict=True)]
+                *[History.register(each.id, Verb.ADOPT if each.adopted else Verb.CREATE, actor) for each in tenants]
             )
-        return [to_tenant(SimpleNamespace(**row)) for row in rows]
+        return tenants
 
     @contextmanager
     def locked(self, keys: str | UUID | Sequence[str] | Sequence[UUID]) -> Iterator[tuple[Session, Sequence[Tenant]]]:
-        """Yield a session, and the tenants with a slug or an id, or some of them, as they are, in a transaction that no
-        other process changes them in; it commits at the end of the block.
+        """Yield a session and the existing tenants with these slugs or ids, in a transaction that locks their rows.
+
+        It commits at the end of the block.
         """
         some = [keys] if isinstance(keys, str | UUID) else list(keys)
         tenants = self._rows.tenants
         where = (tenants.c.slug if some and isinstance(some[0], str) else tenants.c.id).in_(some)
         with self.writing() as session:
             with self._reaching():
-                # In the order of the ids, so that two who lock some of the same wait for one another and never in a
-                # ring.
+                # Lock in id order to avoid deadlock.
                 query = sa.select(tenants).where(where).order_by(tenants.c.id).with_for_update()
                 rows = session.execute(query).all()
             yield session, [to_tenant(row) for row in rows]
@@ -178,9 +166,9 @@ class Registry(RegistryDatabase):
         remark: str | None = None,
         **columns: Any,
     ) -> Sequence[Tenant]:
-        """Write to the rows of locked tenants, and record it; returns them as they are then.
+        """Update locked tenants, record the change, and return the changed tenants.
 
-        ``columns`` may have the fields of a Tenant. With a change of the status goes the time of it.
+        ``columns`` are fields of a Tenant. A new ``status`` also sets ``changed_at``.
         """
         check_actor(actor)
         check_texts(slug=columns.get("slug"), name=columns.get("name"), reason=remark)
@@ -208,7 +196,7 @@ class Registry(RegistryDatabase):
         return [replace(tenant, **columns) for tenant in tenants]
 
     def erase(self, session: Session, tenant: Tenant, actor: str | None) -> datetime:
-        """Erase what is known of a locked tenant, but for its id, times and a hash of its slug; return when."""
+        """Erase a locked tenant except for its id, times and slug hash; return the time."""
         now = datetime.now(UTC)
         values = {
             "id": tenant.id,
@@ -222,12 +210,12 @@ class Registry(RegistryDatabase):
             session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.tenants).where(self._rows.tenants.c.id == tenant.id))
             history: History = self._application.repository.get(tenant.id)
-            history.end(actor)
+            history.purge(actor)
             self._application.save(history)
         return now
 
     def remaining_rows(self, tenant_id: UUID) -> int:
-        """Return how many rows there still are that could name a tenant."""
+        """Return the number of remaining rows that could name a tenant."""
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
             count = sa.select(sa.func.count())

@@ -1,4 +1,4 @@
-"""What to do about a database that cannot be used, by what its driver says of it."""
+"""Remedies for an unusable database, by the driver's error message."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from typing import Final
 
 __all__ = ["remedy_of"]
 
-# By texts: SQLite has no SQLSTATE, and most drivers give none before there is a connection.
+# By text: SQLite has no SQLSTATE, and most drivers have none before they are connected.
 _REMEDIES: Final = (
     (
         re.compile("attempt to write a readonly database"),
-        "Let this user write to the file and to its directory: SQLite makes other files beside it.",
+        "Allow this user to write to the file and its directory: SQLite creates other files beside it.",
     ),
     (
         re.compile("unable to open database file"),
-        "Make its directory if there is none, and let this user write to it and to the file.",
+        "Create the directory if it is missing, and allow this user to write to it and to the file.",
     ),
     (
         re.compile("file is not a database"),
-        "Name a file of SQLite, or one that does not exist yet: SQLALCHEMY_URL or TENANCY_CONTROL_URL.",
+        "Point SQLALCHEMY_URL or TENANCY_CONTROL_URL to an SQLite file, or to a file that does not exist yet.",
     ),
-    (re.compile("database is locked"), "Another process writes to the file for long. Try again when it is done."),
-    (re.compile("database or disk is full"), "Make room on the disk that the file is on."),
+    (re.compile("database is locked"), "Another process has been writing to the file for long. Retry when it is done."),
+    (re.compile("database or disk is full"), "Free space on the file's disk."),
     (
         re.compile("in a read-only transaction|during recovery"),
         "Connect to the primary. With several hosts in the URL, add target_session_attrs=read-write to it.",
     ),
     (
         re.compile('database "(.+)" does not exist'),
-        "If SQLALCHEMY_URL and TENANCY_CONTROL_URL are right, make it on that server: createdb {}",
+        "If SQLALCHEMY_URL and TENANCY_CONTROL_URL are right, create it on that server: createdb {}",
     ),
 )
 
 
 def remedy_of(error: Exception) -> str | None:
-    """Return what to do about an error of a database, or None when its text says no more than that it is away."""
+    """Return the remedy for a database error, or None if its text only says that the database is unreachable."""
     for pattern, remedy in _REMEDIES:
         found = pattern.search(str(error))
         if found is not None:

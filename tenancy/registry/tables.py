@@ -1,29 +1,28 @@
-"""The rows of the registry: everything that may name a person or a customer, and what tenants are looked up by."""
+"""The registry's tables: everything that may name a person or a customer, and the keys for finding tenants."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 from tenancy.arguments import check_type
 from tenancy.errors import InvalidArgument, TenancyError
-from tenancy.model.tenant import Placement, Tenant, TenantStatus
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import Tenant, TenantStatus
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["NewTenant", "Rows", "check_metadata", "check_texts", "to_tenant"]
+__all__ = ["Rows", "check_metadata", "check_texts", "to_row", "to_tenant"]
 
 
 class _Moment(TypeDecorator[datetime]):
-    """A time with its zone, also where the database forgets it."""
+    """A time with a zone, also in databases that do not store it."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -35,19 +34,6 @@ class _Moment(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTenant:
-    """A tenant to be registered. ``slug`` is normal already."""
-
-    id: UUID
-    slug: str
-    name: str
-    placement: Placement
-    adopted: bool = False
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    request_id: str | None = None
 
 
 class Rows:
@@ -64,7 +50,7 @@ class Rows:
             sa.Column("status", sa.Text, nullable=False),
             sa.Column("previous", sa.Text, nullable=False),
             sa.Column("reads", sa.Boolean, nullable=False),
-            sa.Column("place", sa.Text, nullable=False, unique=True),
+            sa.Column("placement", sa.Text, nullable=False, unique=True),
             sa.Column("owns_schema", sa.Boolean, nullable=False),
             sa.Column("adopted", sa.Boolean, nullable=False),
             sa.Column("metadata", sa.JSON, nullable=False),
@@ -89,8 +75,8 @@ class Rows:
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("purged_at", _Moment, nullable=False),
         )
-        self.fleet = sa.Table(
-            f"{prefix}fleet",
+        self.fleet_settings = sa.Table(
+            f"{prefix}fleet_settings",
             self.metadata,
             sa.Column("key", sa.Text, primary_key=True),
             sa.Column("value", sa.JSON, nullable=False),
@@ -120,9 +106,9 @@ class Rows:
             f"{prefix}runner_processes",
             self.metadata,
             sa.Column("owner", sa.Text, primary_key=True),
-            # By the database's clock, as seconds since 1970.
+            # Seconds since 1970, by the database's clock.
             sa.Column("expires", sa.Double, nullable=False),
-            # What fails in it, beside followers.
+            # Failing activities other than followers.
             sa.Column("failing", sa.Text),
         )
         self.leases = sa.Table(
@@ -133,29 +119,31 @@ class Rows:
             sa.Column("expires", sa.Double, nullable=False),
         )
 
-    def insert(self, new: NewTenant, now: datetime) -> dict[str, Any]:
-        """Return the row of a new tenant."""
-        return {
-            "id": new.id,
-            "slug": new.slug,
-            "name": new.name,
-            "status": str(TenantStatus.PROVISIONING),
-            "previous": "",
-            "reads": False,
-            "place": json.dumps([new.placement.schema, new.placement.table_prefix]),
-            "owns_schema": new.placement.owns_schema,
-            "adopted": new.adopted,
-            "metadata": dict(new.metadata),
-            "request_id": new.request_id,
-            "reason": None,
-            "created_at": now,
-            "changed_at": now,
-            "due_at": None,
-        }
+
+def to_row(tenant: Tenant) -> dict[str, Any]:
+    """Return a tenant's row."""
+    placement = tenant.placement
+    return {
+        "id": tenant.id,
+        "slug": tenant.slug,
+        "name": tenant.name,
+        "status": str(tenant.status),
+        "previous": " ".join(tenant.previous),
+        "reads": tenant.reads,
+        "placement": json.dumps([placement.schema, placement.table_prefix]),
+        "owns_schema": placement.owns_schema,
+        "adopted": tenant.adopted,
+        "metadata": dict(tenant.metadata),
+        "request_id": tenant.request_id,
+        "reason": tenant.reason,
+        "created_at": tenant.created_at,
+        "changed_at": tenant.changed_at,
+        "due_at": tenant.due_at,
+    }
 
 
 def check_texts(**texts: str | None) -> None:
-    """Raise TenancyError, which names the text, for one that not every database can keep."""
+    """Raise TenancyError, which names the text, for a text that some databases cannot store."""
     for what, text in texts.items():
         if text is None:
             continue
@@ -171,8 +159,8 @@ def _can_be_kept(text: str) -> bool:
 
 
 def check_metadata(metadata: object) -> None:
-    """Raise InvalidArgument for metadata that not every database can store, and return as it is: what is not JSON."""
-    check_type("The metadata", metadata, Mapping, "a dict of what JSON can hold")
+    """Raise InvalidArgument for metadata that some databases cannot store and return unchanged."""
+    check_type("The metadata", metadata, Mapping, "a dict of JSON values")
     try:
         json.dumps(dict(cast("Mapping[str, Any]", metadata)), allow_nan=False)
         is_storable = all(map(_can_be_kept, _texts(metadata)))
@@ -185,7 +173,7 @@ def check_metadata(metadata: object) -> None:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield all texts in a value, the keys among them; raises TypeError for a key that JSON would turn into a text."""
+    """Yield all texts in a value, including keys; raises TypeError for a key that is not text."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -200,8 +188,8 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def to_tenant(row: Any) -> Tenant:
-    """Return the tenant of a row."""
-    schema, prefix = json.loads(row.place)
+    """Return a row's tenant."""
+    schema, prefix = json.loads(row.placement)
     return Tenant(
         id=row.id,
         slug=row.slug,

@@ -14,10 +14,10 @@ from eventsourcing.system import Follower
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking
 
 if TYPE_CHECKING:
+    from tenancy.fleet import Fleet
     from tenancy.model.projections import TenantProjection
     from tenancy.model.tenant import Tenant
     from tenancy.runner.pipes import Pipe
-    from tenancy.tenancy import Tenancy
 
 __all__ = ["PAGE", "FollowerDriver", "Page", "open_follower"]
 
@@ -152,13 +152,13 @@ def _tracking(name: str, notification_id: int, recorded: int) -> Tracking:
     return ConditionalTracking(name, notification_id, recorded) if recorded else Tracking(name, notification_id)
 
 
-def open_follower(tenants: Tenancy, tenant: Tenant, pipe: Pipe) -> FollowerDriver:
+def open_follower(fleet: Fleet, tenant: Tenant, pipe: Pipe) -> FollowerDriver:
     """Return the driver of a tenant's follower behind a leader. Raises TenantUnavailable for an inactive tenant."""
-    leader: Application[Any] = tenants.application(tenants.applications[pipe.leader], tenant)
-    cls = tenants.applications.get(pipe.follower)
+    leader: Application[Any] = fleet.application(fleet.applications[pipe.leader], tenant)
+    cls = fleet.applications.get(pipe.follower)
     if cls is None:
-        projection = next(each.projection for each in tenants.projections if each.projection.name == pipe.follower)
-        return _ProjectionDriver(leader, tenants.projection(projection, tenant))
-    follower = tenants.application(cls, tenant)
+        projection = next(each.projection for each in fleet.projections if each.projection.name == pipe.follower)
+        return _ProjectionDriver(leader, fleet.projection(projection, tenant))
+    follower = fleet.application(cls, tenant)
     assert isinstance(follower, Follower)
     return _FollowerDriver(leader, follower)

@@ -14,8 +14,8 @@ from eventsourcing_sqlalchemy.high_water import HighWaterMarks, read_last_ids, r
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy.arguments import check_type
 from tenancy.errors import TenancyError
-from tenancy.lifecycle.transitions import known_slug, not_found, one_tenant
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
+from tenancy.registry.lookup import find_tenant, one_tenant
 from tenancy.runner.failures import Failure, FailureStore
 from tenancy.runner.leases import bucket_of, failing, owners
 from tenancy.runner.pipes import Pipe, Pipes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.registry import Registry
     from tenancy.runner.assignments import Assignment
-    from tenancy.storage.tenant_storage import TenantStorage
+    from tenancy.storage.shard import Shard
 
 __all__ = ["FollowerMonitor", "FollowerState", "FollowerStatus"]
 
@@ -59,11 +59,9 @@ class FollowerStatus:
 class FollowerMonitor:
     """Inspect and control the followers of all active tenants. Safe to use from many threads."""
 
-    def __init__(
-        self, registry: Registry, storage: TenantStorage, application_specs: Sequence[ApplicationSpec]
-    ) -> None:
+    def __init__(self, registry: Registry, shard: Shard, application_specs: Sequence[ApplicationSpec]) -> None:
         self._registry = registry
-        self._storage = storage
+        self._shard = shard
         self._pipes = Pipes(application_specs)
         self._failure_store = FailureStore(registry)
 
@@ -105,7 +103,7 @@ class FollowerMonitor:
             self._failure_store.all(),
             self._pipes,
         )
-        default = self._storage.datastore.default_schema()
+        default = self._shard.datastore.default_schema()
         rows = [
             (
                 tenant,
@@ -118,8 +116,8 @@ class FollowerMonitor:
         ]
         # Read these before the recorded positions: a recorded position behind them was then set back.
         known = [None if assignment_of is None else _known(assignment_of(tenant.id, pipe)) for tenant, pipe, *_ in rows]
-        last_ids = HighWaterMarks(self._storage.datastore).read(list({events for _, _, events, _ in rows}))
-        positions = read_positions(self._storage.datastore, list({tracking for *_, tracking in rows}))
+        last_ids = HighWaterMarks(self._shard.datastore).read(list({events for _, _, events, _ in rows}))
+        positions = read_positions(self._shard.datastore, list({tracking for *_, tracking in rows}))
         # After a rollback or a server crash, a high-water mark exceeds the last id. It was also read before the
         # positions. So read the exact last id wherever the two differ.
         differing = {
@@ -127,7 +125,7 @@ class FollowerMonitor:
             for _, pipe, events, tracking in rows
             if last_ids.get(events, 0) != positions.get(tracking, {}).get(pipe.leader, 0)
         }
-        last_ids |= read_last_ids(self._storage.datastore, list(differing))
+        last_ids |= read_last_ids(self._shard.datastore, list(differing))
         return [
             _status(
                 tenant,
@@ -182,7 +180,7 @@ class FollowerMonitor:
         return failure
 
     def _move(self, tenant: Tenant, pipe: Pipe, notification_id: int) -> None:
-        datastore = self._storage.datastore
+        datastore = self._shard.datastore
         default = None if tenant.placement.schema else datastore.default_schema()
         table = self._pipes.tracking_table(pipe, tenant.placement, default)
         recorder = SQLAlchemyTrackingRecorder(datastore, tracking_table_name=table.name, schema_name=table.schema)
@@ -198,12 +196,7 @@ class FollowerMonitor:
             raise TenancyError(msg, remedy=f"Pass one of: {', '.join(known) or 'none'}.")
 
     def _find(self, wanted: str | Tenant) -> Tenant:
-        if isinstance(wanted, Tenant):
-            return wanted
-        tenant = self._registry.find(known_slug(wanted))
-        if tenant is None:
-            raise not_found(wanted)
-        return tenant
+        return wanted if isinstance(wanted, Tenant) else find_tenant(self._registry, wanted)
 
 
 class _Known(NamedTuple):

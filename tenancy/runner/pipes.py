@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.model.application_spec import ApplicationSpec
-from tenancy.model.tenant import Placement
+from tenancy.model.placement import Placement
 
 __all__ = ["Pipe", "Pipes"]
 

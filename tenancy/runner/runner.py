@@ -13,13 +13,14 @@ from tenancy.arguments import check_type
 from tenancy.errors import NotCaughtUp, TenancyError
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.tenant import Tenant
+from tenancy.registry.lookup import find_tenant
 from tenancy.runner.assignments import Assignments
 from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.failures import Failure, FailureStore
 from tenancy.runner.follower import FollowerDriver, open_follower
 from tenancy.runner.leases import Leases, bucket_of
 from tenancy.runner.metrics import Metrics
-from tenancy.runner.monitor import FollowerStatus
+from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.ready_queue import ReadyQueue
@@ -27,9 +28,7 @@ from tenancy.runner.sweep import Sweep
 from tenancy.runner.worker import Worker
 
 if TYPE_CHECKING:
-    from tenancy.application_cache import ApplicationCache
-    from tenancy.registry.cache import RegistryCache
-    from tenancy.tenancy import Tenancy
+    from tenancy.fleet import Fleet
 
 __all__ = ["Runner"]
 
@@ -48,13 +47,11 @@ class Runner:
 
     def __init__(
         self,
-        tenants: Tenancy,
-        registry_cache: RegistryCache,
-        applications: ApplicationCache,
+        fleet: Fleet,
         *,
-        workers: int = 4,
-        lease_seconds: float = 10.0,
-        max_attempts: int = 8,
+        workers: int,
+        lease_seconds: float,
+        max_attempts: int,
     ) -> None:
         check_type("workers", workers, int, "a number")
         check_type("lease_seconds", lease_seconds, (int, float), "a number of seconds")
@@ -62,35 +59,33 @@ class Runner:
         if workers < 1:
             msg = f"The number of workers is invalid: {workers}."
             raise TenancyError(msg, remedy="Pass at least 1.")
-        if not tenants.applications:
+        if not fleet.applications:
             msg = "The runner needs the application code, but no applications are registered."
             raise TenancyError(msg, remedy="Pass them: Tenancy(system=...), or --app on the command line.")
         self.workers = workers
-        self._tenants = tenants
-        self._registry_cache = registry_cache
-        self._storage = storage = tenants.storage
-        self._pipes = Pipes(tenants.application_specs())
+        self._fleet = fleet
+        self._registry_cache = registry_cache = fleet.registry_cache
+        self._shard = shard = fleet.shard
+        self._pipes = Pipes(fleet.application_specs())
         if not self._pipes.all:
             msg = "The runner has nothing to do: no application follows another, and no projection is registered."
             raise TenancyError(msg, remedy="Pass them: Tenancy(system=...) with pipes, or tenants.project(...).")
         # A tenant with many followers uses at most half of the workers.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
-        self._assignments = Assignments(self._pipes, storage.datastore.default_schema, bucket_of)
+        self._assignments = Assignments(self._pipes, shard.datastore.default_schema, bucket_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
         self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
         # In the same database, use the registry's connection, and leave the pooled ones to the workers.
-        is_same = tenants.settings.registry_is_beside
-        sweep = Sweep(
-            registry_cache.registry.datastore if is_same else storage.datastore, self._assignments, self._ready
-        )
+        is_same = fleet.settings.registry_is_beside
+        sweep = Sweep(registry_cache.registry.datastore if is_same else shard.datastore, self._assignments, self._ready)
         metrics = Metrics()
         self._worker = Worker(
-            tenants, self._assignments, self._ready, self._quarantine, metrics=metrics, may_work=self._may_work
+            fleet, self._assignments, self._ready, self._quarantine, metrics=metrics, may_work=self._may_work
         )
         self._coordinator = Coordinator(
             registry_cache=registry_cache,
-            applications=applications,
+            applications=fleet.application_cache,
             assignments=self._assignments,
             ready=self._ready,
             leases=self._leases,
@@ -138,11 +133,11 @@ class Runner:
             raise TenancyError(msg, remedy="Create a new one: tenants.runner()")
         try:
             self._registrations.callback(self._registry_cache.watch(self._coordinator.changed))
-            table_listener = self._storage.datastore.shared.wakeups.listen_to_all(self._coordinator.on_commit)
+            table_listener = self._shard.datastore.shared.wakeups.listen_to_all(self._coordinator.on_commit)
             self._registrations.callback(table_listener.close)
             self._coordinator.use_listener(table_listener)
             self._coordinator.start()
-            for application, encoding in encodings_of(self._tenants.application_specs()).items():
+            for application, encoding in encodings_of(self._fleet.application_specs()).items():
                 self._registry_cache.check_encoding(application, encoding)
             self._threads = [threading.Thread(target=self._coordinator.run, name="runner-coordinator", daemon=True)]
             self._threads += [
@@ -184,9 +179,9 @@ class Runner:
         ``timeout`` seconds, or at once when a follower is quarantined.
         """
         deadline = time.monotonic() + timeout
-        tenant = self._tenants[slug]
+        tenant = find_tenant(self._registry_cache, slug)
         for pipe in self._pipes.all:
-            driver = open_follower(self._tenants, tenant, pipe)
+            driver = open_follower(self._fleet, tenant, pipe)
             target = driver.last_id()
             self._wake_if_ours(tenant, pipe)
             pause = _POLL_FIRST
@@ -239,7 +234,8 @@ class Runner:
 
         Followers that run in other processes have no rate here.
         """
-        return self._tenants.followers.status(assignment_of=self._assignments.get)
+        monitor = FollowerMonitor(self._fleet.registry, self._shard, self._fleet.application_specs())
+        return monitor.status(assignment_of=self._assignments.get)
 
     def health(self) -> Mapping[str, str | None]:
         """Return this process's background activities, each with its current error class or None.

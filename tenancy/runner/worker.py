@@ -19,10 +19,10 @@ from tenancy.runner.follower import FollowerDriver, open_follower
 from tenancy.runner.quarantine import Quarantine
 
 if TYPE_CHECKING:
+    from tenancy.fleet import Fleet
     from tenancy.model.tenant import Tenant
     from tenancy.runner.metrics import Metrics
     from tenancy.runner.ready_queue import Key, ReadyQueue
-    from tenancy.tenancy import Tenancy
 
 __all__ = ["Worker"]
 
@@ -41,7 +41,7 @@ class Worker:
 
     def __init__(
         self,
-        tenants: Tenancy,
+        fleet: Fleet,
         assignments: Assignments,
         ready: ReadyQueue,
         quarantine: Quarantine,
@@ -49,7 +49,7 @@ class Worker:
         metrics: Metrics,
         may_work: Callable[[], bool],
     ) -> None:
-        self._tenants = tenants
+        self._fleet = fleet
         self._assignments = assignments
         self._ready = ready
         self._quarantine = quarantine
@@ -109,7 +109,7 @@ class Worker:
         """Return whether the follower is done, or None when it must not run for now."""
         assignment = slice_.assignment
         try:
-            return slice_.take(open_follower(self._tenants, assignment.tenant, assignment.pipe))
+            return slice_.take(open_follower(self._fleet, assignment.tenant, assignment.pipe))
         except BaseException as error:  # noqa: BLE001 (also SystemExit: a tenant's code must not end the process, or this thread)
             if _is_refusal(error, assignment.tenant):
                 return None  # the coordinator releases it once it reads the registry change

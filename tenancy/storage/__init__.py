@@ -1,1 +1,1 @@
-"""What a tenant has in a database: look, create, remove."""
+"""A tenant's tables in the database: list, create, remove. This package knows no status."""

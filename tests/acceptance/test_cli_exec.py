@@ -160,7 +160,7 @@ def test_a_name_is_in_no_event_and_gone_after_a_purge(tenancy: Command, caplog: 
     tenancy.ok("resume", slug)
     tenancy.ok("rename", slug, f"{slug}-2", "--name", f"{NAME} Ltd")
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": tenancy.url}) as tenants:
-        events = str(tenants.registry.datastore.run(lambda executor: executor.fetch(events_of(tenancy.url))))
+        events = str(tenants.fleet.registry.datastore.run(lambda executor: executor.fetch(events_of(tenancy.url))))
         assert "suspended" in events
         assert not re.search("canary|birdwatcher", events, re.IGNORECASE)
     outcome = tenancy.ok("purge", f"{slug}-2", "--yes", "--json")

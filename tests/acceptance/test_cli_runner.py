@@ -119,7 +119,7 @@ def test_every_logger_writes_lines_of_the_log(sqlite_url: str, tmp_path: Path) -
 def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
     command = Command(sqlite_url, app=None)
     with fleet(sqlite_url, ["acme", "globex"]) as tenants:
-        failure_store = FailureStore(tenants.registry)
+        failure_store = FailureStore(tenants.fleet.registry)
 
         def fail() -> None:
             for slug, follower, number in (

@@ -215,9 +215,9 @@ def test_every_failure_has_its_exit_code_and_says_what_to_do(
 @pytest.mark.parametrize(
     ("url", "remedy"),
     [
-        ("sqlite:///junk.db", "Name a file of SQLite"),
-        ("sqlite:///nowhere/fleet.db", "Make its directory"),
-        ("sqlite:////", "let this user write to it"),
+        ("sqlite:///junk.db", "to an SQLite file"),
+        ("sqlite:///nowhere/fleet.db", "Create the directory"),
+        ("sqlite:////", "allow this user to write to it"),
     ],
 )
 @pytest.mark.parametrize("verb", ["list", "init", "create acme", "doctor"])
@@ -240,7 +240,7 @@ def test_a_file_that_cannot_be_written_is_told_by_its_cause(quick: Command) -> N
     for verb in ("create globex", "suspend acme"):
         outcome = read_only(*verb.split())
         assert outcome.code == 6
-        assert "Let this user write to the file" in outcome.err
+        assert "Allow this user to write to the file" in outcome.err
         assert "server" not in outcome.err
 
 
@@ -268,7 +268,7 @@ def test_what_is_said_of_several_is_true_when_it_is_none(quick: Command) -> None
     assert "ready" not in failed.err
     quick.ok("init")
     (tables,) = (each for each in quick.ok("doctor", "--json").json["findings"] if each["name"] == "tables")
-    assert tables["what"] == "No tenant is ready: there are none yet."
+    assert tables["what"] == "There are no complete tenants yet."
     assert "tenancy create SLUG" in quick("show", "acme").err
     assert quick.ok("purge", "--due").out == "No tenant is due.\n"
 

@@ -9,7 +9,6 @@ ASK_AT: Final = 350
 # Module -> why it is one thing all the same. A cut must have a noun of its own.
 LONG: Final[dict[str, str]] = {
     "tenancy/operations/doctor.py": "the examinations of a fleet, one short function for each",
-    "tenancy/storage/tenant_storage.py": "one rule of names by which a tenant's tables are made, looked at and removed",
     "tenancy/tenancy.py": "the facade: what users call, a few lines for each method",
 }
 

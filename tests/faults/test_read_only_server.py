@@ -159,7 +159,7 @@ def database_of_a_fleet(postgres_server: Postgres, postgres_database: str) -> Da
 def test_tenant_is_suspended(database_of_a_fleet: Database) -> None:
     database = database_of_a_fleet
     with fleet(database.url(), ["acme"]) as tenants:
-        fail_over(tenants.registry.datastore.engine, database)
+        fail_over(tenants.fleet.registry.datastore.engine, database)
         assert tenants.suspend("acme").status == "suspended"
         database.terminate()
         with read_only(database), pytest.raises(Exception, match="target_session_attrs"):
@@ -171,7 +171,7 @@ def test_tenant_is_created_and_purged(database_of_a_fleet: Database) -> None:
     database = database_of_a_fleet
     with fleet(database.url(), ["acme"]) as tenants:
         for do in (lambda: tenants.create("globex"), lambda: [tenants.purge("acme"), tenants.purge("globex")]):
-            fail_over(tenants.storage.datastore.engine, database)
+            fail_over(tenants.fleet.shard.datastore.engine, database)
             do()
         assert not tenants.list()
 

@@ -58,7 +58,7 @@ def test_registry_is_unreachable_for_longer_than_the_leases(
             time.sleep(max(0.0, stopped_at + 60 - time.monotonic()))
         assert tenants["acme"].get(Summaries).count() == 1  # another process could have had the leases by now
         own_postgres_server.start()
-        wait_until(lambda: len(owners(tenants.registry)) == BUCKETS, "they are there again")
+        wait_until(lambda: len(owners(tenants.fleet.registry)) == BUCKETS, "they are there again")
         expected[school.register("Rex", "sit")] = ["Rex", "sit"]
         runner.wait("acme", timeout=60)
         check(tenants, "acme", expected)
@@ -73,7 +73,7 @@ def test_tenant_is_purged_during_a_slice(postgres_url: str) -> None:
         dog_id = tenants["globex"].get(School).register("Rex", "sit")
         runner.wait("globex")
         check(tenants, "globex", {dog_id: ["Rex", "sit"]})
-        registry: Any = tenants.registry
+        registry: Any = tenants.fleet.registry
         assert tenants.followers._failure_store.all() == {}  # noqa: SLF001 (as above)
         assert registry.remaining_rows(certificate.tenant_id) == 0
 
@@ -155,4 +155,4 @@ def test_stop_waits_for_the_current_event(postgres_url: str) -> None:
         done = position(runner, "acme")
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", *["slow 0.3"] * (done - 1)]
         assert done < 201
-        assert not owners(tenants.registry)
+        assert not owners(tenants.fleet.registry)

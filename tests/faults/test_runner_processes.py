@@ -23,7 +23,7 @@ SLUGS = [f"tenant-{number}" for number in range(8)]
 
 
 def shares(tenants: Tenancy) -> Counter[str]:
-    return Counter(owners(tenants.registry).values())
+    return Counter(owners(tenants.fleet.registry).values())
 
 
 def is_current(tenants: Tenancy) -> bool:

@@ -100,13 +100,13 @@ def consistent(tenants: Tenancy, url: str) -> None:
         assert history[-1].status == tenant.status
         assert [change.version for change in history] == list(range(1, len(history) + 1))
         if tenant.status in ("active", "suspended", "archived", "deleted"):
-            assert not list(tenants.storage.faults([tenant], tenants.application_specs()))
+            assert not list(tenants.fleet.inventory.faults([tenant], tenants.application_specs()))
 
 
 def repair(tenants: Tenancy) -> None:
     """Do what a doctor does: complete what is half made, and remove what is half removed."""
     half_made = tenants.list("provisioning")
-    tenants._provisioning.complete(half_made, None)  # noqa: SLF001 (as the doctor)
+    tenants.fleet.provisioning.complete(half_made, None)
     list(tenants.purge_many([tenant.slug for tenant in tenants.list("purging")]))
 
 
@@ -166,7 +166,7 @@ def test_death_at_every_step_of_init(url: str) -> None:
         with tenancy(url) as tenants:
             tenants.create("acme").get(Kennel).register("Fido")
             tenants.purge("acme")
-            assert tenants.registry.fleet_settings().keys() >= {"format", "hash_key"}
+            assert tenants.fleet.registry.fleet_settings().keys() >= {"format", "hash_key"}
         engine = sa.create_engine(url)
         with engine.begin() as connection:
             if engine.dialect.name == "sqlite":
@@ -249,7 +249,7 @@ def test_error_instead_of_death(url: str) -> None:
                 if steps == _at:
                     raise sa.exc.OperationalError("", {}, Exception("no"))
 
-            engines = [tenants.registry.datastore.engine, tenants.storage.datastore.engine]
+            engines = [tenants.fleet.registry.datastore.engine, tenants.fleet.shard.datastore.engine]
             for engine in engines:
                 sa.event.listen(engine, "before_cursor_execute", refuse)
             with suppress(TenancyError, PersistenceError):  # and not what SQLAlchemy raises

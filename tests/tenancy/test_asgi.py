@@ -101,7 +101,7 @@ def test_what_comes_out_of_a_task_group_is_refused_when_it_is_nothing_else(is_al
 
 def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants.create("acme")
-    find = tenants.registry.find  # a registry that takes its time
+    find = tenants.fleet.registry.find  # a registry that takes its time
     may_answer = threading.Event()
     asked: list[Callable[[], object]] = []
 
@@ -110,7 +110,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
         assert may_answer.wait(DEADLINE_SECONDS)
         return find(slug)
 
-    monkeypatch.setattr(tenants.registry, "find", find_slowly)
+    monkeypatch.setattr(tenants.fleet.registry, "find", find_slowly)
 
     async def main() -> list[Message]:
         is_asked = asyncio.Event()
@@ -124,7 +124,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
 
 
 def test_no_thread_is_needed_for_what_is_known(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_cache, "_ASK_INTERVAL", DEADLINE_SECONDS)
+    monkeypatch.setattr(registry_cache, "_QUERY_INTERVAL", DEADLINE_SECONDS)
     tenants.create("acme")
     hops: list[str] = []
     to_thread = asyncio.to_thread

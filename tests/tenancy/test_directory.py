@@ -111,7 +111,7 @@ def test_one_caller_waits_for_a_registry_that_does_not_answer(
 ) -> None:
     tenants.create("acme")
     assert tenants["acme"].slug == "acme"
-    known = tenants._registry_cache  # noqa: SLF001 (what happens in it cannot be seen from outside)
+    known = tenants.fleet.registry_cache
     lock, asked = CountingLock(), []
 
     def ask(position: int) -> NoReturn:
@@ -121,8 +121,8 @@ def test_one_caller_waits_for_a_registry_that_does_not_answer(
 
     monkeypatch.setattr(registry_cache, "DELAY", DEADLINE_SECONDS)
     monkeypatch.setattr(registry_cache, "_SILENCE", DEADLINE_SECONDS)
-    monkeypatch.setattr(known, "_asking", lock)
-    monkeypatch.setattr(known, "_asked_at", known._asked_at - registry_cache._WAIT_AGE)  # noqa: SLF001 (as above)
+    monkeypatch.setattr(known, "_querying", lock)
+    monkeypatch.setattr(known, "_queried_at", known._queried_at - registry_cache._WAIT_AGE)  # noqa: SLF001 (as above)
     monkeypatch.setattr(known.registry, "changed_since", ask)
     assert [tenant.slug for tenant in run_together([lambda: tenants["acme"]] * 5)] == ["acme"] * 5
     assert len(asked) == 1

@@ -21,7 +21,8 @@ from tenancy import Tenancy
 from tenancy.errors import TenantPurged
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.operations.doctor import Finding, examine, is_unreachable, repair
-from tenancy.storage.tenant_storage import TenantStorage
+from tenancy.storage.provisioner import Provisioner
+from tenancy.storage.remover import Remover
 from tests.acceptance.commands import ROOT, Command
 from tests.acceptance.kennel import Kennel, Reports
 from tests.pgbouncer import PgBouncer
@@ -72,7 +73,9 @@ def run(url: str, *statements: str) -> None:
 
 def tables(tenants: Tenancy, slug: str) -> list[str]:
     """Return the names of a tenant's tables."""
-    return [str(spec.name) for spec in tenants.storage.specs(tenants[slug].placement, tenants.application_specs())]
+    return [
+        str(spec.name) for spec in tenants.fleet.inventory.specs(tenants[slug].placement, tenants.application_specs())
+    ]
 
 
 def age(url: str, slug: str, status: TenantStatus) -> None:
@@ -86,10 +89,10 @@ def age(url: str, slug: str, status: TenantStatus) -> None:
 
 
 def test_a_good_fleet_has_no_fault(tenants: Tenancy) -> None:
-    findings = examine(tenants)
+    findings = examine(tenants.fleet)
     assert levels(findings) == {}
     assert sorted({finding.name for finding in findings} - {"pooler"}) == ABOUT
-    assert list(repair(tenants)) == []
+    assert list(repair(tenants.fleet)) == []
 
 
 class Counting:
@@ -106,7 +109,7 @@ class Counting:
 
 def test_the_whole_fleet_is_examined_in_few_queries(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    run_there = tenants.storage.datastore.run
+    run_there = tenants.fleet.shard.datastore.run
 
     def run_counting(work: Callable[[Any], Any], *_: object) -> Any:
         def counted(executor: Executor) -> Any:
@@ -120,11 +123,11 @@ def test_the_whole_fleet_is_examined_in_few_queries(tenants: Tenancy, monkeypatc
 
     list(tenants.create_many(f"tenant-{number}" for number in range(30)))
     application_specs, every = tenants.application_specs(), tenants.list()
-    monkeypatch.setattr(tenants.storage.datastore, "run", run_counting)
-    assert list(tenants.storage.faults(every, application_specs)) == []
+    monkeypatch.setattr(tenants.fleet.shard.datastore, "run", run_counting)
+    assert list(tenants.fleet.inventory.faults(every, application_specs)) == []
     assert counts == [1]
     counts.clear()
-    assert tenants.storage.sequences_behind(every, application_specs) == []
+    assert tenants.fleet.inventory.sequences_behind(every, application_specs) == []
     assert sum(counts) <= 3
 
 
@@ -134,7 +137,7 @@ def test_the_whole_fleet_is_examined_in_few_queries(tenants: Tenancy, monkeypatc
 def test_a_database_that_is_away_is_the_only_finding_about_it(tmp_path: Path) -> None:
     for away in ("postgresql://postgres@127.0.0.1:1/x", f"sqlite:///{tmp_path}/nowhere/fleet.db"):
         with fleet(away) as tenants:
-            findings = examine(tenants)
+            findings = examine(tenants.fleet)
             assert is_unreachable(findings)
             assert levels(findings) == {"database": "failure"}
             assert not about(findings, "registry")
@@ -144,23 +147,23 @@ def test_a_database_that_is_away_is_the_only_finding_about_it(tmp_path: Path) ->
 
 def test_the_database_of_the_registry_may_be_the_one_that_is_away(sqlite_url: str, tmp_path: Path) -> None:
     with fleet(sqlite_url, TENANCY_CONTROL_URL=f"sqlite:///{tmp_path}/nowhere/registry.db") as tenants:
-        good, bad = about(examine(tenants), "database")
+        good, bad = about(examine(tenants.fleet), "database")
         assert (good.level, bad.level) == ("ok", "failure")
 
 
 def test_without_a_registry_the_remedy_is_to_make_it(url: str) -> None:
     with fleet(url) as tenants:
-        findings = examine(tenants)
+        findings = examine(tenants.fleet)
         assert levels(findings) == {"registry": "failure"}
         assert "tenancy init" in about(findings, "registry")[0].remedy
-        assert [each.level for each in repair(tenants)] == ["failure"]
+        assert [each.level for each in repair(tenants.fleet)] == ["failure"]
     assert Command(url)("doctor").code == 1
 
 
 def test_a_registry_of_another_format_is_left_alone(tenants: Tenancy, url: str) -> None:
-    rows = "tenancy_fleet" if url.startswith("sqlite") else "tenancy.fleet"
+    rows = "tenancy_fleet_settings" if url.startswith("sqlite") else "tenancy.fleet_settings"
     run(url, f"UPDATE {rows} SET value = '99' WHERE key = 'format'")
-    findings = examine(tenants)
+    findings = examine(tenants.fleet)
     assert levels(findings) == {"registry": "failure"}
     assert not about(findings, "tables")
 
@@ -169,9 +172,9 @@ def test_a_pooler_is_seen(pgbouncer: PgBouncer, postgres_database: str, postgres
     through = pgbouncer.url(postgres_database)
     with fleet(through) as tenants:
         tenants.create("acme")
-        assert levels(examine(tenants)) == {"pooler": "warning"}
+        assert levels(examine(tenants.fleet)) == {"pooler": "warning"}
     with fleet(through, SQLALCHEMY_LISTEN_URL=postgres_url) as tenants:
-        assert levels(examine(tenants)) == {}
+        assert levels(examine(tenants.fleet)) == {}
 
 
 def test_missing_rights_are_named_with_what_to_grant(postgres_url: str) -> None:
@@ -188,14 +191,14 @@ def test_missing_rights_are_named_with_what_to_grant(postgres_url: str) -> None:
     mine = make_url(postgres_url).set(username=role, password="x").render_as_string(hide_password=False)  # noqa: S106 (of the test)
     try:
         with fleet(mine) as tenants:
-            found = {finding.what: finding for finding in about(examine(tenants), "rights")}
+            found = {finding.what: finding for finding in about(examine(tenants.fleet), "rights")}
             assert sorted(finding.level for finding in found.values()) == ["failure", "warning", "warning"]
             (reading,) = (finding for finding in found.values() if finding.level == "failure")
             assert f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}" in reading.remedy
             grants = [finding.remedy.partition(": ")[2] for finding in found.values()]
         run(postgres_url, *grants)
         with fleet(mine) as tenants:
-            assert [finding.level for finding in about(examine(tenants), "rights")] == ["ok"]
+            assert [finding.level for finding in about(examine(tenants.fleet), "rights")] == ["ok"]
     finally:
         run(postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
@@ -205,7 +208,7 @@ def test_a_file_that_cannot_be_written_is_seen(sqlite_url: str, monkeypatch: pyt
         tenants.create("acme")
         # The superuser may write everything.
         monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
-        assert levels(examine(tenants)) == {"rights": "warning"}
+        assert levels(examine(tenants.fleet)) == {"rights": "warning"}
 
 
 # -- the installation --
@@ -216,7 +219,7 @@ def test_two_distributions_that_are_imported_alike_are_seen(tmp_path: Path) -> N
     published.mkdir()
     (published / "METADATA").write_text("Metadata-Version: 2.1\nName: eventsourcing-sqlalchemy\nVersion: 1.0.1\n")
     (published / "RECORD").write_text("eventsourcing_sqlalchemy/__init__.py,,\n")
-    program = "from tenancy import doctor; print(doctor._distributions())"
+    program = "from tenancy.operations import doctor; print(doctor._distributions())"
     for paths, level in (([str(ROOT)], "ok"), ([str(ROOT), str(tmp_path)], "failure")):
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -235,13 +238,13 @@ def test_two_distributions_that_are_imported_alike_are_seen(tmp_path: Path) -> N
 def test_missing_tables_are_found_and_made(tenants: Tenancy, url: str) -> None:
     (table,) = tables(tenants, "acme")
     run(url, f"DROP TABLE {table}")
-    (fault,) = [finding for finding in about(examine(tenants), "tables") if finding.level == "failure"]
+    (fault,) = [finding for finding in about(examine(tenants.fleet), "tables") if finding.level == "failure"]
     assert (fault.tenant, "missing" in fault.what) == ("acme", True)
     assert Command(url)("doctor").code == 1
     report = Command(url)("doctor", "--repair", "--json")
     assert report.code == 0
     assert [each["tenant"] for each in report.json["repairs"]] == ["acme"]
-    assert levels(examine(tenants)) == {}
+    assert levels(examine(tenants.fleet)) == {}
     tenants["acme"].get(Kennel).enrol("Fido")
 
 
@@ -261,13 +264,13 @@ def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) ->
             run(postgres_url, f"UPDATE {table} SET id = 100", f"ALTER SEQUENCE {sequence} RESTART")
             with pytest.raises(SequenceBehindError, match="tenancy doctor --repair"):
                 tenants[slug].get(Kennel).enrol("Rex")
-        found = about(examine(tenants), "sequences")
+        found = about(examine(tenants.fleet), "sequences")
         assert [(each.level, each.tenant) for each in found] == [("failure", owner) for owner in (None, *slugs)]
         blocker = sa.create_engine(postgres_url)
-        key = tenants.storage.specs(tenants["globex"].placement, tenants.application_specs())[0].name.key
+        key = tenants.fleet.inventory.specs(tenants["globex"].placement, tenants.application_specs())[0].name.key
         with blocker.begin() as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
-            done = about(list(repair(tenants)), "sequences")
+            done = about(list(repair(tenants.fleet)), "sequences")
         blocker.dispose()
         assert {each.tenant: each.level for each in done} == {
             None: "ok",
@@ -279,7 +282,7 @@ def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) ->
         for slug in slugs:
             tenants[slug].get(Kennel).enrol("Rex")
         tenants.suspend("umbrella")
-        assert list(repair(tenants)) == []
+        assert list(repair(tenants.fleet)) == []
 
 
 def test_a_table_of_another_shape_stays_a_failure_and_keeps_nobody_else_back(tenants: Tenancy, url: str) -> None:
@@ -289,26 +292,26 @@ def test_a_table_of_another_shape_stays_a_failure_and_keeps_nobody_else_back(ten
     assert outcome.code == 1
     assert "not repaired: 'acme'" in outcome.err
     assert "repaired: 'globex' has all its tables." in outcome.err
-    assert [finding.tenant for finding in about(examine(tenants), "tables")] == ["acme"]
+    assert [finding.tenant for finding in about(examine(tenants.fleet), "tables")] == ["acme"]
 
 
 @pytest.mark.usefixtures("tenants")
 def test_a_new_application_of_the_code_is_recorded_and_gets_its_tables(url: str) -> None:
     with fleet(url, Kennel, Reports) as grown:
-        findings = examine(grown)
+        findings = examine(grown.fleet)
         assert {finding.tenant for finding in about(findings, "tables")} == {"acme", "globex"}
         assert "not recorded" in about(findings, "applications")[0].what
-        assert {each.level for each in repair(grown)} == {"ok"}
-        assert levels(examine(grown)) == {}
+        assert {each.level for each in repair(grown.fleet)} == {"ok"}
+        assert levels(examine(grown.fleet)) == {}
         grown["acme"].get(Reports).enrol("Fido")
 
 
 @pytest.mark.usefixtures("tenants")
 def test_an_application_that_the_code_has_no_more_is_not_forgotten_by_itself(url: str) -> None:
     with fleet(url, Reports) as shrunk:
-        assert levels(examine(shrunk)) == {"applications": "failure", "tables": "failure"}
-        list(repair(shrunk))
-        assert levels(examine(shrunk))["applications"] == "failure"
+        assert levels(examine(shrunk.fleet)) == {"applications": "failure", "tables": "failure"}
+        list(repair(shrunk.fleet))
+        assert levels(examine(shrunk.fleet))["applications"] == "failure"
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
         assert [each.application for each in operator.application_specs()] == ["Kennel"]
 
@@ -324,26 +327,26 @@ def test_what_was_begun_is_completed(url: str, monkeypatch: pytest.MonkeyPatch) 
 
     with fleet(url) as tenants:
         tenants.create("good")
-        tenants.create("doomed")
+        tenants.create("purging")
         with monkeypatch.context() as patch:
-            patch.setattr(TenantStorage, "make", die)
-            patch.setattr(TenantStorage, "drop", die)
+            patch.setattr(Provisioner, "create_tables", die)
+            patch.setattr(Remover, "drop", die)
             with pytest.raises(Killed):
                 tenants.create("begun")
             with pytest.raises(Killed):
                 tenants.purge("purging")
-        steps = about(examine(tenants), "steps")
+        steps = about(examine(tenants.fleet), "steps")
         assert [(step.tenant, step.level) for step in steps] == [("begun", "warning"), ("purging", "warning")]
         age(url, "begun", TenantStatus.PROVISIONING)
         age(url, "purging", TenantStatus.PURGING)
-        steps = about(examine(tenants), "steps")
+        steps = about(examine(tenants.fleet), "steps")
         assert [(step.tenant, step.level) for step in steps] == [("begun", "failure"), ("purging", "failure")]
         assert f"since {datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d %H}" in steps[0].what
         report = Command(url)("doctor", "--repair", "--actor", "cron")
         assert report.code == 0, report
         assert "repaired: 'begun' is ready." in report.err
-        assert "repaired: 'doomed' is purged." in report.err
-        assert levels(examine(tenants)) == {}
+        assert "repaired: 'purging' is purged." in report.err
+        assert levels(examine(tenants.fleet)) == {}
         assert [tenant.slug for tenant in tenants] == ["begun", "good"]
         assert tenants.history("begun")[-1].actor == "cron"
         tenants["begun"].get(Kennel).enrol("Fido")
@@ -357,9 +360,9 @@ def test_a_tenant_that_is_purged_meanwhile_is_not_brought_back(
     run(tenants.settings.url.render_as_string(hide_password=False), f"DROP TABLE {table}")
     every = tenants.list()
     tenants.purge("acme")
-    monkeypatch.setattr(Tenancy, "list", lambda *_: every)
-    list(repair(tenants))
-    assert not tenants.storage.inventory(acme, tenants.application_specs())
+    monkeypatch.setattr(tenants.fleet.registry, "list", lambda *_: every)
+    list(repair(tenants.fleet))
+    assert not tenants.fleet.inventory.of_tenant(acme, tenants.application_specs())
     with pytest.raises(TenantPurged):
         tenants.complete(beginning(acme))
 
@@ -385,10 +388,10 @@ def test_tables_that_look_like_a_tenants_and_are_nobodys_are_reported_and_left(t
             "CREATE SCHEMA legacy_abc",
             "CREATE TABLE legacy_abc.kennel_events (id INTEGER)",
         )
-    (orphan,) = about(examine(tenants), "orphans")
+    (orphan,) = about(examine(tenants.fleet), "orphans")
     assert (orphan.level, orphan.what.split()[0].rstrip("_")) == ("warning", "lost_k3f9")
-    assert list(repair(tenants)) == []
-    assert about(examine(tenants), "orphans") == [orphan]
+    assert list(repair(tenants.fleet)) == []
+    assert about(examine(tenants.fleet), "orphans") == [orphan]
     assert Command(url)("doctor").code == 0
 
 
@@ -400,8 +403,8 @@ def test_orphans_are_found_by_every_template(postgres_url: str, template: str, p
     with fleet(postgres_url, Kennel, Reports, **variables) as tenants:
         tenants.create("acme")
         tenants.create("lost")
-        assert levels(examine(tenants)) == {}
+        assert levels(examine(tenants.fleet)) == {}
         lost = tenants["lost"]
         run(postgres_url, f"DELETE FROM tenancy.tenants WHERE id = '{lost.id}'")
-        (orphan,) = about(examine(tenants), "orphans")
+        (orphan,) = about(examine(tenants.fleet), "orphans")
         assert orphan.what.split()[0] == str(lost.placement)

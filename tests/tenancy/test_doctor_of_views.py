@@ -42,12 +42,14 @@ def faults(findings: Sequence[Finding]) -> list[str]:
 
 def tables(tenants: Tenancy, slug: str) -> list[str]:
     """Return the tables of a tenant, and of whose view they are."""
-    return [str(name) for name in tenants.storage.inventory(tenants[slug], tenants.application_specs()).of("table")]
+    return [
+        str(name) for name in tenants.fleet.inventory.of_tenant(tenants[slug], tenants.application_specs()).of("table")
+    ]
 
 
 def drop(tenants: Tenancy, table: str) -> None:
     """Do so behind the back of the fleet."""
-    with tenants.storage.datastore.engine.begin() as connection:
+    with tenants.fleet.shard.datastore.engine.begin() as connection:
         connection.execute(sa.text(f"DROP TABLE {table}"))
 
 
@@ -64,10 +66,10 @@ def test_a_new_projection_is_recorded_and_gets_its_tables(url: str) -> None:
     with fleet(url, view=None) as tenants:
         list(tenants.create_many(["acme", "globex"]))
     with fleet(url) as grown:
-        assert faults(examine(grown))
-        assert {each.level for each in repair(grown)} == {"ok"}
-        assert faults(examine(grown)) == []
-        assert list(repair(grown)) == []
+        assert faults(examine(grown.fleet))
+        assert {each.level for each in repair(grown.fleet)} == {"ok"}
+        assert faults(examine(grown.fleet)) == []
+        assert list(repair(grown.fleet)) == []
         for slug in ("acme", "globex"):
             assert grown.projection(DogCounters, slug).view.get_created_event_counter() == 0
 
@@ -76,11 +78,11 @@ def test_a_new_application_is_recorded_beside_a_projection(url: str) -> None:
     with fleet(url) as tenants:
         tenants.create("acme")
     with fleet(url, Shop) as grown:
-        assert "Recorded: Shop." in [each.what for each in repair(grown)]
-        assert faults(examine(grown)) == []
+        assert "Recorded: Shop." in [each.what for each in repair(grown.fleet)]
+        assert faults(examine(grown.fleet)) == []
         assert grown["acme"].get(Shop).open() == 1
     with fleet(url) as shrunk:
-        assert list(repair(shrunk)) == []
+        assert list(repair(shrunk.fleet)) == []
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
         assert {each.application for each in operator.application_specs()} == {"School", "DogCounters", "Shop"}
 
@@ -91,21 +93,21 @@ def test_a_new_application_is_recorded_beside_a_projection(url: str) -> None:
 def test_a_lost_table_of_a_view_is_made_again_and_what_cannot_be_judged_is_said(url: str) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
-        assert list(repair(tenants)) == []
+        assert list(repair(tenants.fleet)) == []
         drop(tenants, id_sequences(tenants, "acme"))
-        findings = examine(tenants)
+        findings = examine(tenants.fleet)
         (unjudged,) = [finding for finding in findings if "DogCounters" in finding.what and finding.name == "tables"]
         assert (unjudged.level, unjudged.tenant) == ("ok", None)
         assert "doctor --repair" in unjudged.remedy
-        assert [(each.level, each.tenant) for each in repair(tenants)] == [("ok", "acme")]
+        assert [(each.level, each.tenant) for each in repair(tenants.fleet)] == [("ok", "acme")]
         assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 0
-        assert list(repair(tenants)) == []
+        assert list(repair(tenants.fleet)) == []
 
 
 def test_of_a_fleet_whose_tables_are_all_known_nothing_is_said(url: str) -> None:
     with fleet(url, view=None) as tenants:
         tenants.create("acme")
-        assert len([finding for finding in examine(tenants) if finding.name == "tables"]) == 1
+        assert len([finding for finding in examine(tenants.fleet) if finding.name == "tables"]) == 1
 
 
 def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> None:
@@ -113,7 +115,7 @@ def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> 
         list(tenants.create_many(["acme", "globex"]))
         tenants.suspend("acme")
         drop(tenants, id_sequences(tenants, "acme"))
-        assert [each.tenant for each in repair(tenants)] == ["acme"]
+        assert [each.tenant for each in repair(tenants.fleet)] == ["acme"]
 
 
 # -- code that is not there, or fails --
@@ -122,7 +124,7 @@ def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> 
 def lose_code(tenants: Tenancy) -> None:
     """Record of the view that its code is where this process finds none."""
     kept = [{**each.to_json(), "view": each.view and "nowhere:CountersView"} for each in tenants.application_specs()]
-    tenants.registry.init({"applications": kept})
+    tenants.fleet.registry.init({"applications": kept})
 
 
 def test_without_the_code_of_a_view_no_tenant_is_begun(url: str) -> None:
@@ -150,7 +152,7 @@ def test_without_the_code_of_a_view_everything_else_is_repaired(url: str) -> Non
     age(url, "begun", TenantStatus.PROVISIONING)
     age(url, "doomed", TenantStatus.PURGING)
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
-        repairs = list(repair(operator))
+        repairs = list(repair(operator.fleet))
         assert [(each.level, each.tenant) for each in repairs] == [
             ("failure", None), ("failure", "begun"), ("ok", "doomed"),
         ]  # fmt: skip
@@ -161,8 +163,8 @@ def test_without_the_code_of_a_view_everything_else_is_repaired(url: str) -> Non
     assert [each["tenant"] for each in report.json["repairs"]] == [None, "begun"]
     with fleet(url) as tenants:
         tenants.init()
-        list(repair(tenants))
-        assert faults(examine(tenants)) == []
+        list(repair(tenants.fleet))
+        assert faults(examine(tenants.fleet)) == []
 
 
 def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
@@ -182,10 +184,10 @@ def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
             make(view)
 
         monkeypatch.setattr(CountersView, "create_table", fail_for_acme)
-        acme, globex = repair(tenants)
+        acme, globex = repair(tenants.fleet)
         assert (acme.level, acme.tenant) == ("failure", "acme")
         assert "'DogCounters' could not be constructed" in acme.what
-        assert "ValueError: the moon is full. Mend that. Then: tenancy doctor --repair" in acme.what
+        assert "ValueError: the moon is full. Fix the error, then run: tenancy doctor --repair" in acme.what
         assert (globex.level, globex.tenant) == ("ok", "globex")
         with pytest.raises(TenancyError, match=r"the moon is full.*doctor --repair") as caught:
             tenants.create("acme-2")
@@ -196,7 +198,7 @@ def test_a_view_that_strays_is_a_failure_of_each_tenant(url: str) -> None:
     with fleet(url, view=None) as tenants:
         list(tenants.create_many(["acme", "globex"]))
     with fleet(url, view=MadeByMetadata) as tenants:
-        recorded, *repairs = repair(tenants)
+        recorded, *repairs = repair(tenants.fleet)
         assert recorded.level == "ok"
         assert [(each.level, each.tenant) for each in repairs] == [("failure", "acme"), ("failure", "globex")]
         assert all("own_table" in each.what for each in repairs)

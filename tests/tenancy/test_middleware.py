@@ -11,8 +11,8 @@ import pytest
 
 from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant, TenantNotFound, TenantPurged
-from tenancy.model.tenant import Placement
-from tenancy.registry.tables import NewTenant
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import Tenant, TenantRequest
 from tenancy.testing.postgresql import PostgresServer
 from tenancy.web.resolvers import Request, Resolver, by_header, by_host, by_path
 from tenancy.web.responses import error_response
@@ -183,8 +183,8 @@ def test_a_header_that_is_malformed_is_answered_as_one_that_is_unknown(
 def make_provisioning(tenants: Tenancy) -> None:
     placement = Placement(None, "acme_0000_")
     tenants.init()
-    tenants.registry.add(
-        [NewTenant(id=uuid4(), slug="acme", name="Acme", placement=placement)], None
+    tenants.fleet.registry.add(
+        [Tenant.requested(TenantRequest(slug="acme", name="Acme"), uuid4(), "acme", placement)], None
     )  # as a process leaves it that dies
 
 

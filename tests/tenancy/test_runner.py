@@ -187,7 +187,7 @@ def test_failure_stops_only_that_follower_of_that_tenant(
             "ops",
             "Diaries: notification 3 of School",
         )
-        registry = tenants.registry
+        registry = tenants.fleet.registry
         with registry.reading() as session:
             rows = [repr(session.execute(sa.select(table)).all()) for table in registry.rows.metadata.tables.values()]
     assert SECRET not in "".join(rows) + caplog.text + "".join(capfd.readouterr()) + str(e.value)
@@ -206,7 +206,7 @@ def test_quarantine_outlives_the_process_and_goes_with_the_tenant(tenants: Tenan
         assert one(tenants, "acme").failure == first
         certificate = tenants.purge("acme")
     assert certificate.left["registry rows"] == 0
-    registry = tenants.registry
+    registry = tenants.fleet.registry
     with registry.reading() as session:
         assert session.execute(sa.select(registry.rows.failures)).all() == []
 

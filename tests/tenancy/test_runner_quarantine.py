@@ -25,7 +25,7 @@ from tests.tenancy.kennel import SYSTEM, DogCounters, School
 
 def quarantine(tenants: Tenancy) -> Quarantine:
     assignments = Assignments(Pipes(tenants.application_specs()), lambda: None, bucket_of)
-    return Quarantine(FailureStore(tenants.registry), assignments, ReadyQueue(1), max_attempts=2)
+    return Quarantine(FailureStore(tenants.fleet.registry), assignments, ReadyQueue(1), max_attempts=2)
 
 
 def test_follower_quarantined_elsewhere_has_no_attempts_left(tenants: Tenancy) -> None:
@@ -36,18 +36,18 @@ def test_follower_quarantined_elsewhere_has_no_attempts_left(tenants: Tenancy) -
     for _ in range(2):
         first.record_failure(ZeroDivisionError(), assignment, 1, ["Shop"])
     second.record_failure(ZeroDivisionError(), assignment, 1, ["Shop"])
-    failure = FailureStore(tenants.registry).get(assignment.key)
+    failure = FailureStore(tenants.fleet.registry).get(assignment.key)
     assert failure is not None
     assert (failure.attempts, failure.is_quarantined) == (3, True)
     second.record_failure(ZeroDivisionError(), assignment, 2, ["Shop"])  # another event
-    assert [each.attempts for each in FailureStore(tenants.registry).all().values()] == [1]
+    assert [each.attempts for each in FailureStore(tenants.fleet.registry).all().values()] == [1]
 
 
 def test_locked_tenant_row_delays_only_the_stored_failure(postgres_url: str) -> None:
     settings = {"sqlalchemy_lock_timeout": 0}  # a lock is waited for without limit
     with fleet(postgres_url, ["acme", "globex"], **settings) as tenants, tenants.runner(max_attempts=2) as runner:
-        acme, rows = tenants["acme"], tenants.registry.rows
-        known, failure_store = runner._quarantine, FailureStore(tenants.registry)  # noqa: SLF001 (failures that are not stored yet)
+        acme, rows = tenants["acme"], tenants.fleet.registry.rows
+        known, failure_store = runner._quarantine, FailureStore(tenants.fleet.registry)  # noqa: SLF001 (failures that are not stored yet)
         engine = sa.create_engine(tenants.settings.url)
         with engine.connect() as connection:
             connection.execute(sa.select(rows.tenants).where(rows.tenants.c.id == acme.id).with_for_update())
@@ -88,7 +88,7 @@ def test_missing_tables_are_retried(
             ):
                 tenants.followers.skip("acme", "DogCounters", 1)
             tenants.init()
-            assert {each.level for each in doctor.repair(tenants)} == {"ok"}
+            assert {each.level for each in doctor.repair(tenants.fleet)} == {"ok"}
             runner.wait("acme")
             assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 1
             wait_until(lambda: known.get(key) is None, "that is over")
@@ -119,7 +119,7 @@ def test_worker_stores_only_its_own_failure(tenants: Tenancy) -> None:
         )
         for slug in ("acme", "globex")
     )
-    known, failure_store = quarantine(tenants), FailureStore(tenants.registry)
+    known, failure_store = quarantine(tenants), FailureStore(tenants.fleet.registry)
     known.record_failure(ZeroDivisionError(), first, 1, ["Shop"])
     known._unwritten.add(first.key)  # noqa: SLF001 (as if storing it had failed)
     failure_store.clear(first.key)

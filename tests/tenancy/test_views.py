@@ -44,7 +44,7 @@ def fleet(env: dict[str, str], view: type[Any] | None = None) -> Tenancy:
 
 def relations(tenants: Tenancy) -> set[str]:
     """Return the names of the tables where the database puts those without a schema."""
-    with tenants.storage.datastore.get_connection() as connection:
+    with tenants.fleet.shard.datastore.get_connection() as connection:
         return set(sa.inspect(connection).get_table_names())
 
 
@@ -94,7 +94,7 @@ def test_tables_in_the_place_of_the_tenant_go_with_it(env: dict[str, str], view:
         tenants.create("acme")
         before = relations(tenants)
         globex = tenants.create("globex")
-        assert tenants.storage.inventory(globex, tenants.application_specs()).count()["tables"] == 3
+        assert tenants.fleet.inventory.of_tenant(globex, tenants.application_specs()).count()["tables"] == 3
         tenants.purge("globex", actor="ops")
         assert relations(tenants) == before
 
@@ -110,8 +110,8 @@ def test_a_refused_tenant_is_completed_when_the_code_is_mended(env: dict[str, st
 def test_what_is_made_for_others_meanwhile_is_let_be(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     with fleet(env, CountersView) as tenants:
         globex = tenants.create("globex")
-        names = [str(name) for name in tenants.storage.inventory(globex, ()).of("table")]
-        with tenants.storage.datastore.engine.begin() as connection:
+        names = [str(name) for name in tenants.fleet.inventory.of_tenant(globex, ()).of("table")]
+        with tenants.fleet.shard.datastore.engine.begin() as connection:
             (lost,) = [name for name in names if "counters" in name.rpartition(".")[2] and "_tracking_" in name]
             connection.exec_driver_sql(f"DROP TABLE {lost}")
         make = CountersView.create_table
@@ -123,4 +123,4 @@ def test_what_is_made_for_others_meanwhile_is_let_be(env: dict[str, str], monkey
 
         monkeypatch.setattr(CountersView, "create_table", while_another_is_made)
         tenants.create("acme")
-        assert lost in [str(name) for name in tenants.storage.inventory(globex, ()).of("table")]
+        assert lost in [str(name) for name in tenants.fleet.inventory.of_tenant(globex, ()).of("table")]

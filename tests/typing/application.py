@@ -17,13 +17,14 @@ from eventsourcing.persistence import Tracking
 from eventsourcing.projection import Projection
 from eventsourcing.system import ProcessApplication, System
 from eventsourcing.utils import get_topic
-from tenancy.web.asgi import ASGIMiddleware, WSGIMiddleware
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import PurgeCertificate, Tenancy, Tenant, TenantStatus
 from tenancy.errors import TenantSuspended
 from tenancy.runner import Runner
+from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import Found, Request, by_header, by_host, by_path
+from tenancy.web.wsgi import WSGIMiddleware
 
 
 class Dog(Aggregate):

@@ -8,7 +8,8 @@ from uuid import uuid4
 from prometheus_client import REGISTRY
 
 from eventsourcing_sqlalchemy.naming import TableName
-from tenancy.model.tenant import Placement, Tenant, TenantStatus
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.runner.assignments import Assignment
 from tenancy.runner.metrics import Metrics
 from tenancy.runner.pipes import Pipe

@@ -16,7 +16,7 @@ from eventsourcing.system import ProcessApplication
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.model.application_spec import ApplicationSpec, application_spec_of
-from tenancy.model.tenant import Placement
+from tenancy.model.placement import Placement
 
 
 class Plain(Application[UUID]):

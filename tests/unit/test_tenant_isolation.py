@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX
-from tenancy.isolation.names import PERSISTENCE_MODULE, allocate_placement, prefix_of, schema_of, variables
+from tenancy.isolation.environment import PERSISTENCE_MODULE, variables
+from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import ApplicationSpec
-from tenancy.model.tenant import Placement
+from tenancy.model.placement import Placement
 from tenancy.settings import TenancySettings
 
 POSTGRESQL = "postgresql://user@host/db"
@@ -73,11 +74,11 @@ def test_no_two_tenants_share_a_table(
         return
     for name in names:
         for other_name in names:
-            table = (schema_of(one, name), prefix_of(one, name) + name.lower())
-            other_table = (schema_of(other, other_name), prefix_of(other, other_name) + other_name.lower())
+            table = (one.schema_of(name), one.prefix_of(name) + name.lower())
+            other_table = (other.schema_of(other_name), other.prefix_of(other_name) + other_name.lower())
             assert table != other_table
             if table[0] == other_table[0] and "{application}" not in one.table_prefix:
-                assert not other_table[1].startswith(prefix_of(one, name)), "a purge would take it"
+                assert not other_table[1].startswith(one.prefix_of(name)), "a purge would take it"
 
 
 @given(SLUGS, IDS, st.text(st.characters(codec="utf-8", exclude_characters="\0{}"), min_size=1, max_size=25))
@@ -88,10 +89,10 @@ def test_names_are_short_enough_for_the_database(slug: str, tenant_id: UUID, app
     except SettingsError as error:
         assert "leaves no room" in str(error)  # noqa: PT017 (most examples raise nothing)
         return
-    schema = schema_of(placement, application)
+    schema = placement.schema_of(application)
     assert schema is not None
     assert len(schema.encode()) <= LIMIT
-    table = f"{prefix_of(placement, application)}{application.lower()}_events{EVENTS_INDEX_SUFFIX}"
+    table = f"{placement.prefix_of(application)}{application.lower()}_events{EVENTS_INDEX_SUFFIX}"
     assert len(table.encode()) <= LIMIT
 
 

@@ -17,7 +17,8 @@ from tenancy.errors import (
     TenantUnavailable,
     TransitionRefused,
 )
-from tenancy.model.tenant import TRANSITIONS, Placement, Tenant, TenantStatus, Verb, check_status, next_status
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import TRANSITIONS, Tenant, TenantStatus, Verb, check_status, next_status
 
 PROVISIONING, ACTIVE, SUSPENDED, ARCHIVED, DELETED, PURGING = TenantStatus
 
@@ -106,7 +107,7 @@ def test_message_reads_as_a_person_would_write_it() -> None:
     with pytest.raises(TenantSuspended) as caught:
         check_status(replace(TENANT, status=SUSPENDED), writes=False)
     assert str(caught.value) == (
-        "Tenant 'acme' is suspended since 2026-11-23 09:12Z (invoice 4711). Resume: tenancy resume acme"
+        "Tenant 'acme' is suspended since 2026-11-23 09:12Z (invoice 4711). Resume it: tenancy resume acme"
     )
 
 

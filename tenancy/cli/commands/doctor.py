@@ -36,13 +36,13 @@ def doctor(
 
     repairs = []
     with open_tenancy(context) as tenants:
-        findings = examination.examine(tenants)
+        findings = examination.examine(tenants.fleet)
         if repair and not examination.is_unreachable(findings):
-            for each in examination.repair(tenants, actor=actor):
+            for each in examination.repair(tenants.fleet, actor=actor):
                 repairs.append(each)
                 if not json:
                     note(f"{'repaired' if each.level == 'ok' else 'not repaired'}: {printable(masked(each.what))}")
-            findings = examination.examine(tenants)
+            findings = examination.examine(tenants.fleet)
     if json:
         show_json({"findings": [_shape(each) for each in findings], "repairs": [_shape(each) for each in repairs]})
     else:

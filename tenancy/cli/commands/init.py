@@ -29,7 +29,7 @@ def init(
     with open_tenancy(context) as tenants:
         tenants.init(accept_encodings=accept_encodings)
         applications = [application_spec.application for application_spec in tenants.application_specs()]
-        where = str(tenants.registry)
+        where = str(tenants.fleet.registry)
     if json:
         show_json({"registry": where, "applications": applications})
         return

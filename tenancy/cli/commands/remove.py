@@ -105,7 +105,7 @@ def purge(
 
 
 def _preview(tenants: Tenancy, purging: Sequence[Tenant], *, as_json: bool) -> None:
-    inventory = [tenants.storage.inventory(tenant, tenants.application_specs()).count() for tenant in purging]
+    inventory = [tenants.fleet.inventory.of_tenant(tenant, tenants.application_specs()).count() for tenant in purging]
     if as_json:
         show_json(
             [{**summary(tenant), "would_remove": count} for tenant, count in zip(purging, inventory, strict=True)]

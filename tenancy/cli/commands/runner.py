@@ -146,7 +146,7 @@ def retry(
     with open_tenancy(context) as tenants:
         wanted = None if slug is None else tenant_of(tenants, slug)
         failures = tenants.followers.retry(wanted, follower or name)
-        found = tenants.registry.get_many(list({each.tenant_id for each in failures}))
+        found = tenants.fleet.registry.get_many(list({each.tenant_id for each in failures}))
     if json:
         show_json([shapes.failure(each) for each in failures])
         return

@@ -60,7 +60,7 @@ def test_a_wrong_type_is_refused_by_every_method(tenants: Tenancy, wrong: object
         (lambda tenants: tenants["acme"].get("Kennel"), "of type str. Pass its class"),
         (lambda tenants: tenants.application(Kennel, 5), "The tenant is of type int"),
         (lambda tenants: list(tenants.create_many("globex")), "a list"),
-        (lambda tenants: list(tenants.create_many([5])), "its slug or an Order"),
+        (lambda tenants: list(tenants.create_many([5])), "its slug or a TenantRequest"),
         (lambda tenants: list(tenants.purge_many("acme")), "a list"),
         (lambda tenants: tenants.create("globex", name=5), "The name is of type int"),
         (lambda tenants: tenants.create("globex", metadata="plan"), "The metadata is of type str"),
@@ -102,9 +102,9 @@ def test_a_wrong_argument_is_named_with_what_to_pass(tenants: Tenancy, call: Cal
 
 def test_a_tenant_that_the_registry_alone_has_read_says_where_to_get_it(tenants: Tenancy) -> None:
     tenants.create("acme")
-    (read,) = tenants.registry.list()
+    (read,) = tenants.fleet.registry.list()
     for call in (lambda: read.get(Kennel), read.env):
-        with pytest.raises(TenancyError, match=r"Ask the fleet for it: tenants\[slug\]"):
+        with pytest.raises(TenancyError, match=r"Get it from the Tenancy object: tenants\[slug\]"):
             call()
 
 
@@ -148,7 +148,7 @@ def test_a_closed_fleet_answers_nothing_while_another_one_is_open(fleet: MakeFle
             lambda: "acme" in tenants,
             lambda: list(tenants),
             lambda: tenants.current,
-            lambda: tenants.registry,
+            lambda: tenants.fleet.registry,
             lambda: tenants.followers,
             lambda: acme.get(Kennel),
             acme.env,
@@ -163,7 +163,7 @@ def test_objects_show_what_they_are(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel, Visits)
     where = f"sqlite+pysqlite:///{url.removeprefix('sqlite:///')}"
     assert repr(tenants) == f"Tenancy(Kennel, Visits; the registry in {where})"
-    assert repr(tenants.registry) == f"Registry({where})"
+    assert repr(tenants.fleet.registry) == f"Registry({where})"
     acme = tenants.create("acme", name="Acme Ltd", metadata={"plan": "gold"})
     assert "slug='acme', name='Acme Ltd'" in repr(acme)
     assert "gold" not in repr(acme)

@@ -83,7 +83,7 @@ def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> Non
 
         found = {id(each) for each in run_together([get] * 12) if each is not None}
         assert (most, calls, len(found)) == (1, 5, 1)
-        assert len(applications._making) == 0  # noqa: SLF001 (a lock for each failure would stay for ever)
+        assert len(applications._constructing) == 0  # noqa: SLF001 (a lock for each failure would stay for ever)
 
 
 def test_least_recently_used_is_put_out() -> None:
@@ -126,9 +126,9 @@ def test_closed_as_soon_as_nobody_uses_it(fleet: MakeFleet, cls: type[Applicatio
 def test_purged_tenant_is_put_out(tenants: Tenancy, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
     tenants.create("acme").get(Kennel)
     tenants.create("globex").get(Kennel)
-    assert len(tenants._application_cache) == 2  # noqa: SLF001 (how many there are)
+    assert len(tenants.fleet.application_cache) == 2
     tenants.purge("acme")
-    assert len(tenants._application_cache) == 1  # noqa: SLF001 (as above)
+    assert len(tenants.fleet.application_cache) == 1
 
 
 def test_fleet_that_is_closed_closes_what_it_handed_out(fleet: MakeFleet) -> None:
@@ -177,12 +177,12 @@ def test_fork_while_others_construct(tenants: Tenancy) -> None:
     """The child of a fork knows nothing of threads that held a lock in the parent."""
     acme = tenants.create("acme")
     acme.get(Kennel)
-    application_cache, registry_cache = tenants._application_cache, tenants._registry_cache  # noqa: SLF001 (what has the locks)
+    application_cache, registry_cache = tenants.fleet.application_cache, tenants.fleet.registry_cache
     held = threading.Event()
     done = threading.Event()
 
     def hold() -> None:
-        with application_cache._lock, registry_cache._lock, registry_cache._asking:  # noqa: SLF001 (as above)
+        with application_cache._lock, registry_cache._lock, registry_cache._querying:  # noqa: SLF001 (as above)
             held.set()
             done.wait(20)
 
@@ -221,7 +221,7 @@ def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callab
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(use, range(count)))
     assert threading.active_count() <= threads_before
-    assert len(tenants._application_cache) == 100  # noqa: SLF001 (how many there are)
+    assert len(tenants.fleet.application_cache) == 100
     assert sum(each() is not None for each in seen) <= 100 + 4
     datastore: Any = made[-1].get(Shop).factory.datastore  # type: ignore[attr-defined]
     assert datastore.engine.pool.checkedin() <= 5

@@ -71,7 +71,7 @@ def consistent(tenants: Tenancy, url: str) -> None:
         assert [change.version for change in history] == list(range(1, len(history) + 1))
         assert history[-1].status == tenant.status
         assert tenant.status in ("active", "suspended")
-    registry = tenants.registry
+    registry = tenants.fleet.registry
     _, known = registry.changed_since(0)
     for tenant_id in known - {tenant.id for tenant in found} - {FLEET_ID}:
         assert tenants.history(str(tenant_id))[-1].status == "purged"

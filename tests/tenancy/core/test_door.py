@@ -159,7 +159,7 @@ def test_own_changes_are_seen_at_once(tenants: Tenancy, repeat: Callable[[int], 
         while not is_over.is_set():
             for slug in ("acme", "globex"):
                 if slug in tenants:
-                    tenants._registry_cache.find(slug)  # noqa: SLF001 (what others ask)
+                    tenants.fleet.registry_cache.find(slug)
 
     def change() -> None:
         try:
@@ -189,7 +189,7 @@ def test_own_changes_are_seen_at_once(tenants: Tenancy, repeat: Callable[[int], 
 def test_answer_from_before_an_own_change_is_not_kept(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody is told that nobody has the slug, and before he remembers it, the tenant is made."""
     tenants.init()
-    registry = tenants.registry
+    registry = tenants.fleet.registry
     find = registry.find
 
     def find_and_dawdle(slug: str) -> Tenant | None:
@@ -207,7 +207,7 @@ def test_door_asks_the_registry_now_and_then(tenants: Tenancy, acme: Tenant) -> 
     """Not at every call: a thousand calls are a handful of questions."""
     kennel = acme.get(Kennel)
     kennel.register("Fido")
-    registry: Any = tenants.registry
+    registry: Any = tenants.fleet.registry
     asked, ask = 0, registry.changed_since
 
     def count(position: int) -> Any:
@@ -256,9 +256,9 @@ def test_known_tenants_are_served_without_the_registry_for_a_time(outage: Outage
     tenants.create("globex")
     kennel.register("Fido")
     outage.stop()
-    registry_cache: Any = tenants._registry_cache  # noqa: SLF001 (what it has noticed)
+    registry_cache: Any = tenants.fleet.registry_cache
     count_use = 0
-    while registry_cache._failed_at < registry_cache._asked_at:  # noqa: SLF001 (as above)
+    while registry_cache._failed_at < registry_cache._queried_at:  # noqa: SLF001 (as above)
         kennel.register("Rex")
         count_use += 1
     kennel.register("Rex")  # it is noticed, and borne
@@ -290,7 +290,7 @@ def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch:
     tenants = outage.tenants
     acme = tenants.create("acme")
     tenants["acme"]
-    registry_cache = tenants._registry_cache  # noqa: SLF001 (who asks)
+    registry_cache = tenants.fleet.registry_cache
     asking, release = threading.Event(), threading.Event()
     questions = 0
 
@@ -305,7 +305,7 @@ def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch:
     monkeypatch.setattr(registry_cache, "_max_outage", 1000.0)
     monkeypatch.setattr("tenancy.registry.cache._SILENCE", 0.1)
     monkeypatch.setattr(registry_cache.registry, "changed_since", swallow)
-    registry_cache._asked_at -= 10  # noqa: SLF001 (as if nobody had asked for some time)
+    registry_cache._queried_at -= 10  # noqa: SLF001 (as if nobody had asked for some time)
     first = threading.Thread(target=registry_cache.admit, args=(acme.id,), kwargs={"writes": True})
     first.start()
     assert asking.wait(20)

@@ -74,10 +74,10 @@ def test_the_registry_keeps_no_key(fleet: MakeFleet) -> None:
     secret = key()
     tenants = fleet(CIPHER_KEY=secret)
     tenants.create("acme")
-    with tenants.registry.reading() as session:
-        for table in tenants.registry.rows.metadata.tables.values():
+    with tenants.fleet.registry.reading() as session:
+        for table in tenants.fleet.registry.rows.metadata.tables.values():
             assert secret not in str(session.execute(sa.select(table)).all())
-    assert tenants.registry.encodings() == {"Kennel": (AES, ""), "Visits": (AES, "")}
+    assert tenants.fleet.registry.encodings() == {"Kennel": (AES, ""), "Visits": (AES, "")}
 
 
 def test_a_key_can_be_rotated(fleet: MakeFleet) -> None:
@@ -90,7 +90,7 @@ def test_an_application_that_is_new_brings_its_own(fleet: MakeFleet) -> None:
     tenants = fleet(Kennel, Notes, NOTES_CIPHER_KEY=key())
     with pytest.raises(EncodingMismatch, match="'Notes' are stored without"):
         tenants["acme"].get(Notes).note()
-    assert "ok" in {each.level for each in repair(tenants)}
+    assert "ok" in {each.level for each in repair(tenants.fleet)}
     tenants["acme"].get(Notes).note()
     with pytest.raises(EncodingMismatch, match="'Notes' are stored with the cipher"):
         fleet(Kennel, Notes)["acme"].get(Notes).note()
@@ -126,8 +126,8 @@ def test_a_fleet_can_be_changed_and_running_processes_are_told(
 def test_a_registry_from_before_encodings_were_recorded_may_have_plain_events(fleet: MakeFleet) -> None:
     tenants = fleet()
     tenants.create("acme").get(Kennel).register("Fido")
-    with tenants.registry.writing() as session:
-        session.execute(sa.delete(tenants.registry.rows.encodings))
+    with tenants.fleet.registry.writing() as session:
+        session.execute(sa.delete(tenants.fleet.registry.rows.encodings))
     ciphered = fleet(CIPHER_KEY=key())
     with pytest.raises(EncodingMismatch):
         ciphered["acme"].get(Kennel).register("Rex")
@@ -141,7 +141,7 @@ def test_a_runner_does_not_start_and_the_doctor_says_why(fleet: MakeFleet, url: 
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
         with pytest.raises(EncodingMismatch):
             tenants.runner().start()
-        found = [each.what for each in examine(tenants) if each.level == "failure"]
+        found = [each.what for each in examine(tenants.fleet) if each.level == "failure"]
         assert len(found) == 2
         assert all("stored with the cipher" in what for what in found)
 
@@ -166,4 +166,4 @@ def test_one_of_many_that_come_first_wins(
     outcomes = run_together([partial(refused, each) for each in fleets])
     assert sorted(outcomes) == [False] * 3 + [True] * 3
     assert len(set(outcomes[::2])) == len(set(outcomes[1::2])) == 1
-    assert fleets[0].registry.encodings().keys() == {"Kennel", "Visits"}
+    assert fleets[0].fleet.registry.encodings().keys() == {"Kennel", "Visits"}

@@ -150,7 +150,7 @@ def test_tenant_in_use_is_not_lost(
     postgres_url: str, make_fleet: Callable[[str], MakeFleet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction of somebody who asks nobody, as a report or a backup is."""
-    monkeypatch.setattr("tenancy.storage.tenant_storage._PATIENCE", 0.0)
+    monkeypatch.setattr("tenancy.storage.remover._TIMEOUT", 0.0)
     tenants = make_fleet(postgres_url)(SQLALCHEMY_LOCK_TIMEOUT=0.1)
     schema = tenants.create("acme").placement.schema
     with connect(postgres_url) as connection:
@@ -176,7 +176,7 @@ def test_table_of_locks_is_spared(postgres_url: str, make_fleet: Callable[[str],
         most = max(most, cursor.fetchall()[0][0])
         cursor.close()
 
-    sa.event.listen(tenants.storage.datastore.engine, "commit", count)
+    sa.event.listen(tenants.fleet.shard.datastore.engine, "commit", count)
     assert tenants.purge("acme").removed["tables"] == 54
     assert 20 < most < 250
 
@@ -200,7 +200,7 @@ def test_purge_of_a_tenant_spares_who_has_its_slug_by_now(tenants: Tenancy, monk
     with pytest.raises(TenantNotFound):
         tenants.purge(acme)
     monkeypatch.setattr(Tenancy, "list", lambda *_: [acme])
-    list(repair(tenants))
+    list(repair(tenants.fleet))
     assert tenants["acme"].get(Kennel).names() == ["Fido"]
 
 
@@ -213,5 +213,5 @@ def test_repair_makes_no_tables_of_a_tenant_that_is_purged_meanwhile(
     acme = replace(tenants.create("acme"), status=status)
     tenants.purge("acme")
     monkeypatch.setattr(Tenancy, "list", lambda *_: [acme])
-    list(repair(tenants))
+    list(repair(tenants.fleet))
     assert catalog.tenants(url) == set()

@@ -1,0 +1,142 @@
+"""The wiring of a fleet: construct the parts that the facade, the runner and the operations share."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tenancy.application_cache import ApplicationCache
+from tenancy.errors import TenancyClosed
+from tenancy.isolation.environment import variables
+from tenancy.lifecycle.provisioning import Provisioning
+from tenancy.lifecycle.purging import Purging
+from tenancy.lifecycle.transitions import Transitions
+from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
+from tenancy.model.projections import Projections, RegisteredProjection, TenantProjection
+from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.registry.cache import lease_registry
+from tenancy.settings import TenancySettings
+from tenancy.storage.inventory import ShardInventory
+from tenancy.storage.provisioner import Provisioner
+from tenancy.storage.remover import Remover
+from tenancy.storage.shard import Shard
+
+if TYPE_CHECKING:
+    from eventsourcing.application import Application
+    from eventsourcing.projection import Projection
+    from eventsourcing.system import System
+
+__all__ = ["Fleet"]
+
+_TApplication = TypeVar("_TApplication", bound="Application[Any]")
+
+
+class Fleet:
+    """The parts of one fleet. Safe to use from many threads.
+
+    It connects to no database until a part is used. Raises SettingsError for a missing or malformed variable.
+    """
+
+    def __init__(
+        self,
+        classes: Iterable[type[Application[Any]]],
+        system: System | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = TenancySettings.read(env)
+        self.system = system
+        self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
+        """The application classes by name."""
+        self.projections = Projections()
+        self._specs: Sequence[ApplicationSpec] | None = None
+        self.shard = Shard(self.settings)
+        self.inventory = ShardInventory(self.shard)
+        self.registry_cache = lease_registry(self.settings)
+        # For a fleet that is collected without close().
+        self._release_registry = weakref.finalize(self, self.registry_cache.abandon)
+        self._release_registry.atexit = False
+        self.registry = self.registry_cache.registry
+        self.application_cache = ApplicationCache(self.settings.max_applications)
+        remover = Remover(self.shard, self.inventory)
+        self.provisioning = Provisioning(
+            self.settings,
+            self.registry,
+            shard=self.shard,
+            inventory=self.inventory,
+            provisioner=Provisioner(self.shard, self.inventory),
+            remover=remover,
+            application_specs=self.application_specs,
+            changed=self._changed,
+        )
+        self.transitions = Transitions(self.settings, self.registry, self._changed)
+        self.purging = Purging(self.registry, self.inventory, remover, self._all_specs, self._changed)
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Close all applications and connections; idempotent."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.application_cache.close()
+            self.shard.close()
+            if self._release_registry.detach() is not None:
+                self.registry_cache.release()
+
+    def application_specs(self) -> Sequence[ApplicationSpec]:
+        """Return the tables of each application and projection: of the classes, or without classes, of the registry."""
+        if self._specs is None:
+            if self.applications:
+                environment = self.settings.environment
+                follows = {} if self.system is None else self.system.follows
+                specs = [
+                    application_spec_of(cls, environment, follows.get(cls.name, ()))
+                    for cls in self.applications.values()
+                ]
+                self._specs = [*specs, *self.projections.application_specs(environment)]
+            else:
+                self._specs = list(self._recorded_specs().values()) or None
+        return self._specs or ()
+
+    def _recorded_specs(self) -> dict[str, ApplicationSpec]:
+        return {
+            each["application"]: ApplicationSpec.from_json(each)
+            for each in self.registry.fleet_settings().get("applications", [])
+        }
+
+    def _all_specs(self) -> Sequence[ApplicationSpec]:
+        # Also applications that this process lacks: purging removes all of a tenant's tables.
+        own = {spec.application: spec for spec in self.application_specs()}
+        return list({**self._recorded_specs(), **own}.values())
+
+    def _changed(self, tenant: Tenant) -> None:
+        self.registry_cache.forget(tenant.id)
+        if tenant.status is TenantStatus.PURGING:
+            self.application_cache.forget(tenant.id)
+
+    def register_projection(self, registered: RegisteredProjection) -> None:
+        """Register a projection; raises NotRegistered for the projection of another fleet's application."""
+        self.projections.register(registered, self.applications)
+        self._specs = None
+
+    def application(self, cls: type[_TApplication], tenant: Tenant) -> _TApplication:
+        """Return a tenant's application, the same object to all callers; raises a TenantUnavailable."""
+        self._admit(tenant)
+        return self.application_cache.get(cls, tenant.id, lambda: cls(env=self.env(tenant)))
+
+    def projection(self, cls: type[Projection[Any]], tenant: Tenant) -> TenantProjection:
+        """Return a tenant's projection with its view; raises as :meth:`application` does, and NotRegistered."""
+        registered = self.projections.find(cls)
+        self._admit(tenant)
+        process = self.settings.environment
+        return self.application_cache.get(
+            cls, tenant.id, lambda: TenantProjection(registered, process, self.env(tenant))
+        )
+
+    def _admit(self, tenant: Tenant) -> None:
+        if self.is_closed:
+            raise TenancyClosed
+        self.registry_cache.admit(tenant.id, writes=False)
+
+    def env(self, tenant: Tenant) -> dict[str, str]:
+        """Return the variables that put a process's applications into a tenant's tables."""
+        return variables(self.settings, tenant.placement, tenant.id, self.application_specs())

@@ -1,0 +1,212 @@
+"""What tenants have in a shard, and what they lack. Nothing here changes the database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from eventsourcing.persistence import ProgrammingError
+
+from eventsourcing_sqlalchemy import sequences
+from eventsourcing_sqlalchemy.naming import TableName, quote
+from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
+from tenancy.isolation.names import fixed_start, name_pattern, placement_pattern
+from tenancy.isolation.strategy import strategy_of
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import Tenant
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationKind, SequenceBehind
+    from tenancy.model.application_spec import ApplicationSpec
+    from tenancy.storage.shard import Shard
+
+__all__ = ["ShardInventory", "TenantInventory"]
+
+
+@dataclass(frozen=True, slots=True)
+class TenantInventory:
+    """A tenant's schemas and relations in the database."""
+
+    schemas: tuple[str, ...] = ()
+    relations: tuple[tuple[RelationKind, TableName], ...] = ()
+    """Tables, views and sequences, each with its kind."""
+
+    def __bool__(self) -> bool:
+        return bool(self.schemas or self.relations)
+
+    def of(self, *kinds: RelationKind) -> list[TableName]:
+        """Return the relations of some kinds."""
+        return [name for kind, name in self.relations if kind in kinds]
+
+    def count(self) -> dict[str, int]:
+        """Return the number of each kind."""
+        return {
+            "schemas": len(self.schemas),
+            "tables": len(self.of("table", "foreign table")),
+            "views": len(self.of("view", "materialized view")),
+            "sequences": len(self.of("sequence")),
+        }
+
+
+class ShardInventory:
+    """Lists tenants' tables in one shard. Safe to use from many threads."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+
+    def specs(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> list[TableSpec]:
+        """Return the tables that a tenant must have."""
+        default = None if placement.schema else self._shard.default_schema
+        return [spec for application_spec in application_specs for spec in application_spec.specs(placement, default)]
+
+    def missing(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> list[TableSpec]:
+        """Return the tables that a tenant lacks; raises ProgrammingError for one of another shape."""
+        specs = self.specs(placement, application_specs)
+        names = [spec.name for spec in specs]
+        look = self._shard.datastore.dialect.describe
+        return missing_tables(specs, self._shard.datastore.run(lambda executor: look(executor, names)))
+
+    def faults(
+        self, tenants: Sequence[Tenant], application_specs: Sequence[ApplicationSpec]
+    ) -> Iterator[tuple[Tenant, str]]:
+        """Yield each tenant with missing or wrong tables, and what is wrong; queries the database once."""
+        shapes = self._shard.datastore.run(self._shard.datastore.dialect.describe_all)
+        for tenant in tenants:
+            try:
+                missing = missing_tables(self.specs(tenant.placement, application_specs), shapes)
+            except ProgrammingError as error:
+                yield tenant, str(error)
+            else:
+                if missing:
+                    names = ", ".join(str(spec.name) for spec in missing)
+                    yield tenant, f"missing: {names}"
+
+    def sequences_behind(
+        self, tenants: Sequence[Tenant], application_specs: Sequence[ApplicationSpec]
+    ) -> list[tuple[Tenant, SequenceBehind]]:
+        """Return each sequence that is behind its table's ids, with its tenant, in few queries."""
+        owners = {
+            spec.name: tenant
+            for tenant in tenants
+            for spec in self.specs(tenant.placement, application_specs)
+            if spec.kind == "events"
+        }
+        return [
+            (owners[counter.table], counter) for counter in sequences.find_behind(self._shard.datastore, list(owners))
+        ]
+
+    def orphans(self, tenants: Sequence[Tenant], application_specs: Sequence[ApplicationSpec]) -> list[str]:
+        """Return the placements that look like tenants, by the templates for new tenants, but are not in ``tenants``.
+
+        Queries the database once.
+        """
+        settings = self._shard.settings
+        template = Placement(settings.schema, settings.table_prefix)
+        owned = {spec.name for tenant in tenants for spec in self.specs(tenant.placement, application_specs)}
+        patterns = [
+            placement_pattern(f"{spec.name.schema or ''}\0{spec.name.name}")
+            for spec in self.specs(template, application_specs)
+        ]
+        found = set()
+        for table in set(self._shard.datastore.run(self._shard.datastore.dialect.describe_all)) - owned:
+            for match in filter(None, (each.fullmatch(f"{table.schema or ''}\0{table.name}") for each in patterns)):
+                found.add(str(template).replace("{tenant}", match["tenant"]))
+        return sorted(found)
+
+    def of_tenant(self, tenant: Tenant, application_specs: Sequence[ApplicationSpec]) -> TenantInventory:
+        """Return everything in a tenant's schemas or with its prefix.
+
+        An adopted tenant may share its schema: for it, only what its applications and views own.
+        """
+        if tenant.adopted:
+            found = self._in_adopted(tenant.placement, application_specs)
+            return TenantInventory(
+                relations=tuple(each for each in found if self.owns(tenant.placement, each[1], application_specs))
+            )
+        return self._shard.datastore.run(lambda executor: self._inventory(executor, tenant.placement))
+
+    def others(
+        self, tenant: Tenant, application_specs: Sequence[ApplicationSpec], tenants: Iterable[Tenant]
+    ) -> tuple[str, ...]:
+        """Return what is in an adopted tenant's placement but belongs neither to it, nor to the registry, nor to one of
+        ``tenants``. A tenant that was not adopted owns its whole placement.
+        """
+        if not tenant.adopted:
+            return ()
+        fleet = [each for each in tenants if each.id != tenant.id]
+        left = [
+            str(name)
+            for _, name in self._in_adopted(tenant.placement, application_specs)
+            if not self.owns(tenant.placement, name, application_specs)
+            and not self._is_of_registry(name)
+            and not any(self.covers(each, name, application_specs) for each in fleet)
+        ]
+        schemas = {
+            tenant.placement.schema_of(application_spec.application) for application_spec in application_specs
+        } - {None}
+        there = self._shard.datastore.run(lambda executor: self._shard.datastore.dialect.schemas(executor, ""))
+        return (*(f"schema {quote(name)}" for name in there if name in schemas), *left)
+
+    def _in_adopted(
+        self, placement: Placement, application_specs: Iterable[ApplicationSpec]
+    ) -> list[tuple[RelationKind, TableName]]:
+        """Return what has the schema and prefix of an adopted tenant's applications."""
+        storage = {
+            (placement.schema_of(name) or self._shard.default_schema, placement.prefix_of(name))
+            for name in (application_spec.application for application_spec in application_specs)
+        }
+        look = self._shard.datastore.dialect.relations
+        found = {
+            (kind, TableName(schema, name))
+            for schema, prefix in storage
+            for kind, name in self._shard.datastore.run(partial(look, schema=schema, prefix=prefix))
+        }
+        return sorted(found, key=lambda each: str(each[1]))
+
+    def owns(self, placement: Placement, name: TableName, application_specs: Iterable[ApplicationSpec]) -> bool:
+        """Return whether applications or views own a relation, by its name, in an adopted tenant's placement."""
+        default, limit = self._shard.default_schema, self._shard.identifier_limit
+        return any(application_spec.owns(placement, default, name, limit) for application_spec in application_specs)
+
+    def _is_of_registry(self, name: TableName) -> bool:
+        schema = self._shard.settings.control_schema
+        if self._shard.settings.control_has_schemas:
+            return name.schema == schema
+        return name.name.startswith(f"{schema}_")
+
+    def _inventory(self, executor: Executor, placement: Placement) -> TenantInventory:
+        dialect, strategy = self._shard.datastore.dialect, strategy_of(placement)
+        schemas: Sequence[str | None]
+        if placement.schema is None:
+            schemas = [self._shard.default_schema]
+        else:
+            pattern = name_pattern(placement.schema)
+            schemas = [
+                name for name in dialect.schemas(executor, fixed_start(placement.schema)) if pattern.fullmatch(name)
+            ]
+        prefix = strategy.own_prefix(placement)
+        names = name_pattern(prefix, and_more=True)
+        relations = [
+            (kind, TableName(schema, name))
+            for schema in schemas
+            for kind, name in dialect.relations(executor, schema, fixed_start(prefix))
+            if names.fullmatch(name)
+        ]
+        return TenantInventory(tuple(filter(None, schemas)) if strategy.owns_schema else (), tuple(relations))
+
+    def covers(self, tenant: Tenant, name: TableName, application_specs: Sequence[ApplicationSpec]) -> bool:
+        """Return whether a table is, or would be if it existed, in the inventory of a tenant."""
+        if tenant.adopted:
+            return self.owns(tenant.placement, name, application_specs)
+        default = None if tenant.placement.schema else self._shard.default_schema
+        return strategy_of(tenant.placement).covers(tenant.placement, name, default)
+
+    def is_tenant_name(self, name: TableName) -> bool:
+        """Return whether a table is, by the templates for new tenants, in some tenant's placement."""
+        settings = self._shard.settings
+        template = f"{settings.schema or self._shard.default_schema or ''}\0{settings.table_prefix}"
+        pattern = placement_pattern(template).pattern.replace(re.escape("{application}"), ".+")
+        return re.fullmatch(f"{pattern}.*", f"{name.schema or ''}\0{name.name}", re.DOTALL) is not None

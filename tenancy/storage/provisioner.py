@@ -1,0 +1,104 @@
+"""Create tenants' tables and schemas in a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from eventsourcing_sqlalchemy import provisioning
+from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor
+from eventsourcing_sqlalchemy.naming import TableName
+from tenancy.errors import TenancyError
+from tenancy.isolation.environment import variables
+from tenancy.model.placement import Placement
+from tenancy.model.tenant import Tenant
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from tenancy.model.application_spec import ApplicationSpec
+    from tenancy.storage.inventory import ShardInventory
+    from tenancy.storage.shard import Shard
+
+__all__ = ["Provisioner"]
+
+
+class Provisioner:
+    """Creates tables in one shard. Safe to use from many threads."""
+
+    def __init__(self, shard: Shard, inventory: ShardInventory) -> None:
+        self._shard = shard
+        self._inventory = inventory
+
+    def create_tables(
+        self, placements: Sequence[Placement], application_specs: Sequence[ApplicationSpec], session: Session
+    ) -> None:
+        """Create the missing tables and schemas of tenants.
+
+        ``session`` is the registry's: its transaction has locked the tenants.
+
+        Raises ProgrammingError for a missing right, which says what to grant, and for a table of another shape.
+        """
+        specs = [spec for placement in placements for spec in self._inventory.specs(placement, application_specs)]
+        if not specs:
+            return
+        if not self._shard.is_file_of_registry:
+            provisioning.make_many(self._shard.datastore, specs)
+            return
+        dialect = self._shard.datastore.engine.dialect
+        executor = ConnectionExecutor(session.connection())
+        executor.run_script([statement for spec in specs for statement in spec.ddl(type(dialect))])
+
+    def create_extra_tables(self, tenants: Sequence[Tenant], application_specs: Iterable[ApplicationSpec]) -> None:
+        """Construct, once for each tenant, the applications and views that create tables of their own.
+
+        Raises TenancyError for a table outside of its tenant's placement, and when the constructed code fails.
+        """
+        makers = [application_spec for application_spec in application_specs if application_spec.creates_extra_tables]
+        for tenant in tenants if makers else ():
+            environment = {
+                **self._shard.settings.environment,
+                **variables(self._shard.settings, tenant.placement, tenant.id, makers),
+            }
+            for begin in ("", *(f"{maker.application.upper()}_" for maker in makers)):
+                environment[f"{begin}PERSISTENCE_MODULE"] = "eventsourcing_sqlalchemy"
+                environment[f"{begin}CREATE_TABLE"] = "yes"
+            before = self._around(tenant.placement, makers)
+            for application_spec in makers:
+                application_spec.construct(
+                    environment, partial(self._check_placement, tenant, "is created by", [application_spec])
+                )
+            # Their code may also create tables with SQL, which SQLAlchemy does not report.
+            for name in self._around(tenant.placement, makers) - before:
+                if not self._inventory.is_tenant_name(name):
+                    self._check_placement(tenant, "appeared with", makers, name)
+
+    def _around(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> set[TableName]:
+        """Return the tables of all schemas that a tenant's new tables may share with other tables."""
+        schemas = {self._shard.default_schema}
+        if not placement.owns_schema:
+            schemas |= {placement.schema_of(application_spec.application) for application_spec in application_specs} - {
+                None
+            }
+        look = self._shard.datastore.dialect.relations
+        return {
+            TableName(schema, name)
+            for schema in schemas
+            for _, name in self._shard.datastore.run(partial(look, schema=schema, prefix=""))
+        }
+
+    def _check_placement(self, tenant: Tenant, why: str, makers: Sequence[ApplicationSpec], name: TableName) -> None:
+        """Raise TenancyError for a table that one of ``makers`` creates outside of the tenant's placement."""
+        name = replace(name, schema=name.schema or self._shard.default_schema)
+        if self._inventory.covers(replace(tenant, adopted=False), name, ()):
+            return
+        whose = " or ".join(f"the {'view' if maker.view else 'recorder'} of {maker.application!r}" for maker in makers)
+        what = "A table of another tenant" if self._inventory.is_tenant_name(name) else f"The table {name}"
+        msg = f"{what} {why} {whose}. It is outside of the tenant's placement: tenants would share it."
+        remedy = (
+            "Create it with own_table() of the view, or in the recorder's schema with a name that starts with the name "
+            "of the recorder's table. Drop this one if it is unused, then run: tenancy doctor --repair"
+        )
+        raise TenancyError(msg, remedy=remedy)  # about the code, and so about no tenant

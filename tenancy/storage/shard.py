@@ -1,0 +1,78 @@
+"""A database that holds tenants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from eventsourcing.utils import Environment, resolve_topic
+
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.settings import Settings
+from tenancy.errors import TenancyClosed, TenancyError
+from tenancy.model.placement import Placement
+
+if TYPE_CHECKING:
+    from tenancy.settings import TenancySettings
+
+__all__ = ["DEFAULT", "Shard"]
+
+DEFAULT: Final = "default"
+"""The name of a fleet's only shard."""
+
+# These variables describe one application's tables, not the connection.
+_OF_APPLICATIONS: Final = ("SCHEMA", "TABLE_PREFIX", "SCOPED_SESSION_TOPIC", "ENGINE_TOPIC", "CONNECTION_CREATOR_TOPIC")
+
+
+class Shard:
+    """A named database of tenants: the only holder of its datastore. Safe to use from many threads."""
+
+    def __init__(self, settings: TenancySettings, name: str = DEFAULT) -> None:
+        self.name = name
+        self.settings = settings
+        environment = {
+            key: value
+            for key, value in settings.environment.items()
+            if key.startswith("SQLALCHEMY_") and not key.endswith(_OF_APPLICATIONS)
+        }
+        options: dict[str, Any] = {"settings": Settings.read(Environment("", environment)).engine}
+        if settings.creator_topic is not None:
+            options["creator"] = resolve_topic(settings.creator_topic)
+        self._datastore = SQLAlchemyDatastore(url=settings.url, **options)
+        self._is_closed = False
+        dialect = self._datastore.dialect
+        self.is_file_of_registry = not dialect.is_server and dialect.identity(settings.url) == dialect.identity(
+            settings.control_url
+        )
+        """Whether the registry is in the same SQLite file, which has one writer: the registry's transaction."""
+
+    def close(self) -> None:
+        """Release the engine; idempotent."""
+        self._is_closed = True
+        self._datastore.close()
+
+    @property
+    def datastore(self) -> SQLAlchemyDatastore:
+        """The connections to the database; raises TenancyClosed after close()."""
+        if self._is_closed:
+            raise TenancyClosed
+        return self._datastore
+
+    @property
+    def identifier_limit(self) -> int | None:
+        """The most bytes that a name may have in this database."""
+        return self.datastore.dialect.identifier_limit
+
+    @property
+    def default_schema(self) -> str | None:
+        """The schema of tables that name none."""
+        return self.datastore.default_schema()
+
+    def check(self, placement: Placement) -> None:
+        """Raise TenancyError for a placement that is impossible in this database."""
+        if placement.schema is not None and not self.datastore.dialect.has_schemas:
+            msg = f"The schema {placement.schema!r} cannot be used: this database has no schemas."
+            raise TenancyError(msg, remedy="Pass a table prefix instead.")
+        for template in (placement.schema or "", placement.table_prefix):
+            if "{" in template.replace("{application}", "") or "}" in template.replace("{application}", ""):
+                msg = f"{template!r} cannot be used: the only placeholder is {{application}}."
+                raise TenancyError(msg, remedy="Remove the other braces.")
