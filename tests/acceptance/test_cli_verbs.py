@@ -391,11 +391,11 @@ def test_what_destroys_is_shown_beforehand_and_not_done(tenancy: Command) -> Non
 
 
 def test_all_that_are_due_are_purged(quick: Command) -> None:
-    patient, no_purge_delay = quick, Command(quick.url, variables={"TENANCY_GRACE_DAYS": "0"})
+    patient, hasty = quick, Command(quick.url, variables={"TENANCY_GRACE_DAYS": "0"})
     quick.ok("create", "a", "b", "c", "d")
     patient.ok("delete", "a", "--yes")
-    no_purge_delay.ok("delete", "b", "--yes")
-    no_purge_delay.ok("delete", "c", "--yes")
+    hasty.ok("delete", "b", "--yes")
+    hasty.ok("delete", "c", "--yes")
     assert "due" in quick.ok("doctor").out
     assert [each["slug"] for each in quick.ok("purge", "--due", "--dry-run", "--json").json] == ["b", "c"]
     assert [each["slug"] for each in quick.ok("purge", "--due", "--yes", "--json").json] == ["b", "c"]

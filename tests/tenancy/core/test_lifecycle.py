@@ -174,9 +174,9 @@ def test_time_of_grace(fleet: MakeFleet) -> None:
     assert before + timedelta(days=2.5) <= due_at <= datetime.now(UTC) + timedelta(days=2.5)
     assert tenants.delete("acme").due_at == due_at
     assert tenants.due() == []
-    no_purge_delay = fleet(TENANCY_GRACE_DAYS=0)
-    no_purge_delay.create("globex")
-    no_purge_delay.delete("globex")
+    hasty = fleet(TENANCY_GRACE_DAYS=0)
+    hasty.create("globex")
+    hasty.delete("globex")
     assert [tenant.slug for tenant in tenants.due()] == ["globex"]
     assert tenants.undelete("globex").due_at is None
     assert tenants.due() == []
