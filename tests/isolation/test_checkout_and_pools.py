@@ -17,7 +17,7 @@ from tests.activity import Activity
 from tests.applications import ApplicationCache, stored_events, topics
 from tests.deadlines import wait_until
 from tests.forked import forks, in_child
-from tests.isolation.test_borrowing import assert_usable, checked_out, datastore, open_datastore, pid, url
+from tests.isolation.test_checkout import assert_usable, checked_out, datastore, open_datastore, pid, url
 
 __all__ = ["datastore", "open_datastore", "url"]  # the fixtures
 

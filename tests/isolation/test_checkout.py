@@ -19,7 +19,7 @@ from sqlalchemy.pool import Pool
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engines import engine as shared_engine
-from eventsourcing_sqlalchemy.engines import pool as borrowing
+from eventsourcing_sqlalchemy.engines import pool
 from tenancy.testing.postgresql import Postgres
 from tests.activity import Activity
 from tests.deadlines import run_together
@@ -141,7 +141,7 @@ def interrupted_at(number: int) -> Iterator[list[str]]:
     """Raise KeyboardInterrupt where a signal can arrive: at the entry of the function of that number which modules of
     ours call or contain; yields the name of it.
     """
-    files = {borrowing.__file__, shared_engine.__file__}
+    files = {pool.__file__, shared_engine.__file__}
     entered: list[str] = []
 
     def trace(frame: FrameType, what: str, _: object) -> None:
