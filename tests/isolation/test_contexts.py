@@ -416,7 +416,7 @@ def test_write_of_another_application_on_the_same_sqlite_file_is_a_clear_error(s
         mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
         with mine.transaction():
             mine.insert_events(stored_events())
-            with pytest.raises(OperationalError, match="inside a transaction of another one"):
+            with pytest.raises(OperationalError, match="inside another's transaction"):
                 other.insert_events(stored_events())
             assert topics(other) == []
         other.insert_events(stored_events())
