@@ -1,7 +1,7 @@
-"""Persistence for the ``eventsourcing`` library in any database that SQLAlchemy and this package know.
+"""Persistence module for the ``eventsourcing`` library, on SQLAlchemy.
 
-Set PERSISTENCE_MODULE=eventsourcing_sqlalchemy and SQLALCHEMY_URL. The library finds the factory in this module, and
-wants exactly one here.
+Set PERSISTENCE_MODULE=eventsourcing_sqlalchemy and SQLALCHEMY_URL. The library looks up the factory in this module, and
+requires exactly one factory class here.
 """
 
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory

@@ -54,7 +54,7 @@ class Contestant(ABC):
 
 
 def measure(contestant: Contestant, events: int) -> dict[str, Any]:
-    """Return the figures of a runner whose tenants have that many events together, and get a quarter of it more."""
+    """Measure a runner with a backlog of `events` in all tenants in total, then with a quarter more written live."""
     slugs = contestant.slugs
     each = max(2, events // len(slugs))
     for slug in slugs:

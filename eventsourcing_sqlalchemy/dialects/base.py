@@ -168,7 +168,7 @@ class Dialect(ABC):
         """Configure a transaction opened for a user; return whether the server accepts writes."""
 
     def ensure_transaction(self, connection: Connection) -> None:  # noqa: B027 (most databases need nothing here)
-        """Begin a database transaction if the user's session has begun only SQLAlchemy's."""
+        """Ensure that a user's session has begun a database transaction; raises ProgrammingError if it cannot."""
 
     # -- names, tables and values --
 

@@ -121,8 +121,8 @@ class SequenceBehind:
 class IdSequences(ABC):
     """Accesses the sequences that generate event ids.
 
-    A sequence is never behind the visible ids. It is ahead of them during open transactions, and after rolled-back ones
-    until the next commit.
+    A sequence is ahead of the visible ids during open transactions, and after rolled-back ones until the next commit.
+    It is behind them only if rows were inserted without it.
     """
 
     epoch_seconds: ClassVar[str]
