@@ -194,7 +194,7 @@ def test_death_at_every_step_of_adopt(url: str) -> None:
             try:
                 tenants.adopt("acme", **{where: "old_"})  # type: ignore[arg-type]
             except TenantExists as error:
-                if "being made" in str(error):
+                if "being created" in str(error):
                     repair(tenants)
             assert tenants["acme"].status == "active"
             assert tenants["acme"].adopted
