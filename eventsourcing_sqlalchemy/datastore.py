@@ -21,13 +21,13 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from eventsourcing_sqlalchemy.dialects import dialect_of
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, connection_of
 from eventsourcing_sqlalchemy.engines.leases import EngineLease, lease_engine
 from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
-from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
 from eventsourcing_sqlalchemy.transactions import Transaction, check_not_copied, current_transaction, undoable

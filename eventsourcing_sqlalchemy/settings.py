@@ -17,9 +17,9 @@ from sqlalchemy.exc import ArgumentError
 
 from eventsourcing_sqlalchemy.dialects import SUPPORTED, supported_text
 from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import environment_name, expand_template
-from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
 
 __all__ = ["Settings", "mask", "parse_url"]
 

@@ -17,8 +17,8 @@ from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy_utils import UUIDType
 
+from eventsourcing_sqlalchemy.engine_settings import OriginatorIDType
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName, quote
-from eventsourcing_sqlalchemy.options import OriginatorIDType
 
 __all__ = ["TableKind", "TableShape", "TableSpec", "missing_tables"]
 

@@ -19,8 +19,8 @@ from eventsourcing_sqlalchemy.dialects.protocols import (
     RelationKind,
     Right,
 )
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.naming import TableName
-from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 __all__ = ["Dialect"]

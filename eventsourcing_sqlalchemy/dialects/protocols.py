@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
 
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.naming import TableName
-from eventsourcing_sqlalchemy.options import EngineSettings
 
 __all__ = [
     "Batch",

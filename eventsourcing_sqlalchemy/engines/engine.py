@@ -17,6 +17,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool, StaticPool
 from eventsourcing_sqlalchemy.dialects import dialect_for, dialect_of
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.engines.executors import CursorExecutor
 from eventsourcing_sqlalchemy.engines.listening import connect_listener
 from eventsourcing_sqlalchemy.engines.pool import ConnectionPool, PooledConnection
@@ -33,7 +34,6 @@ from eventsourcing_sqlalchemy.errors import (
 from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
 from eventsourcing_sqlalchemy.notifications.listener import ListenThread
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Wakeups
-from eventsourcing_sqlalchemy.options import EngineSettings
 from eventsourcing_sqlalchemy.settings import mask
 
 __all__ = ["EngineSource", "SharedEngine"]

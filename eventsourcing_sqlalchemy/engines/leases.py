@@ -12,10 +12,10 @@ from collections.abc import Hashable
 
 from sqlalchemy.engine import URL
 
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.locks import Lock, at_fork, is_held
-from eventsourcing_sqlalchemy.options import EngineSettings
 from eventsourcing_sqlalchemy.settings import mask
 
 __all__ = ["EngineLease", "EngineSource", "SharedEngine", "lease_engine"]

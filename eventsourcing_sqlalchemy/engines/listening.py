@@ -9,7 +9,7 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import Listener
-from eventsourcing_sqlalchemy.options import EngineSettings
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 
 __all__ = ["connect_listener"]
 

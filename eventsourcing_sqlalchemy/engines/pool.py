@@ -17,7 +17,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
-from eventsourcing_sqlalchemy.options import EngineSettings
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.settings import mask
 
 __all__ = ["ConnectionPool", "PooledConnection"]

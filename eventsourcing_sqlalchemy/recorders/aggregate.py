@@ -18,7 +18,7 @@ from eventsourcing.persistence import (
 )
 from sqlalchemy.orm import Session
 
-from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy import queries
 from eventsourcing_sqlalchemy.aggregate_cache import AggregateCaches
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
@@ -235,7 +235,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
     def _ids_if_recorded(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int] | None:
         """Return the events' ids if all are recorded with the same topic and state, otherwise None."""
         column = "id" if self._events_kind == "events" else "0"
-        statement = statements.select_stored(self._rendered_events, self.datastore.dialect.placeholder, column)
+        statement = queries.select_stored(self._rendered_events, self.datastore.dialect.placeholder, column)
         ids = []
         for event in stored_events:
             parameters = (self._bind_id(event.originator_id), event.originator_version)
@@ -262,7 +262,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         form = (gt is not None, lte is not None, desc, limit is not None)
         statement = self._select_events_statements.get(form)
         if statement is None:
-            statement = self._select_events_statements[form] = statements.select_events(
+            statement = self._select_events_statements[form] = queries.select_events(
                 self._rendered_events,
                 self.datastore.dialect.placeholder,
                 gt=gt is not None,

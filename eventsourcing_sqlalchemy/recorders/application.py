@@ -9,7 +9,7 @@ from typing import Any
 from eventsourcing.persistence import Notification, StoredEvent, Subscription
 from sqlalchemy.orm import Session
 
-from eventsourcing_sqlalchemy import sequences, statements
+from eventsourcing_sqlalchemy import queries, sequences
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.validation import check_argument
 from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
@@ -66,7 +66,7 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, SubscribableRec
         With ``topics``, only notifications with one of these topics are returned. None means no bound.
         """
         comparison = None if start is None else ">=" if inclusive_of_start else ">"
-        statement = statements.select_notifications(
+        statement = queries.select_notifications(
             self._rendered_events,
             self.datastore.dialect.placeholder,
             originator_id=self._originator_id,
@@ -93,7 +93,7 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, SubscribableRec
 
     def max_notification_id(self) -> int | None:
         """Return the highest notification id, or None without events."""
-        statement = statements.select_max_notification_id(self._render("events", parameters=False))
+        statement = queries.select_max_notification_id(self._render("events", parameters=False))
         number: int | None = self.datastore.fetch(statement, (), self._subject)[0][0]
         self._raise_last_id(number or 0)
         return number

@@ -8,7 +8,7 @@ from typing import Any
 from eventsourcing.persistence import ProcessRecorder, ProgrammingError, StoredEvent, Tracking
 from sqlalchemy.orm import Session
 
-from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy import queries
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.naming import quote
 from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
@@ -54,7 +54,7 @@ class SQLAlchemyProcessRecorder(SQLAlchemyTrackingRecorder, SQLAlchemyApplicatio
             raise ProgrammingError(msg)
 
     def _has_positions(self) -> bool:
-        statement = statements.select_any(self._render("tracking", parameters=False))
+        statement = queries.select_any(self._render("tracking", parameters=False))
         return bool(self.datastore.fetch(statement, (), self._tracking_subject))
 
     def _insert_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:

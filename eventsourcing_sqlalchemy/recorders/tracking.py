@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import InterfaceError, OperationalError, Tracking, TrackingRecorder
 from sqlalchemy.orm import Session
 
-from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy import queries
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.dialects.validation import check_argument
@@ -112,7 +112,7 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
     def max_tracking_id(self, application_name: str) -> int | None:
         """Return an application's recorded position, or None."""
         check_argument("application_name", application_name)
-        statement = statements.select_max_tracking_id(self._render("tracking"), self.datastore.dialect.placeholder)
+        statement = queries.select_max_tracking_id(self._render("tracking"), self.datastore.dialect.placeholder)
         rows = self.datastore.fetch(statement, (application_name,), self._tracking_subject)
         return rows[0][0] if rows else None
 

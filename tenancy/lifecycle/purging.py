@@ -16,7 +16,8 @@ from uuid import UUID
 
 from tenancy.arguments import check_list, check_type
 from tenancy.errors import TenancyError, TransitionRefused
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor, next_status
+from tenancy.lifecycle.transitions import next_status
+from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
 from tenancy.registry import Registry
 from tenancy.registry.cache import DELAY
 from tenancy.registry.lookup import known_slug, not_found, one_tenant

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventsourcing.persistence import IntegrityError
 
 from tenancy.arguments import check_type
-from tenancy.errors import TenantExists
+from tenancy.errors import TenantExists, TransitionRefused
 from tenancy.model.slugs import normalize
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status, next_status
+from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status
 from tenancy.registry import Registry
 from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
 
-__all__ = ["Transitions"]
+__all__ = ["TRANSITIONS", "Transition", "Transitions", "next_status"]
+
+
+class Transition(NamedTuple):
+    """The statuses that a verb applies to and the one it leads to; ``target`` None means the previous status."""
+
+    sources: frozenset[TenantStatus]
+    target: TenantStatus | None
+
+
+_SERVING: Final = frozenset({TenantStatus.ACTIVE, TenantStatus.SUSPENDED})
+_KEPT: Final = _SERVING | {TenantStatus.ARCHIVED}
+
+TRANSITIONS: Final[Mapping[Verb, Transition]] = {
+    Verb.ACTIVATE: Transition(frozenset({TenantStatus.PROVISIONING}), TenantStatus.ACTIVE),
+    Verb.SUSPEND: Transition(frozenset({TenantStatus.ACTIVE}), TenantStatus.SUSPENDED),
+    Verb.RESUME: Transition(frozenset({TenantStatus.SUSPENDED}), TenantStatus.ACTIVE),
+    Verb.ARCHIVE: Transition(_SERVING, TenantStatus.ARCHIVED),
+    Verb.RESTORE: Transition(frozenset({TenantStatus.ARCHIVED}), None),
+    Verb.DELETE: Transition(_KEPT, TenantStatus.DELETED),
+    Verb.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
+    Verb.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
+}
+"""All transitions. RENAME and SKIP keep the status."""
 
 
 class Transitions:
@@ -101,3 +124,25 @@ class Transitions:
 
 def _taken(slug: str) -> TenantExists:
     return TenantExists(f"Tenant {slug!r} exists already.", remedy="Choose another slug.", tenant=slug)
+
+
+def next_status(tenant: Tenant, verb: Verb) -> TenantStatus | None:
+    """Return the status that a verb leads to, or None if the tenant has it already; raises TransitionRefused."""
+    sources, target = TRANSITIONS[verb]
+    if target is not None and tenant.status is target:
+        return None
+    if tenant.status not in sources:
+        if target is None and tenant.status in _KEPT:
+            return None  # restored or undeleted already
+        accepted = " or ".join(status for status in TenantStatus if status in sources)
+        msg = f"Tenant {tenant.slug!r} is {tenant.status}: {verb} is for tenants that are {accepted}."
+        raise TransitionRefused(msg, remedy=_FIRST.get(tenant.status, "").format(tenant.slug), tenant=tenant.slug)
+    return target if target is not None else tenant.previous[-1]
+
+
+_FIRST: Final[Mapping[TenantStatus, str]] = {
+    TenantStatus.PROVISIONING: "Complete it first: tenancy doctor --repair",
+    TenantStatus.ARCHIVED: "Restore it first: tenancy restore {}",
+    TenantStatus.DELETED: "Undelete it first: tenancy undelete {}",
+    TenantStatus.PURGING: "Finish purging it: tenancy purge {}",
+}

@@ -28,7 +28,7 @@ from tenancy.model.placement import Placement
 if TYPE_CHECKING:
     from eventsourcing.application import Application
 
-    from eventsourcing_sqlalchemy.options import OriginatorIDType
+    from eventsourcing_sqlalchemy.engine_settings import OriginatorIDType
 
 __all__ = ["ApplicationSpec", "application_spec_of", "by_name", "encodings_of", "projection_spec_of"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from tenancy.errors import (
@@ -18,7 +18,6 @@ from tenancy.errors import (
     TenantPurged,
     TenantSuspended,
     TenantUnavailable,
-    TransitionRefused,
 )
 from tenancy.model.placement import Placement
 
@@ -26,15 +25,12 @@ if TYPE_CHECKING:
     from eventsourcing.application import Application
 
 __all__ = [
-    "TRANSITIONS",
     "Tenant",
     "TenantRequest",
     "TenantStatus",
-    "Transition",
     "Verb",
     "check_actor",
     "check_status",
-    "next_status",
     "status_error",
 ]
 
@@ -73,29 +69,6 @@ class Verb(StrEnum):
     PURGE = "purge"
     SKIP = "skip"
     """A follower skips one notification."""
-
-
-class Transition(NamedTuple):
-    """The statuses that a verb applies to and the one it leads to; ``target`` None means the previous status."""
-
-    sources: frozenset[TenantStatus]
-    target: TenantStatus | None
-
-
-_SERVING: Final = frozenset({TenantStatus.ACTIVE, TenantStatus.SUSPENDED})
-_KEPT: Final = _SERVING | {TenantStatus.ARCHIVED}
-
-TRANSITIONS: Final[Mapping[Verb, Transition]] = {
-    Verb.ACTIVATE: Transition(frozenset({TenantStatus.PROVISIONING}), TenantStatus.ACTIVE),
-    Verb.SUSPEND: Transition(frozenset({TenantStatus.ACTIVE}), TenantStatus.SUSPENDED),
-    Verb.RESUME: Transition(frozenset({TenantStatus.SUSPENDED}), TenantStatus.ACTIVE),
-    Verb.ARCHIVE: Transition(_SERVING, TenantStatus.ARCHIVED),
-    Verb.RESTORE: Transition(frozenset({TenantStatus.ARCHIVED}), None),
-    Verb.DELETE: Transition(_KEPT, TenantStatus.DELETED),
-    Verb.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
-    Verb.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
-}
-"""All transitions. RENAME and SKIP keep the status."""
 
 
 class ApplicationSource(Protocol):
@@ -218,26 +191,4 @@ _STATUS_ERRORS: Final[Mapping[TenantStatus, tuple[type[TenantUnavailable], str, 
     TenantStatus.ARCHIVED: (TenantArchived, "is archived", "Restore it: tenancy restore {}"),
     TenantStatus.DELETED: (TenantDeleted, "is deleted", "Undelete it: tenancy undelete {}"),
     TenantStatus.PURGING: (TenantPurged, "is being purged", ""),
-}
-
-
-def next_status(tenant: Tenant, verb: Verb) -> TenantStatus | None:
-    """Return the status that a verb leads to, or None if the tenant has it already; raises TransitionRefused."""
-    sources, target = TRANSITIONS[verb]
-    if target is not None and tenant.status is target:
-        return None
-    if tenant.status not in sources:
-        if target is None and tenant.status in _KEPT:
-            return None  # restored or undeleted already
-        accepted = " or ".join(status for status in TenantStatus if status in sources)
-        msg = f"Tenant {tenant.slug!r} is {tenant.status}: {verb} is for tenants that are {accepted}."
-        raise TransitionRefused(msg, remedy=_FIRST.get(tenant.status, "").format(tenant.slug), tenant=tenant.slug)
-    return target if target is not None else tenant.previous[-1]
-
-
-_FIRST: Final[Mapping[TenantStatus, str]] = {
-    TenantStatus.PROVISIONING: "Complete it first: tenancy doctor --repair",
-    TenantStatus.ARCHIVED: "Restore it first: tenancy restore {}",
-    TenantStatus.DELETED: "Undelete it first: tenancy undelete {}",
-    TenantStatus.PURGING: "Finish purging it: tenancy purge {}",
 }

@@ -14,6 +14,7 @@ from uuid import UUID
 from eventsourcing_sqlalchemy.background import Activity, keep_running
 from tenancy.runner.failures import outage_of
 from tenancy.runner.leases import bucket_of
+from tenancy.runner.sweep import MIN_SWEEP_INTERVAL, SWEEP_INTERVAL, SWEEP_INTERVAL_WITHOUT_WAKEUPS, Sweep
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.notifications.wakeups import TableListener
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from tenancy.runner.metrics import Metrics
     from tenancy.runner.quarantine import Quarantine
     from tenancy.runner.ready_queue import ReadyQueue
-    from tenancy.runner.sweep import Sweep
 
 __all__ = ["Coordinator"]
 
@@ -34,12 +34,8 @@ logger = logging.getLogger(__name__)
 _REGISTRY: Final = 0.4
 _FAILURES: Final = 1.0
 _METRICS: Final = 1.0
-_SWEEP: Final = 2.0
 # Positions read at a time, before other threads may use the registry's connection.
 _LOCATE_BATCH: Final = 200
-_SWEEP_WITHOUT_WAKEUPS: Final = 0.5
-# Least pause before a requested sweep. Where wake-ups do not name the table, each commit requests one.
-_SWEEP_MIN_INTERVAL: Final = 0.02
 
 
 class _Job:
@@ -157,7 +153,7 @@ class Coordinator:
         self._alarm.wait(max(0.0, min(job.due for job in self._jobs) - time.monotonic()))
         self._alarm.clear()
         if self._is_sweep_due:
-            self._stopping.wait(_SWEEP_MIN_INTERVAL)
+            self._stopping.wait(MIN_SWEEP_INTERVAL)
         return not self._stopping.is_set()
 
     def _attempt(self, job: _Job) -> None:
@@ -175,7 +171,7 @@ class Coordinator:
 
     def _sweep_interval(self) -> float:
         receives_remote = self._table_listener is not None and self._table_listener.receives_remote
-        return _SWEEP if receives_remote else _SWEEP_WITHOUT_WAKEUPS
+        return SWEEP_INTERVAL if receives_remote else SWEEP_INTERVAL_WITHOUT_WAKEUPS
 
     def _renew_leases(self) -> None:
         failing = {name: error for name, error in self.health().items() if error is not None}

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from tenancy.registry import Registry
     from tenancy.runner.ready_queue import Key
 
-__all__ = ["Failure", "FailureStore", "failure_of", "frames_of", "outage_of"]
+__all__ = ["Failure", "FailureStore", "failure_of", "frames_of", "outage_of", "retry_delay"]
+
+_FIRST_DELAY: Final = 0.1
+_MAX_DELAY: Final = 30.0
+# Enough to reach the maximum. Without a limit, the power would overflow a float.
+_MAX_DOUBLINGS: Final = 30
 
 _FRAMES: Final = 20
 _MAX_NAME: Final = 200
@@ -121,6 +126,11 @@ def outage_of(error: BaseException) -> str:
         return type(error).__name__
     meaning = _OUTAGES.get(code) or _OUTAGES.get(code[:2])
     return f"{type(error).__name__}, SQLSTATE {code}" + (f": {meaning}" if meaning else "")
+
+
+def retry_delay(attempts: int) -> float:
+    """Return the seconds to wait after that many failed attempts."""
+    return float(min(_FIRST_DELAY * 2 ** min(attempts - 1, _MAX_DOUBLINGS), _MAX_DELAY))
 
 
 class FailureStore:

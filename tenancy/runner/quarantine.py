@@ -6,13 +6,13 @@ import logging
 import math
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from eventsourcing.persistence import PersistenceError
 
 from eventsourcing_sqlalchemy.errors import describe
 from tenancy.errors import TenancyError
-from tenancy.runner.failures import Failure, FailureStore, failure_of
+from tenancy.runner.failures import Failure, FailureStore, failure_of, retry_delay
 
 if TYPE_CHECKING:
     from tenancy.runner.assignments import Assignment, Assignments
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Quarantine"]
 
 logger = logging.getLogger(__name__)
-
-_FIRST_DELAY: Final = 0.1
-_MAX_DELAY: Final = 30.0
-# Enough to reach the maximum. Without a limit, the power would overflow a float.
-_MAX_DOUBLINGS: Final = 30
-
-
-def _delay(attempts: int) -> float:
-    return float(min(_FIRST_DELAY * 2 ** min(attempts - 1, _MAX_DOUBLINGS), _MAX_DELAY))
 
 
 class Quarantine:
@@ -64,7 +55,7 @@ class Quarantine:
         failure = failure_of(
             error, key, assignment.pipe.leader, notification_id, before, max_attempts=self._max_attempts
         )
-        delay = math.inf if failure.is_quarantined else _delay(failure.attempts)
+        delay = math.inf if failure.is_quarantined else retry_delay(failure.attempts)
         # Under one lock: a blocked follower without a known failure would stay blocked permanently.
         with self._lock:
             self._known[key] = failure

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from tenancy.runner.ready_queue import ReadyQueue
 
-__all__ = ["Sweep"]
+__all__ = ["MIN_SWEEP_INTERVAL", "SWEEP_INTERVAL", "SWEEP_INTERVAL_WITHOUT_WAKEUPS", "Sweep"]
+
+# Seconds between sweeps.
+SWEEP_INTERVAL: Final = 2.0
+SWEEP_INTERVAL_WITHOUT_WAKEUPS: Final = 0.5
+# Least pause before a requested sweep. Where wake-ups do not name the table, each commit requests one.
+MIN_SWEEP_INTERVAL: Final = 0.02
 
 # Seconds between comparisons of positions with the recorded ones. A sweep may run more often, after each commit.
 _RECORD: Final = 2.0

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from eventsourcing.utils import Environment
 from sqlalchemy import make_url
 
+from eventsourcing_sqlalchemy.engine_settings import DEFAULTS
 from eventsourcing_sqlalchemy.engines import leases as engines
-from eventsourcing_sqlalchemy.options import DEFAULTS
 from eventsourcing_sqlalchemy.settings import Settings
 from tenancy.registry.cache import drain
 from tenancy.settings import VARIABLES, TenancySettings

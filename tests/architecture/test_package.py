@@ -27,7 +27,7 @@ NAMED_OUTSIDE_OF_DIALECTS: Final = [
     ("settings.py", "The form is postgresql://user:password@host/database or", "an example in a message"),
     ("settings.py", "postgres", "postgres:// is another way to write postgresql://"),
     ("settings.py", "postgresql", "postgres:// is another way to write postgresql://"),
-    ("options.py", "sqlite_synchronous", "the name of a variable that users set"),
+    ("engine_settings.py", "sqlite_synchronous", "the name of a variable that users set"),
     ("settings.py", "sqlite_synchronous", "the name of a variable that users set"),
     ("settings.py", "SQLALCHEMY_SQLITE_SYNCHRONOUS", "the name of a variable that users set"),
     ("tables.py", "sqlite", "SQLAlchemy's way to give a column another type in one database"),

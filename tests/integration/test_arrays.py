@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BinaryArray
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
+from eventsourcing_sqlalchemy.engine_settings import OriginatorIDType
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, CursorExecutor
-from eventsourcing_sqlalchemy.options import OriginatorIDType
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.administrator import Database
 from tests.applications import ApplicationCache, stored_events, topics, twin

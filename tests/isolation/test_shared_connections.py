@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import AssertionPool, Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.engines.static_pool import StaticPoolLock
 from eventsourcing_sqlalchemy.errors import is_retryable
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from eventsourcing_sqlalchemy.options import EngineSettings
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
 from tests.applications import stored_events
 from tests.engine_count import engines_in_use

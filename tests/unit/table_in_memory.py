@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 from eventsourcing.persistence import DataError, IntegrityError, OperationalError, StoredEvent
 
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.group_commit import GroupCommit
-from eventsourcing_sqlalchemy.options import EngineSettings
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder
 from tests.applications import stored_events
 from tests.deadlines import DEADLINE_SECONDS, wait_until

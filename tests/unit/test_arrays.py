@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import Arrays, BinaryArrays, TextArrays
 from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDialect
-from eventsourcing_sqlalchemy.options import OriginatorIDType
+from eventsourcing_sqlalchemy.engine_settings import OriginatorIDType
 
 texts = st.one_of(
     st.sampled_from(["", "NULL", "null", "{}", '{"a"}', "a,b", '"', "\\", '\\"', "\\x00", " ", "\n", "é😀", "%s", "'"]),

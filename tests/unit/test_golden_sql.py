@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from eventsourcing_sqlalchemy import statements
+from eventsourcing_sqlalchemy import queries
 from tests.unit.golden_sql import DIRECTORY, HOW_TO_WRITE, NAMES, text_of
 
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(DIRECTORY.glob("*.sql"))}
@@ -21,15 +21,15 @@ def test_there_is_no_other_file() -> None:
     assert sorted(TEXTS) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("function", statements.__all__)
+@pytest.mark.parametrize("function", queries.__all__)
 def test_every_statement_is_in_a_file(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement that is changed must change a file."""
-    original = getattr(statements, function)
+    original = getattr(queries, function)
 
     def changed(*arguments: object, **options: object) -> str:
         return f"{original(*arguments, **options)} CHANGED"
 
-    monkeypatch.setattr(statements, function, changed)
+    monkeypatch.setattr(queries, function, changed)
     for database in ("postgresql", "sqlite"):
         name = f"{database}_uuid_reads.sql"
         assert "CHANGED" in text_of(name)

@@ -9,10 +9,10 @@ from eventsourcing.utils import Environment
 from sqlalchemy.engine import make_url
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.engine_settings import DEFAULTS, EngineSettings
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from eventsourcing_sqlalchemy.options import DEFAULTS, EngineSettings
 from eventsourcing_sqlalchemy.settings import Settings, mask, parse_url
 
 SECRET: Final = "s3cr3t"  # noqa: S105 (looked for in messages)

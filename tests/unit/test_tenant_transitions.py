@@ -17,8 +17,9 @@ from tenancy.errors import (
     TenantUnavailable,
     TransitionRefused,
 )
+from tenancy.lifecycle.transitions import TRANSITIONS, next_status
 from tenancy.model.placement import Placement
-from tenancy.model.tenant import TRANSITIONS, Tenant, TenantStatus, Verb, check_status, next_status
+from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status
 
 PROVISIONING, ACTIVE, SUSPENDED, ARCHIVED, DELETED, PURGING = TenantStatus
 

@@ -25,9 +25,9 @@ from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, rem
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, milliseconds, uuid_of_int
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.errors import READ_ONLY
 from eventsourcing_sqlalchemy.naming import TableName, quote
-from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 # Minimum lock timeout for creating tables, in seconds: processes of a starting fleet queue for a schema.

@@ -7,8 +7,8 @@ from typing import Final, Literal, NamedTuple
 
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, IdSequences, SequenceBehind
 from eventsourcing_sqlalchemy.dialects.validation import milliseconds
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.naming import TableName
-from eventsourcing_sqlalchemy.options import EngineSettings
 
 
 class PostgreSQLSequences(IdSequences):

@@ -28,8 +28,8 @@ from eventsourcing_sqlalchemy.dialects.sqlite import catalog as sqlite_catalog
 from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, uuid_of_int
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.naming import TableName, quote
-from eventsourcing_sqlalchemy.options import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 # Settings that a user may change on a connection. They are restored before its next use.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, IdSequences, SequenceBehind
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.naming import TableName
-from eventsourcing_sqlalchemy.options import EngineSettings
 
 
 class SQLiteSequences(IdSequences):
