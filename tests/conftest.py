@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tenancy.testing.postgresql import Postgres, PostgresServer, find_postgres
-from tests.activity import Activity
-from tests.deadlines import DEADLINE_SECONDS
-from tests.pgbouncer import PgBouncer, find_pgbouncer
+from tests.support.activity import Activity
+from tests.support.deadlines import DEADLINE_SECONDS
+from tests.support.pgbouncer import PgBouncer, find_pgbouncer
 
 # No example is too slow on a machine that does much else.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,7 +18,7 @@ from tenancy.cli.run import run
 
 ROOT: Final = Path(__file__).parents[2]
 PROGRAM: Final = (sys.executable, "-m", "tenancy")
-KENNEL: Final = "tests.acceptance.kennel"
+KENNEL: Final = "tests.samples.kennel_module"
 
 
 @dataclass(frozen=True, slots=True)

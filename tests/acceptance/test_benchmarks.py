@@ -35,7 +35,7 @@ from benchmarks.runners.__main__ import main as measure_runners
 from benchmarks.runners.system import LIBRARY
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.testing.postgresql import Postgres, fresh_database
-from tests.unit.test_benchmark_reports import chart_texts
+from tests.unit.core.test_benchmark_reports import chart_texts
 
 ROOT = Path(__file__).parents[2]
 SMOKE = FORMS["smoke"]

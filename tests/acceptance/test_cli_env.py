@@ -11,8 +11,8 @@ import pytest
 
 from tenancy import Tenancy
 from tests.acceptance.commands import KENNEL, Command
-from tests.acceptance.kennel import GIVEN, Kennel
 from tests.acceptance.test_cli_verbs import quick, tenancy
+from tests.samples.kennel_module import GIVEN, Kennel
 
 __all__ = ["quick", "tenancy"]  # the fixtures
 

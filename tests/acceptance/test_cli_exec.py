@@ -15,8 +15,8 @@ from sqlalchemy import make_url
 
 from tenancy import Tenancy
 from tests.acceptance.commands import KENNEL, Command
-from tests.acceptance.kennel import Kennel
-from tests.deadlines import wait_until
+from tests.samples.kennel_module import Kennel
+from tests.support.deadlines import wait_until
 
 PASSWORD = "canary-password-4711"  # noqa: S105 (what must not be seen)
 NAME = "Canary Birdwatcher"

@@ -18,13 +18,13 @@ import pytest
 from tenancy import Tenancy
 from tenancy.runner.failures import FailureStore, failure_of
 from tests.acceptance.commands import Command
-from tests.deadlines import wait_until
-from tests.tenancy.fleets import check, fleet
-from tests.tenancy.kennel import Diaries, School
+from tests.samples.kennel_system import Diaries, School
+from tests.support.deadlines import wait_until
+from tests.support.fleets import check, fleet
 
 CODE = """
 from tenancy import Tenancy
-from tests.tenancy.kennel import SYSTEM, CountersView, DogCounters, School
+from tests.samples.kennel_system import SYSTEM, CountersView, DogCounters, School
 tenants = Tenancy(system=SYSTEM)
 tenants.project(School, DogCounters, CountersView)
 """
@@ -81,7 +81,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         check(tenants, "globex", expected)
         assert set(states(command).values()) == {"current", "retrying"}
         shown = command.ok("runner", "status", "acme").out
-        assert "tests.tenancy.kennel.Poisoned" in shown
+        assert "tests.samples.kennel_system.Poisoned" in shown
         assert "globex" not in shown
         assert command.ok("runner", "retry", "globex").out == "No follower of 'globex' has stopped.\n"
         refused = command("runner", "skip", "acme", "Diaries", "2")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.commands import PROGRAM, Command
-from tests.deadlines import wait_until
+from tests.support.deadlines import wait_until
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 [red]x[/red] :smile: \u202eabc\r\n2nd"
 

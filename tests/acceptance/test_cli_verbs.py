@@ -12,7 +12,7 @@ import pytest
 from tenancy import Tenancy
 from tenancy.testing.postgresql import Postgres
 from tests.acceptance.commands import Command
-from tests.acceptance.kennel import Kennel
+from tests.samples.kennel_module import Kennel
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 

@@ -31,8 +31,8 @@ from tenancy.registry.cache import RegistryCache
 from tenancy.testing.local_server import free_port
 from tenancy.testing.postgresql import Postgres, PostgresServer, find_postgres, fresh_database
 from tests.conftest import unavailable
-from tests.deadlines import DEADLINE_SECONDS, wait_until
-from tests.pgbouncer import PgBouncer
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
+from tests.support.pgbouncer import PgBouncer
 
 REPOSITORY = Path(__file__).parents[2]
 

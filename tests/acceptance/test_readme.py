@@ -24,7 +24,7 @@ from tenancy.settings import VARIABLES, TenancySettings
 from tenancy.testing.postgresql import Postgres
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
-from tests.pgbouncer import PgBouncer
+from tests.support.pgbouncer import PgBouncer
 
 # In the pages, this is a database that the reader has, perhaps behind PgBouncer, as the superuser or as another role.
 DATABASE = re.compile(r"(\w+)(?::(\w+))?@127\.0\.0\.1(:6432)?/school")
@@ -115,7 +115,7 @@ def test_a_page_does_what_it_says(
 PAGES_AND_BLOCKS = [(page, blocks_of(page)) for page in PAGES]
 
 # Blocks that no test runs, with the reason that stands before each; aim for none.
-# Of roles, which belong to the whole server: tests/tenancy/core/test_roles.py runs them with roles of its own.
+# Roles belong to the whole server: tests/integration/tenancy/lifecycle/test_roles.py runs these with roles of its own.
 NOT_RUN = ["docs/roles.md:15", "docs/roles.md:35", "docs/roles.md:45", "docs/roles.md:55", "docs/running.md:132"]
 
 # Commands in shell blocks that are neither run nor checked.

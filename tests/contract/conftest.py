@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from tenancy.testing.postgresql import Postgres, fresh_database
-from tests.applications import ApplicationCache
-from tests.contract.places import PREFIX, SCHEMA, Place
-from tests.contract.training_school import own_engine
-from tests.engine_count import engines_in_use, forget_abandoned
+from tests.samples.training_school import own_engine
+from tests.support.applications import ApplicationCache
+from tests.support.engine_count import engines_in_use, forget_abandoned
+from tests.support.places import PREFIX, SCHEMA, Place
 
 # Somebody who still holds a lock is a fault, which must not become a hang.
 REMOVE_SCHEMAS = """

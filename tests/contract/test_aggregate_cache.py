@@ -20,11 +20,11 @@ from eventsourcing.persistence import IntegrityError
 from eventsourcing.utils import get_topic
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from tests.applications import stored_events
-from tests.contract.places import Database, Place
-from tests.contract.training_school import Dog, Invoice, TrainingSchool, own_engine
-from tests.deadlines import DEADLINE_SECONDS, run_together
-from tests.forked import forks, in_child
+from tests.samples.training_school import Dog, Invoice, TrainingSchool, own_engine
+from tests.support.applications import stored_events
+from tests.support.deadlines import DEADLINE_SECONDS, run_together
+from tests.support.forked import forks, in_child
+from tests.support.places import Database, Place
 
 # Every mode of the cache, and every driver: fast-forward, deepcopy.
 MODES: Final[list[tuple[Database, str, str]]] = [

@@ -11,7 +11,7 @@ from eventsourcing.persistence import IntegrityError, ProgrammingError, StoredEv
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.applications import ApplicationCache, stored_events, topics, twin
 
 
 class Base(DeclarativeBase):

@@ -26,8 +26,8 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder, SQLAlchemySubscription
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
-from tests.applications import ApplicationCache, stored_events, topics, twin
-from tests.deadlines import run_together
+from tests.support.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.deadlines import run_together
 
 # -- 1 --
 

@@ -33,11 +33,11 @@ from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.activity import Activity
-from tests.applications import ApplicationCache, stored_events, topics, twin
-from tests.deadlines import DEADLINE_SECONDS, run_together, wait_until
-from tests.followers import Follower
-from tests.wiretap import Wiretap
+from tests.support.activity import Activity
+from tests.support.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
+from tests.support.followers import Follower
+from tests.support.wiretap import Wiretap
 
 # -- 8 --
 

@@ -25,9 +25,9 @@ from eventsourcing_sqlalchemy import naming
 from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDialect
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import run_together
-from tests.followers import Follower
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import run_together
+from tests.support.followers import Follower
 
 # -- 7 --
 

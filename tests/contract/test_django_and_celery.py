@@ -22,7 +22,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from eventsourcing.persistence import ProgrammingError
 
-from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices
+from tests.samples.training_school import Dog, Invoice, TrainingSchool, invoices
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,8 +17,8 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyProcessRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from tests.applications import stored_events
-from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices
+from tests.samples.training_school import Dog, Invoice, TrainingSchool, invoices
+from tests.support.applications import stored_events
 
 
 class Hooks:

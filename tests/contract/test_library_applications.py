@@ -16,7 +16,7 @@ from eventsourcing.domain import (
 )
 from eventsourcing.tests import application as library
 
-from tests.contract.places import PLACES, SOME_PLACES, InPlace, Place, in_places
+from tests.support.places import PLACES, SOME_PLACES, InPlace, Place, in_places
 
 UUID_PLACES = tuple(place for place in PLACES if not place.text_ids)
 TEXT_PLACES = tuple(place for place in PLACES if place.text_ids)

@@ -14,7 +14,7 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyProcessRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from tests.contract.places import PLACES, InPlace, Place, in_places
+from tests.support.places import PLACES, InPlace, Place, in_places
 
 
 class View(SQLAlchemyTrackingRecorder):

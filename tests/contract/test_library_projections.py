@@ -10,9 +10,9 @@ from eventsourcing.projection import BaseProjectionRunner
 from eventsourcing.tests import projection as library
 
 from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
-from tests.contract.counters_view import CountersView
-from tests.contract.places import PLACES, InPlace, Place, in_places
-from tests.deadlines import DEADLINE_SECONDS
+from tests.samples.counters_view import CountersView
+from tests.support.deadlines import DEADLINE_SECONDS
+from tests.support.places import PLACES, InPlace, Place, in_places
 
 # Aggregates of the library's projections have UUIDs.
 UUID_PLACES: Final = tuple(place for place in PLACES if not place.text_ids)

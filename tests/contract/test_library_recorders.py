@@ -5,7 +5,7 @@ from typing import Any
 from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, ProcessRecorder, TrackingRecorder
 from eventsourcing.tests import persistence as library
 
-from tests.contract.places import PLACES, SOME_PLACES, InPlace, in_places
+from tests.support.places import PLACES, SOME_PLACES, InPlace, in_places
 
 # They write thousands of events, in many threads.
 LONG = ("test_concurrent_no_conflicts", "test_concurrent_throughput", "test_performance")

@@ -21,9 +21,9 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from tests.applications import stored_events
-from tests.contract.training_school import TrainingSchool
-from tests.engine_count import engines_in_use
+from tests.samples.training_school import TrainingSchool
+from tests.support.applications import stored_events
+from tests.support.engine_count import engines_in_use
 
 
 class MyAggregateRecorder(SQLAlchemyAggregateRecorder):

@@ -8,7 +8,7 @@ from eventsourcing.persistence import StoredEvent, Tracking
 from eventsourcing.utils import Environment
 
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from tests.contract.places import PLACES, PREFIX, SCHEMA, Place
+from tests.support.places import PLACES, PREFIX, SCHEMA, Place
 
 Tables = dict[str | None, list[str]]
 

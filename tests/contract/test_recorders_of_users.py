@@ -27,9 +27,9 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyProcessRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from tests.applications import stored_events
-from tests.contract.counters_view import CountersView
-from tests.contract.training_school import Invoice, TrainingSchool, invoices
+from tests.samples.counters_view import CountersView
+from tests.samples.training_school import Invoice, TrainingSchool, invoices
+from tests.support.applications import stored_events
 
 
 @pytest.fixture

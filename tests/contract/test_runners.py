@@ -20,11 +20,11 @@ from eventsourcing.tests.projection import AggregateEventCountersProjection, Cou
 
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from tests.contract.counters_view import CountersView
-from tests.contract.places import Place
-from tests.contract.restaurant import APPLICATIONS, RESTAURANT, Billing, Kitchen, Orders
-from tests.deadlines import DEADLINE_SECONDS, wait_until
-from tests.engine_count import engines_in_use, forget_abandoned
+from tests.samples.counters_view import CountersView
+from tests.samples.restaurant import APPLICATIONS, RESTAURANT, Billing, Kitchen, Orders
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
+from tests.support.engine_count import engines_in_use, forget_abandoned
+from tests.support.places import Place
 
 RUNNERS: Final[tuple[type[Runner[UUID]], ...]] = (
     SingleThreadedRunner,
@@ -126,7 +126,7 @@ def test_runner_serves_each_application_in_its_own_place_on_one_engine(
 ) -> None:
     topics = serve(runner_class, variables)
     assert engines_in_use() == []
-    module = "tests.contract.restaurant"
+    module = "tests.samples.restaurant"
     assert topics == [
         [f"{module}:Order.Placed"] * len(DISHES),
         [f"{module}:Meal.Cooked"] * len(DISHES),

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.transactions import Transaction
-from tests.applications import stored_events
-from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices, own_engine
-from tests.deadlines import run_together
+from tests.samples.training_school import Dog, Invoice, TrainingSchool, invoices, own_engine
+from tests.support.applications import stored_events
+from tests.support.deadlines import run_together
 
 
 class WatchedSession(Session):

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.contract.places import Place
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.places import Place
 
 PERCENT: Final = "50%s_"
 Work = Callable[[Any], object]

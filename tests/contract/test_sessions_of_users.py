@@ -16,8 +16,8 @@ from sqlalchemy.pool import StaticPool
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.contract.training_school import own_engine
+from tests.samples.training_school import own_engine
+from tests.support.applications import ApplicationCache, stored_events, topics
 
 
 def count_of_mine(engine: sa.Engine) -> int:

@@ -12,7 +12,7 @@ from eventsourcing.domain import MutableOrImmutableAggregate
 from eventsourcing.utils import get_topic
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from tests.contract.training_school import Dog, TrainingSchool, own_engine
+from tests.samples.training_school import Dog, TrainingSchool, own_engine
 
 pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2", "psycopg", "pg8000"], indirect=True)
 

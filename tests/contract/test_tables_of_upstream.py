@@ -18,8 +18,8 @@ from sqlalchemy import make_url
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.applications import ApplicationCache, stored_events
-from tests.ordering import PollingReader, assert_in_order, write_in_rows
+from tests.support.applications import ApplicationCache, stored_events
+from tests.support.ordering import PollingReader, assert_in_order, write_in_rows
 
 # In the schema that the connection uses by default, and in one that is set.
 ON_POSTGRES = """

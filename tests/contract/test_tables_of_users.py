@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import IntegrityError, ProgrammingError, Tracking
 
 from tenancy.testing.postgresql import Postgres
-from tests.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import ApplicationCache, stored_events, topics
 
 UNIQUE = "UNIQUE (originator_id, originator_version)"
 SQLITE_TABLE = (

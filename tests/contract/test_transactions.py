@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.applications import stored_events
-from tests.contract.training_school import Base, Dog, Invoice, TrainingSchool, invoices, own_engine
+from tests.samples.training_school import Base, Dog, Invoice, TrainingSchool, invoices, own_engine
+from tests.support.applications import stored_events
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
-from tests.contract.training_school import Dog, Invoice, TrainingSchool, invoices
+from tests.samples.training_school import Dog, Invoice, TrainingSchool, invoices
 
 pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2", "psycopg", "pg8000"], indirect=True)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tenancy.testing.postgresql import Postgres, fresh_database
-from tests.administrator import Database
-from tests.applications import ApplicationCache
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache
 
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
 

@@ -18,11 +18,11 @@ from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.metrics import Metrics
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
-from tests.applications import ApplicationCache, stored_events
-from tests.deadlines import wait_until
-from tests.followers import Follower
-from tests.tenancy.fleets import check, fleet
-from tests.tenancy.kennel import School
+from tests.samples.kennel_system import School
+from tests.support.applications import ApplicationCache, stored_events
+from tests.support.deadlines import wait_until
+from tests.support.fleets import check, fleet
+from tests.support.followers import Follower
 
 
 class Failing:

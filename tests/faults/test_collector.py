@@ -19,10 +19,10 @@ from eventsourcing_sqlalchemy.engines import leases as engines
 from eventsourcing_sqlalchemy.engines.engine import SharedEngine
 from tenancy.registry.cache import drain, lease_registry
 from tenancy.settings import TenancySettings
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import DEADLINE_SECONDS
-from tests.engine_count import engines_in_use, forget_abandoned
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import DEADLINE_SECONDS
+from tests.support.engine_count import engines_in_use, forget_abandoned
 
 
 def in_time(call: Callable[[], object], what: str) -> None:

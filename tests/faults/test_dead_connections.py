@@ -10,10 +10,10 @@ import pytest
 
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import run_together
-from tests.faults.relay import Relay
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import run_together
+from tests.support.relay import Relay
 
 CONNECTIONS = 4
 

@@ -14,10 +14,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import wait_until
 from tests.faults.conftest import DRIVERS
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import wait_until
 
 CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
     "read": lambda recorder: recorder.max_notification_id(),

@@ -14,15 +14,15 @@ from eventsourcing.persistence import OperationalError
 from tenancy import Tenancy
 from tenancy.errors import RegistryUnavailable
 from tenancy.testing.postgresql import PostgresServer, find_postgres
-from tests.applications import ApplicationCache
 from tests.conftest import unavailable
-from tests.deadlines import run_together, wait_until
-from tests.faults.growth import Growth
-from tests.faults.relay import Relay
-from tests.faults.writer import Writer
-from tests.standby import Standby
-from tests.tenancy.fleets import check, fleet
-from tests.tenancy.kennel import School
+from tests.samples.kennel_system import School
+from tests.support.applications import ApplicationCache
+from tests.support.deadlines import run_together, wait_until
+from tests.support.fleets import check, fleet
+from tests.support.growth import Growth
+from tests.support.relay import Relay
+from tests.support.standby import Standby
+from tests.support.writer import Writer
 
 
 @pytest.fixture

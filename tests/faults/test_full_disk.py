@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import ApplicationCache, stored_events, topics
 
 PAGES = 60  # of 4096 bytes; the tables and their indexes take 10
 TOO_MUCH = b"x" * 300_000
@@ -88,7 +88,7 @@ def test_write_without_room_is_an_operational_error_and_writes_nothing(
 FULL_FILE_SYSTEM = """
 import resource, sys
 from eventsourcing.persistence import OperationalError
-from tests.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import ApplicationCache, stored_events, topics
 with ApplicationCache(sys.argv[1]) as applications:
     recorder = applications.recorder("Shop")
     recorder.insert_events(stored_events(topic="before"))

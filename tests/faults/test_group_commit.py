@@ -17,12 +17,12 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, twin
-from tests.deadlines import DEADLINE_SECONDS, run_together, wait_until
-from tests.faults.growth import Growth
-from tests.faults.relay import Point, Relay
-from tests.ordering import PollingReader, assert_in_order
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, twin
+from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
+from tests.support.growth import Growth
+from tests.support.ordering import PollingReader, assert_in_order
+from tests.support.relay import Point, Relay
 
 WRITERS = 8
 

@@ -13,10 +13,10 @@ from eventsourcing.persistence import Tracking
 from sqlalchemy import text
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import wait_until
 from tests.faults.conftest import DRIVERS
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import wait_until
 
 
 @pytest.fixture(params=[*DRIVERS, "sqlite"])

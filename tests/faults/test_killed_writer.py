@@ -12,10 +12,10 @@ from uuid import UUID
 import pytest
 from eventsourcing.persistence import Notification
 
-from tests.administrator import Database
-from tests.applications import ApplicationCache
-from tests.deadlines import wait_until
-from tests.faults.writing_process import NAME, SOURCE, Acknowledgement, TenantRequest, WritingProcesses
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache
+from tests.support.deadlines import wait_until
+from tests.support.writing_process import NAME, SOURCE, Acknowledgement, TenantRequest, WritingProcesses
 
 TARGETS = ["psycopg2", "psycopg2 in rows", "psycopg", "pg8000", "sqlite"]
 

@@ -19,9 +19,9 @@ import pytest
 from eventsourcing.persistence import DataError, StoredEvent, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, topics
 from tests.faults.conftest import DRIVERS
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, topics
 
 MEGABYTE = 10**6
 LARGE = 300 * MEGABYTE

@@ -20,11 +20,11 @@ from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.engines.pool import ConnectionPool
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import run_together, wait_until
-from tests.faults.growth import Growth
-from tests.faults.relay import Point, Relay
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import run_together, wait_until
+from tests.support.growth import Growth
+from tests.support.relay import Point, Relay
 
 Call = Callable[[SQLAlchemyProcessRecorder], Any]
 

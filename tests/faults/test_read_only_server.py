@@ -14,11 +14,11 @@ from eventsourcing.persistence import OperationalError, Tracking
 from eventsourcing_sqlalchemy.errors import is_retryable, sqlstate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import run_together, wait_until
-from tests.tenancy.fleets import check, fleet
-from tests.tenancy.kennel import School
+from tests.samples.kennel_system import School
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import run_together, wait_until
+from tests.support.fleets import check, fleet
 
 Call = Callable[[SQLAlchemyProcessRecorder], Any]
 

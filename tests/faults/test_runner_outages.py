@@ -14,9 +14,9 @@ from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from tenancy.runner.leases import BUCKETS, owners
 from tenancy.runner.runner import Runner
 from tenancy.testing.postgresql import PostgresServer
-from tests.deadlines import wait_until
-from tests.tenancy.fleets import check, fleet
-from tests.tenancy.kennel import Diaries, School, Summaries
+from tests.samples.kennel_system import Diaries, School, Summaries
+from tests.support.deadlines import wait_until
+from tests.support.fleets import check, fleet
 
 
 def caught_up(runner: Runner, slug: str) -> bool:

@@ -13,11 +13,11 @@ import pytest
 
 from tenancy import Tenancy
 from tenancy.runner.leases import BUCKETS, owners
-from tests.deadlines import wait_until
-from tests.faults.runner_process import RunnerProcess
-from tests.pgbouncer import PgBouncer
-from tests.tenancy.fleets import check, fleet
-from tests.tenancy.kennel import School
+from tests.samples.kennel_system import School
+from tests.support.deadlines import wait_until
+from tests.support.fleets import check, fleet
+from tests.support.pgbouncer import PgBouncer
+from tests.support.runner_process import RunnerProcess
 
 SLUGS = [f"tenant-{number}" for number in range(8)]
 

@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 
 from tenancy.testing.postgresql import PostgresServer
-from tests.applications import ApplicationCache
-from tests.deadlines import run_together, wait_until
 from tests.faults.conftest import DRIVERS
-from tests.faults.growth import Growth
-from tests.faults.writer import Writer
+from tests.support.applications import ApplicationCache
+from tests.support.deadlines import run_together, wait_until
+from tests.support.growth import Growth
+from tests.support.writer import Writer
 
 
 def restart(server: PostgresServer) -> None:

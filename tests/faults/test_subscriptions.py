@@ -24,10 +24,10 @@ from eventsourcing_sqlalchemy.notifications.listener import ListenThread
 from eventsourcing_sqlalchemy.notifications.wakeups import Waiter, Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events
-from tests.deadlines import DEADLINE_SECONDS, wait_until
 from tests.faults.conftest import DRIVERS
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 
 LISTENING_DRIVERS = ("psycopg2", "psycopg")
 
@@ -210,7 +210,7 @@ def test_error_that_does_not_pass_reaches_the_subscriber(
 
 WRITER = """
 import sys
-from tests.applications import ApplicationCache, stored_events
+from tests.support.applications import ApplicationCache, stored_events
 with ApplicationCache(sys.argv[1]) as applications:
     recorder = applications.recorder("Shop", sys.argv[2])
     for _ in sys.stdin:

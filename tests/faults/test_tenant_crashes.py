@@ -18,8 +18,8 @@ from sqlalchemy.engine.default import DefaultDialect
 from eventsourcing_sqlalchemy.engines.executors import CursorExecutor
 from tenancy import Tenancy
 from tenancy.errors import TenancyError, TenantExists, TenantNotFound
-from tests.tenancy.core import catalog
-from tests.tenancy.core.kennel import Kennel
+from tests.samples import catalog
+from tests.samples.kennel import Kennel
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 

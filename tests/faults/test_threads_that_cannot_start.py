@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL
-from tests.administrator import Database
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import wait_until
-from tests.followers import Follower
+from tests.support.administrator import Database
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import wait_until
+from tests.support.followers import Follower
 
 NOTIFIER, LISTENER = "eventsourcing-notifier", "eventsourcing-listener"
 

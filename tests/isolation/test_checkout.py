@@ -21,8 +21,8 @@ from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engines import engine as shared_engine
 from eventsourcing_sqlalchemy.engines import pool
 from tenancy.testing.postgresql import Postgres
-from tests.activity import Activity
-from tests.deadlines import run_together
+from tests.support.activity import Activity
+from tests.support.deadlines import run_together
 
 POOL_SIZE, MAX_OVERFLOW = 2, 2
 THREADS = 16

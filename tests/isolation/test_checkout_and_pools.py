@@ -13,11 +13,11 @@ from sqlalchemy.pool import NullPool
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
-from tests.activity import Activity
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import wait_until
-from tests.forked import forks, in_child
 from tests.isolation.test_checkout import assert_usable, checked_out, datastore, open_datastore, pid, url
+from tests.support.activity import Activity
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import wait_until
+from tests.support.forked import forks, in_child
 
 __all__ = ["datastore", "open_datastore", "url"]  # the fixtures
 

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from eventsourcing.persistence import InterfaceError, Tracking
 
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
-from tests.activity import Activity
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import run_together, wait_until
-from tests.engine_count import engines_in_use
-from tests.followers import Follower
+from tests.support.activity import Activity
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import run_together, wait_until
+from tests.support.engine_count import engines_in_use
+from tests.support.followers import Follower
 
 POOL_SIZE, MAX_OVERFLOW = 2, 1
 

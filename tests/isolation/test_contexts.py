@@ -25,8 +25,8 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy import transactions
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import run_together
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import run_together
 
 Work = Callable[[], Awaitable[None]]
 

@@ -20,8 +20,8 @@ from eventsourcing.persistence import ProgrammingError, Tracking
 from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import run_together
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import run_together
 
 
 @pytest.fixture(params=["postgres_url", "sqlite_url"])

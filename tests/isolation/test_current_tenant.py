@@ -21,8 +21,8 @@ from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant
 from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
-from tests.deadlines import DEADLINE_SECONDS
-from tests.isolation.diary import Diary
+from tests.samples.diary import Diary
+from tests.support.deadlines import DEADLINE_SECONDS
 
 TENANTS: Final = 20
 NOBODY: Final = "nobody"

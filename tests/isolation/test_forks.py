@@ -15,11 +15,11 @@ from eventsourcing.persistence import PersistenceError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
 from tenancy.testing.postgresql import Postgres
-from tests.activity import Activity
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import run_together, wait_until
-from tests.followers import Follower
-from tests.forked import forks, in_child, start_child
+from tests.support.activity import Activity
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import run_together, wait_until
+from tests.support.followers import Follower
+from tests.support.forked import forks, in_child, start_child
 
 
 def backend_pid(recorder: SQLAlchemyProcessRecorder) -> int:

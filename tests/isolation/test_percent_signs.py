@@ -11,7 +11,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.applications import ApplicationCache, stored_events, topics, twin
 
 # More than fits into one statement with an array on PostgreSQL.
 LARGE = b"x" * (5 * 2**20)

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres, fresh_database
-from tests.applications import ApplicationCache, stored_events, topics
-from tests.deadlines import wait_until
-from tests.followers import Follower
+from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.deadlines import wait_until
+from tests.support.followers import Follower
 
 # (schema, prefix). Each pair would be one place if names were joined by a dot, not quoted, folded or normalised.
 PLACES: list[tuple[str | None, str]] = [

@@ -23,7 +23,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDiale
 from eventsourcing_sqlalchemy.dialects.sqlite.dialect import SQLiteDialect
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import ApplicationCache, stored_events, topics
 
 ERRORS = (sa.exc.DBAPIError, sqlite3.Error, psycopg.Error, psycopg2.Error, pg8000.dbapi.Error)
 DRIVERS = ("psycopg2", "psycopg", "pg8000")

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import ApplicationCache, stored_events, topics
 
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
 

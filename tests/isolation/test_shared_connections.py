@@ -21,8 +21,8 @@ from eventsourcing_sqlalchemy.engines.static_pool import StaticPoolLock
 from eventsourcing_sqlalchemy.errors import is_retryable
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
-from tests.applications import stored_events
-from tests.engine_count import engines_in_use
+from tests.support.applications import stored_events
+from tests.support.engine_count import engines_in_use
 
 URL = "sqlite://"
 

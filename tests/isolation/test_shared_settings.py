@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eventsourcing_sqlalchemy.errors import SettingsError
-from tests.applications import ApplicationCache, stored_events
+from tests.support.applications import ApplicationCache, stored_events
 
 
 @pytest.mark.parametrize(

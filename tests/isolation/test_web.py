@@ -24,10 +24,10 @@ from typing import Final
 import pytest
 
 from tenancy import Tenancy
-from tests.deadlines import run_together, wait_until
-from tests.isolation.diary import Diary
-from tests.isolation.web_server import READS
-from tests.pgbouncer import PgBouncer
+from tests.samples.diary import Diary
+from tests.support.deadlines import run_together, wait_until
+from tests.support.pgbouncer import PgBouncer
+from tests.support.web_server import READS
 
 THREADS: Final = 8
 TENANTS: Final = 50
@@ -48,7 +48,7 @@ ROOT: Final = Path(__file__).parents[2]
 @contextmanager
 def server_of(kind: str, url: str, log: Path) -> Iterator[int]:
     """Run a server in a process of its own; yield its port."""
-    command = [sys.executable, "-m", "tests.isolation.web_server", kind]
+    command = [sys.executable, "-m", "tests.support.web_server", kind]
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             command,

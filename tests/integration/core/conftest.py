@@ -1,0 +1,33 @@
+"""A database that the tests of a process share."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tenancy.testing.postgresql import Postgres, fresh_database
+from tests.support.administrator import Database
+
+
+@pytest.fixture(scope="session")
+def database(postgres_server: Postgres) -> Iterator[Database]:
+    """A database of PostgreSQL for all tests of this process that use a place of their own."""
+    with fresh_database(postgres_server) as name:
+        yield Database(postgres_server, name)
+
+
+@pytest.fixture
+def place() -> str:
+    """The name of a schema, or a prefix, that nobody else uses."""
+    return f"place_{secrets.token_hex(4)}_"
+
+
+@pytest.fixture(params=["psycopg2", "psycopg", "pg8000", "sqlite"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of a database, for every driver."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_url"))
+    database: Database = request.getfixturevalue("database")
+    return database.url(request.param)

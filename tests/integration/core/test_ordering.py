@@ -1,0 +1,169 @@
+"""Ids become visible in their order, and a call's ids lie side by side, whoever else writes; one append, one trip."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import pytest
+from eventsourcing.persistence import Tracking
+
+from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from tenancy.testing.postgresql import Postgres
+from tests.support.applications import ApplicationCache, stored_events
+from tests.support.deadlines import run_together
+from tests.support.ordering import (
+    PollingReader,
+    assert_in_order,
+    write_in_process,
+    write_in_rows,
+    write_mixed_batches,
+    write_without_lock,
+)
+from tests.support.wiretap import Wiretap
+
+WRITERS = 12
+FORMS = ("statement", "rows", "both")
+# How often the variant without lock may happen to keep the order.
+ATTEMPTS = 30
+
+
+def write_in_transactions(recorder: SQLAlchemyProcessRecorder, calls: int, seed: int) -> list[list[int]]:
+    """Record as `write_mixed_batches`, two calls in each transaction of a user."""
+    ids = []
+    for number in range(0, calls, 2):
+        with recorder.transaction():
+            # Side by side is what two calls of one transaction are, too.
+            ids.append(
+                [
+                    *write_mixed_batches(recorder, 1, seed * calls + number)[0],
+                    *write_mixed_batches(recorder, 1, seed * calls + number + 1)[0],
+                ]
+            )
+    return ids
+
+
+WAYS: dict[str, Callable[[SQLAlchemyProcessRecorder, int, int], list[list[int]]]] = {
+    "own connections": write_mixed_batches,
+    "transactions": write_in_transactions,
+}
+
+
+def check_order(apps: ApplicationCache, form: str, way: str, calls: int, *, locks: bool = True) -> None:
+    recorder, in_rows = apps.recorder(), apps.recorder()
+    write_in_rows(in_rows)
+    if not locks:
+        write_without_lock(recorder)
+        write_without_lock(in_rows)
+    recorders = {"statement": [recorder], "rows": [in_rows], "both": [recorder, in_rows]}[form] * WRITERS
+    with PollingReader(apps.elsewhere(recorder)) as reader:
+        written = run_together(
+            [partial(WAYS[way], chosen, calls, seed) for seed, chosen in enumerate(recorders[:WRITERS])]
+        )
+    assert_in_order([ids for calls_of_one in written for ids in calls_of_one], reader.ids)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("form", FORMS)
+def test_twelve_writers_keep_the_order(postgres_url: str, form: str, way: str, repeat: Callable[[int], range]) -> None:
+    with ApplicationCache(postgres_url, pool_size=WRITERS, lock_timeout=20) as apps:
+        check_order(apps, form, way, len(repeat(20)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("form", FORMS)
+def test_without_the_lock_twelve_writers_do_not_keep_the_order(
+    postgres_server: Postgres, postgres_database: str, form: str, way: str
+) -> None:
+    """Proves that the test above bites."""
+
+    def try_often() -> None:
+        for _ in range(ATTEMPTS):
+            check_order(apps, form, way, 10, locks=False)
+
+    with (
+        ApplicationCache(postgres_server.url(postgres_database), pool_size=WRITERS) as apps,
+        pytest.raises(AssertionError, match=r"late|interleaved"),
+    ):
+        try_often()
+
+
+def test_three_processes_keep_the_order(
+    postgres_server: Postgres, postgres_database: str, repeat: Callable[[int], range]
+) -> None:
+    """Each with another driver, one of them with the other form."""
+    drivers = {"psycopg": "statement", "pg8000": "rows", "psycopg2": "statement"}
+    with (
+        ApplicationCache(postgres_server.url(postgres_database)) as apps,
+        ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as processes,
+        PollingReader(apps.recorder()) as reader,
+    ):
+        futures = [
+            processes.submit(
+                write_in_process,
+                postgres_server.url(postgres_database, driver),
+                form,
+                WRITERS // 3,
+                len(repeat(20)),
+                100 * number,
+            )
+            for number, (driver, form) in enumerate(drivers.items())
+        ]
+        written = [future.result() for future in futures]
+    assert_in_order([ids for calls in written for ids in calls], reader.ids)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_twelve_writers_keep_the_order_on_sqlite(sqlite_url: str, way: str, repeat: Callable[[int], range]) -> None:
+    """From three engines, as three processes have; SQLite itself lets one write at a time."""
+    with ApplicationCache(sqlite_url, lock_timeout=20) as apps:
+        recorder = apps.recorder()
+        recorders = [recorder, *(apps.elsewhere(recorder, connect_args={"timeout": 20}) for _ in range(2))] * 4
+        with PollingReader(apps.elsewhere(recorder)) as reader:
+            written = run_together(
+                [partial(WAYS[way], chosen, len(repeat(20)), seed) for seed, chosen in enumerate(recorders)]
+            )
+    assert_in_order([ids for calls in written for ids in calls], reader.ids)
+
+
+@pytest.mark.parametrize(
+    ("driver", "round_trips"),
+    [
+        ("psycopg2", 1),
+        ("psycopg", 1),
+        # The driver sends the statement, asks what it returns, and then sends the parameters.
+        ("pg8000", 3),
+    ],
+)
+def test_append_is_one_round_trip(
+    postgres_server: Postgres,
+    postgres_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    driver: str,
+    round_trips: int,
+) -> None:
+    """The other form, in a transaction, costs more: that is what the count would show."""
+    # Nobody waits for wake-ups of other processes: they follow later, on a thread and a connection of their own.
+    monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
+    with Wiretap(postgres_server.url(postgres_database, driver)) as wiretap, ApplicationCache(wiretap.url) as apps:
+        recorder, in_rows = apps.recorder(), apps.recorder()
+        write_in_rows(in_rows)
+        positions = iter(range(1, 1000))
+
+        def append(recorder: SQLAlchemyProcessRecorder) -> None:
+            recorder.insert_events(stored_events())
+            recorder.insert_events(stored_events(100))
+            recorder.insert_events(stored_events(2), tracking=Tracking("upstream", next(positions)))
+            recorder.insert_tracking(Tracking("upstream", next(positions)))
+
+        for _ in range(6):
+            append(recorder)  # The first few times, a driver may prepare a statement.
+        wiretap.reset()
+        append(recorder)
+        assert wiretap.round_trips == 4 * round_trips
+        wiretap.reset()
+        append(in_rows)
+        assert wiretap.round_trips > 4 * round_trips

@@ -1,0 +1,61 @@
+"""Fleets on real databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import pytest
+from eventsourcing.application import Application
+
+from tenancy import Tenancy
+from tests.samples.kennel import Kennel, Visits
+
+
+class MakeFleet(Protocol):
+    """Returns the Tenancy object of a process, with the applications of the tests unless others are given."""
+
+    def __call__(self, *applications: type[Application[Any]], **variables: object) -> Tenancy: ...
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    """An empty database of each kind."""
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
+
+
+@pytest.fixture
+def make_fleet() -> Iterator[Callable[..., Callable[..., Tenancy]]]:
+    """Return a function that returns a MakeFleet for a database; what was made is closed with the test."""
+    with ExitStack() as resources:
+
+        def on(url: str) -> MakeFleet:
+            def make(*applications: type[Application[Any]], **variables: object) -> Tenancy:
+                env = {"SQLALCHEMY_URL": url, **{key: str(value) for key, value in variables.items()}}
+                return resources.enter_context(Tenancy(applications=applications or (Kennel, Visits), env=env))
+
+            return make
+
+        yield on
+
+
+@pytest.fixture
+def fleet(url: str, make_fleet: Callable[[str], MakeFleet]) -> MakeFleet:
+    """Makes the Tenancy objects of processes on one database, of each kind."""
+    return make_fleet(url)
+
+
+@pytest.fixture
+def tenants(fleet: MakeFleet) -> Tenancy:
+    """A fleet on each kind of database."""
+    return fleet()
+
+
+@pytest.fixture
+def elsewhere(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tenancy]:
+    """The same fleet as another process sees it: with a directory of its own."""
+    monkeypatch.setattr("tenancy.registry.cache._caches", {})
+    with Tenancy(applications=list(tenants.applications.values()), env=tenants.settings.environment) as other:
+        yield other

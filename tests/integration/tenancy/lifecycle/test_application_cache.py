@@ -1,0 +1,228 @@
+"""Applications at hand: one for each class and tenant, bounded, and closed as soon as nobody uses them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID, uuid4
+from weakref import ref
+
+import pytest
+from eventsourcing.application import Application
+
+from tenancy import Tenancy
+from tenancy.application_cache import ApplicationCache
+from tenancy.errors import TenancyError
+from tests.integration.tenancy.lifecycle.conftest import MakeFleet
+from tests.samples.kennel import Kennel, Visits
+from tests.support.deadlines import run_together
+from tests.support.engine_count import engines_in_use, forget_abandoned
+
+
+class Shop(Application[UUID]):
+    """Has no database."""
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Nothing is freed but by its last reference."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_one_for_all_who_come_at_once(repeat: Callable[[int], range]) -> None:
+    for _ in repeat(20):
+        applications, tenant_id = ApplicationCache(10), uuid4()
+        made: list[Shop] = []
+
+        def construct(made: list[Shop] = made) -> Shop:
+            made.append(Shop())
+            return made[-1]
+
+        def get(
+            here: ApplicationCache = applications, make: Callable[[], Shop] = construct, whose: UUID = tenant_id
+        ) -> Shop:
+            return here.get(Shop, whose, make)
+
+        found = run_together([get] * 16)
+        assert len(made) == 1
+        assert all(each is made[0] for each in found)
+
+
+def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> None:
+    """Who waited for one who failed does not construct beside another one."""
+    for _ in repeat(20):
+        applications, tenant_id = ApplicationCache(10), uuid4()
+        at_once, most, calls = 0, 0, 0
+
+        def construct() -> Shop:
+            nonlocal at_once, most, calls
+            at_once += 1
+            calls += 1
+            most = max(most, at_once)
+            number = calls
+            shop = Shop()
+            at_once -= 1
+            if number <= 4:
+                raise LookupError
+            return shop
+
+        def get(
+            here: ApplicationCache = applications, make: Callable[[], Shop] = construct, whose: UUID = tenant_id
+        ) -> Shop | None:
+            try:
+                return here.get(Shop, whose, make)
+            except LookupError:
+                return None
+
+        found = {id(each) for each in run_together([get] * 12) if each is not None}
+        assert (most, calls, len(found)) == (1, 5, 1)
+        assert len(applications._constructing) == 0  # noqa: SLF001 (a lock for each failure would stay for ever)
+
+
+def test_least_recently_used_is_put_out() -> None:
+    applications, made = ApplicationCache(2), [uuid4() for _ in range(3)]
+    for tenant_id in made[:2]:
+        applications.get(Shop, tenant_id, Shop)
+    applications.get(Shop, made[0], Shop)
+    applications.get(Shop, made[2], Shop)
+    assert len(applications) == 2
+    assert {key[1] for key in applications._kept} == {made[0], made[2]}  # noqa: SLF001 (who is there)
+
+
+def test_who_holds_one_that_was_put_out_shares_it() -> None:
+    applications, tenant_id = ApplicationCache(1), uuid4()
+    held = applications.get(Shop, tenant_id, Shop)
+    applications.get(Shop, uuid4(), Shop)
+    assert not held.closing.is_set()
+    assert applications.get(Shop, tenant_id, Shop) is held
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("cls", [Kennel, Visits])
+def test_closed_as_soon_as_nobody_uses_it(fleet: MakeFleet, cls: type[Application[UUID]]) -> None:
+    tenants = fleet(TENANCY_MAX_APPLICATIONS=1)
+    application = tenants.create("acme").get(cls)
+    other = tenants.create("globex")
+    application.repository  # noqa: B018 (made when it is asked for)
+    if isinstance(application, Kennel):
+        application.take_snapshot(application.register("Fido"))
+        assert application.names() == ["Fido"]
+    closing, datastore = application.closing, ref(application.factory.datastore)  # type: ignore[attr-defined]
+    other.get(cls)
+    assert not closing.is_set()
+    assert application.recorder.max_notification_id() == (1 if cls is Kennel else None)
+    del application
+    assert closing.is_set()
+    assert datastore() is None, "a cycle of references keeps it until the collector comes"
+
+
+def test_purged_tenant_is_put_out(tenants: Tenancy, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
+    tenants.create("acme").get(Kennel)
+    tenants.create("globex").get(Kennel)
+    assert len(tenants.fleet.application_cache) == 2
+    tenants.purge("acme")
+    assert len(tenants.fleet.application_cache) == 1
+
+
+def test_fleet_that_is_closed_closes_what_it_handed_out(fleet: MakeFleet) -> None:
+    tenants = fleet(TENANCY_MAX_APPLICATIONS=1)
+    held = [tenants.create(slug).get(Kennel) for slug in ("acme", "globex")]
+    tenants.close()
+    assert all(application.closing.is_set() for application in held)
+
+
+def test_what_somebody_has_closed_is_constructed_anew(tenants: Tenancy) -> None:
+    """The library's usual form closes: ``with application as app``."""
+    acme = tenants.create("acme")
+    with acme.get(Kennel) as kennel:
+        kennel.register("Fido")
+    assert acme.get(Kennel).names() == ["Fido"]
+    assert acme.get(Kennel) is acme.get(Kennel) is not kennel
+
+
+def test_fleet_that_is_closed_hands_out_nothing(fleet: MakeFleet) -> None:
+    forget_abandoned()
+    before = engines_in_use()
+    tenants, other = fleet(), fleet()  # as long as one is open, the registry answers
+    acme = tenants.create("acme")
+    tenants.close()
+    with pytest.raises(TenancyError, match=r"closed.*Construct another one"):
+        acme.get(Kennel)
+    other.close()
+    assert engines_in_use() == before
+
+
+def test_fleet_that_is_closed_meanwhile_closes_what_is_being_constructed() -> None:
+    applications, made = ApplicationCache(10), list[Shop]()
+
+    def construct() -> Shop:
+        applications.close()
+        made.append(Shop())
+        return made[0]
+
+    with pytest.raises(TenancyError, match="closed"):
+        applications.get(Shop, uuid4(), construct)
+    assert made[0].closing.is_set()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # what is tested is what it warns of
+def test_fork_while_others_construct(tenants: Tenancy) -> None:
+    """The child of a fork knows nothing of threads that held a lock in the parent."""
+    acme = tenants.create("acme")
+    acme.get(Kennel)
+    application_cache, registry_cache = tenants.fleet.application_cache, tenants.fleet.registry_cache
+    held = threading.Event()
+    done = threading.Event()
+
+    def hold() -> None:
+        with application_cache._lock, registry_cache._lock, registry_cache._querying:  # noqa: SLF001 (as above)
+            held.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    pid = os.fork()
+    if pid == 0:  # a deadlock here ends with the alarm
+        import signal  # noqa: PLC0415 (in the child alone)
+
+        signal.alarm(15)
+        try:
+            acme.get(Kennel).register("Fido")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    done.set()
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert acme.get(Kennel).names() == ["Fido"]
+
+
+def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callable[[str], MakeFleet]) -> None:
+    """With a bound of a hundred, by several threads; no thread and no connection is left of any."""
+    count = 2000
+    tenants = make_fleet(sqlite_url)(Shop, TENANCY_MAX_APPLICATIONS=100, SQLALCHEMY_SQLITE_SYNCHRONOUS="NORMAL")
+    made = list(tenants.create_many(f"t{number}" for number in range(count)))
+    threads_before = threading.active_count()
+    seen: list[Any] = []
+
+    def use(number: int) -> None:
+        application = made[number].get(Shop)
+        seen.append(ref(application))
+        assert application.recorder.max_notification_id() is None
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(count)))
+    assert threading.active_count() <= threads_before
+    assert len(tenants.fleet.application_cache) == 100
+    assert sum(each() is not None for each in seen) <= 100 + 4
+    datastore: Any = made[-1].get(Shop).factory.datastore  # type: ignore[attr-defined]
+    assert datastore.engine.pool.checkedin() <= 5
+    assert datastore.shared.leases <= 100 + 1 + 4

@@ -1,0 +1,128 @@
+"""What a process knows of the tenants, and when it has to ask."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tenancy import Tenancy
+from tenancy.errors import RegistryUnavailable, TenantNotFound
+from tenancy.registry import cache as registry_cache
+from tenancy.registry.cache import drain, lease_registry
+from tests.samples.shop import Shop
+from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
+from tests.support.engine_count import engines_in_use, forget_abandoned
+
+
+def test_a_slug_of_before_a_rename_is_nobodys_however_often_it_is_asked_for(tenants: Tenancy) -> None:
+    tenants.create("acme")
+    assert tenants["acme"].slug == "acme"
+    tenants.rename("acme", "globex")
+    assert tenants["globex"].slug == "globex"
+    for _ in range(3):
+        with pytest.raises(TenantNotFound):
+            tenants["acme"]
+
+
+def test_a_fleet_that_nobody_closes_gives_the_registry_back(sqlite_url: str, tmp_path: Path) -> None:
+    forget_abandoned()
+    before = engines_in_use()
+    tenants = Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": sqlite_url})
+    tenants.create("acme").get(Shop)
+    assert len(engines_in_use()) > len(before)
+    del tenants
+    gc.collect()
+    # The next fleet, of whatever registry, finds the note and acts on it.
+    with Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": f"sqlite:///{tmp_path}/other.db"}) as other:
+        other.init()
+    forget_abandoned()
+    assert engines_in_use() == before
+
+
+def test_applications_that_nobody_closes_give_it_back_once(tenants: Tenancy) -> None:
+    """The collector runs what is to be done when a datastore is gone, and then the application's own end closes it."""
+    tenants.create("acme")
+    shared = lease_registry(tenants.settings)
+    users = shared.users
+    for _ in range(3):
+        application = Shop(env=tenants.env("acme"))
+        assert shared.users == users + 1
+        application.itself = application  # type: ignore[attr-defined]  # so that only the collector finds it
+        del application
+        gc.collect()
+        drain()
+        assert shared.users == users
+    shared.release()
+    assert tenants.create("globex").slug == "globex"  # the registry is still open
+
+
+def test_memory_answers_what_has_just_been_asked(tenants: Tenancy) -> None:
+    tenants.create("acme")
+
+    def is_answered() -> bool:
+        # Somebody who is interrupted between the two for longer than memory is fresh tries again.
+        acme = tenants["acme"]
+        with suppress(TenantNotFound):
+            tenants["nobody"]
+        return tenants.recall("ACME") == acme and is_refused()
+
+    def is_refused() -> bool:
+        try:
+            return tenants.recall("nobody") is not None
+        except TenantNotFound:
+            return True
+
+    wait_until(is_answered, "an answer from memory")
+
+
+def test_memory_does_not_answer_what_it_does_not_know(tenants: Tenancy) -> None:
+    tenants.create("acme")
+    assert tenants.recall("globex") is None
+
+
+def test_memory_does_not_answer_when_it_is_old(tenants: Tenancy) -> None:
+    tenants.create("acme")
+    assert tenants["acme"].slug == "acme"
+    wait_until(lambda: tenants.recall("acme") is None, "that memory is too old")
+
+
+class CountingLock:
+    """A lock that knows how many have come for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.comers = 0
+
+    def acquire(self, *, timeout: float) -> bool:
+        self.comers += 1
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_one_caller_waits_for_a_registry_that_does_not_answer(
+    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants.create("acme")
+    assert tenants["acme"].slug == "acme"
+    known = tenants.fleet.registry_cache
+    lock, asked = CountingLock(), []
+
+    def ask(position: int) -> NoReturn:
+        wait_until(lambda: lock.comers == 5, "all others wait")
+        asked.append(position)
+        raise RegistryUnavailable("The registry does not answer.")
+
+    monkeypatch.setattr(registry_cache, "DELAY", DEADLINE_SECONDS)
+    monkeypatch.setattr(registry_cache, "_SILENCE", DEADLINE_SECONDS)
+    monkeypatch.setattr(known, "_querying", lock)
+    monkeypatch.setattr(known, "_queried_at", known._queried_at - registry_cache._WAIT_AGE)  # noqa: SLF001 (as above)
+    monkeypatch.setattr(known.registry, "changed_since", ask)
+    assert [tenant.slug for tenant in run_together([lambda: tenants["acme"]] * 5)] == ["acme"] * 5
+    assert len(asked) == 1

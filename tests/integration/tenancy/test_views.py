@@ -1,0 +1,126 @@
+"""Views of tenants: each has its tables in the place of its tenant, or is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.utils import get_topic
+
+from tenancy import Tenancy
+from tenancy.errors import TenancyError
+from tests.samples import views
+from tests.samples.counters_view import CountersView
+from tests.samples.kennel_system import DogCounters, School
+
+pytestmark = pytest.mark.usefixtures("no_purge_delay")
+
+# Where tenants are: by which variables, on PostgreSQL.
+PLACES = [
+    {},
+    {"TENANCY_SCHEMA": "", "TENANCY_TABLE_PREFIX": "{tenant}_"},
+    {"TENANCY_SCHEMA": "fleet", "TENANCY_TABLE_PREFIX": "{tenant}_"},
+    {"TENANCY_SCHEMA": "{tenant}_{application}"},
+]
+STRAYING = [views.MadeByMetadata, views.MadeAlone, views.MadeByStatement]
+
+
+@pytest.fixture(params=["sqlite", *range(len(PLACES))])
+def env(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Variables of a fleet on an empty database."""
+    if request.param == "sqlite":
+        return {"SQLALCHEMY_URL": request.getfixturevalue("sqlite_url")}
+    return {"SQLALCHEMY_URL": request.getfixturevalue("postgres_url"), **PLACES[request.param]}
+
+
+def fleet(env: dict[str, str], view: type[Any] | None = None) -> Tenancy:
+    """Return a fleet, with a view."""
+    tenants = Tenancy(applications=[School], env=env)
+    if view is not None:
+        tenants.project(School, DogCounters, view)
+    return tenants
+
+
+def relations(tenants: Tenancy) -> set[str]:
+    """Return the names of the tables where the database puts those without a schema."""
+    with tenants.fleet.shard.datastore.get_connection() as connection:
+        return set(sa.inspect(connection).get_table_names())
+
+
+@pytest.mark.parametrize("view", STRAYING)
+def test_a_table_that_all_tenants_would_share_is_refused(env: dict[str, str], view: type[Any]) -> None:
+    with fleet(env, view) as tenants:
+        for slug in ("acme", "globex"):
+            with pytest.raises(TenancyError) as caught:
+                tenants.create(slug)
+            assert slug not in caught.value.message
+            assert views.STRAY in caught.value.message
+            assert DogCounters.name in caught.value.message
+            assert "own_table" in caught.value.remedy
+            if view is views.MadeByStatement:
+                break  # noticed when it appears
+            assert views.STRAY not in relations(tenants)
+
+
+def test_a_table_of_all_tenants_that_is_there_is_refused(env: dict[str, str]) -> None:
+    engine = sa.create_engine(env["SQLALCHEMY_URL"])
+    views.Base.metadata.create_all(engine)
+    engine.dispose()
+    with fleet(env, views.MadeByMetadata) as tenants, pytest.raises(TenancyError, match=views.STRAY):
+        tenants.create("acme")
+
+
+def test_a_table_in_the_place_of_another_tenant_is_refused_and_not_named(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views.MadeForTheFirst, "table", None)
+    with fleet(env, views.MadeForTheFirst) as tenants:
+        tenants.create("acme")
+        with pytest.raises(TenancyError) as caught:
+            tenants.create("globex")
+        assert "acme" not in str(caught.value)
+
+
+def test_the_recorder_of_an_application_is_refused_too(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPLICATION_RECORDER_TOPIC", get_topic(views.OfAnApplication))
+    with fleet(env) as tenants, pytest.raises(TenancyError, match=f"{views.STRAY}.* recorder of 'School'"):
+        tenants.create("acme")
+
+
+@pytest.mark.parametrize("view", [CountersView, views.WithAnIndex])
+def test_tables_in_the_place_of_the_tenant_go_with_it(env: dict[str, str], view: type[Any]) -> None:
+    with fleet(env, view) as tenants:
+        tenants.create("acme")
+        before = relations(tenants)
+        globex = tenants.create("globex")
+        assert tenants.fleet.inventory.of_tenant(globex, tenants.application_specs()).count()["tables"] == 3
+        tenants.purge("globex", actor="ops")
+        assert relations(tenants) == before
+
+
+def test_a_refused_tenant_is_completed_when_the_code_is_mended(env: dict[str, str]) -> None:
+    with fleet(env, views.MadeByMetadata) as tenants, pytest.raises(TenancyError, match="doctor --repair"):
+        tenants.create("acme")
+    with fleet(env, CountersView) as tenants:
+        tenants.complete(tenants["acme"])
+        assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 0
+
+
+def test_what_is_made_for_others_meanwhile_is_let_be(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with fleet(env, CountersView) as tenants:
+        globex = tenants.create("globex")
+        names = [str(name) for name in tenants.fleet.inventory.of_tenant(globex, ()).of("table")]
+        with tenants.fleet.shard.datastore.engine.begin() as connection:
+            (lost,) = [name for name in names if "counters" in name.rpartition(".")[2] and "_tracking_" in name]
+            connection.exec_driver_sql(f"DROP TABLE {lost}")
+        make = CountersView.create_table
+
+        def while_another_is_made(view: CountersView) -> None:
+            make(view)
+            with view.datastore.engine.begin() as connection:
+                connection.exec_driver_sql(f"CREATE TABLE {lost} (name TEXT)")
+
+        monkeypatch.setattr(CountersView, "create_table", while_another_is_made)
+        tenants.create("acme")
+        assert lost in [str(name) for name in tenants.fleet.inventory.of_tenant(globex, ()).of("table")]

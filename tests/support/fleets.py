@@ -1,0 +1,44 @@
+"""Fleets for the runner tests, and checks of their followers' results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from tenancy import Tenancy
+from tests.samples.counters_view import CountersView
+from tests.samples.kennel_system import SYSTEM, Diaries, DogCounters, School, Summaries
+
+
+@contextmanager
+def fleet(url: str, slugs: Iterable[str] = (), **settings: object) -> Iterator[Tenancy]:
+    """Yield a fleet of tenants with the kennel's system and projection."""
+    env = {"SQLALCHEMY_URL": url, **{key.upper(): str(value) for key, value in settings.items()}}
+    with Tenancy(system=SYSTEM, env=env) as tenants:
+        tenants.project(School, DogCounters, CountersView)
+        for _ in tenants.create_many(slugs, exist_ok=True):
+            pass
+        yield tenants
+
+
+def check(tenants: Tenancy, slug: str, expected: dict[UUID, list[str]]) -> None:
+    """Check that a tenant's followers have processed these entries once, in each dog's order."""
+    tenant = tenants[slug]
+    tricks = sum(len(entries) - 1 for entries in expected.values())
+    diaries = tenant.get(Diaries)
+    assert {dog_id: diaries.entries(dog_id) for dog_id in expected} == expected, slug
+    assert tenant.get(Summaries).count() == tricks, slug
+    view = tenants.projection(DogCounters, slug).view
+    assert (view.get_created_event_counter(), view.get_subsequent_event_counter()) == (len(expected), tricks), slug
+
+
+def inventory(application: Any) -> list[tuple[Any, ...]]:
+    """Return an application's recorded events without their timestamps."""
+    found = []
+    for notification in application.recorder.select_notifications(start=None, limit=100_000):
+        domain_event = application.mapper.to_domain_event(notification)
+        values = {key: value for key, value in vars(domain_event).items() if key != "timestamp"}
+        found.append((notification.originator_id, notification.originator_version, notification.topic, values))
+    return found

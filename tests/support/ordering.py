@@ -1,0 +1,124 @@
+"""Whoever follows a table by its ids must miss nothing: a reader that does so, and what it is held against."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, Self
+
+from eventsourcing.persistence import Notification, Tracking
+
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
+from tests.support.applications import ApplicationCache, stored_events
+from tests.support.deadlines import run_together
+
+LOCK = "pg_advisory_xact_lock"
+
+
+class PollingReader:
+    """Reads, in a thread, what has an id above the last one that it read, again and again; `ids` is what it found.
+
+    After an error that it `survives` it reads again.
+    """
+
+    def __init__(self, recorder: SQLAlchemyProcessRecorder, survives: tuple[type[Exception], ...] = ()) -> None:
+        self.ids: list[int] = []
+        self._recorder = recorder
+        self._survives = survives
+        self._position = recorder.max_notification_id() or 0
+        self._stopping = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._read, name="polling reader")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _read(self) -> None:
+        try:
+            is_last = False
+            while not is_last:
+                # Set before the last read, so that it finds all that was written.
+                is_last = self._stopping.is_set()
+                while found := self._page():
+                    self.ids += [notification.id for notification in found]
+                    self._position = self.ids[-1]
+        except Exception as error:  # noqa: BLE001 (raised where the reader is used)
+            self._error = error
+
+    def _page(self) -> Sequence[Notification]:
+        while True:
+            try:
+                return self._recorder.select_notifications(self._position, 1000, inclusive_of_start=False)
+            except self._survives:
+                pass
+
+
+def assert_in_order(calls: Iterable[list[int]], read: Sequence[int]) -> None:
+    """Fail unless a polling reader saw all ids of the calls, and no call has an id between two of another one."""
+    calls = sorted(calls)
+    late = {number for ids in calls for number in ids}.difference(read)
+    assert not late, f"late: {sorted(late)[:10]} became visible after a higher id was read"
+    for ids in calls:
+        assert ids == sorted(ids), f"not in the order of the events: {ids}"
+    mixed = [(ids, others) for ids, others in pairwise(calls) if ids[-1] >= others[0]]
+    assert not mixed, f"interleaved: {mixed[:3]}"
+
+
+def _writers(recorder: SQLAlchemyProcessRecorder) -> list[Any]:
+    return [recorder._writer, recorder._session_writer]  # noqa: SLF001 (users have no way to choose)
+
+
+def write_in_rows(recorder: SQLAlchemyProcessRecorder) -> None:
+    """Let a recorder on PostgreSQL use its other insert form, a transaction of a lock and rows."""
+    for writer in _writers(recorder):
+        assert writer.form == "statement"
+        writer.form = "rows"
+
+
+def write_without_lock(recorder: SQLAlchemyProcessRecorder) -> None:
+    """Take the writer lock out of the statements of a recorder on PostgreSQL: what proves that a test needs it."""
+    for writer in _writers(recorder):
+        statements = {name: value for name, value in vars(writer).items() if isinstance(value, (str, tuple))}
+        locking = {name: value for name, value in statements.items() if LOCK in str(value)}
+        assert locking
+        for name, value in locking.items():
+            setattr(writer, name, _without_lock(value))
+        assert LOCK not in str(vars(writer))
+
+
+def _without_lock(value: Any) -> Any:
+    return type(value)(*map(_without_lock, value)) if isinstance(value, tuple) else value.replace(LOCK, "int8abs")
+
+
+def write_mixed_batches(recorder: SQLAlchemyProcessRecorder, calls: int, seed: int) -> list[list[int]]:
+    """Record batches of one event and of many, with a tracking position now and then; return the ids of each call."""
+    chooser = random.Random(seed)  # noqa: S311 (chance for tests)
+    ids = []
+    for number in range(1, calls + 1):
+        events = stored_events(chooser.choice((1, 1, 2, 5, 60)), state=b"x" * 50)
+        tracking = Tracking(f"upstream {seed}", number) if number % 3 == 0 else None
+        ids.append(list(recorder.insert_events(events, tracking=tracking) or ()))
+        assert len(ids[-1]) == len(events)
+    return ids
+
+
+def write_in_process(url: str, form: str, threads: int, calls: int, seed: int) -> list[list[int]]:
+    """Run `write_mixed_batches` in many threads, as a process of its own would: with an engine of its own."""
+    with ApplicationCache(url, pool_size=threads) as apps:
+        recorder = apps.recorder()
+        if form == "rows":
+            write_in_rows(recorder)
+        written = run_together(
+            [partial(write_mixed_batches, recorder, calls, seed + thread) for thread in range(threads)]
+        )
+    return [ids for calls in written for ids in calls]

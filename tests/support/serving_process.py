@@ -1,0 +1,57 @@
+"""A process that serves one tenant, and says what becomes of each kind of call.
+
+Its variables are the tenant's. For each line that it reads it answers with one line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tests.samples.kennel import Dog, Kennel
+
+
+def main() -> None:
+    """Serve until the end of the input."""
+    kennel = Kennel()
+    recorder: Any = kennel.recorder
+    transaction: Any = None
+    subscription: Any = None
+
+    def begin() -> None:
+        nonlocal transaction
+        transaction = recorder.transaction()
+        transaction.__enter__()
+        kennel.save(Dog(name="in a transaction"))
+
+    def commit() -> None:
+        transaction.__exit__(None, None, None)
+
+    def subscribe() -> None:
+        nonlocal subscription
+        subscription = recorder.subscribe(gt=0)
+        next(subscription)
+
+    def follow() -> None:
+        while True:
+            next(subscription)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "write": lambda: kennel.register("Rex"),
+        "read": kennel.names,
+        "begin": begin,
+        "commit": commit,
+        "subscribe": subscribe,
+        "follow": follow,
+    }
+    for line in sys.stdin:
+        try:
+            calls[line.strip()]()
+        except Exception as error:  # noqa: BLE001 (the answer)
+            print(type(error).__name__, flush=True)  # noqa: T201 (as above)
+        else:
+            print("done", flush=True)  # noqa: T201 (as above)
+
+
+main()
