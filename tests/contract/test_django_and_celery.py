@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from asgiref.sync import sync_to_async
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
@@ -138,6 +139,13 @@ def test_async_view_of_django_that_records_in_a_thread_is_refused(school: sa.Eng
     assert asyncio.run(get()) == 500
     assert isinstance(Scene.error, ProgrammingError)
     assert committed(school) == ([], [])
+
+
+def _keep_logging(**_: Any) -> None:
+    """With a receiver, Celery leaves the process's logging as it is, which other tests look at."""
+
+
+setup_logging.connect(_keep_logging)
 
 
 def test_task_of_celery(school: sa.Engine) -> None:

@@ -9,7 +9,7 @@ from eventsourcing.domain import Aggregate, DomainEventProtocol, event
 from eventsourcing.system import ProcessApplication, System
 
 
-class TenantRequest(Aggregate):
+class Order(Aggregate):
     """What a guest wants."""
 
     class Placed(Aggregate.Created):
@@ -53,7 +53,7 @@ class Orders(Application[UUID]):
 
     def order(self, dish: str) -> None:
         """Take an order."""
-        self.save(TenantRequest(dish))
+        self.save(Order(dish))
 
 
 class Kitchen(ProcessApplication[UUID]):
@@ -64,7 +64,7 @@ class Kitchen(ProcessApplication[UUID]):
         """Cook."""
 
     @policy.register
-    def _(self, domain_event: TenantRequest.Placed, processing_event: ProcessingEvent[UUID]) -> None:
+    def _(self, domain_event: Order.Placed, processing_event: ProcessingEvent[UUID]) -> None:
         processing_event.collect_events(Meal(domain_event.dish))
 
 
