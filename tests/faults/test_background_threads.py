@@ -143,7 +143,7 @@ def test_coordinator_continues_and_reports_failures(
     def shown() -> set[str | None]:
         return {each.owner_failing for each in tenants.followers.status()}
 
-    monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.05)
+    monkeypatch.setattr("tenancy.runner.coordinator.SWEEP_INTERVAL", 0.05)
     failing = Failing(getattr(cls, name))
     monkeypatch.setattr(cls, name, failing.while_on())
     with fleet(url, ["acme"]) as tenants, tenants.runner(lease_seconds=1.0) as runner:

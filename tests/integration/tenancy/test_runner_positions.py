@@ -47,7 +47,7 @@ class Tricks(Projection[SQLAlchemyTrackingRecorder]):
 @pytest.fixture(params=["postgres_url", "sqlite_url"])
 def fleets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Tenancy, Tenancy]]:
     """Two Tenancy objects for the same fleet, as in two processes."""
-    monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.1)
+    monkeypatch.setattr("tenancy.runner.coordinator.SWEEP_INTERVAL", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
     Tricks.processed.clear()
     env = {"SQLALCHEMY_URL": request.getfixturevalue(request.param)}

@@ -68,7 +68,7 @@ def test_missing_tables_are_retried(
     database: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A runner with a new projection is started before the projection's tables are created."""
-    monkeypatch.setattr("tenancy.runner.quarantine._MAX_DELAY", 0.2)
+    monkeypatch.setattr("tenancy.runner.failures._MAX_DELAY", 0.2)
     env = {"SQLALCHEMY_URL": request.getfixturevalue(database)}
     with Tenancy(system=SYSTEM, env=env) as before:
         before.create("acme").get(School).register("Fido", "sit")

@@ -108,7 +108,7 @@ def test_emptied_view_is_rebuilt_at_the_next_event(tenants: Tenancy, position: i
 
 def test_emptied_view_is_rebuilt_without_an_event(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sweep compares only a part of the followers."""
-    monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.1)
+    monkeypatch.setattr("tenancy.runner.coordinator.SWEEP_INTERVAL", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._COMPARE_BATCH", 1)
     view = view_of(tenants)
@@ -169,7 +169,7 @@ def test_position_set_forward_skips_events(tenants: Tenancy) -> None:
 
 def test_unrecorded_position_does_not_count_as_set_back(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep does not make a projection process ignored events again."""
-    monkeypatch.setattr("tenancy.runner.coordinator._SWEEP", 0.05)
+    monkeypatch.setattr("tenancy.runner.coordinator.SWEEP_INTERVAL", 0.05)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.05)
     Tricks.processed.clear()
     with tenants.runner() as runner:
