@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -116,5 +117,6 @@ class ApplicationCache:
             self._is_closed = True
             alive = list(self._alive.values())
             self._kept.clear()
-        for application in alive:
-            application.close()
+        with ExitStack() as resources:  # also when one of them raises
+            for application in alive:
+                resources.callback(application.close)

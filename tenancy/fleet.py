@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenancy.application_cache import ApplicationCache
@@ -77,10 +78,11 @@ class Fleet:
         """Close all applications and connections; idempotent."""
         if not self.is_closed:
             self.is_closed = True
-            self.application_cache.close()
-            self.shard.close()
-            if self._release_registry.detach() is not None:
-                self.registry_cache.release()
+            with ExitStack() as resources:  # also when an application's close() raises
+                if self._release_registry.detach() is not None:
+                    resources.callback(self.registry_cache.release)
+                resources.callback(self.shard.close)
+                resources.callback(self.application_cache.close)
 
     def application_specs(self) -> Sequence[ApplicationSpec]:
         """Return the tables of each application and projection: of the classes, or without classes, of the registry."""

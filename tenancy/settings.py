@@ -1,4 +1,6 @@
-"""Read this package's environment variables. Only this module, the command line and the test fixtures read the environment.
+"""Read this package's environment variables.
+
+Only this module, the command line and the test fixtures read the environment.
 
 The persistence module's variables (``SQLALCHEMY_URL`` and the pool's) configure the database; this module passes them
 on.

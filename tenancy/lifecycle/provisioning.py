@@ -221,11 +221,11 @@ class Provisioning:
     ) -> Iterator[tuple[Session, Sequence[Tenant]]]:
         """Create the tables of tenants that ``needs_tables`` selects, and yield all existing ones with rows locked."""
         application_specs = self._application_specs()
+        early: list[Tenant] = []
         if self._shard.is_file_of_registry:
             # Before the rows are locked: in one SQLite file, their connections would wait for that transaction.
-            self._provisioner.create_extra_tables(
-                [tenant for tenant in tenants if needs_tables(tenant)], application_specs
-            )
+            early = [tenant for tenant in tenants if needs_tables(tenant)]
+            self._provisioner.create_extra_tables(early, application_specs)
         with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
             lacking = [tenant for tenant in current if needs_tables(tenant)]
             if not self._shard.is_file_of_registry:
@@ -233,9 +233,13 @@ class Provisioning:
             self._provisioner.create_tables([tenant.placement for tenant in lacking], application_specs, session)
             yield session, current
         kept = {tenant.id for tenant in current if tenant.status is not TenantStatus.PURGING}
-        for tenant in tenants:
-            if tenant.id not in kept and not tenant.adopted:
+        for tenant in early:
+            if tenant.id not in kept and not tenant.adopted and not self._is_placed(tenant.placement):
                 self._remover.drop(tenant, application_specs)  # created after another process had purged it
+
+    def _is_placed(self, placement: Placement) -> bool:
+        """Return whether a tenant has the placement, for example one that adopted the tables of a purged tenant."""
+        return any(tenant.placement == placement for tenant in self._registry.list())
 
     def adopt(self, request: TenantRequest, placement: Placement, actor: str | None) -> Tenant:
         """Register existing tables as a tenant, without touching them.

@@ -129,7 +129,7 @@ class ApplicationSpec:
                 code(env=environment).close()
         except (TenancyError, PersistenceError, SettingsError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # First line only: SQLAlchemy and drivers append SQL with parameters.
             what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             msg = f"{self.application!r} could not be constructed, which creates its tables: {what}."

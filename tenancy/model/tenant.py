@@ -1,4 +1,4 @@
-"""A tenant, its statuses, and the transitions between them."""
+"""A tenant, its statuses, and the checks of status and actor."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class TenantRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """A tenant as the registry had it. ``get`` and ``env`` check the current status."""
+    """A tenant as the registry had it. Only ``get`` checks the current status."""
 
     id: UUID
     slug: str

@@ -350,12 +350,7 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
     Applications and views that create tables of their own are constructed once per tenant.
     """
     try:
-        recorded = {each["application"] for each in fleet.registry.fleet_settings().get("applications", [])}
-        code = {each.application for each in fleet.application_specs()}
-        new = code - recorded
-        if new and recorded <= code:
-            fleet.provisioning.init()
-            yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
+        yield from _record_new_applications(fleet)
         every = fleet.registry.list()
     except (RegistryMissing, EncodingMismatch) as error:
         yield _failure("registry", error)
@@ -388,6 +383,19 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
         except Exception as error:  # noqa: BLE001 (the code of applications and views runs here)
             done = replace(done, level="failure", what=f"{tenant.slug!r}: {error}")
         yield replace(done, tenant=tenant.slug)
+
+
+def _record_new_applications(fleet: Fleet) -> Iterator[Finding]:
+    recorded = {each["application"] for each in fleet.registry.fleet_settings().get("applications", [])}
+    code = {each.application for each in fleet.application_specs()}
+    new = code - recorded
+    if new and recorded <= code:
+        fleet.provisioning.init()
+        yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
+    elif new:
+        what = f"Not recorded: {', '.join(sorted(new))}. The code lacks {', '.join(sorted(recorded - code))}."
+        remedy = "If these were removed permanently, run: tenancy init"
+        yield Finding(name="applications", level="failure", what=what, remedy=remedy)
 
 
 def _repair_sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -125,13 +125,15 @@ class RegistryDatabase:
             except PersistenceError as error:
                 if _is_unusable(error):
                     raise self._unavailable(error) from error
-                is_made = isinstance(error, IntegrityError | ProgrammingError)  # another process creates them, too
-                if not is_made or attempt == _ATTEMPTS - 1 or sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
+                is_concurrent = isinstance(
+                    error, IntegrityError | ProgrammingError
+                )  # another process creates them, too
+                if not is_concurrent or attempt == _ATTEMPTS - 1 or sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
                     raise
         # First: this compares them with the previously recorded applications.
         self.record_encodings(encodings, accept=accept_encodings)
         for key, value in fleet_settings.items():
-            self._record(key, value)
+            _retry_conflicts(partial(self._record, key, value))
 
     def _create_tables(self) -> None:
         self._recorder.create_table()
@@ -145,15 +147,12 @@ class RegistryDatabase:
 
     def _record(self, key: str, value: Any) -> None:
         settings = self._rows.fleet_settings
-        try:
-            with self.writing() as session:
-                known = session.execute(sa.select(settings.c.value).where(settings.c.key == key)).first()
-                if known is None:
-                    session.execute(sa.insert(settings).values(key=key, value=value))
-                elif known.value != value:
-                    session.execute(sa.update(settings).where(settings.c.key == key).values(value=value))
-        except IntegrityError:
-            self._record(key, value)  # another process has just inserted it
+        with self.writing() as session:
+            known = session.execute(sa.select(settings.c.value).where(settings.c.key == key)).first()
+            if known is None:
+                session.execute(sa.insert(settings).values(key=key, value=value))
+            elif known.value != value:
+                session.execute(sa.update(settings).where(settings.c.key == key).values(value=value))
 
     def fleet_settings(self) -> dict[str, Any]:
         """Return the settings that :meth:`init` has recorded, by key."""
@@ -174,29 +173,29 @@ class RegistryDatabase:
 
         Raises EncodingMismatch for an application that is recorded with another encoding; ``accept`` replaces it.
         """
+        _retry_conflicts(partial(self._record_encodings, used, accept=accept))
+
+    def _record_encodings(self, used: Mapping[str, Encoding], *, accept: bool) -> None:
         if not used or self.encodings().items() >= used.items():
             return
         settings, table = self._rows.fleet_settings, self._rows.encodings
-        try:
-            with self.writing() as session, self._reaching():
-                # Read first: if another process records an encoding from here on, the save below conflicts.
-                history = self._fleet_history()
-                # Older registries have applications without a recorded encoding: their events may be plain.
-                kept = session.scalar(sa.select(settings.c.value).where(settings.c.key == "applications")) or ()
-                rows = self._encodings(session)
-                recorded = {each["application"]: PLAIN for each in kept} | rows
-                for application, encoding in sorted(used.items()):
-                    if rows.get(application) == encoding:
-                        continue
-                    if not accept:
-                        check_encoding(application, encoding, recorded.get(application, encoding))
-                    session.execute(sa.delete(table).where(table.c.application == application))
-                    session.execute(sa.insert(table).values(application=application, **encoding._asdict()))
-                    history.record_encoding(application, *encoding)
-                # Other processes see the change through this event.
-                self._application.save(history)
-        except IntegrityError:
-            self.record_encodings(used, accept=accept)  # another process has just recorded some
+        with self.writing() as session, self._reaching():
+            # Read first: if another process records an encoding from here on, the save below conflicts.
+            history = self._fleet_history()
+            # Older registries have applications without a recorded encoding: their events may be plain.
+            kept = session.scalar(sa.select(settings.c.value).where(settings.c.key == "applications")) or ()
+            rows = self._encodings(session)
+            recorded = {each["application"]: PLAIN for each in kept} | rows
+            for application, encoding in sorted(used.items()):
+                if rows.get(application) == encoding:
+                    continue
+                if not accept:
+                    check_encoding(application, encoding, recorded.get(application, encoding))
+                session.execute(sa.delete(table).where(table.c.application == application))
+                session.execute(sa.insert(table).values(application=application, **encoding._asdict()))
+                history.record_encoding(application, *encoding)
+            # Other processes see the change through this event.
+            self._application.save(history)
 
     def _fleet_history(self) -> FleetHistory:
         try:
@@ -267,6 +266,18 @@ class RegistryDatabase:
             return RegistryUnavailable(f"The registry cannot be used: {error}.", remedy=remedy)
         msg = f"The registry does not answer: {error}."
         return RegistryUnavailable(msg, remedy="Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL.")
+
+
+def _retry_conflicts(record: Callable[[], None]) -> None:
+    """Call a function again when another process has just recorded the same."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            record()
+        except IntegrityError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
 
 
 def _is_unusable(error: PersistenceError) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import OperationalError
 
-from eventsourcing_sqlalchemy.errors import sqlstate
+from eventsourcing_sqlalchemy.errors import describe
 from eventsourcing_sqlalchemy.naming import quote
 from tenancy.errors import TenancyError
 from tenancy.model.tenant import Tenant
@@ -25,8 +25,9 @@ __all__ = ["Remover"]
 _TABLES_PER_DROP: Final = 20
 # How long to wait for a tenant's last transactions before its tables are dropped. Seconds.
 _TIMEOUT: Final = 60.0
-# lock_not_available, deadlock_detected
-_RETRYABLE: Final = ("55P03", "40P01")
+_PAUSE: Final = 0.1
+# lock_not_available, deadlock_detected; SQLite has no SQLSTATE, and names its errors.
+_RETRYABLE: Final = ("55P03", "40P01", "SQLITE_BUSY", "SQLITE_LOCKED")
 
 
 class Remover:
@@ -63,11 +64,17 @@ class Remover:
                         session, lambda executor: executor.fetch(statement), savepoint=False
                     )
             except OperationalError as error:
-                if self._shard.datastore.dialect.is_server and sqlstate(error) not in _RETRYABLE:
+                if not _is_in_use(error):
                     raise
                 if time.monotonic() > deadline:
                     msg = f"The tables of tenant {tenant.slug!r} are in use: {error}."
                     remedy = f"End the transactions that use them, then run: tenancy purge {tenant.slug}"
                     raise TenancyError(msg, remedy=remedy, tenant=tenant.slug) from error
+                time.sleep(_PAUSE)
             else:
                 return
+
+
+def _is_in_use(error: OperationalError) -> bool:
+    """Return whether another transaction held the table."""
+    return describe(error).rpartition(" ")[2] in _RETRYABLE or "locked" in str(error)

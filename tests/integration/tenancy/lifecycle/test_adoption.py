@@ -220,3 +220,14 @@ def test_adopt_of_a_schema_where_there_are_none_is_refused(
     with pytest.raises(TenancyError, match="no schemas"):
         tenants.adopt("acme", schema="old")
     assert tenants.adopt("acme").placement.schema is None
+
+
+def test_repair_of_a_purged_tenant_leaves_tables_that_were_adopted_since(tenants: Tenancy, url: str) -> None:
+    """The same names: restored from a backup, and registered again."""
+    purged = tenants.create("acme")
+    tenants.purge("acme")
+    place = purged.placement.schema or purged.placement.table_prefix
+    write(url, place)
+    adopted = tenants.adopt("acme", **placed(url, place))  # type: ignore[arg-type]
+    tenants.create_missing(purged)
+    assert adopted.get(Kennel).names() == ["Fido"]
