@@ -290,7 +290,6 @@ class SharedEngine:
         """Forget the parent's connections, without closing them, and its threads, in a child process."""
         self.wakeups.after_fork()
         self.shape_cache.after_fork()
-        self.dialect.after_fork()
         if self._static_pool_lock is not None:
             self._static_pool_lock.after_fork()
         if self.is_ours and self.outlives_connections:
