@@ -73,7 +73,7 @@ def provision(scenario: Scenario, place: Place, size: Size) -> Measurement:
 
 def _make_together(place: Place, numbers: Iterable[int]) -> Measurement:
     """Create the tables of all applications at once, with ours only."""
-    from eventsourcing_sqlalchemy.provisioning import make_many
+    from eventsourcing_sqlalchemy.provisioning import create_many
 
     start = time.perf_counter()
     factories = [place.factory(SCHOOL, schema_of(number), create_table="no") for number in numbers]
@@ -82,7 +82,7 @@ def _make_together(place: Place, numbers: Iterable[int]) -> Measurement:
         for factory in factories
         for recorder in (factory.process_recorder(), factory.aggregate_recorder("snapshots"))
     ]
-    make_many(recorders[0].datastore, [spec for recorder in recorders for spec in recorder.tables])
+    create_many(recorders[0].datastore, [spec for recorder in recorders for spec in recorder.tables])
     seconds = time.perf_counter() - start
     for factory in factories:
         factory.close()

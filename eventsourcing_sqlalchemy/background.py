@@ -47,7 +47,7 @@ class Activity:
         is_new, self.error = kind != self.error, kind
         if is_new:
             what = kind if self._explain is None else self._explain(error)
-            self._logger.warning("%s: %s. It is retried", self._consequence, what)
+            self._logger.warning("%s: %s. Retrying", self._consequence, what)
 
     def works(self) -> None:
         """Record a success."""

@@ -51,7 +51,7 @@ class SQLAlchemyDatastore:
     """
 
     sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"
-    """What to do about a sequence that is behind its table."""
+    """The remedy for a sequence that is behind its table, for messages."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class SQLAlchemyDatastore:
         if session_maker is None:
             self._session_maker = sessionmaker(bind=self._lease.shared.public, autoflush=autoflush)
 
-    # -- what users see --
+    # -- for users --
 
     @property
     def engine(self) -> Engine:
@@ -145,7 +145,7 @@ class SQLAlchemyDatastore:
         if self._lease is not None:
             self._lease.release()
 
-    # -- what recorders use --
+    # -- for recorders --
 
     @property
     def shared(self) -> SharedEngine:
@@ -171,7 +171,10 @@ class SQLAlchemyDatastore:
         return self._lease is not None and self.shared.is_ours
 
     def admit(self, *, writes: bool) -> None:
-        """Refuse by an exception, in a subclass: called before each read, with ``writes`` each write and commit."""
+        """Raise an exception to refuse a call; overridden in subclasses.
+
+        Called before each read, and with ``writes`` before each write and commit.
+        """
 
     def default_schema(self) -> str | None:
         """Return the schema of tables that set none; connects unless the engine has connected before."""
@@ -315,7 +318,7 @@ class SQLAlchemyDatastore:
         """Return the library's exception for an error of SQLAlchemy or a driver, with a remedy where one is known."""
         return translate(error, subject, self.dialect.remedies)
 
-    # -- externally managed sessions --
+    # -- public connections --
 
     @contextmanager
     def _public_connection(self) -> Iterator[Connection]:

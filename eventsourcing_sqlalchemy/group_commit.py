@@ -29,8 +29,8 @@ __all__ = ["MAX_BYTES", "MAX_ROWS", "GroupCommit"]
 MAX_ROWS: Final = 1000
 MAX_BYTES: Final = 2**20
 
-# A thread may be interrupted between any two steps, also between ending its turn and waking the next thread. So
-# waiting threads also check at this interval. Seconds.
+# A thread may be interrupted between any two steps, also between releasing the write lock and waking the next thread.
+# So waiting threads also check at this interval. Seconds.
 _LOST_WAKE_UP: Final = 0.1
 
 
@@ -42,7 +42,7 @@ class _State(Enum):
 
 
 class _Entry:
-    """A call that waits for its turn, and its result."""
+    """A call that waits for the write lock, and its result."""
 
     __slots__ = ("batch", "error", "gate", "ids", "is_joined", "state")
 
@@ -99,7 +99,7 @@ class GroupCommit:
         self._states = threading.RLock()
         # Held by the thread that writes, for as long as a statement takes. Only ever taken by `with`, which no
         # interrupt can come between.
-        self._turn = threading.Lock()
+        self._write_lock = threading.Lock()
         self._leader: int | None = None
 
     def append(self, recorder: BatchRecorder, batch: Batch) -> list[int]:
@@ -108,10 +108,10 @@ class GroupCommit:
         if self._leader == me:
             # Called by a finalizer or a signal handler while this thread writes: it cannot wait for itself.
             return _write_alone(recorder, batch)
-        if self._queue or self._turn.locked():
-            return _outcome(recorder, self._wait_for_turn(recorder, batch))
+        if self._queue or self._write_lock.locked():
+            return _outcome(recorder, self._write_in_group(recorder, batch))
         try:
-            with self._turn:
+            with self._write_lock:
                 self._leader = me
                 try:
                     return recorder.write_batch(batch)
@@ -123,17 +123,17 @@ class GroupCommit:
             self._wake_next()
         return recorder.write_batch_again(batch)
 
-    def _wait_for_turn(self, recorder: BatchRecorder, batch: Batch) -> _Entry:
-        """Return an entry for the batch when it is done."""
+    def _write_in_group(self, recorder: BatchRecorder, batch: Batch) -> _Entry:
+        """Queue an entry for the batch, and return it when it is done."""
         me, entry = get_ident(), _Entry(batch)
         try:
             self._queue.append(entry)
             while entry.state is not _State.DONE:
-                if self._turn.locked():
+                if self._write_lock.locked():
                     entry.gate.acquire(timeout=_LOST_WAKE_UP)
                     continue
                 try:
-                    with self._turn:
+                    with self._write_lock:
                         # First of all, and until the end: a finalizer's append in this thread cannot wait for it.
                         self._leader = me
                         try:
@@ -149,7 +149,7 @@ class GroupCommit:
         return entry
 
     def _lead(self, recorder: BatchRecorder, mine: _Entry) -> None:
-        """Write what is queued; called while it is this thread's turn."""
+        """Write what is queued; called while this thread holds the write lock."""
         if mine.state is _State.TAKEN:
             # Taken by a thread that was interrupted before it could give the result.
             mine.error = ConnectionLostError()
@@ -170,7 +170,9 @@ class GroupCommit:
                 member.finish()
 
     def _take(self, members: list[_Entry]) -> None:
-        """Move entries from the queue to ``members``, at least one, and as many as may be written together."""
+        """Mark queued entries as taken and append them to ``members``: at least one, and as many as may be written
+        together.
+        """
         rows = size = 0
         with self._states:
             for entry in list(self._queue):
@@ -184,7 +186,7 @@ class GroupCommit:
                 entry.state = _State.TAKEN
 
     def _wake_next(self) -> None:
-        """Remove entries that are done, and wake the first thread that waits for its turn."""
+        """Remove entries that are done, and wake the first thread that waits for the write lock."""
         if not self._queue:
             return
         with self._states:
@@ -201,7 +203,7 @@ class GroupCommit:
         with self._states:
             if entry.state is _State.QUEUED:
                 entry.state = _State.LEFT
-        while entry.state is _State.TAKEN and self._turn.locked():
+        while entry.state is _State.TAKEN and self._write_lock.locked():
             entry.gate.acquire(timeout=_LOST_WAKE_UP)
         self._wake_next()
 

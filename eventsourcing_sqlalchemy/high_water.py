@@ -65,7 +65,7 @@ class HighWaterMarks:
             return self._datastore.run(read)  # a sequence was dropped after it was found
 
     def transaction_horizon(self) -> tuple[int, int] | None:
-        """Return what :func:`IdSequences.horizon` does."""
+        """Return the transaction horizon; see :meth:`IdSequences.transaction_horizon`."""
         return self._datastore.run(self._datastore.dialect.id_sequences.transaction_horizon)
 
 

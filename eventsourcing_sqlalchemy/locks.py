@@ -1,4 +1,4 @@
-"""Locks that tolerate the garbage collector and forks, and what else a fork must do.
+"""Locks that are safe with the garbage collector and forks, and the registry of fork handlers.
 
 A collected application closes itself (the library's ``Application.__del__`` does), wherever the collector happens to
 run, also inside a block that holds one of these locks. Code that takes long, or changes what the block works on, asks

@@ -15,11 +15,11 @@ from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.scoped_sessions import check_idle, session_of
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec, missing_tables
 
-__all__ = ["find_missing", "make", "make_many"]
+__all__ = ["create", "create_many", "find_missing"]
 
-# Tables in one transaction of :func:`make_many`. More are not faster, and each takes about five of the locks that all
+# Tables in one transaction of :func:`create_many`. More are not faster, and each takes about five of the locks that all
 # clients of a server share.
-_TABLES_AT_ONCE: Final = 30
+_TABLES_PER_TRANSACTION: Final = 30
 
 
 def find_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> list[TableSpec]:
@@ -52,21 +52,21 @@ def _describe(datastore: SQLAlchemyDatastore, names: Sequence[TableName]) -> dic
     return datastore.run(partial(dialect.describe, tables=names), str(names[0]))
 
 
-def make(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> None:
+def create(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> None:
     """Create tables, and their schemas, all or none; raises ProgrammingError for a missing right."""
     if datastore.scoped_session is not None and not datastore.dialect.is_server:
         check_idle(datastore.scoped_session)
 
-    def create(executor: Executor) -> list[TableSpec]:
+    def create_and_check(executor: Executor) -> None:
         datastore.dialect.create(executor, specs, datastore.settings)
         # The index is not created where another one has its name, such as that of a renamed table. Without the index,
-        # an event could be recorded twice.
-        return missing_tables(specs, datastore.dialect.describe(executor, [spec.name for spec in specs]))
+        # an event could be recorded twice. missing_tables() raises an error for a table without its unique index.
+        missing_tables(specs, datastore.dialect.describe(executor, [spec.name for spec in specs]))
 
-    datastore.run(create, str(specs[0].name))
+    datastore.run(create_and_check, str(specs[0].name))
 
 
-def make_many(datastore: SQLAlchemyDatastore, specs: Iterable[TableSpec]) -> list[TableSpec]:
+def create_many(datastore: SQLAlchemyDatastore, specs: Iterable[TableSpec]) -> list[TableSpec]:
     """Create the missing tables of many applications, and their schemas; return those that were created.
 
     The tables of one schema (on SQLite: all) are created together or not at all, 30 at a time, schemas in the order in
@@ -76,20 +76,20 @@ def make_many(datastore: SQLAlchemyDatastore, specs: Iterable[TableSpec]) -> lis
     Safe when many threads and processes do so at once, also beside applications that create their own tables. Several
     threads are faster on a server with several cores.
     """
-    made: list[TableSpec] = []
+    created: list[TableSpec] = []
     for groups in _together(specs):
         try:
-            made += _make_missing(datastore, [spec for group in groups for spec in group])
+            created += _create_missing(datastore, [spec for group in groups for spec in group])
         except PersistenceError:
             if len(groups) == 1:
                 raise
             # One at a time, to create as many as possible and to find the one that fails.
             for group in groups:
-                made += _make_missing(datastore, group)
-    return made
+                created += _create_missing(datastore, group)
+    return created
 
 
-def _make_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> list[TableSpec]:
+def _create_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) -> list[TableSpec]:
     if datastore.scoped_session is None:
         # Without reading ahead: new tables are in no cache.
         look = partial(datastore.dialect.describe, tables=[spec.name for spec in specs])
@@ -97,7 +97,7 @@ def _make_missing(datastore: SQLAlchemyDatastore, specs: Sequence[TableSpec]) ->
     else:
         missing = find_missing(datastore, specs)
     if missing:
-        make(datastore, missing)
+        create(datastore, missing)
     return missing
 
 
@@ -109,8 +109,8 @@ def _together(specs: Iterable[TableSpec]) -> Iterator[list[Sequence[TableSpec]]]
     batch: list[Sequence[TableSpec]] = []
     for tables in schemas.values():
         rest = iter(tables)
-        while group := list(islice(rest, _TABLES_AT_ONCE)):
-            if sum(map(len, batch)) + len(group) > _TABLES_AT_ONCE:
+        while group := list(islice(rest, _TABLES_PER_TRANSACTION)):
+            if sum(map(len, batch)) + len(group) > _TABLES_PER_TRANSACTION:
                 yield batch
                 batch = []
             batch.append(group)

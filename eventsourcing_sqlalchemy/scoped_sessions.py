@@ -1,6 +1,5 @@
-"""Scoped sessions, and adapters that delegate to a framework's session.
-
-They delegate most attributes of a session, but not all.
+"""Access the session behind a scoped session, or behind a framework's adapter. Neither delegates every attribute of a
+session.
 """
 
 from __future__ import annotations

@@ -103,11 +103,13 @@ class SQLAlchemySubscription(Subscription[SubscribableRecorder]):
 
     def _tolerate(self, error: OperationalError) -> None:
         """Ignore a retryable error, such as a server restart; raise it once it has lasted for a minute."""
+        if not is_retryable(error):
+            raise error
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
             logger.warning("A subscription cannot read, and retries: %s", error)
-        if not is_retryable(error) or now - self._failing_since > _PATIENCE:
+        if now - self._failing_since > _PATIENCE:
             raise error
         self._notifications = ()
         self._position = 0

@@ -110,9 +110,9 @@ def check_not_copied(datastore: TransactionHost) -> None:
     transaction = _known_transaction(datastore)
     if transaction is not None and transaction.is_of_this_process() and not transaction.is_owned():
         msg = (
-            f"A transaction of application {datastore.application!r} is open in the context that this one is a copy of "
-            "(a task or a thread pool gets a copy). What is recorded here would commit without it. "
-            f"{_RECIPE} To record apart from the transaction: 'with recorder.detached(): ...'."
+            f"Application {datastore.application!r} has an open transaction in the context from which this one was "
+            "copied (tasks and thread pools run in copies). Events recorded here would commit without it. "
+            f"{_RECIPE} To record independently of the transaction: 'with recorder.detached(): ...'."
         )
         raise ProgrammingError(msg)
 
@@ -235,8 +235,8 @@ class Transaction:
         self._end(transaction.session, exc, commits=commits)
         if exc is None and transaction.commit and is_elsewhere:
             msg = (
-                "The transaction was opened in another context than the one that ends it. What was recorded in between "
-                f"may not have been part of it; it was rolled back. {_RECIPE}"
+                "The transaction was opened in one context and ended in another. Events recorded in between may not "
+                f"have been part of it, and it was rolled back. {_RECIPE}"
             )
             raise ProgrammingError(msg)
         if commits:

@@ -120,9 +120,6 @@ class Dialect(ABC):
     def autocommit(self, connection: Any) -> AbstractContextManager[None]:
         """Return a context in which a DBAPI connection of a user's engine is in autocommit mode."""
 
-    def after_fork(self) -> None:  # noqa: B027 (most databases need nothing here)
-        """Replace locks that threads of the parent process may hold, in a child process."""
-
     def cursor(self, connection: Any) -> Any:
         """Return a cursor of a DBAPI connection."""
         return connection.cursor()

@@ -104,9 +104,8 @@ class SharedEngine:
     def _create(self, url: URL, creator: Callable[[], Any] | None, options: dict[str, Any]) -> Engine:
         ours = self.dialect.engine_options(url, self.settings)
         if options.get("poolclass") is StaticPool and not self.dialect.outlives_connections(url):
-            del options[
-                "poolclass"
-            ]  # our default pool has one connection there, too, and gives it to one user at a time
+            # Our default pool has one connection there, too, and gives it to one user at a time.
+            del options["poolclass"]
         pool_class = options.get("poolclass")
         connect_args = {**ours.pop("connect_args", {}), **options.pop("connect_args", {})}
         keeps_encoding = "client_encoding" in url.query or "client_encoding" in options
@@ -130,7 +129,7 @@ class SharedEngine:
         except Exception as error:  # noqa: BLE001 (a driver rejects its arguments)
             raise translate(error, mask(url)) from None
         self.pool = ConnectionPool(engine, self.dialect, self.settings, is_ours=True)
-        self.pool.listen(has_creator=creator is not None, keeps_encoding=keeps_encoding)
+        self.pool.register_events(has_creator=creator is not None, keeps_encoding=keeps_encoding)
         event.listen(engine, "handle_error", self._failed)
         return engine
 
@@ -290,7 +289,6 @@ class SharedEngine:
         """Forget the parent's connections, without closing them, and its threads, in a child process."""
         self.wakeups.after_fork()
         self.shape_cache.after_fork()
-        self.dialect.after_fork()
         if self._static_pool_lock is not None:
             self._static_pool_lock.after_fork()
         if self.is_ours and self.outlives_connections:

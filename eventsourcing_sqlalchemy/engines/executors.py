@@ -53,7 +53,7 @@ class ConnectionExecutor(Executor):
         if parameters:
             result = self._connection.exec_driver_sql(statement, tuple(parameters))
         else:
-            # Otherwise drivers are given empty parameters, and take a % in a name for a placeholder.
+            # Drivers that receive empty parameters would read a % in a name as a placeholder.
             result = self._connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         return result.fetchall() if result.returns_rows else ()
 

@@ -18,7 +18,7 @@ from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.locks import Lock, at_fork, is_held
 from eventsourcing_sqlalchemy.settings import mask
 
-__all__ = ["EngineLease", "EngineSource", "SharedEngine", "lease_engine"]
+__all__ = ["EngineLease", "lease_engine"]
 
 
 class EngineLease:
@@ -37,10 +37,10 @@ class EngineLease:
         if is_held():
             _abandoned.append(self)
             return
-        self._give_back()
+        self._release_now()
         _drain()
 
-    def _give_back(self) -> None:
+    def _release_now(self) -> None:
         with _lock:
             if not self._is_released:
                 self._is_released = True
@@ -61,10 +61,10 @@ _to_dispose: deque[SharedEngine] = deque()
 
 
 def lease_engine(source: EngineSource, settings: EngineSettings, application: str) -> EngineLease:
-    """Return a lease of the engine for the source, which is made when this is its first lease.
+    """Return a lease of the engine for the source, which is created when this is its first lease.
 
-    Raises SettingsError when the application asks for settings other than those that the engine was made with, naming
-    both applications.
+    Raises SettingsError when the application asks for settings other than those that the engine was created with,
+    naming both applications.
     """
     key = source.key()
     with _lock:
@@ -85,7 +85,7 @@ def _check_settings(shared: SharedEngine, settings: EngineSettings, application:
             by = (
                 f"application {shared.asked_by[variable]!r} asked for"
                 if variable in shared.asked_by
-                else "the engine was made with"
+                else "the engine was created with"
             )
             shown = [mask(value) if isinstance(value, URL) else value for value in (wish, actual)]
             msg = (
@@ -110,7 +110,7 @@ def _drain() -> None:
             lease = _abandoned.popleft()
         except IndexError:
             break
-        lease._give_back()  # noqa: SLF001 (there may be more of them than calls can be nested)
+        lease._release_now()  # noqa: SLF001 (there may be more of them than calls can be nested)
     while _to_dispose:
         try:
             shared = _to_dispose.popleft()

@@ -1,4 +1,4 @@
-"""How connections of an engine are prepared, checked out of its pool, reset and checked in.
+"""Prepare, check out, reset and check in an engine's connections.
 
 SQLAlchemy wraps what leaves its pool into a proxy with a finalizer, for users who forget to close it, and runs events.
 That takes longer than the rest of a short call, and a call that always checks its connection in needs none of it. Users
@@ -25,8 +25,8 @@ __all__ = ["ConnectionPool", "PooledConnection"]
 # Marks a checkout of our own, which leaves no settings behind.
 _OURS: Final = "eventsourcing_sqlalchemy"
 
-# What a connection was like when it was new.
-_AS_NEW: Final = "eventsourcing_sqlalchemy_as_new"
+# A connection's state when it was new.
+_INITIAL_STATE: Final = "eventsourcing_sqlalchemy_initial_state"
 
 # The applications that a connection has served.
 _USERS: Final = "eventsourcing_sqlalchemy_users"
@@ -106,7 +106,7 @@ class ConnectionPool:
         self._open: set[int] = set()
         self._outdated: set[int] = set()
 
-    def listen(self, *, has_creator: bool, keeps_encoding: bool) -> None:
+    def register_events(self, *, has_creator: bool, keeps_encoding: bool) -> None:
         """Register for the events of an engine of ours; ``keeps_encoding`` means that the user chose the encoding."""
         engine = self._engine
         self._has_creator = has_creator
@@ -150,9 +150,9 @@ class ConnectionPool:
         try:
             if self._dialect.is_stale(connection):
                 self._engine.dialect.do_ping(connection)
-            if record is not None and _AS_NEW not in record.info:
+            if record is not None and _INITIAL_STATE not in record.info:
                 is_prepared = self._has_creator or self._count_listeners() != self._own_listeners
-                record.info[_AS_NEW] = self._dialect.remember(connection, is_prepared=is_prepared)
+                record.info[_INITIAL_STATE] = self._dialect.remember(connection, is_prepared=is_prepared)
         except Exception as error:
             msg = "The server closed the connection."
             raise InvalidatePoolError(msg) from error
@@ -165,7 +165,7 @@ class ConnectionPool:
             if self._dialect.in_transaction(connection):
                 self._dialect.rollback(connection)
         elif not state.terminate_only:
-            self._dialect.reset(connection, record.info.get(_AS_NEW))
+            self._dialect.reset(connection, record.info.get(_INITIAL_STATE))
 
     def _checked_in(self, connection: Any, record: Any) -> None:
         if connection is None:

@@ -42,9 +42,8 @@ def begin_session(
             if not error.connection_invalidated:
                 raise
         except OSError as error:
-            shared.pool.invalidate_all(
-                error
-            )  # what pg8000 raises for a dead connection before SQLAlchemy has begun to use it
+            # What pg8000 raises for a dead connection before SQLAlchemy has begun to use it.
+            shared.pool.invalidate_all(error)
         session.rollback()  # it has done nothing yet
         return None
 

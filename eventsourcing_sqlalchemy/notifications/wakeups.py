@@ -121,7 +121,8 @@ class Wakeups:
         _all.add(self)
 
     def _start(self) -> None:
-        # The lock guards the fields below, for operations in memory only.
+        # Guards the fields below. Held briefly: for operations in memory, and to construct a listener, which takes a
+        # few system calls.
         self._lock = Lock()
         self._waiters: dict[int, set[Waiter]] = {}
         self._table_listeners: tuple[TableListener, ...] = ()

@@ -54,7 +54,7 @@ class SQLAlchemyRecorder(Recorder):
         missing = provisioning.find_missing(self.datastore, self.tables)
         if missing:
             self._check_missing(missing)
-            provisioning.make(self.datastore, missing)
+            provisioning.create(self.datastore, missing)
 
     def _check_missing(self, missing: list[TableSpec]) -> None:
         """Raise ProgrammingError if these tables must not be created."""
@@ -75,7 +75,7 @@ class SQLAlchemyRecorder(Recorder):
 
     @cached_property
     def tables(self) -> list[TableSpec]:
-        """The specifications of the recorder's tables, as ``provisioning.make_many`` expects them.
+        """The specifications of the recorder's tables, as ``provisioning.create_many`` expects them.
 
         Resolved on first use, because the default schema must be read from the database.
         """

@@ -45,7 +45,7 @@ class Provisioner:
         if not specs:
             return
         if not self._shard.is_file_of_registry:
-            provisioning.make_many(self._shard.datastore, specs)
+            provisioning.create_many(self._shard.datastore, specs)
             return
         dialect = self._shard.datastore.engine.dialect
         executor = ConnectionExecutor(session.connection())

@@ -76,7 +76,7 @@ class Batches:
 
     def is_at_rest(self) -> bool:
         """Tell whether nothing is kept."""
-        return not self._group._queue and not self._group._turn.locked()  # noqa: SLF001 (as above)
+        return not self._group._queue and not self._group._write_lock.locked()  # noqa: SLF001 (as above)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def batches(recorder: SQLAlchemyProcessRecorder, monkeypatch: pytest.MonkeyPatch
 
 @contextmanager
 def somebody_writes(batches: Batches, recorder: SQLAlchemyProcessRecorder) -> Iterator[None]:
-    """Hold the turn of a recorder until the block ends."""
+    """Hold the write lock of a recorder until the block ends."""
     batches.gate.clear()
     first = StoredEvent(str(uuid4()) if recorder.datastore.originator_id_type == "text" else uuid4(), 1, "first", b"")
     thread = threading.Thread(target=recorder.insert_events, args=[[first]])
@@ -317,7 +317,7 @@ def test_call_that_does_more_than_to_append_is_never_written_with_others(
 ) -> None:
     if how == "hook":
         recorder = twin(recorder, recorder_class=ViewOfEvents)
-    with recorder._group_commit._turn:  # noqa: SLF001 (as if somebody were writing)
+    with recorder._group_commit._write_lock:  # noqa: SLF001 (as if somebody were writing)
         assert run_together([partial(ALONE[how], recorder)]) == [[1]]
 
 

@@ -11,7 +11,9 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import PersistenceError
+from sqlalchemy.orm import scoped_session, sessionmaker
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
 from tenancy.testing.postgresql import Postgres
@@ -165,3 +167,31 @@ def test_child_of_a_parent_that_was_writing_to_sqlite_works_or_refuses(sqlite_ur
         os.close(to_child)
         assert outcome == "written" or "fork" in outcome
         assert topics(recorder) == ["parent", "child"][: 1 + (outcome == "written")]
+
+
+@forks
+def test_child_writes_through_a_scoped_session_although_a_thread_of_the_parent_was_writing(sqlite_url: str) -> None:
+    engine = sa.create_engine(sqlite_url, poolclass=sa.pool.NullPool)
+    scoped = scoped_session(sessionmaker(bind=engine))
+    recorder = SQLAlchemyProcessRecorder(SQLAlchemyDatastore(session=scoped), events_table_name="dog_events")
+    is_writing, is_forked = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with recorder.datastore.writing():
+            is_writing.set()
+            is_forked.wait(20)
+
+    def create_and_fill() -> list[str]:
+        recorder.create_table()
+        recorder.insert_events(stored_events(topic="child"))
+        scoped.commit()
+        return topics(recorder)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert is_writing.wait(20)
+        assert in_child(create_and_fill) == ["child"]
+    finally:
+        is_forked.set()
+        writer.join()

@@ -40,5 +40,5 @@ def test_settings_that_contradict_name_both_applications(
 def test_setting_that_contradicts_a_default_names_the_engine(sqlite_url: str) -> None:
     with ApplicationCache(sqlite_url) as apps:
         apps.recorder("First")
-        with pytest.raises(SettingsError, match=r"'Second'.*POOL_SIZE=7.*the engine was made with.*POOL_SIZE=5"):
+        with pytest.raises(SettingsError, match=r"'Second'.*POOL_SIZE=7.*the engine was created with.*POOL_SIZE=5"):
             apps.recorder("Second", pool_size=7)

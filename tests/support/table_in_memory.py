@@ -192,5 +192,5 @@ def is_queued(group: GroupCommit, batch: Batch) -> bool:
 def assert_at_rest(group: GroupCommit) -> None:
     """Fail unless the group is as it was at first."""
     assert not group._queue, "batches are kept"  # noqa: SLF001 (as above)
-    assert not group._turn.locked()  # noqa: SLF001
+    assert not group._write_lock.locked()  # noqa: SLF001
     assert group._leader is None  # noqa: SLF001

@@ -83,8 +83,8 @@ def create(executor: Executor, specs: Sequence[TableSpec], lock_timeout: float) 
     """Create missing tables and schemas in one transaction. ``lock_timeout`` is in seconds."""
     schemas = list(dict.fromkeys(spec.name.schema or "public" for spec in specs))
     # IF NOT EXISTS requires the CREATE privilege on the database even if the schema exists, so skip existing schemas.
-    places = ", ".join(["%s"] * len(schemas))
-    query = f"SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ({places})"
+    placeholders = ", ".join(["%s"] * len(schemas))
+    query = f"SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ({placeholders})"
     existing = {row[0] for row in executor.fetch(query, schemas, prepare=False)}
     # Without these locks, two processes that find nothing would both create, and one would fail on a unique index of
     # the catalog. They block others that create tables in these schemas until the commit, and are taken in key order to

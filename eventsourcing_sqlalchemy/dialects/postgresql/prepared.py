@@ -1,4 +1,4 @@
-"""Server-side prepared statements, and a psycopg2 cursor that uses them, because psycopg2 does not prepare by itself.
+"""Server-side prepared statements, which this package manages itself for psycopg2 and psycopg.
 
 A statement is prepared just before its sixth run on a connection. The server then no longer parses and plans it.
 """
@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from psycopg2.extensions import cursor as Cursor  # noqa: N812 (a class, whatever its name)
-
-__all__ = ["MISSING", "RETRY_TYPED", "RETRY_UNPREPARED", "PreparedStatements", "numbered", "preparing_cursor"]
+__all__ = ["MISSING", "RETRY_TYPED", "RETRY_UNPREPARED", "PreparedStatements", "numbered"]
 
 _RUN_BEFORE: Final = 5
 _MAX_STATEMENTS: Final = 100
@@ -99,36 +95,3 @@ def numbered(statement: str) -> str:
 def _numbered(statement: str) -> str:
     numbers = count(1)
     return _PLACEHOLDER.sub(lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", statement)
-
-
-@cache
-def preparing_cursor() -> type[Cursor]:
-    """Return the psycopg2 cursor class that prepares; set ``statements`` on its instances."""
-    from psycopg2 import Error, extensions  # noqa: PLC0415 (the driver is optional)
-
-    class PreparingCursor(extensions.cursor):
-        statements: PreparedStatements
-
-        def execute(self, query: Any, vars: Sequence[Any] | None = None) -> None:  # type: ignore[override]  # noqa: A002 (psycopg2's names)
-            # In a transaction, a statement missing on the server would abort the transaction.
-            if vars is None or self.connection.info.transaction_status != 0:
-                super().execute(query, vars)
-                return
-            prepare, prepared = self.statements.find(query)
-            try:
-                if prepare:
-                    super().execute(prepare)
-                super().execute(query if prepared is None else prepared.execute, vars)
-            except Error as error:
-                if prepared is None or error.pgcode not in RETRY_UNPREPARED:
-                    raise
-                # Nothing was committed, so a retry is safe.
-                name = self.statements.discard(query)
-                with suppress(Error):  # it may not exist
-                    super().execute(f"DEALLOCATE {name}")
-                super().execute(query, vars)
-
-        def execute_once(self, query: Any, parameters: Sequence[Any]) -> None:
-            super().execute(query, parameters)
-
-    return PreparingCursor

@@ -18,8 +18,8 @@ def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName,
     Raises ProgrammingError for a name that differs from an existing table's only in case: SQLite would use that table,
     which belongs to another application.
     """
-    places = ", ".join(["?"] * len(tables))
-    condition = f"m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN ({places})"
+    placeholders = ", ".join(["?"] * len(tables))
+    condition = f"m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN ({placeholders})"
     names = [table.name for table in tables]
     found = _shapes(executor.fetch(_DESCRIBE.format(condition=condition), names * 2))
     by_folded_name = {_fold(name): name for name in found}

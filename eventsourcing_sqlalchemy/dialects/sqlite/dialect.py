@@ -29,6 +29,7 @@ from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, uuid_of_int
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
+from eventsourcing_sqlalchemy.locks import renew_after_fork
 from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
@@ -78,6 +79,11 @@ class SQLiteDialect(Dialect):
 
     def __init__(self, driver: str) -> None:
         super().__init__(driver)
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock of writers, which a thread of the parent process may hold."""
         self._writer_lock = Lock()
 
     # -- engines and connections --
@@ -164,9 +170,6 @@ class SQLiteDialect(Dialect):
         for kind, name in _temporary(connection) - initial_state.temporary:
             connection.execute(f"DROP {kind} IF EXISTS temp.{quote(name)}")
         connection.row_factory, connection.text_factory = initial_state.row_factory, initial_state.text_factory
-
-    def after_fork(self) -> None:
-        self._writer_lock = Lock()
 
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         # After an error the transaction is rolled back when the connection returns to the pool.

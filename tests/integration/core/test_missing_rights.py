@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from eventsourcing_sqlalchemy.provisioning import make_many
+from eventsourcing_sqlalchemy.provisioning import create_many
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.support.administrator import Database
@@ -133,10 +133,10 @@ def test_who_makes_the_tables_of_many_is_told_what_to_grant(role: Role, driver: 
         tables = [spec for recorder in recorders for spec in recorder.tables]
         for wanted in ("may not create tables in schema '1'", "may not create schema '2'"):
             with pytest.raises(ProgrammingError, match=wanted) as raised:
-                make_many(recorders[0].datastore, tables)
+                create_many(recorders[0].datastore, tables)
             assert_caused_by_missing_right(raised.value)
             role.grant(grant_in(str(raised.value)))
-        assert make_many(recorders[0].datastore, tables) == tables[2 * 2 :]
+        assert create_many(recorders[0].datastore, tables) == tables[2 * 2 :]
         assert [recorder.insert_events(stored_events()) for recorder in recorders] == [[1]] * 4
 
 

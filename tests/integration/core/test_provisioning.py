@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import ProgrammingError, Tracking
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from eventsourcing_sqlalchemy.provisioning import make_many
+from eventsourcing_sqlalchemy.provisioning import create_many
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.tables import TableSpec
 from tests.support.administrator import Database
@@ -59,10 +59,10 @@ def test_what_is_missing_is_made_and_serves(apps: ApplicationCache, place: str) 
     found = recorders(apps, place)
     specs = all_tables(found)
     datastore = found[0].datastore
-    assert make_many(datastore, specs[: 2 * 3 + 1]) == specs[: 2 * 3 + 1]
-    assert make_many(datastore, [*specs, *specs]) == specs[2 * 3 + 1 :]
-    assert make_many(datastore, iter(specs)) == []
-    assert make_many(datastore, []) == []
+    assert create_many(datastore, specs[: 2 * 3 + 1]) == specs[: 2 * 3 + 1]
+    assert create_many(datastore, [*specs, *specs]) == specs[2 * 3 + 1 :]
+    assert create_many(datastore, iter(specs)) == []
+    assert create_many(datastore, []) == []
     assert all(serves(recorder) for recorder in found)
     found[0].create_table()  # finds nothing to complain of
 
@@ -71,7 +71,7 @@ def test_many_applications_in_one_place_are_made(apps: ApplicationCache, place: 
     """Too many for one transaction, and of one schema."""
     found = [apps.recorder(f"Shop{number}", place) for number in range(MANY)]
     specs = all_tables(found)
-    assert make_many(found[0].datastore, specs) == specs
+    assert create_many(found[0].datastore, specs) == specs
     assert all(serves(recorder) for recorder in found)
 
 
@@ -82,7 +82,7 @@ def test_round_trips_are_few(database: Database, place: str, driver: str) -> Non
         specs = all_tables(found)
         assert found[0].datastore.default_schema() == "public"  # connects
         wire.reset()
-        make_many(found[0].datastore, specs)
+        create_many(found[0].datastore, specs)
         # What is there, which schemas are there, all that is to be made, and whether it is as it should be.
         assert wire.round_trips <= 4
 
@@ -101,7 +101,7 @@ def test_threads_and_processes_that_make_the_same_at_once_do_not_hinder_each_oth
             for seed, datastore in enumerate((found[0].datastore, second, third) * 2):
                 mine = list(specs)
                 random.Random(seed).shuffle(mine)  # noqa: S311 (chance for tests)
-                calls.append(partial(make_many, datastore, mine))
+                calls.append(partial(create_many, datastore, mine))
             calls += [partial(other.recorder, "Shop", f"{place}{number}_") for number in range(3)]
             run_together(calls, 60)
         assert all(serves(recorder) for recorder in found)
@@ -111,17 +111,17 @@ def test_table_of_another_shape_stops_there(apps: ApplicationCache, place: str) 
     found = recorders(apps, place, 5)
     specs = all_tables(found)
     datastore = found[0].datastore
-    make_many(datastore, found[2].tables)
+    create_many(datastore, found[2].tables)
     events = next(spec.name for spec in found[2].tables if spec.kind == "events")
     run(found[2], f"ALTER TABLE {events} RENAME COLUMN topic TO subject")
     with pytest.raises(ProgrammingError, match=r"cannot be used for events.*no column topic") as raised:
-        make_many(datastore, specs)
+        create_many(datastore, specs)
     assert str(events) in str(raised.value)
     # SQLite has no schemas: all belong together.
     before = found[:2] if datastore.dialect.has_schemas else []
     assert have_tables(found) == [recorder in (*before, found[2]) for recorder in found]
     run(found[2], f"ALTER TABLE {events} RENAME COLUMN subject TO topic")
-    assert make_many(datastore, specs) == [spec for spec in specs if spec not in all_tables([*before, found[2]])]
+    assert create_many(datastore, specs) == [spec for spec in specs if spec not in all_tables([*before, found[2]])]
     assert all(serves(recorder) for recorder in found)
 
 
@@ -134,11 +134,11 @@ def test_tables_of_a_schema_are_made_together_or_not_at_all(database: Database, 
         # A type takes the name of the last of its tables.
         run(found[2], f"CREATE TYPE {found[2].tables[-1].name} AS ENUM ('taken')")
         with pytest.raises(ProgrammingError, match="already exists"):
-            make_many(found[0].datastore, all_tables(found))
+            create_many(found[0].datastore, all_tables(found))
         assert have_tables(found) == [True, True, False, False, False]
         assert sa.inspect(found[2].datastore.engine).get_table_names(schema=schema) == []
         run(found[2], f"DROP TYPE {found[2].tables[-1].name}")
-        assert make_many(found[0].datastore, all_tables(found)) == all_tables(found[2:])
+        assert create_many(found[0].datastore, all_tables(found)) == all_tables(found[2:])
         assert all(serves(recorder) for recorder in found)
 
 
@@ -155,7 +155,7 @@ def test_scoped_session_is_neither_used_nor_committed(database: Database, place:
         )
         for number in range(3)
     ]
-    assert make_many(datastore, all_tables(found)) == all_tables(found)
+    assert create_many(datastore, all_tables(found)) == all_tables(found)
     assert not session().in_transaction()
     assert have_tables(found) == [True] * 3
     session.remove()

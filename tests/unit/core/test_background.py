@@ -65,8 +65,8 @@ def test_error_is_logged_once_and_without_what_it_says(caplog: pytest.LogCapture
     assert activity.error is None
     activity.failed(ValueError())
     assert [record.getMessage() for record in caplog.records] == [
-        "It fails: OSError. It is retried",
-        "It fails: ValueError. It is retried",
+        "It fails: OSError. Retrying",
+        "It fails: ValueError. Retrying",
         "The loop works again",
-        "It fails: ValueError. It is retried",
+        "It fails: ValueError. Retrying",
     ]

@@ -117,7 +117,7 @@ def test_whatever_happens_each_call_is_told_the_truth_about_its_own_events(
                 for call in interrupted:
                     interrupt(call)
                 for call in interrupted:
-                    call.end()  # who is queued need not wait for the turn to leave
+                    call.end()  # who is queued need not wait for the write lock to leave
             assert busy.calls[0].ids is not None
             assert_statements_are_whole_and_small(table, before, calls)
             assert_told_the_truth(table, callers, calls, interrupted)
@@ -176,7 +176,7 @@ def assert_told_the_truth(
 def test_append_that_finds_nobody_writing_is_written_at_once_and_alone(
     group: GroupCommit, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(GroupCommit, "_wait_for_turn")
+    monkeypatch.delattr(GroupCommit, "_write_in_group")
     batch = new_batch(3)
     assert group.append(table, batch) == [0, 1, 2]
     assert table.statements == [batch]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from eventsourcing_sqlalchemy.dialects.postgresql.drivers.base import Driver
-from eventsourcing_sqlalchemy.dialects.postgresql.prepared import PreparedStatements, preparing_cursor
+from eventsourcing_sqlalchemy.dialects.postgresql.prepared import PreparedStatements
+
+if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.dialects.postgresql.drivers.psycopg2_cursor import PreparingCursor
 
 __all__ = ["Psycopg2"]
 
@@ -30,7 +34,7 @@ class Psycopg2(Driver):
         statements = self._prepared.get(connection)
         if statements is None:
             return connection.cursor()
-        cursor = connection.cursor(cursor_factory=preparing_cursor())
+        cursor = connection.cursor(cursor_factory=_preparing_cursor())
         cursor.statements = statements
         return cursor
 
@@ -69,3 +73,12 @@ class Psycopg2(Driver):
         payloads = [notify.payload for notify in connection.notifies]
         connection.notifies.clear()
         return payloads
+
+
+@cache
+def _preparing_cursor() -> type[PreparingCursor]:
+    from eventsourcing_sqlalchemy.dialects.postgresql.drivers.psycopg2_cursor import (  # noqa: PLC0415 (imports the driver)
+        PreparingCursor,
+    )
+
+    return PreparingCursor
