@@ -8,7 +8,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.samples.training_school import own_engine
-from tests.support.applications import ApplicationCache
+from tests.support.applications import Applications
 from tests.support.engine_count import engines_in_use, forget_abandoned
 from tests.support.places import PREFIX, SCHEMA, Place
 
@@ -86,9 +86,9 @@ def database_url(request: pytest.FixtureRequest, place_url: Callable[[Place], st
 
 
 @pytest.fixture
-def apps(postgres_url: str) -> Iterator[ApplicationCache]:
+def apps(postgres_url: str) -> Iterator[Applications]:
     """Applications on an empty database of PostgreSQL."""
-    with ApplicationCache(postgres_url) as applications:
+    with Applications(postgres_url) as applications:
         yield applications
 
 

@@ -11,7 +11,7 @@ from eventsourcing.persistence import IntegrityError, ProgrammingError, StoredEv
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.applications import Applications, stored_events, topics, twin
 
 
 class Base(DeclarativeBase):
@@ -44,12 +44,12 @@ class FlushingViewRecorder(ViewRecorder):
 
 
 @pytest.fixture
-def apps(database_url: str) -> Iterator[ApplicationCache]:
-    with ApplicationCache(database_url) as apps:
+def apps(database_url: str) -> Iterator[Applications]:
+    with Applications(database_url) as apps:
         yield apps
 
 
-def test_tracking_is_not_recorded_without_its_events(apps: ApplicationCache) -> None:
+def test_tracking_is_not_recorded_without_its_events(apps: Applications) -> None:
     recorder = apps.recorder()
     events = stored_events()
     recorder.insert_events(events)
@@ -66,7 +66,7 @@ def test_tracking_is_not_recorded_without_its_events(apps: ApplicationCache) -> 
 
 @pytest.mark.parametrize("recorder_class", [ViewRecorder, FlushingViewRecorder])
 def test_row_that_a_hook_adds_is_not_recorded_without_the_events(
-    apps: ApplicationCache, recorder_class: type[ViewRecorder]
+    apps: Applications, recorder_class: type[ViewRecorder]
 ) -> None:
     plain = apps.recorder()
     recorder = twin(plain, recorder_class=recorder_class)
@@ -88,7 +88,7 @@ def test_row_that_a_hook_adds_is_not_recorded_without_the_events(
     assert (rows(), recorder.max_tracking_id("upstream")) == ([7], 1)
 
 
-def test_one_transaction_object_cannot_be_entered_twice_at_a_time(apps: ApplicationCache) -> None:
+def test_one_transaction_object_cannot_be_entered_twice_at_a_time(apps: Applications) -> None:
     recorder = apps.recorder()
     transaction = recorder.transaction()
     with pytest.raises(ZeroDivisionError), transaction:  # noqa: PT012 (the block rolls back)
@@ -102,7 +102,7 @@ def test_one_transaction_object_cannot_be_entered_twice_at_a_time(apps: Applicat
     assert len(topics(recorder)) == 1
 
 
-def test_block_whose_transaction_ended_before_it_says_so(apps: ApplicationCache) -> None:
+def test_block_whose_transaction_ended_before_it_says_so(apps: Applications) -> None:
     """A generator opens the transaction, its caller joins it and then exhausts the generator."""
     recorder = apps.recorder()
     Base.metadata.create_all(recorder.datastore.engine)

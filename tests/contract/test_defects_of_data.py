@@ -26,7 +26,7 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder, SQLAlchemySubscription
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
-from tests.support.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.applications import Applications, stored_events, topics, twin
 from tests.support.deadlines import run_together
 
 # -- 1 --
@@ -43,7 +43,7 @@ class IgnoresSchema(SQLAlchemyFactory):
         return recorder
 
 
-def check_process_recorder_keeps_its_schema(apps: ApplicationCache, factory_class: type[SQLAlchemyFactory]) -> None:
+def check_process_recorder_keeps_its_schema(apps: Applications, factory_class: type[SQLAlchemyFactory]) -> None:
     acme = apps.recorder(place="acme", factory_class=factory_class)
     other = apps.recorder(place="other", factory_class=factory_class)
     acme.insert_events(stored_events(), tracking=Tracking("upstream", 7))
@@ -55,7 +55,7 @@ def check_process_recorder_keeps_its_schema(apps: ApplicationCache, factory_clas
         assert sorted(sa.inspect(connection).get_table_names(schema="acme")) == ["app_events", "app_tracking"]
 
 
-def test_defect_01_process_recorder_keeps_its_schema(apps: ApplicationCache) -> None:
+def test_defect_01_process_recorder_keeps_its_schema(apps: Applications) -> None:
     """Wrong variant: a factory that gives the process recorder no schema."""
     check_process_recorder_keeps_its_schema(apps, SQLAlchemyFactory)
     with pytest.raises(AssertionError):
@@ -108,7 +108,7 @@ def test_defect_02_notification_is_processed_by_one_of_two_processors(
     database: str, request: pytest.FixtureRequest, repeat: Callable[[int], range]
 ) -> None:
     """Wrong variant, on PostgreSQL: a recorder that reads the position, compares it, and then writes."""
-    with ApplicationCache(request.getfixturevalue(database)) as apps:
+    with Applications(request.getfixturevalue(database)) as apps:
         recorder = apps.recorder()
         check_each_notification_is_processed_once([recorder, apps.elsewhere(recorder)], len(repeat(50)))
         if database == "postgres_url":
@@ -136,7 +136,7 @@ class ReadsThenListens(SQLAlchemySubscription):
 
 
 def check_no_wakeup_is_lost_while_reading(
-    apps: ApplicationCache, subscription_class: type[SQLAlchemySubscription], seconds: float
+    apps: Applications, subscription_class: type[SQLAlchemySubscription], seconds: float
 ) -> None:
     recorder = apps.recorder()
     writer = apps.elsewhere(recorder)
@@ -172,7 +172,7 @@ def test_defect_03_subscription_hears_what_is_recorded_during_its_first_read(
 ) -> None:
     """Wrong variant: a subscription that reads before it listens. Looking without being woken would hide it."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
-    with ApplicationCache(postgres_server.url(postgres_database, driver)) as apps:
+    with Applications(postgres_server.url(postgres_database, driver)) as apps:
         check_no_wakeup_is_lost_while_reading(apps, SQLAlchemySubscription, 20)
         with pytest.raises(AssertionError):
             check_no_wakeup_is_lost_while_reading(apps, ReadsThenListens, 1)
@@ -181,7 +181,7 @@ def test_defect_03_subscription_hears_what_is_recorded_during_its_first_read(
 # -- 4 --
 
 
-def check_rollback_of_one_keeps_what_another_wrote(apps: ApplicationCache) -> None:
+def check_rollback_of_one_keeps_what_another_wrote(apps: Applications) -> None:
     mine, other = apps.recorder("Mine"), apps.recorder("Other")
     before = len(topics(other))
     with pytest.raises(ZeroDivisionError), mine.transaction() as session:  # noqa: PT012 (the block rolls back)
@@ -196,7 +196,7 @@ def check_rollback_of_one_keeps_what_another_wrote(apps: ApplicationCache) -> No
 
 
 def test_defect_04_application_does_not_write_into_the_transaction_of_another(
-    apps: ApplicationCache, monkeypatch: pytest.MonkeyPatch
+    apps: Applications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong variant: any open transaction of the context serves every application."""
 
@@ -227,7 +227,7 @@ INJECTIONS = (
 )
 
 
-def has_victim(apps: ApplicationCache) -> bool:
+def has_victim(apps: Applications) -> bool:
     engine = sa.create_engine(apps.url)
     try:
         return sa.inspect(engine).has_table("victim")
@@ -253,7 +253,7 @@ def test_defect_05_sql_in_a_name_is_a_name(
     driver: str, postgres_server: Any, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong variant, where a driver runs several statements at once: names in statements are not quoted."""
-    with ApplicationCache(postgres_server.url(postgres_database, driver)) as apps:
+    with Applications(postgres_server.url(postgres_database, driver)) as apps:
         engine = sa.create_engine(apps.url)
         with engine.begin() as connection:
             connection.execute(sa.text(VICTIM))
@@ -279,7 +279,7 @@ def test_defect_05_sql_in_a_name_is_a_name(
 # -- 6 --
 
 
-def check_copied_context_gets_no_session(apps: ApplicationCache) -> None:
+def check_copied_context_gets_no_session(apps: Applications) -> None:
     recorder = apps.recorder()
 
     async def begin_and_leave_a_part_to_a_thread() -> None:
@@ -294,9 +294,7 @@ def check_copied_context_gets_no_session(apps: ApplicationCache) -> None:
         asyncio.run(begin_and_leave_a_part_to_a_thread())
 
 
-def test_defect_06_copied_context_does_not_use_the_session(
-    apps: ApplicationCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_defect_06_copied_context_does_not_use_the_session(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong variant: a transaction belongs to whoever finds it in the context."""
     check_copied_context_gets_no_session(apps)
     monkeypatch.setattr(OpenTransaction, "is_owned", lambda _: True)

@@ -34,7 +34,7 @@ from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
 from tests.support.activity import Activity
-from tests.support.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.applications import Applications, stored_events, topics, twin
 from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.support.followers import Follower
 from tests.support.wiretap import Wiretap
@@ -42,7 +42,7 @@ from tests.support.wiretap import Wiretap
 # -- 8 --
 
 
-def check_no_wakeup_for_others(apps: ApplicationCache, *, from_elsewhere: bool) -> None:
+def check_no_wakeup_for_others(apps: Applications, *, from_elsewhere: bool) -> None:
     mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
     writers = [apps.elsewhere(recorder) if from_elsewhere else twin(recorder) for recorder in (mine, other)]
     with Follower(mine) as follower, Follower(other) as other_follower:
@@ -58,7 +58,7 @@ def check_no_wakeup_for_others(apps: ApplicationCache, *, from_elsewhere: bool) 
 
 @pytest.mark.parametrize("from_elsewhere", [False, True], ids=["same engine", "another process"])
 def test_defect_08_write_wakes_nobody_in_another_schema(
-    apps: ApplicationCache, monkeypatch: pytest.MonkeyPatch, *, from_elsewhere: bool
+    apps: Applications, monkeypatch: pytest.MonkeyPatch, *, from_elsewhere: bool
 ) -> None:
     """Wrong variant: the name of the table alone stands for it."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
@@ -72,7 +72,7 @@ def test_defect_08_write_wakes_nobody_in_another_schema(
 
 
 def check_twenty_applications_use_one_engine(url: str, activity: Activity, seconds: float = DEADLINE_SECONDS) -> None:
-    with ApplicationCache(url, pool_size=2, max_overflow=1) as apps:
+    with Applications(url, pool_size=2, max_overflow=1) as apps:
         recorders = [apps.recorder(f"App{number}", place=f"place{number}") for number in range(20)]
         run_together([partial(recorder.insert_events, stored_events()) for recorder in recorders])
         assert len({id(recorder.datastore.engine.pool) for recorder in recorders}) == 1
@@ -102,7 +102,7 @@ def test_defect_09_twenty_applications_use_one_engine_and_leave_nothing(
 # -- 10 --
 
 
-def check_first_call_after_a_disconnect(apps: ApplicationCache, activity: Activity) -> None:
+def check_first_call_after_a_disconnect(apps: Applications, activity: Activity) -> None:
     recorder = apps.recorder()
     calls: list[Callable[[], object]] = [
         lambda: recorder.insert_events(stored_events(), tracking=Tracking("upstream", 1)),
@@ -134,7 +134,7 @@ def test_defect_10_first_call_after_a_disconnect_succeeds(
     """Wrong variant: nobody looks at an idle connection before it is used, and nothing is tried again."""
     # What tells other processes could be the first call.
     monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
-    with ApplicationCache(postgres_server.url(postgres_database, driver)) as apps:
+    with Applications(postgres_server.url(postgres_database, driver)) as apps:
         check_first_call_after_a_disconnect(apps, activity)
         monkeypatch.setattr(PostgreSQLDialect, "is_stale", lambda *_: False)
         monkeypatch.setattr(SQLAlchemyAggregateRecorder, "write_batch_again", give_up)
@@ -145,7 +145,7 @@ def test_defect_10_first_call_after_a_disconnect_succeeds(
 # -- 13 --
 
 
-def check_transaction_survives_a_duplicate(apps: ApplicationCache, place: str) -> None:
+def check_transaction_survives_a_duplicate(apps: Applications, place: str) -> None:
     recorder = apps.recorder(place=place)
     events = stored_events()
     recorder.insert_events(events)
@@ -164,7 +164,7 @@ def test_defect_13_outer_transaction_goes_on_after_a_duplicate(
     database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong variant, on PostgreSQL: no savepoint."""
-    with ApplicationCache(request.getfixturevalue(database)) as apps:
+    with Applications(request.getfixturevalue(database)) as apps:
         check_transaction_survives_a_duplicate(apps, "right")
         if database == "postgres_url":
             monkeypatch.setattr(Connection, "begin_nested", lambda _: nullcontext())
@@ -177,7 +177,7 @@ def test_defect_13_errors_are_of_the_library(
 ) -> None:
     """Seen to fail against a `translate` that returns the error that it is given."""
     url = postgres_server.url(postgres_database)
-    with ApplicationCache(url, pool_size=1, max_overflow=0, pool_timeout=0.1) as apps:
+    with Applications(url, pool_size=1, max_overflow=0, pool_timeout=0.1) as apps:
         with pytest.raises(OperationalError, match="Cannot connect"):
             apps.recorder(url=sa.make_url(url).set(port=1).render_as_string(hide_password=False))
         recorder = apps.recorder()
@@ -192,7 +192,7 @@ def test_defect_13_errors_are_of_the_library(
         # The pool has run out.
         with recorder.transaction(), pytest.raises(OperationalError, match="SQLALCHEMY_POOL_SIZE=1"):
             apps.recorder("Other", create_table="no").max_tracking_id("upstream")
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         recorder = apps.recorder()
         with pytest.raises(ProgrammingError, match="exists but cannot be used"):
             SQLAlchemyProcessRecorder(recorder.datastore, events_table_name="app_tracking").create_table()
@@ -219,7 +219,7 @@ def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
     if hears:
         monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
         monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 60.0)
-    with ApplicationCache(url, pool_size=1, max_overflow=0) as apps:
+    with Applications(url, pool_size=1, max_overflow=0) as apps:
         recorders = [apps.recorder(f"App{number}") for number in range(4)]
         before = threading.active_count()
         followers = [Follower(recorder) for recorder in recorders]
@@ -245,7 +245,7 @@ def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
 # -- 17 --
 
 
-def lock_in_opposite_order(apps: ApplicationCache) -> list[PersistenceError | None]:
+def lock_in_opposite_order(apps: Applications) -> list[PersistenceError | None]:
     """Write to two tables in opposite orders, each inside the transaction of the other; return what became of it.
 
     The server sees no deadlock: two of the four connections wait for nobody, it is their threads that wait.
@@ -270,12 +270,12 @@ def test_defect_17_opposite_lock_orders_end_in_an_error_that_may_be_retried(
     postgres_url: str, activity: Activity
 ) -> None:
     """Wrong variant: no lock timeout, and both wait until somebody ends their connections."""
-    with ApplicationCache(postgres_url, lock_timeout=0.3) as apps:
+    with Applications(postgres_url, lock_timeout=0.3) as apps:
         errors = [error for error in lock_in_opposite_order(apps) if error is not None]
         assert errors
         assert all(isinstance(error, OperationalError) and is_retryable(error) for error in errors)
         assert all("SQLALCHEMY_LOCK_TIMEOUT" in str(error) for error in errors)
-    with ApplicationCache(postgres_url, lock_timeout=0) as apps, ThreadPoolExecutor(1) as threads:
+    with Applications(postgres_url, lock_timeout=0) as apps, ThreadPoolExecutor(1) as threads:
         endless = threads.submit(lock_in_opposite_order, apps)
         wait_until(lambda: activity.blocked() == 2, "both wait")
         with pytest.raises(TimeoutError):
@@ -304,7 +304,7 @@ def check_last_id_is_not_used_again(recorder: SQLAlchemyProcessRecorder) -> None
 
 def test_defect_18_id_of_a_deleted_event_is_not_used_again(sqlite_url: str) -> None:
     """Wrong variant: the table that the published package makes, without AUTOINCREMENT."""
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         check_last_id_is_not_used_again(apps.recorder())
         wrong = apps.recorder("Wrong", create_table="no")
         with wrong.datastore.engine.begin() as connection:
@@ -336,7 +336,7 @@ def check_state_is_not_read(recorder: SQLAlchemyProcessRecorder, wiretap: Wireta
 
 def test_defect_19_highest_id_is_read_without_the_state(postgres_url: str) -> None:
     """Wrong variant: the whole row is read."""
-    with Wiretap(postgres_url) as wiretap, ApplicationCache(wiretap.url) as apps:
+    with Wiretap(postgres_url) as wiretap, Applications(wiretap.url) as apps:
         recorder = apps.recorder()
         check_state_is_not_read(recorder, wiretap)
         with pytest.raises(AssertionError):

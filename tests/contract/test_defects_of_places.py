@@ -25,7 +25,7 @@ from eventsourcing_sqlalchemy import naming
 from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDialect
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together
 from tests.support.followers import Follower
 
@@ -34,7 +34,7 @@ from tests.support.followers import Follower
 NAMES = ("School", "acme-school", "acme school", "Größe", "select", "1", "x" * 63)
 
 
-def check_schema_is_made(apps: ApplicationCache, name: str) -> None:
+def check_schema_is_made(apps: Applications, name: str) -> None:
     recorder = apps.recorder(place=name)
     recorder.insert_events(stored_events())
     assert len(topics(recorder)) == 1
@@ -52,7 +52,7 @@ def leave_out(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(PostgreSQLDialect, "run_script", run_others)
 
 
-def test_defect_07_schema_is_made_whatever_its_name(apps: ApplicationCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defect_07_schema_is_made_whatever_its_name(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong variants: CREATE SCHEMA is left out, and names are not quoted."""
     for name in NAMES:
         check_schema_is_made(apps, name)
@@ -68,7 +68,7 @@ def test_defect_07_schema_is_made_whatever_its_name(apps: ApplicationCache, monk
 # -- 11 --
 
 
-def check_tables_are_made_together(apps: ApplicationCache, place: str) -> None:
+def check_tables_are_made_together(apps: Applications, place: str) -> None:
     # Each on an engine of its own, as another process has.
     recorders = [apps.elsewhere(apps.recorder(place=place, create_table="no")) for _ in range(6)]
     for recorder in recorders:
@@ -83,20 +83,20 @@ def test_defect_11_many_make_tables_at_once(
 ) -> None:
     """Wrong variant: tables are made without a lock."""
     for number in repeat(3):
-        with ApplicationCache(postgres_url) as apps:
+        with Applications(postgres_url) as apps:
             check_tables_are_made_together(apps, f"place{number}")
     leave_out(monkeypatch, "pg_advisory_xact_lock")
 
     def try_often() -> None:
         for number in range(50):
-            with ApplicationCache(postgres_url) as apps:
+            with Applications(postgres_url) as apps:
                 check_tables_are_made_together(apps, f"wrong{number}")
 
     with pytest.raises(PersistenceError):
         try_often()
 
 
-def test_defect_11_record_classes_are_freed_with_their_recorder(apps: ApplicationCache) -> None:
+def test_defect_11_record_classes_are_freed_with_their_recorder(apps: Applications) -> None:
     """Seen to fail against one registry of the module for all classes."""
     forgotten = []
     for number in range(3):
@@ -127,7 +127,7 @@ def check_places_are_kept_apart(recorders: list[SQLAlchemyProcessRecorder]) -> N
     assert len({recorder.wakeup_key for recorder in recorders}) == len(recorders)
 
 
-def test_defect_12_dots_in_names_collide_with_nothing(apps: ApplicationCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defect_12_dots_in_names_collide_with_nothing(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong variant: schema and table are joined by a dot to make the key."""
 
     def pair(number: int) -> list[SQLAlchemyProcessRecorder]:
@@ -142,9 +142,7 @@ def test_defect_12_dots_in_names_collide_with_nothing(apps: ApplicationCache, mo
         check_places_are_kept_apart(pair(2))
 
 
-def test_defect_12_no_schema_and_public_are_the_same_place(
-    apps: ApplicationCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_defect_12_no_schema_and_public_are_the_same_place(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail against keys and names that are made of the schema as it was given, None or `public`."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
     default, public = apps.recorder(lock_timeout=0.1), apps.recorder(place="public", lock_timeout=0.1)
@@ -167,7 +165,7 @@ def test_defect_12_no_schema_and_public_are_the_same_place(
 def test_defect_14_long_application_names_are_recorded(database: str, request: pytest.FixtureRequest) -> None:
     """Seen to fail against the column that the published package makes, varchar(32)."""
     name = "Ä" * 50
-    with ApplicationCache(request.getfixturevalue(database)) as apps:
+    with Applications(request.getfixturevalue(database)) as apps:
         recorder = apps.recorder()
         recorder.insert_events(stored_events(), tracking=Tracking(name, 1))
         recorder.insert_tracking(Tracking(name, 2))
@@ -180,7 +178,7 @@ def test_defect_14_long_application_names_are_recorded(database: str, request: p
                 recorder.insert_tracking(Tracking(name + "x", 3))
 
 
-def check_long_names_are_refused(apps: ApplicationCache) -> None:
+def check_long_names_are_refused(apps: Applications) -> None:
     suffix = len("_events_aggregate_idx")
     apps.recorder(place="x" * 63)
     apps.recorder("x" * (63 - suffix))
@@ -196,7 +194,7 @@ def check_long_names_are_refused(apps: ApplicationCache) -> None:
 
 
 def test_defect_14_identifiers_of_more_than_63_bytes_are_refused(
-    apps: ApplicationCache, monkeypatch: pytest.MonkeyPatch
+    apps: Applications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong variant: the length is not checked, and PostgreSQL cuts names silently."""
     check_long_names_are_refused(apps)
@@ -211,7 +209,7 @@ IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 
 
 def check_other_threads_find_the_tables(url: str) -> None:
-    with ApplicationCache(url) as apps:
+    with Applications(url) as apps:
         recorder, private = apps.recorder(), apps.recorder()
         run_together([lambda: recorder.insert_events(stored_events(2)) for _ in range(8)])
         assert len(topics(recorder)) == 16

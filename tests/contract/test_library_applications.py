@@ -43,7 +43,7 @@ class BankAccounts(InEnvironment, library.ExampleApplicationTestCase):
 @in_places(*(place for place in SOME_PLACES if not place.text_ids))
 # The test case looks for the warning itself.
 @pytest.mark.filterwarnings("always:'log' is deprecated:DeprecationWarning")
-class ApplicationCache(InEnvironment, library.ApplicationTestCase):
+class Applications(InEnvironment, library.ApplicationTestCase):
     pass
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.places import Place
 
 PERCENT: Final = "50%s_"
@@ -54,7 +54,7 @@ def test_session_of_an_asynchronous_driver_is_refused(
             await asyncio.to_thread(recorder.insert_events, stored_events())  # as the message says
         await engine.dispose()
 
-    with ApplicationCache(url.render_as_string(hide_password=False)) as apps:
+    with Applications(url.render_as_string(hide_password=False)) as apps:
         recorder = apps.recorder()
         asyncio.run(run(recorder))
         assert len(topics(recorder)) == len(works(recorder))
@@ -67,7 +67,7 @@ def test_session_of_another_driver_writes_to_the_same_tables_or_is_refused(
 ) -> None:
     """Drivers disagree on a percent sign in the name of a table."""
     engine = sa.create_engine(place_url(Place(database=theirs)))
-    with ApplicationCache(place_url(Place(database=ours)), table_prefix=PERCENT) as apps:
+    with Applications(place_url(Place(database=ours)), table_prefix=PERCENT) as apps:
         recorder = apps.recorder()
         for work in works(recorder)[:2]:
             with Session(engine) as session:

@@ -17,7 +17,7 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
 from tests.samples.training_school import own_engine
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 
 
 def count_of_mine(engine: sa.Engine) -> int:
@@ -56,7 +56,7 @@ def test_keyboard_interrupt_leaves_the_database_in_memory() -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    with ApplicationCache("sqlite://") as apps:
+    with Applications("sqlite://") as apps:
         recorder = apps.recorder()
         recorder.insert_events(stored_events(topic="kept"))
         with pytest.raises(KeyboardInterrupt):

@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.ordering import PollingReader, assert_in_order, write_in_rows
 
 # In the schema that the connection uses by default, and in one that is set.
@@ -121,7 +121,7 @@ def old(place: tuple[str, str | None]) -> Iterator[Old]:
 
 @pytest.fixture
 def factory(place: tuple[str, str | None], old: Old) -> Iterator[SQLAlchemyFactory]:
-    with ApplicationCache(place[0]) as apps:
+    with Applications(place[0]) as apps:
         yield apps.factory("School", old.schema)
 
 
@@ -167,7 +167,7 @@ def test_tables_are_served_and_stay_as_they_are(factory: SQLAlchemyFactory, old:
 
 
 def test_tables_are_served_without_the_right_to_make_any(place: tuple[str, str | None], old: Old) -> None:
-    with ApplicationCache(place[0], create_table="no") as apps:
+    with Applications(place[0], create_table="no") as apps:
         recorder = process_recorder(apps.factory("School", old.schema))
         recorder.insert_events(stored_events(), tracking=Tracking("upstream", 8))
         assert recorder.max_notification_id() == 3
@@ -237,7 +237,7 @@ class OldWriter(threading.Thread):
 
 
 def check_order_beside_the_old_writer(url: str, rounds: int, *, locks: bool) -> None:
-    with ApplicationCache(url, pool_size=8) as apps:
+    with Applications(url, pool_size=8) as apps:
         recorder, in_rows = apps.recorder("School"), apps.recorder("School")
         write_in_rows(in_rows)
         old_writers = [OldWriter(url, locks=locks) for _ in range(2)]

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from eventsourcing.persistence import IntegrityError, ProgrammingError, Tracking
 
 from tenancy.testing.postgresql import Postgres
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 
 UNIQUE = "UNIQUE (originator_id, originator_version)"
 SQLITE_TABLE = (
@@ -16,7 +16,7 @@ SQLITE_TABLE = (
 
 
 def test_table_of_sqlite_that_gives_out_no_ids_is_refused() -> None:
-    with ApplicationCache("sqlite://") as apps:
+    with Applications("sqlite://") as apps:
         factory = apps.factory()
         statement = SQLITE_TABLE.format(key="BIGINT PRIMARY KEY") + UNIQUE + ")"
         factory.datastore.run(lambda executor: executor.fetch(statement))
@@ -25,7 +25,7 @@ def test_table_of_sqlite_that_gives_out_no_ids_is_refused() -> None:
 
 
 def test_table_of_sqlite_that_gives_out_ids_serves() -> None:
-    with ApplicationCache("sqlite://") as apps:
+    with Applications("sqlite://") as apps:
         factory = apps.factory()
         statement = SQLITE_TABLE.format(key="INTEGER PRIMARY KEY") + UNIQUE + ")"
         factory.datastore.run(lambda executor: executor.fetch(statement))
@@ -36,7 +36,7 @@ def test_table_of_sqlite_that_gives_out_ids_serves() -> None:
 
 @pytest.mark.parametrize("deferrable", ["DEFERRABLE INITIALLY DEFERRED", "DEFERRABLE INITIALLY IMMEDIATE"])
 def test_constraint_that_may_be_checked_later_is_refused(postgres_url: str, deferrable: str) -> None:
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         datastore = apps.factory(create_table="no").datastore
         statement = (
             "CREATE TABLE app_events (id bigserial PRIMARY KEY, originator_id uuid, originator_version bigint, "
@@ -55,7 +55,7 @@ def test_database_that_quotes_all_identifiers_serves(
     with engine.connect() as connection:
         connection.exec_driver_sql(f"ALTER DATABASE {postgres_database} SET quote_all_identifiers = on")
     engine.dispose()
-    with ApplicationCache(postgres_server.url(postgres_database, driver)) as apps:
+    with Applications(postgres_server.url(postgres_database, driver)) as apps:
         for place in (None, "schema ü", None, "schema ü"):  # the second time, they exist
             recorder = apps.recorder(place=place)
             events = stored_events()

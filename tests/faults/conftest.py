@@ -10,7 +10,7 @@ import pytest
 
 from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache
+from tests.support.applications import Applications
 
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
 
@@ -35,9 +35,9 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def applications(database: Database, driver: str) -> Iterator[ApplicationCache]:
+def applications(database: Database, driver: str) -> Iterator[Applications]:
     """Applications on the database, through the driver."""
-    with ApplicationCache(database.url(driver)) as applications:
+    with Applications(database.url(driver)) as applications:
         yield applications
 
 

@@ -19,7 +19,7 @@ from tenancy.runner.metrics import Metrics
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
 from tests.samples.kennel_system import School
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check, fleet
 from tests.support.followers import Follower
@@ -74,7 +74,7 @@ def test_notifier_goes_on(driver: str, request: pytest.FixtureRequest, monkeypat
 
     failing = Failing(wakeups.payload)
     monkeypatch.setattr(wakeups, "payload", failing.once())
-    with ApplicationCache(server.url(database, driver)) as applications:
+    with Applications(server.url(database, driver)) as applications:
         recorder = applications.recorder()
         recorder.insert_events(stored_events())
         assert failing.has_failed.wait(20)
@@ -96,7 +96,7 @@ def test_thread_that_hears_others_goes_on(
         (fail_once if is_in_background else failing.function)(self)
 
     monkeypatch.setattr(Wakeups, "sweep", sweep)
-    with ApplicationCache(request.getfixturevalue(database)) as applications:
+    with Applications(request.getfixturevalue(database)) as applications:
         recorder = applications.recorder()
         other = applications.elsewhere(recorder)
         with Follower(recorder) as follower:

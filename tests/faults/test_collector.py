@@ -20,7 +20,7 @@ from eventsourcing_sqlalchemy.engines.engine import SharedEngine
 from tenancy.registry.cache import drain, lease_registry
 from tenancy.settings import TenancySettings
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.engine_count import engines_in_use, forget_abandoned
 
@@ -35,7 +35,7 @@ def in_time(call: Callable[[], object], what: str) -> None:
 
 
 def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         forgotten = apps.factory("Forgotten")
         check = engines._check_settings  # noqa: SLF001
 
@@ -63,7 +63,7 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Closing connections takes as long as it takes; other applications must not wait for it."""
-    with ApplicationCache(sqlite_url) as apps, ApplicationCache("sqlite://") as others:
+    with Applications(sqlite_url) as apps, Applications("sqlite://") as others:
         forgotten = apps.factory("Forgotten")
         init, dispose = SharedEngine.__init__, SharedEngine.dispose
         could_lease: list[bool] = []
@@ -75,7 +75,7 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
         def lease_and_dispose(self: SharedEngine) -> None:
             if not could_lease:
                 could_lease.append(False)
-                thread = threading.Thread(target=lambda: ApplicationCache(sqlite_url).factory("Meanwhile").close())
+                thread = threading.Thread(target=lambda: Applications(sqlite_url).factory("Meanwhile").close())
                 thread.start()
                 thread.join(DEADLINE_SECONDS / 2)
                 could_lease[0] = not thread.is_alive()
@@ -91,7 +91,7 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
 def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
     database: Database, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         factory = apps.factory(place=place)
         recorder = factory.process_recorder()
         start = threading.Thread.start
@@ -127,7 +127,7 @@ def test_any_number_of_factories_may_be_collected_at_once(sqlite_url: str) -> No
     assert engines_in_use() == before
 
 
-def test_any_number_of_directories_may_be_collected_at_once(sqlite_url: str) -> None:
+def test_any_number_of_registry_leases_may_be_collected_at_once(sqlite_url: str) -> None:
     settings = TenancySettings.read({"SQLALCHEMY_URL": sqlite_url})
     registry_cache = lease_registry(settings)
     for _ in range(sys.getrecursionlimit()):

@@ -11,7 +11,7 @@ import pytest
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together
 from tests.support.relay import Relay
 
@@ -75,7 +75,7 @@ def append_in_transaction(recorder: SQLAlchemyProcessRecorder) -> None:
 def test_call_succeeds_though_all_pooled_connections_are_dead(
     relay: ForgetfulRelay, driver: str, place: str, call: Callable[[SQLAlchemyProcessRecorder], None]
 ) -> None:
-    with ApplicationCache(relay.url(driver), pool_size=CONNECTIONS, max_overflow=0) as apps:
+    with Applications(relay.url(driver), pool_size=CONNECTIONS, max_overflow=0) as apps:
         recorder = apps.recorder(place=place)
         recorder.insert_events(stored_events(topic="first"))
         fill_pool(recorder)
@@ -88,7 +88,7 @@ def test_transaction_succeeds_though_the_only_connection_of_the_pool_is_dead(
     relay: ForgetfulRelay, driver: str, place: str
 ) -> None:
     """The dead one is given back before another one is asked for."""
-    with ApplicationCache(relay.url(driver), pool_size=1, max_overflow=0, pool_timeout=2) as apps:
+    with Applications(relay.url(driver), pool_size=1, max_overflow=0, pool_timeout=2) as apps:
         recorder = apps.recorder(place=place)
         recorder.insert_events(stored_events(topic="first"))
         fill_pool(recorder, 1)

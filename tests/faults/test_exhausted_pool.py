@@ -16,7 +16,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
 from tests.faults.conftest import DRIVERS
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 
 CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
@@ -36,7 +36,7 @@ def tight(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProc
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
-    with ApplicationCache(url, pool_size=1, max_overflow=1, pool_timeout=0.1, lock_timeout=0.2) as applications:
+    with Applications(url, pool_size=1, max_overflow=1, pool_timeout=0.1, lock_timeout=0.2) as applications:
         yield applications.recorder("Shop", place)
 
 
@@ -68,7 +68,7 @@ def test_error_names_the_pool_and_what_to_do(tight: SQLAlchemyProcessRecorder, c
 def test_nested_transactions_of_many_applications_end_in_an_error_that_rolls_back(
     database: Database, driver: str, place: str
 ) -> None:
-    with ApplicationCache(database.url(driver), pool_size=1, max_overflow=1, pool_timeout=0.1) as applications:
+    with Applications(database.url(driver), pool_size=1, max_overflow=1, pool_timeout=0.1) as applications:
         recorders = [applications.recorder(f"Shop{number}", place) for number in range(3)]
         with pytest.raises(OperationalError, match="do not open one inside another"), ExitStack() as stack:  # noqa: PT012 (the block rolls back)
             for recorder in recorders:
@@ -98,7 +98,7 @@ def test_nested_transactions_on_a_small_pool_end_in_an_error_that_names_the_pool
     postgres_server: Postgres, postgres_database: str, driver: str
 ) -> None:
     url = postgres_server.url(postgres_database, driver)
-    with ApplicationCache(url, pool_size=1, max_overflow=1, pool_timeout=0.2) as apps:
+    with Applications(url, pool_size=1, max_overflow=1, pool_timeout=0.2) as apps:
         recorders = [apps.recorder(f"App{number}") for number in range(6)]
         for _ in range(2):
             opened: list[SQLAlchemyProcessRecorder] = []
@@ -119,7 +119,7 @@ def test_nested_transactions_on_a_small_pool_end_in_an_error_that_names_the_pool
 
 
 def test_nested_transactions_on_sqlite_end_in_an_error(sqlite_url: str) -> None:
-    with ApplicationCache(sqlite_url, pool_size=1, max_overflow=1, pool_timeout=0.2, lock_timeout=0.2) as apps:
+    with Applications(sqlite_url, pool_size=1, max_overflow=1, pool_timeout=0.2, lock_timeout=0.2) as apps:
         recorders = [apps.recorder(f"App{number}") for number in range(4)]
         with recorders[0].transaction(), pytest.raises(OperationalError, match="The SQLite database is locked"):
             recorders[1].transaction().__enter__()

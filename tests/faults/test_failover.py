@@ -16,7 +16,7 @@ from tenancy.errors import RegistryUnavailable
 from tenancy.testing.postgresql import PostgresServer, find_postgres
 from tests.conftest import unavailable
 from tests.samples.kennel_system import School
-from tests.support.applications import ApplicationCache
+from tests.support.applications import Applications
 from tests.support.deadlines import run_together, wait_until
 from tests.support.fleets import check, fleet
 from tests.support.growth import Growth
@@ -79,7 +79,7 @@ def test_standby_takes_over_under_load(primary: PostgresServer, standby: Standby
         }
         urls["pg8000"] = relay.url("pg8000")
         # Longer than the busiest machine takes to promote: no outcome stays open.
-        applications = stack.enter_context(ApplicationCache(urls["psycopg2"], commit_resolve_timeout=60))
+        applications = stack.enter_context(Applications(urls["psycopg2"], commit_resolve_timeout=60))
         tenants = stack.enter_context(
             fleet(urls["psycopg2"], ["acme"], sqlalchemy_commit_resolve_timeout=60, tenancy_max_outage=60)
         )

@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 
 PAGES = 60  # of 4096 bytes; the tables and their indexes take 10
 TOO_MUCH = b"x" * 300_000
@@ -39,7 +39,7 @@ def full(sqlite_url: str) -> Iterator[SQLAlchemyProcessRecorder]:
         connection.execute(f"PRAGMA max_page_count={PAGES}")
 
     _engines.append(engine)
-    with ApplicationCache(sqlite_url) as applications:
+    with Applications(sqlite_url) as applications:
         yield applications.recorder("Shop", engine_topic=f"{__name__}:full_engine")
     _engines.pop()
     engine.dispose()
@@ -75,7 +75,7 @@ def test_write_without_room_is_an_operational_error_and_writes_nothing(
     assert full.max_tracking_id("upstream") is None
     # What fits is still written, also by somebody else.
     full.insert_events(stored_events(topic="after"))
-    with ApplicationCache(sqlite_url) as applications:
+    with Applications(sqlite_url) as applications:
         other = applications.recorder("Shop")
         other.insert_events(stored_events(state=TOO_MUCH, topic="other"))
         assert topics(other) == ["before", "after", "other"]
@@ -88,8 +88,8 @@ def test_write_without_room_is_an_operational_error_and_writes_nothing(
 FULL_FILE_SYSTEM = """
 import resource, sys
 from eventsourcing.persistence import OperationalError
-from tests.support.applications import ApplicationCache, stored_events, topics
-with ApplicationCache(sys.argv[1]) as applications:
+from tests.support.applications import Applications, stored_events, topics
+with Applications(sys.argv[1]) as applications:
     recorder = applications.recorder("Shop")
     recorder.insert_events(stored_events(topic="before"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))

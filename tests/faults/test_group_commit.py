@@ -18,7 +18,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, twin
+from tests.support.applications import Applications, stored_events, twin
 from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.support.growth import Growth
 from tests.support.ordering import PollingReader, assert_in_order
@@ -41,7 +41,7 @@ def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyP
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
-    with ApplicationCache(url, pool_size=WRITERS, lock_timeout=DEADLINE_SECONDS) as applications:
+    with Applications(url, pool_size=WRITERS, lock_timeout=DEADLINE_SECONDS) as applications:
         yield applications.recorder(place=place)
 
 
@@ -165,7 +165,7 @@ def write_on(recorder: SQLAlchemyProcessRecorder, log: Log, seed: int, calls: in
 def test_terminations_at_any_moment_lose_nothing_double_nothing_and_mix_nothing_up(
     database: Database, driver: str, place: str, repeat: Callable[[int], range], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ApplicationCache(database.url(driver), pool_size=WRITERS) as applications:
+    with Applications(database.url(driver), pool_size=WRITERS) as applications:
         recorder = applications.recorder(place=place)
         batches = Batches(recorder, monkeypatch)
         logs, is_over = [Log() for _ in range(WRITERS)], threading.Event()
@@ -203,7 +203,7 @@ def relay(database: Database) -> Iterator[Relay]:
 def test_group_whose_connection_breaks_is_stored_once(  # noqa: PLR0917 (fixtures)
     relay: Relay, database: Database, driver: str, place: str, point: Point, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ApplicationCache(relay.url(driver), pool_size=WRITERS) as applications:
+    with Applications(relay.url(driver), pool_size=WRITERS) as applications:
         recorder = applications.recorder(place=place)
         batches = Batches(recorder, monkeypatch)
         calls = [stored_events(1 + number % 3, topic=f"break here {number}") for number in range(WRITERS)]
@@ -212,7 +212,7 @@ def test_group_whose_connection_breaks_is_stored_once(  # noqa: PLR0917 (fixture
         assert relay.broken == 1
         assert len(batches.written[1]) == sum(map(len, calls)), "they were not written together"
         assert len(batches.written) == 2 + WRITERS, "not each of them was written again"
-        with ApplicationCache(database.url()) as others:
+        with Applications(database.url()) as others:
             stored = {n.id: as_event(n) for n in others.elsewhere(recorder).select_notifications(None, 100)}
         assert len(stored) == 1 + sum(map(len, calls))
         for ids, events in zip(results, calls, strict=True):
@@ -224,7 +224,7 @@ def test_group_whose_connection_breaks_is_stored_once(  # noqa: PLR0917 (fixture
 def test_group_that_breaks_again_and_again_says_so_to_those_whose_outcome_is_open(
     relay: Relay, driver: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ApplicationCache(relay.url(driver), pool_size=WRITERS, commit_resolve_timeout=0) as applications:
+    with Applications(relay.url(driver), pool_size=WRITERS, commit_resolve_timeout=0) as applications:
         recorder = applications.recorder(place=place)
         batches = Batches(recorder, monkeypatch)
         relay.break_at("before", "break here", times=2)
@@ -272,7 +272,7 @@ def test_id_that_is_too_long_for_the_index_fails_only_the_call_that_has_it(
     database: Database, driver: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL calls it the excess of a limit (54000), not a wrong value."""
-    with ApplicationCache(database.url(driver), originator_id_type="text") as applications:
+    with Applications(database.url(driver), originator_id_type="text") as applications:
         recorder = applications.recorder(place=place)
         too_long = "".join(uuid4().hex for _ in range(200))  # not to be compressed
         calls = [[StoredEvent(originator_id, 1, "module:Class", b"")] for originator_id in ("first", too_long, "last")]

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.faults.conftest import DRIVERS
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 
 
@@ -27,7 +27,7 @@ def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyP
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
-    with ApplicationCache(url, pool_size=1, max_overflow=0, pool_timeout=0.2, lock_timeout=0.5) as applications:
+    with Applications(url, pool_size=1, max_overflow=0, pool_timeout=0.2, lock_timeout=0.5) as applications:
         yield applications.recorder("Shop", place)
 
 
@@ -125,7 +125,7 @@ def test_keyboard_interrupt_while_an_append_waits_for_the_writer_lock(
     database: Database, driver: str, place: str, count: int, in_transaction: bool
 ) -> None:
     engine = database.engine.execution_options(isolation_level="READ COMMITTED")
-    with ApplicationCache(database.url(driver), pool_size=1, max_overflow=0, pool_timeout=0.2) as applications:
+    with Applications(database.url(driver), pool_size=1, max_overflow=0, pool_timeout=0.2) as applications:
         recorder = applications.recorder("Shop", place)
         events = stored_events(count, topic="interrupted")
         with engine.connect() as connection:

@@ -13,9 +13,9 @@ import pytest
 from eventsourcing.persistence import Notification
 
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache
+from tests.support.applications import Applications
 from tests.support.deadlines import wait_until
-from tests.support.writing_process import NAME, SOURCE, Acknowledgement, TenantRequest, WritingProcesses
+from tests.support.writing_process import NAME, SOURCE, Acknowledgement, WritingProcesses, WritingTask
 
 TARGETS = ["psycopg2", "psycopg2 in rows", "psycopg", "pg8000", "sqlite"]
 
@@ -28,7 +28,7 @@ def processes() -> Iterator[WritingProcesses]:
 
 
 @pytest.fixture(params=TARGETS)
-def order(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> TenantRequest:
+def task(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> WritingTask:
     """Where a process is to write."""
     driver, _, form = request.param.partition(" ")
     if driver == "sqlite":
@@ -36,7 +36,7 @@ def order(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> TenantR
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(driver)
-    return TenantRequest(url=url, place=place, log=str(tmp_path / "log"), in_rows=bool(form))
+    return WritingTask(url=url, place=place, log=str(tmp_path / "log"), in_rows=bool(form))
 
 
 def faults(
@@ -72,21 +72,21 @@ def faults(
     return found
 
 
-def read(order: TenantRequest) -> tuple[list[Notification], int | None]:
-    with ApplicationCache(order.url) as applications:
-        recorder = applications.recorder(NAME, order.place)
+def read(task: WritingTask) -> tuple[list[Notification], int | None]:
+    with Applications(task.url) as applications:
+        recorder = applications.recorder(NAME, task.place)
         return recorder.select_notifications(None, 10**6), recorder.max_tracking_id(SOURCE)
 
 
 def test_killed_process_loses_nothing_and_writes_nothing_twice(
-    processes: WritingProcesses, order: TenantRequest, repeat: Callable[[int], range]
+    processes: WritingProcesses, task: WritingTask, repeat: Callable[[int], range]
 ) -> None:
-    log, chance = Path(order.log), random.Random(7)  # noqa: S311 (chance for a test)
+    log, chance = Path(task.log), random.Random(7)  # noqa: S311 (chance for a test)
     rounds = repeat(6)
     for _ in rounds:
         before, more = len(Acknowledgement.read_all(log)), chance.randrange(1, 25)
         status = processes.run_until(
-            order,
+            task,
             lambda enough=before + more: wait_until(  # type: ignore[misc] # (mypy knows no defaults of lambdas)
                 lambda: len(Acknowledgement.read_all(log)) >= enough, "the process writes"
             ),
@@ -94,7 +94,7 @@ def test_killed_process_loses_nothing_and_writes_nothing_twice(
         assert status == -signal.SIGKILL
     acknowledged = Acknowledgement.read_all(log)
     assert len(acknowledged) > len(rounds)
-    stored, position = read(order)
+    stored, position = read(task)
     assert faults(acknowledged, stored, position, len(rounds)) == []
     # The same check, when something is wrong.
     lacking = [notification for notification in stored if notification.id != acknowledged[-1].ids[0]]
@@ -102,10 +102,10 @@ def test_killed_process_loses_nothing_and_writes_nothing_twice(
     assert faults(acknowledged, [*stored, stored[0]], position, len(rounds))
 
 
-@pytest.mark.parametrize("order", ["psycopg2", "sqlite"], indirect=True)
-def test_call_that_is_noted_before_it_is_recorded_is_found(processes: WritingProcesses, order: TenantRequest) -> None:
-    order = TenantRequest(url=order.url, place=order.place, log=order.log, notes_too_early=True)
-    log = Path(order.log)
-    processes.run_until(order, lambda: wait_until(lambda: bool(Acknowledgement.read_all(log)), "the process writes"))
+@pytest.mark.parametrize("task", ["psycopg2", "sqlite"], indirect=True)
+def test_call_that_is_noted_before_it_is_recorded_is_found(processes: WritingProcesses, task: WritingTask) -> None:
+    task = WritingTask(url=task.url, place=task.place, log=task.log, notes_too_early=True)
+    log = Path(task.log)
+    processes.run_until(task, lambda: wait_until(lambda: bool(Acknowledgement.read_all(log)), "the process writes"))
     acknowledged = Acknowledgement.read_all(log)
-    assert [fault.split(":")[0] for fault in faults(acknowledged, *read(order), kills=1)] == ["lost", "lost"]
+    assert [fault.split(":")[0] for fault in faults(acknowledged, *read(task), kills=1)] == ["lost", "lost"]

@@ -21,7 +21,7 @@ from eventsourcing.persistence import DataError, StoredEvent, Tracking
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.faults.conftest import DRIVERS
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 
 MEGABYTE = 10**6
 LARGE = 300 * MEGABYTE
@@ -56,7 +56,7 @@ def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyP
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
-    with ApplicationCache(url) as applications:
+    with Applications(url) as applications:
         yield applications.recorder("Shop", place)
 
 

@@ -21,7 +21,7 @@ from eventsourcing_sqlalchemy.engines.pool import ConnectionPool
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together, wait_until
 from tests.support.growth import Growth
 from tests.support.relay import Point, Relay
@@ -97,7 +97,7 @@ def assert_call_succeeds(recorder: SQLAlchemyProcessRecorder, call: str) -> None
 
 @pytest.mark.parametrize("call", CALLS | CALLS_OF_SESSIONS)
 def test_first_call_after_idle_connections_were_terminated_succeeds(
-    applications: ApplicationCache, database: Database, place: str, call: str
+    applications: Applications, database: Database, place: str, call: str
 ) -> None:
     recorder = applications.recorder(place=place)
     recorder.insert_events(stored_events(2, SOURCE), tracking=Tracking("upstream", 1))
@@ -127,7 +127,7 @@ def their_engine(database: Database, driver: str) -> Iterator[sa.Engine]:
 @pytest.mark.usefixtures("their_engine")
 @pytest.mark.parametrize("call", CALLS)
 def test_first_call_on_an_engine_of_the_user_succeeds_too(
-    applications: ApplicationCache, database: Database, place: str, call: str
+    applications: Applications, database: Database, place: str, call: str
 ) -> None:
     recorder = applications.recorder(place=place, engine_topic=f"{__name__}:engine_of_a_user")
     recorder.insert_events(stored_events(2, SOURCE), tracking=Tracking("upstream", 1))
@@ -137,7 +137,7 @@ def test_first_call_on_an_engine_of_the_user_succeeds_too(
 
 
 def test_without_looking_and_without_a_second_attempt_the_first_call_would_fail(
-    applications: ApplicationCache, database: Database, place: str, monkeypatch: pytest.MonkeyPatch
+    applications: Applications, database: Database, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ConnectionPool, "_checked_out", lambda *_: None)
     recorder = applications.recorder(place=place)
@@ -150,7 +150,7 @@ def test_without_looking_and_without_a_second_attempt_the_first_call_would_fail(
 
 
 def test_read_whose_connection_is_terminated_is_repeated(
-    applications: ApplicationCache, database: Database, place: str
+    applications: Applications, database: Database, place: str
 ) -> None:
     recorder = applications.recorder(place=place)
     recorder.insert_events(stored_events(2, SOURCE))
@@ -207,7 +207,7 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize(("what", "form"), FORMS, indirect=["form"])
 def test_append_that_is_terminated_while_it_waits_for_the_writer_lock_is_stored_once(
-    applications: ApplicationCache, database: Database, place: str, what: str
+    applications: Applications, database: Database, place: str, what: str
 ) -> None:
     count, tracking = WRITES[what]
     recorder = applications.recorder(place=place)
@@ -223,7 +223,7 @@ def test_append_that_is_terminated_while_it_waits_for_the_writer_lock_is_stored_
 
 
 def test_tracking_that_is_terminated_while_it_waits_for_its_row_is_stored(
-    applications: ApplicationCache, database: Database, place: str
+    applications: Applications, database: Database, place: str
 ) -> None:
     recorder = applications.recorder(place=place)
     recorder.insert_tracking(Tracking("upstream", 1))
@@ -239,7 +239,7 @@ def test_tracking_that_is_terminated_while_it_waits_for_its_row_is_stored(
 
 
 def test_append_that_is_terminated_again_and_again_says_that_the_outcome_is_not_known(
-    applications: ApplicationCache, database: Database, place: str
+    applications: Applications, database: Database, place: str
 ) -> None:
     recorder = applications.recorder(place=place, commit_resolve_timeout=0)
     events = stored_events(2)
@@ -257,7 +257,7 @@ def test_append_that_is_terminated_again_and_again_says_that_the_outcome_is_not_
 
 
 def test_transaction_that_is_terminated_writes_nothing_and_the_next_one_does(
-    applications: ApplicationCache, database: Database, place: str
+    applications: Applications, database: Database, place: str
 ) -> None:
     recorder = applications.recorder(place=place)
     with pytest.raises(OperationalError) as raised, recorder.transaction() as session:  # noqa: PT012 (rolls back)
@@ -278,7 +278,7 @@ def test_transaction_that_is_terminated_writes_nothing_and_the_next_one_does(
 
 
 def test_terminations_at_any_moment_lose_nothing_and_double_nothing(
-    applications: ApplicationCache, database: Database, place: str, repeat: Callable[[int], range]
+    applications: Applications, database: Database, place: str, repeat: Callable[[int], range]
 ) -> None:
     recorder = applications.recorder(place=place)
     acknowledged: list[list[tuple[int, UUID]]] = [[] for _ in range(3)]
@@ -332,14 +332,14 @@ def relay(database: Database) -> Iterator[Relay]:
 @pytest.fixture
 def behind_relay(relay: Relay, driver: str, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
     """A recorder whose connections go through the relay."""
-    with ApplicationCache(relay.url(driver)) as applications:
+    with Applications(relay.url(driver)) as applications:
         yield applications.recorder(place=place)
 
 
 @pytest.fixture
 def neighbour(database: Database, behind_relay: SQLAlchemyProcessRecorder) -> Iterator[SQLAlchemyProcessRecorder]:
     """A recorder of the same tables that does not go through the relay."""
-    with ApplicationCache(database.url()) as applications:
+    with Applications(database.url()) as applications:
         yield applications.elsewhere(behind_relay)
 
 
@@ -448,7 +448,7 @@ def test_transaction_that_a_vanished_client_left_open_does_not_keep_the_writer_l
 ) -> None:
     count, tracking = WRITES["events and tracking"]
     events = stored_events(count)
-    with ApplicationCache(relay.url(driver), idle_in_transaction_session_timeout=0.2) as applications:
+    with Applications(relay.url(driver), idle_in_transaction_session_timeout=0.2) as applications:
         recorder = applications.recorder(place=place)
         relay.break_at("silent", "INSERT INTO")
         ids = write(recorder, events, tracking)

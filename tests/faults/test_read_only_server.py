@@ -16,7 +16,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
 from tests.samples.kennel_system import School
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together, wait_until
 from tests.support.fleets import check, fleet
 
@@ -72,7 +72,7 @@ CALLS: dict[str, tuple[int, Call]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_write_is_refused_and_made_again_on_a_new_connection(
-    applications: ApplicationCache, database: Database, place: str, call: str
+    applications: Applications, database: Database, place: str, call: str
 ) -> None:
     recorder = applications.recorder(place=place)
     fail_over(recorder.datastore.engine, database)
@@ -94,7 +94,7 @@ def test_on_an_engine_of_the_user_too(database: Database, driver: str, place: st
     url = database.url(driver)
     engine = sa.create_engine(url)
     _engine_of_a_user.append(engine)
-    with ApplicationCache(url) as applications:
+    with Applications(url) as applications:
         recorder = applications.recorder(place=place, engine_topic=f"{__name__}:engine_of_a_user")
         engine.dispose()  # an engine of theirs does not notice that its connections are gone
         fail_over(engine, database)
@@ -103,7 +103,7 @@ def test_on_an_engine_of_the_user_too(database: Database, driver: str, place: st
     engine.dispose()
 
 
-def test_session_of_the_user_is_refused_once(applications: ApplicationCache, database: Database, place: str) -> None:
+def test_session_of_the_user_is_refused_once(applications: Applications, database: Database, place: str) -> None:
     """Only its author knows what was in it. The next one is on a new connection."""
     recorder = applications.recorder(place=place)
     datastore = recorder.datastore
@@ -119,7 +119,7 @@ def test_session_of_the_user_is_refused_once(applications: ApplicationCache, dat
 
 
 def test_server_that_stays_read_only_is_worth_another_try(
-    applications: ApplicationCache, database: Database, place: str
+    applications: Applications, database: Database, place: str
 ) -> None:
     recorder = applications.recorder(place=place)
     recorder.insert_events(stored_events(topic="before"))
@@ -136,7 +136,7 @@ def test_server_that_stays_read_only_is_worth_another_try(
 
 def test_wake_ups_are_heard_from_the_new_server(database: Database, place: str) -> None:
     listening = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-    with ApplicationCache(database.url()) as applications:
+    with Applications(database.url()) as applications:
         recorder = applications.recorder(place=place)
         subscription = recorder.subscribe()
         received = threading.Thread(target=lambda: next(subscription), daemon=True)

@@ -11,7 +11,7 @@ import pytest
 
 from tenancy.testing.postgresql import PostgresServer
 from tests.faults.conftest import DRIVERS
-from tests.support.applications import ApplicationCache
+from tests.support.applications import Applications
 from tests.support.deadlines import run_together, wait_until
 from tests.support.growth import Growth
 from tests.support.writer import Writer
@@ -39,7 +39,7 @@ def test_server_that_comes_back_finds_everybody_going_on(
 ) -> None:
     server = own_postgres_server
     is_over = threading.Event()
-    with ApplicationCache(server.url()) as applications:
+    with Applications(server.url()) as applications:
         writers = []
         for driver in DRIVERS:
             recorder = applications.recorder("Shop", "shop", url=server.url(driver=driver))

@@ -26,7 +26,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQ
 from eventsourcing_sqlalchemy.subscriptions import SQLAlchemySubscription
 from tests.faults.conftest import DRIVERS
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 
 LISTENING_DRIVERS = ("psycopg2", "psycopg")
@@ -45,13 +45,13 @@ def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def recorder(applications: ApplicationCache, place: str) -> SQLAlchemyProcessRecorder:
+def recorder(applications: Applications, place: str) -> SQLAlchemyProcessRecorder:
     """A recorder that is subscribed to."""
     return applications.recorder("Shop", place)
 
 
 @pytest.fixture
-def elsewhere(applications: ApplicationCache, recorder: SQLAlchemyProcessRecorder) -> SQLAlchemyProcessRecorder:
+def elsewhere(applications: Applications, recorder: SQLAlchemyProcessRecorder) -> SQLAlchemyProcessRecorder:
     """A recorder of the same events that shares no memory with the other one, as in another process."""
     return applications.elsewhere(recorder)
 
@@ -210,8 +210,8 @@ def test_error_that_does_not_pass_reaches_the_subscriber(
 
 WRITER = """
 import sys
-from tests.support.applications import ApplicationCache, stored_events
-with ApplicationCache(sys.argv[1]) as applications:
+from tests.support.applications import Applications, stored_events
+with Applications(sys.argv[1]) as applications:
     recorder = applications.recorder("Shop", sys.argv[2])
     for _ in sys.stdin:
         print(recorder.insert_events(stored_events())[0], flush=True)
@@ -259,7 +259,7 @@ def writing_process(url: str, place: str) -> Iterator[tuple[Callable[[], object]
 def test_no_wakeup_is_lost(  # noqa: PLR0917 (fixtures)
     recorder: SQLAlchemyProcessRecorder,
     elsewhere: SQLAlchemyProcessRecorder,
-    applications: ApplicationCache,
+    applications: Applications,
     place: str,
     writer: str,
     repeat: Callable[[int], range],
@@ -347,7 +347,7 @@ def any_recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlch
     else:
         database: Database = request.getfixturevalue("database")
         url = database.url(request.param)
-    with ApplicationCache(url) as applications:
+    with Applications(url) as applications:
         yield applications.recorder("Shop", place)
 
 

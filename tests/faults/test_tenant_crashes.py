@@ -93,8 +93,8 @@ def consistent(tenants: Tenancy, url: str) -> None:
     """Fail for tables of nobody, tenants without tables, rows that their history contradicts, and locks."""
     found = tenants.list()
     names = catalog.tenants(url)
-    storage = {str(tenant.placement) for tenant in found}
-    assert all(any(name.startswith(place) for place in storage) for name in names), "orphaned"
+    placements = {str(tenant.placement) for tenant in found}
+    assert all(any(name.startswith(placement) for placement in placements) for name in names), "orphaned"
     for tenant in found:
         history = tenants.history(tenant.slug)
         assert history[-1].status == tenant.status

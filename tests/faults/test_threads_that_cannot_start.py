@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 from tests.support.followers import Follower
 
@@ -60,7 +60,7 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]
 def test_events_are_recorded_though_nobody_can_be_told(
     database: Database, place: str, no_thread: Callable[..., None], hears: Callable[[], bool]
 ) -> None:
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         recorder = apps.recorder(place=place)
         no_thread(NOTIFIER)
         assert recorder.insert_events(stored_events(2, topic="untold")) == [1, 2]
@@ -76,7 +76,7 @@ def test_events_are_recorded_though_nobody_can_be_told(
 def test_subscription_without_a_listening_thread_polls(
     database: Database, place: str, no_thread: Callable[..., None]
 ) -> None:
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         recorder = apps.recorder(place=place)
         no_thread(LISTENER)
         with Follower(recorder) as follower:
@@ -91,7 +91,7 @@ def test_subscription_without_a_listening_thread_polls(
 def test_error_of_the_driver_does_not_end_the_notifications(
     database: Database, place: str, monkeypatch: pytest.MonkeyPatch, hears: Callable[[], bool]
 ) -> None:
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         recorder = apps.recorder(place=place)
         shared = recorder.datastore.shared
         run = shared.run

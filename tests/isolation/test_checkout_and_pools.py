@@ -15,7 +15,7 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from tests.isolation.test_checkout import assert_usable, checked_out, datastore, open_datastore, pid, url
 from tests.support.activity import Activity
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 from tests.support.forked import forks, in_child
 
@@ -37,7 +37,7 @@ def test_connection_is_recycled_when_it_is_too_old(open_datastore: Open, recycle
 def test_ping_before_each_use_takes_place_for_calls_of_ours(
     open_datastore: Open, url: str, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ApplicationCache(url, pool_pre_ping="yes") as apps:
+    with Applications(url, pool_pre_ping="yes") as apps:
         datastore = open_datastore(pool_pre_ping=True) if by == "engine option" else apps.factory().datastore
         datastore.run(pid)
         pings: list[object] = []
@@ -136,7 +136,7 @@ def test_connection_that_was_terminated_while_it_was_idle_is_replaced_unnoticed(
 
 
 def test_recorder_writes_and_reads_on_a_terminated_connection(url: str, activity: Activity) -> None:
-    with ApplicationCache(url, pool_size=1, max_overflow=0) as apps:
+    with Applications(url, pool_size=1, max_overflow=0) as apps:
         recorder = apps.recorder()
         for number in range(1, 4):
             activity.terminate()

@@ -15,7 +15,7 @@ from eventsourcing.persistence import InterfaceError, Tracking
 
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from tests.support.activity import Activity
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together, wait_until
 from tests.support.engine_count import engines_in_use
 from tests.support.followers import Follower
@@ -27,7 +27,7 @@ POOL_SIZE, MAX_OVERFLOW = 2, 1
 
 
 def check_many_applications(url: str, activity: Activity, places: list[str]) -> None:
-    with ApplicationCache(url, pool_size=POOL_SIZE, max_overflow=MAX_OVERFLOW) as apps, activity.watch() as counts:
+    with Applications(url, pool_size=POOL_SIZE, max_overflow=MAX_OVERFLOW) as apps, activity.watch() as counts:
         recorders = [apps.recorder(place=place) for place in places]
 
         def write_to_some(first: int) -> None:
@@ -54,7 +54,7 @@ def test_two_hundred_applications_share_one_engine(
     """Wrong variant, with a few: an engine for each."""
     check_many_applications(postgres_url, activity, [f"place {number}" for number in range(200)])
     # The engine is usable again.
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         assert len(topics(apps.recorder(place="place 7"))) == 3
         assert activity.connections() >= 1
     activity.wait_until_none()
@@ -64,7 +64,7 @@ def test_two_hundred_applications_share_one_engine(
 
 
 def test_followers_of_many_applications_cost_one_connection(postgres_url: str, activity: Activity) -> None:
-    with ApplicationCache(postgres_url, pool_size=1, max_overflow=0) as apps:
+    with Applications(postgres_url, pool_size=1, max_overflow=0) as apps:
         recorders = [apps.recorder(place=f"place {number}") for number in range(10)]
         followers = [Follower(recorder) for recorder in recorders]
         threads = threading.active_count()
@@ -83,9 +83,9 @@ def test_followers_of_many_applications_cost_one_connection(postgres_url: str, a
 
 
 def test_engine_of_applications_that_nobody_closes_goes_with_them(postgres_url: str, activity: Activity) -> None:
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         closed = apps.recorder()
-        forgotten = ApplicationCache(postgres_url).recorder(place="other")
+        forgotten = Applications(postgres_url).recorder(place="other")
         forgotten.insert_events(stored_events())
         del forgotten
         gc.collect()
@@ -100,7 +100,7 @@ def test_engine_of_applications_that_nobody_closes_goes_with_them(postgres_url: 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
 def test_closed_application_says_so_and_the_others_go_on(database: str, request: pytest.FixtureRequest) -> None:
-    with ApplicationCache(request.getfixturevalue(database)) as apps:
+    with Applications(request.getfixturevalue(database)) as apps:
         mine, other = apps.recorder("Mine"), apps.recorder("Other")
         mine.datastore.close()
         mine.datastore.close()
@@ -123,14 +123,14 @@ def test_closed_application_says_so_and_the_others_go_on(database: str, request:
 def test_transaction_that_is_open_while_its_application_closes_ends_as_it_should(
     postgres_url: str, activity: Activity
 ) -> None:
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         recorder = apps.recorder()
         with recorder.transaction() as session:
             recorder.insert_events(stored_events())
             recorder.datastore.close()
             session.execute(sa.text("SELECT 1"))
     activity.wait_until_none()
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         assert len(topics(apps.recorder())) == 1
 
 
@@ -145,23 +145,23 @@ def test_threads_use_applications_while_others_close_theirs(
 
     def come_and_go() -> None:
         for _ in repeat(8):
-            with ApplicationCache(url, lock_timeout=20) as apps:
+            with Applications(url, lock_timeout=20) as apps:
                 recorder = apps.recorder()
                 recorder.insert_events(stored_events(topic=str(next(numbers))))
                 written.append(len(topics(recorder)))
 
-    with ApplicationCache(url, lock_timeout=20) as apps:
+    with Applications(url, lock_timeout=20) as apps:
         apps.recorder()
     run_together([come_and_go] * 6, 60)
     assert engines_in_use() == []
-    with ApplicationCache(url) as apps:
+    with Applications(url) as apps:
         assert sorted(map(int, topics(apps.recorder()))) == list(range(len(written)))
 
 
 def test_application_closed_under_a_thread_fails_with_an_error_of_the_library(
     postgres_url: str, activity: Activity
 ) -> None:
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         recorder = apps.recorder()
         acknowledged = [0]
         outcomes: list[Exception] = []
@@ -181,5 +181,5 @@ def test_application_closed_under_a_thread_fails_with_an_error_of_the_library(
         thread.join()
         assert [type(error) for error in outcomes] == [InterfaceError]
     activity.wait_until_none()
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         assert len(topics(apps.recorder())) >= acknowledged[0]

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy import transactions
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together
 
 Work = Callable[[], Awaitable[None]]
@@ -50,7 +50,7 @@ def open_scene(database: str, request: pytest.FixtureRequest) -> Iterator[Scene]
     is_sqlite = url.startswith("sqlite")
     # On SQLite in files of their own, where all can write at once.
     urls = [f"{url}-{place}" if is_sqlite else url for place in ("mine", "other", "third")]
-    with ApplicationCache(urls[0]) as first, ApplicationCache(urls[1]) as second, ApplicationCache(urls[2]) as third:
+    with Applications(urls[0]) as first, Applications(urls[1]) as second, Applications(urls[2]) as third:
         mine, other = first.recorder(place="mine"), second.recorder(place="other")
         yield Scene(
             mine=mine,
@@ -412,7 +412,7 @@ def test_cache_of_aggregates_serves_no_other_application(database: str, request:
 
 def test_write_of_another_application_on_the_same_sqlite_file_is_a_clear_error(sqlite_url: str) -> None:
     """SQLite has one writer at a time: the other one can neither join nor go on, and does not hang."""
-    with ApplicationCache(sqlite_url, lock_timeout=0.1) as apps:
+    with Applications(sqlite_url, lock_timeout=0.1) as apps:
         mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
         with mine.transaction():
             mine.insert_events(stored_events())

@@ -20,20 +20,20 @@ from eventsourcing.persistence import ProgrammingError, Tracking
 from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together
 
 
 @pytest.fixture(params=["postgres_url", "sqlite_url"])
 def recorder(request: pytest.FixtureRequest) -> Iterator[SQLAlchemyProcessRecorder]:
-    with ApplicationCache(request.getfixturevalue(request.param)) as apps:
+    with Applications(request.getfixturevalue(request.param)) as apps:
         yield apps.recorder()
 
 
 @pytest.fixture
 def on_postgres(postgres_url: str) -> Iterator[SQLAlchemyProcessRecorder]:
     """A recorder where two transactions can write at once."""
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         yield apps.recorder()
 
 

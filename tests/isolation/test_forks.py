@@ -18,7 +18,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.transactions import OpenTransaction
 from tenancy.testing.postgresql import Postgres
 from tests.support.activity import Activity
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together, wait_until
 from tests.support.followers import Follower
 from tests.support.forked import forks, in_child, start_child
@@ -34,7 +34,7 @@ def backend_pid(recorder: SQLAlchemyProcessRecorder) -> int:
 def test_child_and_parent_share_no_connection(
     postgres_server: Postgres, postgres_database: str, activity: Activity, driver: str
 ) -> None:
-    with ApplicationCache(postgres_server.url(postgres_database, driver), pool_size=1, max_overflow=0) as apps:
+    with Applications(postgres_server.url(postgres_database, driver), pool_size=1, max_overflow=0) as apps:
         recorder = apps.recorder()
         recorder.insert_events(stored_events(topic="before"))
         mine = backend_pid(recorder)
@@ -66,7 +66,7 @@ def test_child_does_not_use_the_open_transaction_of_its_parent(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong variant: whoever has the context has the transaction."""
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         recorder = apps.recorder()
 
         def write() -> bool:
@@ -89,7 +89,7 @@ def test_child_does_not_use_the_open_transaction_of_its_parent(
 @forks
 def test_child_of_a_busy_parent_works(postgres_url: str, repeat: Callable[[int], range]) -> None:
     """Threads of the parent hold locks and connections at the moment of the fork."""
-    with ApplicationCache(postgres_url, pool_size=2, max_overflow=0, lock_timeout=20) as apps:
+    with Applications(postgres_url, pool_size=2, max_overflow=0, lock_timeout=20) as apps:
         recorder = apps.recorder()
         stopping = threading.Event()
         written = [0]
@@ -123,7 +123,7 @@ def test_child_keeps_what_it_writes_to_sqlite_after_its_parent_has_closed(sqlite
     """
     from_child, to_parent = os.pipe()
     from_parent, to_child = os.pipe()
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         recorder = apps.recorder()
         recorder.insert_events(stored_events(topic="parent"))
 
@@ -139,7 +139,7 @@ def test_child_keeps_what_it_writes_to_sqlite_after_its_parent_has_closed(sqlite
     child(20)
     for descriptor in (from_child, to_parent, from_parent, to_child):
         os.close(descriptor)
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         assert topics(apps.recorder()) == ["parent", "child", "child later"]
 
 
@@ -147,7 +147,7 @@ def test_child_keeps_what_it_writes_to_sqlite_after_its_parent_has_closed(sqlite
 def test_child_of_a_parent_that_was_writing_to_sqlite_works_or_refuses(sqlite_url: str) -> None:
     """What SQLite remembers of a lock of the parent is never released in the child."""
     from_parent, to_child = os.pipe()
-    with ApplicationCache(sqlite_url, lock_timeout=1) as apps:
+    with Applications(sqlite_url, lock_timeout=1) as apps:
         recorder = apps.recorder()
 
         def write_afterwards() -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.support.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.applications import Applications, stored_events, topics, twin
 
 # More than fits into one statement with an array on PostgreSQL.
 LARGE = b"x" * (5 * 2**20)
@@ -26,12 +26,12 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def apps(url: str) -> Iterator[ApplicationCache]:
-    with ApplicationCache(url) as apps:
+def apps(url: str) -> Iterator[Applications]:
+    with Applications(url) as apps:
         yield apps
 
 
-def recorders_in(apps: ApplicationCache, part: str, one: str, other: str) -> list[SQLAlchemyProcessRecorder]:
+def recorders_in(apps: Applications, part: str, one: str, other: str) -> list[SQLAlchemyProcessRecorder]:
     if part == "name":
         return [apps.recorder(one), apps.recorder(other)]
     if part == "prefix":
@@ -42,7 +42,7 @@ def recorders_in(apps: ApplicationCache, part: str, one: str, other: str) -> lis
 @pytest.mark.parametrize("part", ["place", "prefix", "name"])
 @pytest.mark.parametrize(("one", "other"), [("a%b", "a%%b"), ("a%sb", "a%%sb"), ("50%", "50%%")])
 def test_places_that_differ_in_percent_signs_share_nothing_inside_transactions(
-    apps: ApplicationCache, part: str, one: str, other: str
+    apps: Applications, part: str, one: str, other: str
 ) -> None:
     single, double = recorders_in(apps, part, one, other)
     single.insert_events(stored_events(7, topic="single"))
@@ -57,7 +57,7 @@ def test_places_that_differ_in_percent_signs_share_nothing_inside_transactions(
     assert (topics(single), topics(double)) == (["single"] * 8, ["double"] * 2)
 
 
-def test_scoped_session_makes_and_fills_tables_in_the_place_that_is_set(apps: ApplicationCache, url: str) -> None:
+def test_scoped_session_makes_and_fills_tables_in_the_place_that_is_set(apps: Applications, url: str) -> None:
     single, double = recorders_in(apps, "prefix" if url.startswith("sqlite") else "place", "a%b", "a%%b")
     with apps.factory(create_table="no").datastore.transaction() as session:
         events = f'"{double.schema_name}".' if double.schema_name else ""

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres, fresh_database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 from tests.support.followers import Follower
 
@@ -44,7 +44,7 @@ PLACES: list[tuple[str | None, str]] = [
 class Place:
     """An application called App in one place, with all the recorders that it can have."""
 
-    def __init__(self, apps: ApplicationCache, schema: str | None, prefix: str) -> None:
+    def __init__(self, apps: Applications, schema: str | None, prefix: str) -> None:
         settings: dict[str, Any] = {"table_prefix": prefix} | ({} if schema is None else {"schema": schema})
         factory = apps.factory("App", None, **settings)
         recorder = factory.process_recorder()
@@ -83,14 +83,14 @@ def check_keys_differ(places: list[Place]) -> None:
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_places_on_postgresql_share_nothing(postgres_server: Postgres, postgres_database: str, driver: str) -> None:
     """Seen to fail against names that are not quoted, and against names that are joined by a dot."""
-    with ApplicationCache(postgres_server.url(postgres_database, driver)) as apps:
+    with Applications(postgres_server.url(postgres_database, driver)) as apps:
         places = [Place(apps, schema, prefix) for schema, prefix in PLACES]
         check_places_share_nothing(places)
         check_keys_differ(places)
 
 
 def test_places_on_sqlite_share_nothing(sqlite_url: str) -> None:
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         prefixes = list(dict.fromkeys(prefix + (schema or "").replace("A", "B") for schema, prefix in PLACES))
         places = [Place(apps, None, prefix) for prefix in prefixes]
         check_places_share_nothing(places)
@@ -106,7 +106,7 @@ def test_databases_share_nothing(postgres_server: Postgres, postgres_database: s
             "sqlite://",
             "sqlite://",
         ]
-        applications = [ApplicationCache(url) for url in urls]
+        applications = [Applications(url) for url in urls]
         check_places_share_nothing([Place(apps, None, "") for apps in applications])
         for apps in applications:
             apps.__exit__()
@@ -114,7 +114,7 @@ def test_databases_share_nothing(postgres_server: Postgres, postgres_database: s
 
 def test_prefix_that_differs_in_case_alone_is_refused_on_sqlite(sqlite_url: str) -> None:
     """SQLite takes both names for one table."""
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         apps.recorder(place="acme_").insert_events(stored_events())
         with pytest.raises(ProgrammingError, match="acme_app_events"):
             apps.recorder(place="Acme_")
@@ -125,7 +125,7 @@ def test_index_that_belongs_to_a_table_that_was_renamed_is_noticed(
     database: str, request: pytest.FixtureRequest
 ) -> None:
     """The index keeps its name, and a new table without one would record an event twice."""
-    with ApplicationCache(request.getfixturevalue(database)) as apps:
+    with Applications(request.getfixturevalue(database)) as apps:
         recorder = apps.recorder()
         with recorder.datastore.engine.begin() as connection:
             connection.execute(sa.text("ALTER TABLE app_events RENAME TO moved_away"))
@@ -203,7 +203,7 @@ def test_wakeup_is_for_one_application(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wrong variant: wake-ups are for a name, whatever the schema."""
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
 
         def recorders(*schemas: str) -> list[SQLAlchemyProcessRecorder]:
             mine, other = (apps.recorder(place=schema) for schema in schemas)
@@ -218,7 +218,7 @@ def test_wakeup_is_for_one_application(
 
 @pytest.mark.usefixtures("no_poll")
 def test_wakeup_is_for_one_application_on_sqlite(sqlite_url: str) -> None:
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
         check_nobody_else_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
 
@@ -227,8 +227,8 @@ def test_wakeup_is_for_one_application_on_sqlite(sqlite_url: str) -> None:
 def test_wakeup_is_for_one_database(postgres_server: Postgres, postgres_database: str) -> None:
     with (
         fresh_database(postgres_server) as second,
-        ApplicationCache(postgres_server.url(second)) as others,
-        ApplicationCache(postgres_server.url(postgres_database)) as apps,
+        Applications(postgres_server.url(second)) as others,
+        Applications(postgres_server.url(postgres_database)) as apps,
     ):
         mine, other = apps.recorder(), others.recorder()
         check_nobody_else_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
@@ -259,7 +259,7 @@ def given_up(request: pytest.FixtureRequest) -> Callable[[SQLAlchemyProcessRecor
 def test_transaction_that_does_not_commit_wakes_nobody(
     postgres_url: str, given_up: Callable[[SQLAlchemyProcessRecorder], None]
 ) -> None:
-    with ApplicationCache(postgres_url) as apps:
+    with Applications(postgres_url) as apps:
         mine = apps.recorder()
         writers = [mine, apps.elsewhere(mine)]
         with Follower(mine) as follower:

@@ -23,7 +23,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDiale
 from eventsourcing_sqlalchemy.dialects.sqlite.dialect import SQLiteDialect
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 
 ERRORS = (sa.exc.DBAPIError, sqlite3.Error, psycopg.Error, psycopg2.Error, pg8000.dbapi.Error)
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
@@ -50,7 +50,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         server: Postgres = request.getfixturevalue("postgres_server")
         url = server.url(request.getfixturevalue("postgres_database"), driver)
     lock_timeout = 0.2 if url.startswith("sqlite") else 5
-    with ApplicationCache(url, pool_size=1, max_overflow=0, pool_timeout=5, lock_timeout=lock_timeout) as apps:
+    with Applications(url, pool_size=1, max_overflow=0, pool_timeout=5, lock_timeout=lock_timeout) as apps:
         recorder = apps.recorder()
         yield Bench(recorder, apps.elsewhere(recorder))
 
@@ -197,7 +197,7 @@ def test_left_overs_bite(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> 
     unnoticed = []
     monkeypatch.setattr(PostgreSQLDialect, "reset", lambda *_: None)
     for statements in [(statement,) for statement in POSTGRES_LEFTOVERS] + list(OPEN_TRANSACTIONS.values()):
-        with ApplicationCache(postgres_url, pool_size=1, max_overflow=0) as apps:
+        with Applications(postgres_url, pool_size=1, max_overflow=0) as apps:
             recorder = apps.recorder()
             bench = Bench(recorder, apps.elsewhere(recorder))
             try:
@@ -319,7 +319,7 @@ def test_sqlite_left_overs_bite(sqlite_url: str, monkeypatch: pytest.MonkeyPatch
     unnoticed = []
     monkeypatch.setattr(SQLiteDialect, "reset", lambda *_: None)
     for number, statements in enumerate([*SQLITE_LEFTOVERS, *SQLITE_TRANSACTIONS.values()]):
-        with ApplicationCache(f"{sqlite_url}-{number}", pool_size=1, max_overflow=0, lock_timeout=0.1) as apps:
+        with Applications(f"{sqlite_url}-{number}", pool_size=1, max_overflow=0, lock_timeout=0.1) as apps:
             recorder = apps.recorder()
             bench = Bench(recorder, apps.elsewhere(recorder, connect_args={"timeout": 0.1}))
             try:

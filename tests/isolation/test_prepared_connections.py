@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 
 DRIVERS = ("psycopg2", "psycopg", "pg8000")
 
@@ -207,7 +207,7 @@ def test_foreign_keys_of_sqlite_stay_on(sqlite_url: str, is_late: bool) -> None:
 
 
 def test_encoding_that_a_user_of_psycopg2_has_left_reaches_nobody_else(postgres_url: str) -> None:
-    with ApplicationCache(postgres_url, pool_size=1, max_overflow=0) as apps:
+    with Applications(postgres_url, pool_size=1, max_overflow=0) as apps:
         recorder = apps.recorder()
         with recorder.transaction() as session:
             connection: Any = session.connection().connection.dbapi_connection

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eventsourcing_sqlalchemy.errors import SettingsError
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tests.support.applications import ApplicationCache, stored_events
 def test_settings_that_contradict_name_both_applications(
     sqlite_url: str, setting: str, values: tuple[Any, Any]
 ) -> None:
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         first = apps.recorder("First", **{setting: values[0]})
         apps.recorder("Same", **{setting: values[0]})
         apps.recorder("Indifferent")
@@ -38,7 +38,7 @@ def test_settings_that_contradict_name_both_applications(
 
 
 def test_setting_that_contradicts_a_default_names_the_engine(sqlite_url: str) -> None:
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         apps.recorder("First")
         with pytest.raises(SettingsError, match=r"'Second'.*POOL_SIZE=7.*the engine was created with.*POOL_SIZE=5"):
             apps.recorder("Second", pool_size=7)

@@ -142,9 +142,9 @@ def get(port: int, path: str) -> tuple[int, str]:
 def disturb(tenants: Tenancy, port: int, is_purged: threading.Event, is_over: threading.Event) -> None:
     """Suspend and resume tenants in turn until it is over, and purge one meanwhile."""
     try:
-        for slice_ in itertools.count():
-            number = SUSPENDED[slice_ % len(SUSPENDED)]
-            suspend_for_a_while(tenants, port, number, purged=PURGED if slice_ == 0 else None)
+        for round_number in itertools.count():
+            number = SUSPENDED[round_number % len(SUSPENDED)]
+            suspend_for_a_while(tenants, port, number, purged=PURGED if round_number == 0 else None)
             is_purged.set()
             if is_over.is_set():
                 break

@@ -14,7 +14,7 @@ class CountersView(SQLAlchemyTrackingRecorder, EventCountersView):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.id_sequences = self.own_table(
+        self.counters = self.own_table(
             "counters",
             sa.Column("name", sa.Text, primary_key=True),
             sa.Column("value", sa.Integer, nullable=False),
@@ -23,7 +23,7 @@ class CountersView(SQLAlchemyTrackingRecorder, EventCountersView):
     def create_table(self) -> None:
         super().create_table()
         with self.datastore.get_connection() as connection:
-            self.id_sequences.create(connection, checkfirst=True)
+            self.counters.create(connection, checkfirst=True)
             connection.commit()
 
     def get_created_event_counter(self) -> int:
@@ -40,13 +40,13 @@ class CountersView(SQLAlchemyTrackingRecorder, EventCountersView):
 
     def _get(self, name: str) -> int:
         with self.transaction(commit=False) as session:
-            return session.scalar(sa.select(self.id_sequences.c.value).where(self.id_sequences.c.name == name)) or 0
+            return session.scalar(sa.select(self.counters.c.value).where(self.counters.c.name == name)) or 0
 
     def _increment(self, name: str, tracking: Tracking) -> None:
         with self.transaction() as session:
             # Counted first: what the tracking refuses must be undone.
-            counter = self.id_sequences.c.name == name
-            if not session.scalar(sa.select(sa.func.count()).select_from(self.id_sequences).where(counter)):
-                session.execute(sa.insert(self.id_sequences).values(name=name, value=0))
-            session.execute(sa.update(self.id_sequences).where(counter).values(value=self.id_sequences.c.value + 1))
+            counter = self.counters.c.name == name
+            if not session.scalar(sa.select(sa.func.count()).select_from(self.counters).where(counter)):
+                session.execute(sa.insert(self.counters).values(name=name, value=0))
+            session.execute(sa.update(self.counters).where(counter).values(value=self.counters.c.value + 1))
             self._insert_tracking(session, tracking)

@@ -16,8 +16,8 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 OTHER_VARIABLES = ("CREATE_TABLE", "ORIGINATOR_ID_TYPE")
 
 
-class ApplicationCache:
-    """Applications on one database, each in a place of its own; closed with the block.
+class Applications:
+    """Applications on one database, each with its own schema or prefix. Closed with the block.
 
     `settings` go to all of them: `pool_size=1` is the variable SQLALCHEMY_POOL_SIZE.
     """

@@ -34,7 +34,7 @@ def check(tenants: Tenancy, slug: str, expected: dict[UUID, list[str]]) -> None:
     assert (view.get_created_event_counter(), view.get_subsequent_event_counter()) == (len(expected), tricks), slug
 
 
-def inventory(application: Any) -> list[tuple[Any, ...]]:
+def recorded_events(application: Any) -> list[tuple[Any, ...]]:
     """Return an application's recorded events without their timestamps."""
     found = []
     for notification in application.recorder.select_notifications(start=None, limit=100_000):

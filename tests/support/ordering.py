@@ -12,7 +12,7 @@ from typing import Any, Self
 from eventsourcing.persistence import Notification, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import run_together
 
 LOCK = "pg_advisory_xact_lock"
@@ -114,7 +114,7 @@ def write_mixed_batches(recorder: SQLAlchemyProcessRecorder, calls: int, seed: i
 
 def write_in_process(url: str, form: str, threads: int, calls: int, seed: int) -> list[list[int]]:
     """Run `write_mixed_batches` in many threads, as a process of its own would: with an engine of its own."""
-    with ApplicationCache(url, pool_size=threads) as apps:
+    with Applications(url, pool_size=threads) as apps:
         recorder = apps.recorder()
         if form == "rows":
             write_in_rows(recorder)

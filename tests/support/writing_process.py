@@ -1,7 +1,8 @@
 """Processes that record events until they are killed, and note each call that has returned.
 
-Run as a module, this starts such processes one after another, as the lines on its input order; it imports everything
-once, and forks. It answers each with the id of the process, and with its exit status once it has ended.
+Run as a module, this reads tasks from its standard input, one a line, and starts a process for each, one after
+another. It imports everything once, and forks. It answers each task with the id of the process, and with its exit
+status once it has ended.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Self
 from eventsourcing.persistence import StoredEvent, Tracking
 
 from eventsourcing_sqlalchemy.dialects.postgresql import writer as postgresql_writer
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 
 SOURCE = "upstream"
 NAME = "Shop"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TenantRequest:
+class WritingTask:
     """Where to write and where to note it; `notes_too_early` is what must not pass for recording."""
 
     url: str
@@ -58,23 +59,23 @@ class Acknowledgement:
         ]
 
 
-def write(order: TenantRequest) -> None:
+def write(task: WritingTask) -> None:
     """Record one to three events at a time: by turns with tracking, without, and in a transaction."""
-    if order.in_rows:
+    if task.in_rows:
         postgresql_writer.MAX_ARRAY_BYTES = 1
-    log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(call: int, events: Sequence[StoredEvent], ids: Sequence[int] | None) -> None:
         os.write(log, f"{Acknowledgement(call, str(events[0].originator_id), tuple(ids or ()))}\n".encode())
 
-    with ApplicationCache(order.url) as applications:
-        recorder = applications.recorder(NAME, order.place)
+    with Applications(task.url) as applications:
+        recorder = applications.recorder(NAME, task.place)
         call = max((int(notification.state) for notification in recorder.select_notifications(None, 10**6)), default=0)
         while True:
             call += 1
             # Call and number of events are in the events, for who reads them.
             events = stored_events(1 + call % 3, state=b"%d" % call, topic=f"{1 + call % 3} events")
-            if order.notes_too_early:
+            if task.notes_too_early:
                 with recorder.transaction():
                     note(call, events, recorder.insert_events(events))
                     signal.pause()
@@ -108,11 +109,11 @@ class WritingProcesses:
         assert self._starter is not None
         self._starter.communicate()
 
-    def run_until(self, order: TenantRequest, condition: Callable[[], None]) -> int:
+    def run_until(self, task: WritingTask, condition: Callable[[], None]) -> int:
         """Start a process, call a function that returns when it is to be killed, kill it, and return its exit
         status.
         """
-        pid = int(self._ask(json.dumps(asdict(order))))
+        pid = int(self._ask(json.dumps(asdict(task))))
         try:
             condition()
         finally:
@@ -131,12 +132,12 @@ class WritingProcesses:
 
 
 def main() -> None:
-    """Start processes as ordered."""
+    """Start a process for each task."""
     for line in iter(sys.stdin.readline, ""):
         pid = os.fork()
         if pid == 0:
             try:
-                write(TenantRequest(**json.loads(line)))
+                write(WritingTask(**json.loads(line)))
             except BaseException:  # noqa: BLE001 (the process ends here, whatever it is)
                 traceback.print_exc()
                 os._exit(1)

@@ -23,7 +23,7 @@ from eventsourcing_sqlalchemy.engine_settings import OriginatorIDType
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, CursorExecutor
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics, twin
+from tests.support.applications import Applications, stored_events, topics, twin
 from tests.unit.core.test_arrays import states, texts, versions
 
 Insert = Callable[[SQLAlchemyProcessRecorder, Sequence[StoredEvent]], Sequence[int] | None]
@@ -103,7 +103,7 @@ contents = st.lists(
 @pytest.fixture
 def recorder(database: Database, way: str, originator_id_type: OriginatorIDType) -> Iterator[SQLAlchemyProcessRecorder]:
     """A recorder, the same for all examples: soon its statements are prepared where they can be."""
-    with ApplicationCache(database.url(WAYS[way][0]), originator_id_type=originator_id_type) as apps:
+    with Applications(database.url(WAYS[way][0]), originator_id_type=originator_id_type) as apps:
         yield apps.recorder("Shop", f"arrays {originator_id_type}")
 
 
@@ -144,7 +144,7 @@ def test_id_of_a_wrong_type_is_refused_before_anything_is_sent(
     database: Database, place: str, sent: list[bool], way: str, wrong: Any
 ) -> None:
     driver, insert, _ = WAYS[way]
-    with ApplicationCache(database.url(driver)) as apps:
+    with Applications(database.url(driver)) as apps:
         recorder = apps.recorder("Shop", place)
         events = [*stored_events(2), StoredEvent(wrong, 1, "topic", b"")]
         with pytest.raises(DataError, match="originator_id"):
@@ -166,7 +166,7 @@ def test_engine_of_the_user_gets_text(  # noqa: PLR0917 (fixtures)
     """Nothing has told its connections how to take anything else."""
     theirs = sa.create_engine(database.url(driver))
     monkeypatch.setitem(engines, "theirs", theirs)
-    with ApplicationCache(database.url(driver), originator_id_type=originator_id_type) as apps:
+    with Applications(database.url(driver), originator_id_type=originator_id_type) as apps:
         recorder = apps.recorder("Shop", place, url="", engine_topic=f"{__name__}:their_engine")
         for state in (b"\0'\\", b"x" * 100_000):
             events = stored_events(3, state=state, topic="NULL")
@@ -205,7 +205,7 @@ def test_text_is_the_same_in_every_encoding_of_a_connection(
     database: Database, place: str, resources: ExitStack, way: str, by: str
 ) -> None:
     driver, insert, _ = WAYS[way]
-    with ApplicationCache(database.url(driver), originator_id_type="text") as apps:
+    with Applications(database.url(driver), originator_id_type="text") as apps:
         plain = apps.recorder("Shop", place)
         url = database.url(driver)
         if by == "the URL":

@@ -16,7 +16,7 @@ from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 
 # Each gets something unique in place of the tilde.
 NAMES = [
@@ -109,7 +109,7 @@ def in_schema(url: str, schema: str | None) -> str | None:
 )
 def test_prefix_is_exactly_the_given_one(url: str, victim: sa.Engine, template: str) -> None:
     name = unique(template)
-    with ApplicationCache(url, table_prefix=name) as applications:
+    with Applications(url, table_prefix=name) as applications:
         exercise(applications.factory("Shop"))
     schema = in_schema(url, "public")
     assert {(schema, f"{name}shop_{purpose}") for purpose in ("events", "snapshots", "tracking")} <= tables(victim)
@@ -121,7 +121,7 @@ def test_schema_and_application_have_exactly_the_given_names(url: str, victim: s
     # A brace in a schema is one of a template.
     schema = in_schema(url, f"{name} too" if template in NAMES else f"too_{name.lower()}")
     settings = {} if schema is None else {"schema": schema if template in NAMES else "too_{application}"}
-    with ApplicationCache(url, **settings) as applications:
+    with Applications(url, **settings) as applications:
         exercise(applications.factory(name))
     assert {(schema, f"{name.lower()}_{purpose}") for purpose in ("events", "snapshots", "tracking")} <= tables(victim)
 
@@ -148,7 +148,7 @@ def test_schema_of_63_bytes_works_and_of_64_is_refused(database: Database, drive
     longest = start + letter * ((63 - len(start)) // len(letter.encode()))
     assert len(longest.encode()) == 63
     engine = sa.create_engine(database.url())
-    with ApplicationCache(database.url(driver)) as applications:
+    with Applications(database.url(driver)) as applications:
         exercise(applications.factory("Shop", schema=longest))
         assert (longest, "shop_events") in tables(engine)
         with pytest.raises(ProgrammingError, match=r"too long.*64 bytes.*the limit is 63"):
@@ -168,7 +168,7 @@ def test_table_whose_index_has_63_bytes_works_and_64_is_refused(
     size = 63 - rest
     longest = "y" * (size % 2) + letter * (size // len(letter.encode()))
     longest += "y" * (size - len(longest.encode()))
-    with ApplicationCache(database.url(driver), schema=place) as applications:
+    with Applications(database.url(driver), schema=place) as applications:
 
         def factory(name: str) -> SQLAlchemyFactory:
             return applications.factory("Shop", table_prefix=name) if is_prefix else applications.factory(name)
@@ -182,7 +182,7 @@ def test_table_whose_index_has_63_bytes_works_and_64_is_refused(
 
 
 def test_sqlite_takes_names_of_any_length(sqlite_url: str) -> None:
-    with ApplicationCache(sqlite_url, table_prefix="p" * 300) as applications:
+    with Applications(sqlite_url, table_prefix="p" * 300) as applications:
         exercise(applications.factory("S" * 300))
 
 
@@ -192,7 +192,7 @@ def test_sqlite_takes_names_of_any_length(sqlite_url: str) -> None:
 @pytest.mark.parametrize("name", ["nul\0", "surrogate\udc80"])
 @pytest.mark.parametrize("where", ["schema", "table_prefix", "name"])
 def test_what_no_database_takes_is_refused(url: str, name: str, where: str) -> None:
-    with ApplicationCache(url) as applications:
+    with Applications(url) as applications:
         settings: Any = {} if where == "name" else {where: name}
         # On SQLite any schema is one too many.
         with pytest.raises((ProgrammingError, NotSupportedError), match=r"NUL character|not valid Unicode|no schemas"):
@@ -201,7 +201,7 @@ def test_what_no_database_takes_is_refused(url: str, name: str, where: str) -> N
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_schema_that_the_database_reserves_is_refused(database: Database, driver: str) -> None:
-    with ApplicationCache(database.url(driver), schema="pg_mine") as applications:
+    with Applications(database.url(driver), schema="pg_mine") as applications:
         with pytest.raises(ProgrammingError, match="pg_mine") as raised:
             applications.recorder("Shop")
         assert raised.value.__cause__ is not None
@@ -237,7 +237,7 @@ def test_applications_that_would_read_the_same_variables_are_refused(sqlite_url:
 
 def test_parts_that_look_alike_together_are_different_tables(database: Database) -> None:
     place = f"a{secrets.token_hex(3)}"
-    with ApplicationCache(database.url()) as applications:
+    with Applications(database.url()) as applications:
         one = applications.recorder("Shop", f"{place}.b", table_prefix="c.")
         other = applications.recorder("Shop", place, table_prefix="b.c.")
         assert one.wakeup_key != other.wakeup_key

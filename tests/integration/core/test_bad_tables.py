@@ -15,7 +15,7 @@ from eventsourcing.utils import Environment
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 
 CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
     "select_events": lambda recorder: recorder.select_events(uuid4()),
@@ -246,7 +246,7 @@ def assert_reads_and_refuses_to_write(recorder: SQLAlchemyProcessRecorder) -> No
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_read_only_database_is_read_and_refuses_to_be_written(database: Database, place: str, driver: str) -> None:
     role = f"reader_{place}"
-    with ApplicationCache(database.url()) as applications:
+    with Applications(database.url()) as applications:
         applications.recorder("Shop", place).insert_events(stored_events(), tracking=Tracking("upstream", 1))
     run(
         database.engine,
@@ -255,7 +255,7 @@ def test_read_only_database_is_read_and_refuses_to_be_written(database: Database
     )
     try:
         url = sa.make_url(database.url(driver)).set(username=role, password="secret")  # noqa: S106 (of this test)
-        with ApplicationCache(url.render_as_string(hide_password=False)) as applications:
+        with Applications(url.render_as_string(hide_password=False)) as applications:
             recorder = applications.recorder("Shop", place)
             assert_reads_and_refuses_to_write(recorder)
             with pytest.raises(OperationalError, match="Connect to the primary"):
@@ -269,14 +269,14 @@ def test_read_only_database_is_read_and_refuses_to_be_written(database: Database
 @pytest.mark.parametrize("journal_mode", ["wal", "delete"])
 def test_read_only_file_is_read_and_refuses_to_be_written(tmp_path: Path, journal_mode: str) -> None:
     path = tmp_path / "shop.db"
-    with ApplicationCache(f"sqlite:///{path}") as applications:
+    with Applications(f"sqlite:///{path}") as applications:
         recorder = applications.recorder("Shop")
         recorder.insert_events(stored_events(), tracking=Tracking("upstream", 1))
     engine = sa.create_engine(f"sqlite:///{path}")
     run(engine, f"PRAGMA journal_mode={journal_mode}")
     engine.dispose()
     path.chmod(0o444)
-    with ApplicationCache(f"sqlite:///file:{path}?mode=ro&uri=true") as applications:
+    with Applications(f"sqlite:///file:{path}?mode=ro&uri=true") as applications:
         recorder = applications.recorder("Shop")
         assert_reads_and_refuses_to_write(recorder)
         with pytest.raises(PersistenceError, match=r"read-?only"):

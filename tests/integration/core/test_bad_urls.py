@@ -27,7 +27,7 @@ from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from tenancy.testing.local_server import free_port
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 
 SECRET = "hunter2"  # noqa: S105 (what must not show up)
 
@@ -183,7 +183,7 @@ def test_unreachable_server_is_an_operational_error_that_keeps_the_password(driv
         "unknown host": "nosuchhost.invalid",
         "impossible port": "127.0.0.1:99999",
     }[where]
-    with ApplicationCache(f"postgresql+{driver}://app:{SECRET}@{address}/shop") as applications:
+    with Applications(f"postgresql+{driver}://app:{SECRET}@{address}/shop") as applications:
         shop = applications.factory("Shop")
         for call in (shop.application_recorder, shop.process_recorder, shop.tracking_recorder):
             with pytest.raises(OperationalError, match=f"Cannot connect to postgresql\\+{driver}://app:") as raised:
@@ -199,7 +199,7 @@ def test_server_that_says_nothing_is_an_operational_error(driver: str) -> None:
     # Without a limit, this would last for ever.
     with silent_server() as port:
         url = f"postgresql+{driver}://app:{SECRET}@127.0.0.1:{port}/shop"
-        with ApplicationCache(url, connect_timeout=0.5) as applications:
+        with Applications(url, connect_timeout=0.5) as applications:
             with pytest.raises(OperationalError, match="Cannot connect to") as raised:
                 applications.recorder("Shop")
             assert SECRET not in everything_said(raised.value)
@@ -207,7 +207,7 @@ def test_server_that_says_nothing_is_an_operational_error(driver: str) -> None:
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_limit_for_connecting_is_no_limit_for_statements(database: Database, driver: str, place: str) -> None:
-    with ApplicationCache(database.url(driver), connect_timeout=1) as applications:
+    with Applications(database.url(driver), connect_timeout=1) as applications:
         recorder = applications.recorder("Shop", place)
         with recorder.transaction() as session:
             session.execute(sa.text("SELECT pg_sleep(1.2)"))
@@ -221,14 +221,14 @@ def test_limit_for_connecting_is_no_limit_for_statements(database: Database, dri
 def test_unknown_database_or_role_is_an_error_that_names_it(database: Database, driver: str, what: str) -> None:
     url = sa.make_url(database.url(driver)).set(password=SECRET)
     url = url.set(database="nosuch") if what == "database" else url.set(username="nosuch")
-    with ApplicationCache(url.render_as_string(hide_password=False)) as applications:
+    with Applications(url.render_as_string(hide_password=False)) as applications:
         with pytest.raises((OperationalError, ProgrammingError), match="nosuch") as raised:
             applications.recorder("Shop")
         assert raised.value.__cause__ is not None
         assert SECRET not in everything_said(raised.value)
 
 
-def _registry_cache(path: Path) -> Path:
+def _directory(path: Path) -> Path:
     path.mkdir()
     return path
 
@@ -242,12 +242,12 @@ def _no_database(path: Path) -> Path:
     ("make", "says"),
     [
         (lambda path: path / "missing" / "shop.db", "unable to open database file"),
-        (_registry_cache, "unable to open database file"),
+        (_directory, "unable to open database file"),
         (_no_database, "file is not a database"),
     ],
 )
 def test_file_that_cannot_be_a_database_is_an_error(make: Callable[[Path], Path], says: str, tmp_path: Path) -> None:
-    with ApplicationCache(f"sqlite:///{make(tmp_path / 'shop')}") as applications:
+    with Applications(f"sqlite:///{make(tmp_path / 'shop')}") as applications:
         with pytest.raises(PersistenceError, match=says) as raised:
             applications.recorder("Shop")
         assert isinstance(raised.value, DatabaseError)
@@ -258,7 +258,7 @@ def test_file_that_cannot_be_a_database_is_an_error(make: Callable[[Path], Path]
 
 
 def test_closed_application_says_that_it_is_closed(url: str, place: str) -> None:
-    with ApplicationCache(url) as applications:
+    with Applications(url) as applications:
         shop = applications.factory("Shop", place)
         recorder: Any = shop.process_recorder()
         recorder.insert_events(stored_events())

@@ -14,7 +14,7 @@ from eventsourcing.utils import Environment
 
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 
 NUL = "nul\0"
 SURROGATE = "surrogate\udc80"
@@ -68,7 +68,7 @@ WRONG_TRACKING: dict[str, Tracking] = {
 @pytest.fixture
 def recorder(url: str, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
     """A recorder of everything, with one connection, so that what is left on it meets the next call."""
-    with ApplicationCache(url, pool_size=1, max_overflow=0) as applications:
+    with Applications(url, pool_size=1, max_overflow=0) as applications:
         yield applications.recorder("Shop", None if url.startswith("sqlite") else place)
 
 
@@ -110,7 +110,7 @@ def test_event_of_a_wrong_type_is_a_data_error_and_nothing_is_written(
 
 
 def test_snapshot_of_a_wrong_type_is_a_data_error_and_nothing_is_written(url: str, place: str) -> None:
-    with ApplicationCache(url) as applications:
+    with Applications(url) as applications:
         factory = applications.factory("Shop", None if url.startswith("sqlite") else place)
         snapshots = factory.aggregate_recorder("snapshots")
         for name, wrong_event in WRONG_EVENTS.items():

@@ -18,7 +18,7 @@ from eventsourcing_sqlalchemy.engines.shape_cache import ShapeCache
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.integration.core.test_bad_tables import SHAPES, make
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together
 from tests.support.forked import forks, in_child
 from tests.support.wiretap import Wiretap
@@ -53,16 +53,16 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def made(url: str, place: str, count: int) -> None:
     """Make the tables of applications, in a process that is over."""
-    with ApplicationCache(url) as apps:
+    with Applications(url) as apps:
         for number in range(count):
             recorder(apps, place, number)
 
 
-def recorder(apps: ApplicationCache, place: str, number: int, **settings: object) -> SQLAlchemyProcessRecorder:
+def recorder(apps: Applications, place: str, number: int, **settings: object) -> SQLAlchemyProcessRecorder:
     return apps.recorder(f"Shop{number}", place, **settings)
 
 
-def warmed_up(apps: ApplicationCache, url: str, place: str) -> None:
+def warmed_up(apps: Applications, url: str, place: str) -> None:
     """Construct as many applications as it takes for all tables to be read ahead."""
     made(url, f"{place}warm", 3)
     for number in range(3):
@@ -82,7 +82,7 @@ def test_catalog_is_read_once_and_others_are_constructed_without_a_query(
     url = database.url(driver)
     made(url, place, 10)
     looks.clear()
-    with Wiretap(url) as wiretap, ApplicationCache(wiretap.url) as apps:
+    with Wiretap(url) as wiretap, Applications(wiretap.url) as apps:
         constructed = [recorder(apps, place, number) for number in range(3)]
         assert looks == ["some", "some", "all"]
         wiretap.reset()
@@ -96,13 +96,13 @@ def test_catalog_is_read_once_and_others_are_constructed_without_a_query(
 def test_names_are_found_as_they_are(database: Database, place: str, looks: list[str]) -> None:
     names = ["50%", "a%sb", "it's", 'say "hi"', "back\\slash", "naïve 表 😀", "Capitals", "a.b", "a,b"]
 
-    def construct(apps: ApplicationCache) -> list[SQLAlchemyProcessRecorder]:
+    def construct(apps: Applications) -> list[SQLAlchemyProcessRecorder]:
         return [apps.recorder("Shop", place + name, table_prefix=name) for name in names]
 
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         construct(apps)
     looks.clear()
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         warmed_up(apps, database.url(), place)
         looks.clear()
         for app in construct(apps):
@@ -113,7 +113,7 @@ def test_names_are_found_as_they_are(database: Database, place: str, looks: list
 @each_driver
 def test_table_that_was_dropped_is_made_again(database: Database, place: str, driver: str, looks: list[str]) -> None:
     made(database.url(driver), place, 5)
-    with ApplicationCache(database.url(driver)) as apps:
+    with Applications(database.url(driver)) as apps:
         for number in range(5):
             serves(recorder(apps, place, number), "old")
         with database.engine.connect() as connection:
@@ -152,7 +152,7 @@ def test_tables_that_do_not_exist_are_made(
         with database.engine.connect() as connection:
             for number in range(6):
                 connection.exec_driver_sql(f'DROP TABLE "{place}".shop{number}_tracking')
-    with ApplicationCache(url) as apps:
+    with Applications(url) as apps:
         warmed_up(apps, url, place)
         looks.clear()
         for number in range(6):
@@ -168,15 +168,15 @@ def test_wrong_shape_is_refused_in_the_same_words(
     make(database.engine, place, SHAPES[shape][0])
     url = database.url()
 
-    def refusal(apps: ApplicationCache) -> str:
+    def refusal(apps: Applications) -> str:
         with pytest.raises(ProgrammingError, match="exists but cannot be used") as raised:
             apps.recorder("Shop", place)
         return str(raised.value)
 
-    with ApplicationCache(url) as apps:
+    with Applications(url) as apps:
         alone = refusal(apps)
     made(url, f"{place}other", 3)
-    with ApplicationCache(url) as apps:
+    with Applications(url) as apps:
         looks.clear()
         for number in range(3 if how == "read ahead" else 2):
             recorder(apps, f"{place}other", number)
@@ -195,7 +195,7 @@ def test_wrong_shape_of_all_tables_is_found_in_what_was_read_ahead(
     made(database.url(), place, 4)
     with database.engine.connect() as connection:
         connection.exec_driver_sql(f'ALTER TABLE "{place}".shop3_events DROP COLUMN topic')
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         for number in range(3):
             recorder(apps, place, number)
         looks.clear()
@@ -212,7 +212,7 @@ def test_threads_that_start_applications_read_once(
     url = database.url(driver)
     made(url, place, 16)
     looks.clear()
-    with ApplicationCache(url) as apps:
+    with Applications(url) as apps:
 
         def start(first: int) -> None:
             for number in range(first, 32, 8):
@@ -228,7 +228,7 @@ def test_threads_that_start_applications_read_once(
 @forks
 def test_child_of_a_thread_that_was_asking_starts_applications(database: Database, place: str) -> None:
     """The thread that held the lock does not exist in the child."""
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         warmed_up(apps, database.url(), place)
         parent = recorder(apps, place, 0)
         holds, may_let_go = threading.Event(), threading.Event()
@@ -254,7 +254,7 @@ def test_child_of_a_thread_that_was_asking_starts_applications(database: Databas
 def test_sqlite_is_asked_each_time(sqlite_url: str, looks: list[str]) -> None:
     made(sqlite_url, "place_", 8)
     looks.clear()
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         for number in range(8):
             serves(recorder(apps, "place_", number))
     assert looks == ["some"] * 8
@@ -278,7 +278,7 @@ def test_engine_of_the_user_is_asked_each_time(
 ) -> None:
     made(database.url(driver), place, 8)
     looks.clear()
-    with ApplicationCache(database.url(driver)) as apps:
+    with Applications(database.url(driver)) as apps:
         for number in range(8):
             serves(recorder(apps, place, number, **theirs))
     assert looks == ["some"] * 8
@@ -299,7 +299,7 @@ def test_look_at_some_tables_is_never_prepared(  # noqa: PLR0917 (fixtures)
     database: Database, place: str, driver: str, whose: str, theirs: dict[str, str], looks: list[str]
 ) -> None:
     settings: dict[str, Any] = theirs if whose == "the user's" else {"pool_size": 1, "max_overflow": 0}
-    with ApplicationCache(database.url(driver)) as apps:
+    with Applications(database.url(driver)) as apps:
         for _ in range(10):
             app = recorder(apps, place, 0, **settings)
         assert looks.count("some") >= 10
@@ -313,7 +313,7 @@ def test_look_at_all_tables_is_never_prepared(
     made(database.url(driver), place, 30)
     monkeypatch.setattr(shape_cache, "_FRESH", -1.0)
     looks.clear()
-    with ApplicationCache(database.url(driver), pool_size=1, max_overflow=0) as apps:
+    with Applications(database.url(driver), pool_size=1, max_overflow=0) as apps:
         for number in range(30):
             app = recorder(apps, place, number)
         assert looks.count("all") >= 10

@@ -12,7 +12,7 @@ from eventsourcing.persistence import DataError, IntegrityError, Tracking
 
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking, SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import wait_until
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -26,7 +26,7 @@ def recorder(request: pytest.FixtureRequest) -> Iterator[SQLAlchemyProcessRecord
     else:
         server: Postgres = request.getfixturevalue("postgres_server")
         url = server.url(request.getfixturevalue("postgres_database"), request.param)
-    with ApplicationCache(url) as applications:
+    with Applications(url) as applications:
         yield applications.recorder()
 
 
@@ -78,7 +78,7 @@ def test_position_that_is_no_number_is_refused(recorder: SQLAlchemyProcessRecord
 def test_position_that_is_being_deleted_is_waited_for(
     postgres_url: str, insert: Callable[[Any, Tracking], None]
 ) -> None:
-    with ApplicationCache(postgres_url) as applications:
+    with Applications(postgres_url) as applications:
         recorder = applications.recorder()
         recorder.insert_tracking(Tracking("upstream", 3))
         caught: list[BaseException] = []

@@ -19,7 +19,7 @@ from eventsourcing_sqlalchemy.provisioning import create_many
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 
 PASSWORD = "secret"  # noqa: S105 (of roles that live for a test)
 
@@ -85,7 +85,7 @@ def assert_caused_by_missing_right(error: BaseException) -> None:
 
 
 def test_role_that_may_not_create_a_schema_is_told_what_to_grant(role: Role, driver: str) -> None:
-    with ApplicationCache(role.url(driver)) as applications:
+    with Applications(role.url(driver)) as applications:
         for _ in range(2):
             with pytest.raises(ProgrammingError) as raised:
                 applications.recorder("Shop", "acme")
@@ -101,7 +101,7 @@ def test_role_that_may_not_create_a_schema_is_told_what_to_grant(role: Role, dri
 
 
 def test_names_in_what_to_grant_are_quoted_where_they_must_be(odd_role: Role, driver: str) -> None:
-    with ApplicationCache(odd_role.url(driver)) as applications:
+    with Applications(odd_role.url(driver)) as applications:
         with pytest.raises(ProgrammingError) as raised:
             applications.recorder("Shop", 'Acme "1"')
         assert f"role '{odd_role.name}' may not create schema 'Acme \"1\"'" in str(raised.value)
@@ -116,7 +116,7 @@ def test_role_that_may_not_create_tables_is_told_what_to_grant(role: Role, drive
         role.grant("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # as is the default from PostgreSQL 15 on
     else:
         role.grant(f'CREATE SCHEMA "{schema}"')
-    with ApplicationCache(role.url(driver)) as applications:
+    with Applications(role.url(driver)) as applications:
         with pytest.raises(ProgrammingError) as raised:
             applications.recorder("Shop", schema)
         assert f"role '{role.name}' may not create tables in schema '{schema or 'public'}'" in str(raised.value)
@@ -128,7 +128,7 @@ def test_role_that_may_not_create_tables_is_told_what_to_grant(role: Role, drive
 
 def test_who_makes_the_tables_of_many_is_told_what_to_grant(role: Role, driver: str) -> None:
     role.grant('CREATE SCHEMA "0"', 'CREATE SCHEMA "1"', f'GRANT USAGE, CREATE ON SCHEMA "0" TO "{role.name}"')
-    with ApplicationCache(role.url(driver), create_table="no") as applications:
+    with Applications(role.url(driver), create_table="no") as applications:
         recorders = [applications.recorder("Shop", str(number)) for number in range(4)]
         tables = [spec for recorder in recorders for spec in recorder.tables]
         for wanted in ("may not create tables in schema '1'", "may not create schema '2'"):
@@ -177,7 +177,7 @@ CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
 @pytest.fixture
 def given(role: Role) -> Role:
     """The role, with tables in the schema `acme` of which it has no rights."""
-    with ApplicationCache(role.database.url()) as applications:
+    with Applications(role.database.url()) as applications:
         applications.recorder("Shop", "acme").insert_events(stored_events(), tracking=Tracking("upstream", 1))
     return role
 
@@ -203,7 +203,7 @@ def test_role_that_lacks_rights_on_tables_is_told_and_may_do_the_rest(
     given: Role, driver: str, rights: list[str], allowed: list[str]
 ) -> None:
     given.grant(*(f"GRANT {right} TO {given.name}" for right in rights))
-    with ApplicationCache(given.url(driver)) as applications:
+    with Applications(given.url(driver)) as applications:
         # Tables that exist are looked at in the catalog, which everybody may read.
         recorder = applications.recorder("Shop", "acme")
         for name, call in CALLS.items():
@@ -214,7 +214,7 @@ def test_role_that_lacks_rights_on_tables_is_told_and_may_do_the_rest(
                 call(recorder)
             assert "Grant the connecting role" in str(raised.value)
             assert_caused_by_missing_right(raised.value)
-        with ApplicationCache(given.database.url()) as others:
+        with Applications(given.database.url()) as others:
             written = others.recorder("Shop", "acme").max_notification_id()
         assert (written == 1) == ("insert_events" not in allowed)
 

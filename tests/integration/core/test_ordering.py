@@ -13,7 +13,7 @@ from eventsourcing.persistence import Tracking
 from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import run_together
 from tests.support.ordering import (
     PollingReader,
@@ -52,7 +52,7 @@ WAYS: dict[str, Callable[[SQLAlchemyProcessRecorder, int, int], list[list[int]]]
 }
 
 
-def check_order(apps: ApplicationCache, form: str, way: str, calls: int, *, locks: bool = True) -> None:
+def check_order(apps: Applications, form: str, way: str, calls: int, *, locks: bool = True) -> None:
     recorder, in_rows = apps.recorder(), apps.recorder()
     write_in_rows(in_rows)
     if not locks:
@@ -69,7 +69,7 @@ def check_order(apps: ApplicationCache, form: str, way: str, calls: int, *, lock
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("form", FORMS)
 def test_twelve_writers_keep_the_order(postgres_url: str, form: str, way: str, repeat: Callable[[int], range]) -> None:
-    with ApplicationCache(postgres_url, pool_size=WRITERS, lock_timeout=20) as apps:
+    with Applications(postgres_url, pool_size=WRITERS, lock_timeout=20) as apps:
         check_order(apps, form, way, len(repeat(20)))
 
 
@@ -85,7 +85,7 @@ def test_without_the_lock_twelve_writers_do_not_keep_the_order(
             check_order(apps, form, way, 10, locks=False)
 
     with (
-        ApplicationCache(postgres_server.url(postgres_database), pool_size=WRITERS) as apps,
+        Applications(postgres_server.url(postgres_database), pool_size=WRITERS) as apps,
         pytest.raises(AssertionError, match=r"late|interleaved"),
     ):
         try_often()
@@ -97,7 +97,7 @@ def test_three_processes_keep_the_order(
     """Each with another driver, one of them with the other form."""
     drivers = {"psycopg": "statement", "pg8000": "rows", "psycopg2": "statement"}
     with (
-        ApplicationCache(postgres_server.url(postgres_database)) as apps,
+        Applications(postgres_server.url(postgres_database)) as apps,
         ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as processes,
         PollingReader(apps.recorder()) as reader,
     ):
@@ -119,7 +119,7 @@ def test_three_processes_keep_the_order(
 @pytest.mark.parametrize("way", WAYS)
 def test_twelve_writers_keep_the_order_on_sqlite(sqlite_url: str, way: str, repeat: Callable[[int], range]) -> None:
     """From three engines, as three processes have; SQLite itself lets one write at a time."""
-    with ApplicationCache(sqlite_url, lock_timeout=20) as apps:
+    with Applications(sqlite_url, lock_timeout=20) as apps:
         recorder = apps.recorder()
         recorders = [recorder, *(apps.elsewhere(recorder, connect_args={"timeout": 20}) for _ in range(2))] * 4
         with PollingReader(apps.elsewhere(recorder)) as reader:
@@ -148,7 +148,7 @@ def test_append_is_one_round_trip(
     """The other form, in a transaction, costs more: that is what the count would show."""
     # Nobody waits for wake-ups of other processes: they follow later, on a thread and a connection of their own.
     monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
-    with Wiretap(postgres_server.url(postgres_database, driver)) as wiretap, ApplicationCache(wiretap.url) as apps:
+    with Wiretap(postgres_server.url(postgres_database, driver)) as wiretap, Applications(wiretap.url) as apps:
         recorder, in_rows = apps.recorder(), apps.recorder()
         write_in_rows(in_rows)
         positions = iter(range(1, 1000))

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine, text
 from eventsourcing_sqlalchemy.notifications import wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import run_together
 from tests.support.pgbouncer import PgBouncer
 
@@ -83,7 +83,7 @@ def write_and_read(name: str, recorder: SQLAlchemyProcessRecorder, rounds: range
 def outcome_of_all(url: str, direct: Engine, rounds: range, **settings: str) -> Outcome:
     """Let six applications write with two threads each, all at once, and return what came of it."""
     outcome = Outcome()
-    with ApplicationCache(url, schema="{application}", **settings) as applications:
+    with Applications(url, schema="{application}", **settings) as applications:
         recorders = {name: applications.recorder(name) for name in NAMES}
         run_together(
             [
@@ -125,7 +125,7 @@ def test_prepared_statements_fail_or_put_rows_in_a_wrong_place(
 
 def test_driver_that_splits_every_statement_is_refused(pgbouncer: PgBouncer, postgres_database: str) -> None:
     with (
-        ApplicationCache(pgbouncer.url(postgres_database, "pg8000")) as applications,
+        Applications(pgbouncer.url(postgres_database, "pg8000")) as applications,
         pytest.raises(NotSupportedError, match="pg8000 cannot be used behind a transaction pooler") as raised,
     ):
         applications.recorder()
@@ -138,7 +138,7 @@ def test_nothing_is_left_in_the_connections_of_the_pooler(
 ) -> None:
     url = pgbouncer.url(postgres_database, driver)
     assert outcome_of_all(url, direct, repeat(3)).is_right()
-    with ApplicationCache(url) as applications:
+    with Applications(url) as applications:
         recorder = applications.recorder("Subscribed")
         recorder.insert_events(stored_events())
         with recorder.subscribe() as subscription:
@@ -170,7 +170,7 @@ def test_subscription_polls_and_says_so_once(
     pgbouncer: PgBouncer, postgres_database: str, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "eventsourcing_sqlalchemy")
-    with ApplicationCache(pgbouncer.url(postgres_database, driver)) as applications:
+    with Applications(pgbouncer.url(postgres_database, driver)) as applications:
         for name in NAMES[:3]:
             recorder = applications.recorder(name)
             other = applications.elsewhere(recorder)
@@ -195,7 +195,7 @@ def test_subscription_hears_through_a_direct_connection(  # noqa: PLR0917 (fixtu
     monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", 60.0)
     monkeypatch.setattr(wakeups, "POLL_WHEN_NOT_LISTENING", 60.0)
     caplog.set_level(logging.WARNING, "eventsourcing_sqlalchemy")
-    with ApplicationCache(
+    with Applications(
         pgbouncer.url(postgres_database, driver), listen_url=postgres_server.url(postgres_database)
     ) as applications:
         recorder = applications.recorder()

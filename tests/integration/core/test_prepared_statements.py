@@ -13,7 +13,7 @@ from eventsourcing.persistence import (
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 
 ENOUGH = 7  # A statement is prepared when it is run for the sixth time.
 PREPARED = "SELECT statement FROM pg_prepared_statements"
@@ -28,14 +28,14 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def apps(database: Database, driver: str) -> Iterator[ApplicationCache]:
+def apps(database: Database, driver: str) -> Iterator[Applications]:
     """Applications with one connection, where all that is prepared is."""
-    with ApplicationCache(database.url(driver), **one_connection) as apps:
+    with Applications(database.url(driver), **one_connection) as apps:
         yield apps
 
 
 @pytest.fixture
-def recorder(apps: ApplicationCache, place: str) -> SQLAlchemyProcessRecorder:
+def recorder(apps: Applications, place: str) -> SQLAlchemyProcessRecorder:
     return apps.recorder("Shop", place)
 
 
@@ -113,7 +113,7 @@ def test_every_call_returns_the_same_before_and_after_it_is_prepared(recorder: S
 
 @pytest.mark.parametrize("mode", ["off", "auto", "on"])
 def test_off_prepares_nothing(database: Database, driver: str, place: str, mode: str) -> None:
-    with ApplicationCache(database.url(driver), **one_connection, prepare_statements=mode) as apps:
+    with Applications(database.url(driver), **one_connection, prepare_statements=mode) as apps:
         recorder = apps.recorder("Shop", place)
         use(recorder)
         assert (prepared(recorder) == []) == (mode == "off")
@@ -132,7 +132,7 @@ NAMES = ["50%", "a%sb", "a%%s", "%(x)s", "it's", 'say "hi"', "back\\slash", "naÃ
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_taken_as_they_are(apps: ApplicationCache, place: str, name: str) -> None:
+def test_names_are_taken_as_they_are(apps: Applications, place: str, name: str) -> None:
     recorder = apps.recorder("Shop", place + name, table_prefix=name)
     other = apps.recorder("Shop", place + name.replace("%", "%%"), table_prefix=name + "%")
     written = use(recorder)
@@ -156,7 +156,7 @@ def test_limit_of_a_range_that_no_column_holds_means_the_same_before_and_after(
         assert len(recorder.select_notifications(None, 10, stop=value)) == len(expected)
 
 
-def test_many_applications_on_one_connection_keep_a_hundred_prepared(apps: ApplicationCache, place: str) -> None:
+def test_many_applications_on_one_connection_keep_a_hundred_prepared(apps: Applications, place: str) -> None:
     recorders = [apps.recorder("Shop", f"{place}{number}") for number in range(18)]
     for recorder in recorders:
         use(recorder)

@@ -22,7 +22,7 @@ from tests.integration.core.test_prepared_statements import (
     use,
 )
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together
 from tests.support.pgbouncer import PgBouncer
 
@@ -44,9 +44,7 @@ def test_call_succeeds_after_a_user_has_dropped_what_was_prepared(
     assert any("INSERT" in found for found in prepared(recorder))
 
 
-def test_statement_that_was_dropped_while_a_hundred_are_prepared_is_no_error(
-    apps: ApplicationCache, place: str
-) -> None:
+def test_statement_that_was_dropped_while_a_hundred_are_prepared_is_no_error(apps: Applications, place: str) -> None:
     """The one that gives way is not there to be dropped."""
     recorders = [apps.recorder("Shop", f"{place}{number}") for number in range(18)]
     for each in recorders:
@@ -155,7 +153,7 @@ def test_statement_in_a_transaction_after_a_user_has_dropped_what_was_prepared(
 
 
 def test_statement_that_another_client_has_left_on_the_server_process_is_not_run(
-    apps: ApplicationCache, place: str
+    apps: Applications, place: str
 ) -> None:
     """As a pooler may leave it that hands a server process to the next client: another application's INSERT."""
     victim, recorder = apps.recorder("Victim", f"{place}victim"), apps.recorder("Shop", place)
@@ -180,7 +178,7 @@ def test_prepared_by_wish_behind_a_pooler_in_transaction_mode_events_stay_where_
     pgbouncer: PgBouncer, postgres_database: str, driver: str
 ) -> None:
     """Each transaction may meet another server process, where a name can be another client's."""
-    with ApplicationCache(pgbouncer.url(postgres_database, driver), pool_size=3, prepare_statements="on") as apps:
+    with Applications(pgbouncer.url(postgres_database, driver), pool_size=3, prepare_statements="on") as apps:
         recorders = [apps.recorder("Shop", f"place {number}") for number in range(6)]
 
         def write(recorder: SQLAlchemyProcessRecorder) -> None:
@@ -189,7 +187,7 @@ def test_prepared_by_wish_behind_a_pooler_in_transaction_mode_events_stay_where_
                     recorder.insert_events(stored_events(topic=str(recorder.schema_name)))
 
         run_together([partial(write, recorder) for recorder in recorders])
-    with ApplicationCache(pgbouncer.url(postgres_database, driver), prepare_statements="off") as apps:
+    with Applications(pgbouncer.url(postgres_database, driver), prepare_statements="off") as apps:
         for recorder in recorders:
             found = topics(apps.recorder("Shop", recorder.schema_name))
             assert found == [recorder.schema_name] * 20

@@ -16,7 +16,7 @@ from eventsourcing_sqlalchemy.provisioning import create_many
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from eventsourcing_sqlalchemy.tables import TableSpec
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import run_together
 from tests.support.wiretap import Wiretap
 
@@ -24,13 +24,13 @@ MANY = 25  # of two tables each: in two transactions
 
 
 @pytest.fixture
-def apps(url: str) -> Iterator[ApplicationCache]:
+def apps(url: str) -> Iterator[Applications]:
     """Applications that make no tables."""
-    with ApplicationCache(url, create_table="no") as apps:
+    with Applications(url, create_table="no") as apps:
         yield apps
 
 
-def recorders(apps: ApplicationCache, place: str, count: int = MANY) -> list[SQLAlchemyProcessRecorder]:
+def recorders(apps: Applications, place: str, count: int = MANY) -> list[SQLAlchemyProcessRecorder]:
     return [apps.recorder("Shop", f"{place}{number}_") for number in range(count)]
 
 
@@ -55,7 +55,7 @@ def run(recorder: SQLAlchemyProcessRecorder, statement: str) -> None:
         connection.exec_driver_sql(statement)
 
 
-def test_what_is_missing_is_made_and_serves(apps: ApplicationCache, place: str) -> None:
+def test_what_is_missing_is_made_and_serves(apps: Applications, place: str) -> None:
     found = recorders(apps, place)
     specs = all_tables(found)
     datastore = found[0].datastore
@@ -67,7 +67,7 @@ def test_what_is_missing_is_made_and_serves(apps: ApplicationCache, place: str) 
     found[0].create_table()  # finds nothing to complain of
 
 
-def test_many_applications_in_one_place_are_made(apps: ApplicationCache, place: str) -> None:
+def test_many_applications_in_one_place_are_made(apps: Applications, place: str) -> None:
     """Too many for one transaction, and of one schema."""
     found = [apps.recorder(f"Shop{number}", place) for number in range(MANY)]
     specs = all_tables(found)
@@ -77,7 +77,7 @@ def test_many_applications_in_one_place_are_made(apps: ApplicationCache, place: 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 def test_round_trips_are_few(database: Database, place: str, driver: str) -> None:
-    with Wiretap(database.url(driver)) as wire, ApplicationCache(wire.url, create_table="no") as apps:
+    with Wiretap(database.url(driver)) as wire, Applications(wire.url, create_table="no") as apps:
         found = recorders(apps, place, 15)
         specs = all_tables(found)
         assert found[0].datastore.default_schema() == "public"  # connects
@@ -90,7 +90,7 @@ def test_round_trips_are_few(database: Database, place: str, driver: str) -> Non
 def test_threads_and_processes_that_make_the_same_at_once_do_not_hinder_each_other(
     database: Database, place: str
 ) -> None:
-    with ApplicationCache(database.url(), create_table="no") as one, ApplicationCache(database.url("psycopg")) as other:
+    with Applications(database.url(), create_table="no") as one, Applications(database.url("psycopg")) as other:
         found = recorders(one, place, 12)
         specs = all_tables(found)
         with (
@@ -107,7 +107,7 @@ def test_threads_and_processes_that_make_the_same_at_once_do_not_hinder_each_oth
         assert all(serves(recorder) for recorder in found)
 
 
-def test_table_of_another_shape_stops_there(apps: ApplicationCache, place: str) -> None:
+def test_table_of_another_shape_stops_there(apps: Applications, place: str) -> None:
     found = recorders(apps, place, 5)
     specs = all_tables(found)
     datastore = found[0].datastore
@@ -127,7 +127,7 @@ def test_table_of_another_shape_stops_there(apps: ApplicationCache, place: str) 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_tables_of_a_schema_are_made_together_or_not_at_all(database: Database, place: str, driver: str) -> None:
-    with ApplicationCache(database.url(driver), create_table="no") as apps:
+    with Applications(database.url(driver), create_table="no") as apps:
         found = recorders(apps, place, 5)
         schema = found[2].tables[0].name.schema
         run(found[2], f'CREATE SCHEMA "{schema}"')

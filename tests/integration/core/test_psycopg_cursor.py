@@ -22,7 +22,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql.drivers import driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql.drivers.psycopg_cursor import PsycopgCursor
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 
 ENOUGH = 7
@@ -257,7 +257,7 @@ def test_cursors_with_rows_of_their_own_do_not_change_ours(connection: psycopg.C
 
 
 def test_setting_of_a_session_does_not_reach_the_next_user(database: Database, place: str) -> None:
-    with ApplicationCache(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
+    with Applications(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
         engine = apps.recorder("Shop", place).datastore.engine
 
         def settings() -> tuple[object, ...]:
@@ -271,7 +271,7 @@ def test_setting_of_a_session_does_not_reach_the_next_user(database: Database, p
 
 
 def test_answer_that_is_no_result_ends_the_connection(database: Database, place: str) -> None:
-    with ApplicationCache(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
+    with Applications(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
         recorder = apps.recorder("Shop", place)
         with pytest.raises(InternalError, match="unexpected response"):
             recorder.datastore.run(lambda executor: executor.fetch("COPY (SELECT 1) TO STDOUT"))
@@ -331,7 +331,7 @@ def test_error_leaves_no_rows_of_the_statement_before(connection: psycopg.Connec
 
 
 def test_pipeline_that_a_user_has_left_open_blocks_nobody(database: Database, place: str) -> None:
-    with ApplicationCache(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
+    with Applications(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
         recorder = apps.recorder("Shop", place)
         recorder.insert_events(stored_events())
         with recorder.datastore.engine.connect() as connection:

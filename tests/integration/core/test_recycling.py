@@ -16,7 +16,7 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engines import pool
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together, wait_until
 
 DRIVERS = ["psycopg2", "psycopg", "pg8000"]
@@ -44,7 +44,7 @@ def has_ended(database: Database, pid: int) -> bool:
     return database.scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid", pid=pid) == 0
 
 
-def datastores(apps: ApplicationCache, count: int, **settings: Any) -> list[SQLAlchemyDatastore]:
+def datastores(apps: Applications, count: int, **settings: Any) -> list[SQLAlchemyDatastore]:
     """Return those of several applications, none of which has made a call."""
     return [apps.factory(f"App{number}", **settings).datastore for number in range(count)]
 
@@ -58,7 +58,7 @@ def datastores(apps: ApplicationCache, count: int, **settings: Any) -> list[SQLA
 def test_connection_that_has_served_many_applications_is_closed_and_replaced(
     database: Database, driver: str, pre_ping: str
 ) -> None:
-    with ApplicationCache(database.url(driver), pool_pre_ping=pre_ping, pool_size=1, max_overflow=0) as apps:
+    with Applications(database.url(driver), pool_pre_ping=pre_ping, pool_size=1, max_overflow=0) as apps:
         stores = datastores(apps, 2 * (MAX_SERVED + 1) + 1)
         for first in (0, MAX_SERVED + 1):
             old = pid(stores[first])
@@ -72,7 +72,7 @@ def test_connection_that_has_served_many_applications_is_closed_and_replaced(
 
 @each_driver
 def test_connection_serves_many_applications(database: Database, driver: str) -> None:
-    with ApplicationCache(database.url(driver), pool_size=1, max_overflow=0) as apps:
+    with Applications(database.url(driver), pool_size=1, max_overflow=0) as apps:
         assert len({pid(store) for store in datastores(apps, 50)}) == 1
 
 
@@ -80,7 +80,7 @@ def test_connection_serves_many_applications(database: Database, driver: str) ->
 def test_calls_of_threads_succeed_while_connections_are_replaced(
     database: Database, place: str, repeat: Callable[[int], range]
 ) -> None:
-    with ApplicationCache(database.url(), pool_size=2, max_overflow=1) as apps:
+    with Applications(database.url(), pool_size=2, max_overflow=1) as apps:
         recorders = [apps.recorder(f"App{number}", place) for number in range(8)]
         pids: set[int] = set()
 
@@ -98,7 +98,7 @@ def test_calls_of_threads_succeed_while_connections_are_replaced(
 @pytest.mark.usefixtures("few")
 @each_driver
 def test_sessions_of_users_do_not_count(database: Database, driver: str) -> None:
-    with ApplicationCache(database.url(driver), pool_size=1, max_overflow=0) as apps:
+    with Applications(database.url(driver), pool_size=1, max_overflow=0) as apps:
         stores = datastores(apps, 4 * MAX_SERVED)
         old = pid(stores[0])
         for store in stores:
@@ -113,7 +113,7 @@ def test_sessions_of_users_do_not_count(database: Database, driver: str) -> None
 @each_driver
 def test_failing_calls_leave_a_connection_that_serves(database: Database, place: str, driver: str) -> None:
     """Also the one after which it is closed."""
-    with ApplicationCache(database.url(driver), pool_size=1, max_overflow=0, create_table="no") as apps:
+    with Applications(database.url(driver), pool_size=1, max_overflow=0, create_table="no") as apps:
         recorders = [apps.recorder(f"App{number}", f"{place}missing") for number in range(4 * MAX_SERVED)]
         for recorder in recorders:
             with pytest.raises(ProgrammingError, match="CREATE_TABLE"):
@@ -132,7 +132,7 @@ def sqlite(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.mark.usefixtures("few")
 def test_connection_of_sqlite_is_never_closed(sqlite: str) -> None:
     """Nobody remembers anything for it, and with the only one of a database in memory all would be lost."""
-    with ApplicationCache(sqlite) as apps:
+    with Applications(sqlite) as apps:
         recorder = apps.recorder("App", "place_")
         recorder.insert_events(stored_events(topic="kept"))
         closed: list[object] = []
@@ -157,7 +157,7 @@ def theirs(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.E
 
 @pytest.mark.usefixtures("few")
 def test_connection_of_the_users_engine_is_never_closed(database: Database, theirs: sa.Engine) -> None:
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         stores = datastores(apps, 4 * MAX_SERVED, url="", engine_topic=f"{__name__}:their_engine")
         assert stores[0].engine is theirs
         assert len({pid(store) for store in stores}) == 1
@@ -169,7 +169,7 @@ def test_connection_of_the_users_engine_is_never_closed(database: Database, thei
 @each_driver
 def test_call_gets_the_connection_that_was_used_last(database: Database, driver: str) -> None:
     """One server process has everything at hand, where three by turns would each have to look it up."""
-    with ApplicationCache(database.url(driver), pool_size=3, max_overflow=0) as apps:
+    with Applications(database.url(driver), pool_size=3, max_overflow=0) as apps:
         store = apps.factory("App").datastore
         all_at_once = threading.Barrier(3, timeout=20)
 

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from tests.support.applications import ApplicationCache
+from tests.support.applications import Applications
 
 SCRIPT = """
 CREATE SCHEMA "a_%";
@@ -51,7 +51,7 @@ def test_relations_of_postgresql(postgres_url: str, driver: str) -> None:
 
 
 def test_relations_of_sqlite(sqlite_url: str) -> None:
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         apps.recorder(place="a_")
         datastore = apps.recorder(place="ab").datastore
         with datastore.get_connection() as connection:

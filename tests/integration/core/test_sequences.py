@@ -14,15 +14,15 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy.errors import SequenceBehindError, is_retryable
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
-from tests.support.applications import ApplicationCache, stored_events, twin
+from tests.support.applications import Applications, stored_events, twin
 
 Append = Callable[[SQLAlchemyProcessRecorder], None]
 
 
 @pytest.fixture(params=["psycopg2", "psycopg", "pg8000"])
-def apps(request: pytest.FixtureRequest, database: Database) -> Iterator[ApplicationCache]:
+def apps(request: pytest.FixtureRequest, database: Database) -> Iterator[Applications]:
     """Applications on PostgreSQL, by each driver."""
-    with ApplicationCache(database.url(request.param)) as apps:
+    with Applications(database.url(request.param)) as apps:
         yield apps
 
 
@@ -102,9 +102,7 @@ def ids_of(recorder: SQLAlchemyProcessRecorder) -> list[int]:
 
 @pytest.mark.parametrize("ids", [range(100, 110), range(1, 50)], ids=["free", "taken"])
 @pytest.mark.parametrize("way", WAYS)
-def test_append_is_refused_until_the_sequence_is_repaired(
-    apps: ApplicationCache, place: str, way: str, ids: range
-) -> None:
+def test_append_is_refused_until_the_sequence_is_repaired(apps: Applications, place: str, way: str, ids: range) -> None:
     """Where ids are free, followers would never see the event; where they are taken, it is no conflict to decide."""
     recorder = apps.recorder(place=place)
     load(recorder, *ids)
@@ -126,9 +124,7 @@ def test_append_is_refused_until_the_sequence_is_repaired(
     assert ids_of(recorder)[: len(ids)] == list(ids)
 
 
-def test_a_sequence_that_is_moved_back_is_noticed_by_who_has_appended_before(
-    apps: ApplicationCache, place: str
-) -> None:
+def test_a_sequence_that_is_moved_back_is_noticed_by_who_has_appended_before(apps: Applications, place: str) -> None:
     recorder = apps.recorder(place=place)
     load(recorder, *range(5, 10))
     execute(recorder, "ALTER SEQUENCE {t}_id_seq RESTART WITH 100")
@@ -141,7 +137,7 @@ def test_a_sequence_that_is_moved_back_is_noticed_by_who_has_appended_before(
     assert ids_of(recorder) == [*range(5, 10), 100]
 
 
-def test_rows_that_this_process_has_read_count(apps: ApplicationCache, place: str) -> None:
+def test_rows_that_this_process_has_read_count(apps: Applications, place: str) -> None:
     recorder = apps.recorder(place=place)
     append_one(recorder)
     load(recorder, 50)
@@ -151,7 +147,7 @@ def test_rows_that_this_process_has_read_count(apps: ApplicationCache, place: st
 
 
 @pytest.mark.parametrize("append", [append_one, append_many, append_in_transaction])
-def test_a_table_that_was_emptied_begins_again(apps: ApplicationCache, place: str, append: Append) -> None:
+def test_a_table_that_was_emptied_begins_again(apps: Applications, place: str, append: Append) -> None:
     recorder = apps.recorder(place=place)
     recorder.insert_events(stored_events(20))
     execute(recorder, "TRUNCATE {t} RESTART IDENTITY")
@@ -159,7 +155,7 @@ def test_a_table_that_was_emptied_begins_again(apps: ApplicationCache, place: st
     assert ids_of(recorder)[0] == 1
 
 
-def test_transaction_stays_usable_after_the_refusal(apps: ApplicationCache, place: str) -> None:
+def test_transaction_stays_usable_after_the_refusal(apps: Applications, place: str) -> None:
     recorder = apps.recorder(place=place)
     execute(recorder, "CREATE TABLE {s}.mine (a integer)")
     load(recorder, 1)
@@ -171,7 +167,7 @@ def test_transaction_stays_usable_after_the_refusal(apps: ApplicationCache, plac
         assert session.scalar(sa.text(f"SELECT count(*) FROM {place}.mine")) == 1
 
 
-def test_conflict_stays_a_conflict_whatever_the_index_is_called(apps: ApplicationCache, place: str) -> None:
+def test_conflict_stays_a_conflict_whatever_the_index_is_called(apps: Applications, place: str) -> None:
     recorder = apps.recorder(place=place)
     events = stored_events()
     recorder.insert_events(events)
@@ -183,7 +179,7 @@ def test_conflict_stays_a_conflict_whatever_the_index_is_called(apps: Applicatio
             recorder.insert_events(events)
 
 
-def test_sequence_is_found_by_what_the_column_takes(apps: ApplicationCache, place: str) -> None:
+def test_sequence_is_found_by_what_the_column_takes(apps: Applications, place: str) -> None:
     """Tables of the published package, renamed ones, identities, and a sequence that no column owns."""
     recorder = apps.recorder(place=place)
     kinds = {
@@ -203,7 +199,7 @@ def test_sequence_is_found_by_what_the_column_takes(apps: ApplicationCache, plac
 
 
 def test_role_that_may_only_use_the_sequence_finds_it_and_cannot_repair_it(database: Database, place: str) -> None:
-    with ApplicationCache(database.url()) as apps:
+    with Applications(database.url()) as apps:
         recorder = apps.recorder(place=place)
         load(recorder, 50)
         execute(
@@ -213,7 +209,7 @@ def test_role_that_may_only_use_the_sequence_finds_it_and_cannot_repair_it(datab
         )
         url = sa.make_url(database.url()).set(username=f"{place}role")
         try:
-            with ApplicationCache(url.render_as_string(hide_password=False), create_table="no") as limited:
+            with Applications(url.render_as_string(hide_password=False), create_table="no") as limited:
                 with pytest.raises(SequenceBehindError):
                     limited.recorder(place=place).insert_events(stored_events())
                 with pytest.raises(ProgrammingError, match="SELECT and UPDATE on the sequence"):
@@ -222,7 +218,7 @@ def test_role_that_may_only_use_the_sequence_finds_it_and_cannot_repair_it(datab
             execute(recorder, "DROP OWNED BY {s}role; DROP ROLE {s}role")
 
 
-def test_repair_waits_for_who_writes(apps: ApplicationCache, place: str, database: Database) -> None:
+def test_repair_waits_for_who_writes(apps: Applications, place: str, database: Database) -> None:
     """An id that is given out and not committed is not given out again."""
     recorder = apps.recorder(place=place)
     load(recorder, 50)
@@ -240,7 +236,7 @@ def test_repair_waits_for_who_writes(apps: ApplicationCache, place: str, databas
 
 def test_counter_of_sqlite_is_repaired(sqlite_url: str) -> None:
     """SQLite gives out ids above all in the table by itself; its counter, which the sweep reads, may be behind."""
-    with ApplicationCache(sqlite_url) as apps:
+    with Applications(sqlite_url) as apps:
         recorder = apps.recorder()
         recorder.insert_events(stored_events(9))
         assert not recorder.repair_sequence()

@@ -17,7 +17,7 @@ from eventsourcing_sqlalchemy.notifications import file_watcher as watching
 from eventsourcing_sqlalchemy.notifications import wakeups
 from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events, topics
+from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 from tests.support.followers import Follower
 from tests.support.forked import forks, in_child
@@ -40,13 +40,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def apps(path: Path) -> Iterator[ApplicationCache]:
-    with ApplicationCache(f"sqlite:///{path}") as apps:
+def apps(path: Path) -> Iterator[Applications]:
+    with Applications(f"sqlite:///{path}") as apps:
         yield apps
 
 
 @pytest.fixture
-def recorder(apps: ApplicationCache) -> SQLAlchemyProcessRecorder:
+def recorder(apps: Applications) -> SQLAlchemyProcessRecorder:
     return apps.recorder("Shop")
 
 
@@ -101,9 +101,7 @@ def test_without_watching_it_would_sleep_on(
 
 
 @pytest.mark.usefixtures("without_polling")
-def test_commit_of_this_process_wakes_subscriptions(
-    apps: ApplicationCache, recorder: SQLAlchemyProcessRecorder
-) -> None:
+def test_commit_of_this_process_wakes_subscriptions(apps: Applications, recorder: SQLAlchemyProcessRecorder) -> None:
     with Follower(recorder) as follower:
         recorder.insert_events(stored_events(topic="call"))
         with recorder.transaction():
@@ -130,14 +128,14 @@ def test_rollback_of_another_process_brings_nothing(recorder: SQLAlchemyProcessR
 @pytest.mark.usefixtures("without_polling")
 def test_commit_in_another_journal_mode_wakes_a_subscription(path: Path) -> None:
     """The file was put into it by an administrator, and a process that reads it keeps it there."""
-    with ApplicationCache(f"sqlite:///{path}") as apps:
+    with Applications(f"sqlite:///{path}") as apps:
         apps.recorder("Shop")
     with closing(sqlite3.connect(path, isolation_level=None)) as administrator:
         assert administrator.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
         administrator.execute("BEGIN")
         administrator.execute("SELECT * FROM shop_events").fetchall()
         with (
-            ApplicationCache(f"sqlite:///{path}", pool_size=1, max_overflow=0, lock_timeout=1) as apps,
+            Applications(f"sqlite:///{path}", pool_size=1, max_overflow=0, lock_timeout=1) as apps,
             closing(OtherProcess(path)) as other,
         ):
             recorder = apps.recorder("Shop")
@@ -198,7 +196,7 @@ def test_file_that_goes_away_ends_nothing(path: Path, recorder: SQLAlchemyProces
 # -- the thread --
 
 
-def test_thread_ends_with_the_last_subscription(apps: ApplicationCache, recorder: SQLAlchemyProcessRecorder) -> None:
+def test_thread_ends_with_the_last_subscription(apps: Applications, recorder: SQLAlchemyProcessRecorder) -> None:
     for _ in range(2):
         with Follower(recorder):
             (first,) = watchers()
@@ -209,7 +207,7 @@ def test_thread_ends_with_the_last_subscription(apps: ApplicationCache, recorder
 
 
 def test_thread_ends_when_the_last_application_is_closed(path: Path) -> None:
-    with ApplicationCache(f"sqlite:///{path}") as apps:
+    with Applications(f"sqlite:///{path}") as apps:
         recorder = apps.recorder("Shop")
         recorder.datastore.wait_for(recorder.wakeup_key)
         assert len(watchers()) == 1
@@ -301,7 +299,7 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_thread")
 def test_process_that_cannot_start_a_thread_polls(
-    apps: ApplicationCache, recorder: SQLAlchemyProcessRecorder, other: OtherProcess
+    apps: Applications, recorder: SQLAlchemyProcessRecorder, other: OtherProcess
 ) -> None:
     for number in range(2):
         with Follower(recorder) as follower, Follower(apps.recorder("Shop")) as second:
@@ -323,7 +321,7 @@ def test_process_that_cannot_start_a_thread_polls(
     ],
 )
 def test_other_databases_are_polled_as_ever(path: Path, url: str, interval: str) -> None:
-    with ApplicationCache(url.format(path=path)) as apps:
+    with Applications(url.format(path=path)) as apps:
         recorder = apps.recorder("Shop")
         with Follower(recorder) as follower:
             assert recorder.datastore.shared.wakeups.poll_interval == getattr(wakeups, interval)
@@ -344,7 +342,7 @@ def test_file_that_only_a_creator_knows_is_polled_as_ever(path: Path, monkeypatc
     connect = lambda: sqlite3.connect(path, check_same_thread=False)  # noqa: E731 (looked up by its name)
     monkeypatch.setitem(globals(), "connect_elsewhere", connect)
     url = f"sqlite:///{path.with_name('not-there.db')}"
-    with ApplicationCache(url, connection_creator_topic=f"{__name__}:connect_elsewhere") as apps:
+    with Applications(url, connection_creator_topic=f"{__name__}:connect_elsewhere") as apps:
         recorder = apps.recorder("Shop")
         with closing(OtherProcess(path)) as other, Follower(recorder) as follower:
             other.insert("there")

@@ -13,7 +13,7 @@ import pytest
 from tenancy import Tenancy
 from tenancy.errors import TenantSuspended
 from tenancy.model.tenant import Tenant
-from tenancy.registry import cache as registry_cache
+from tenancy.registry import cache as cache_module
 from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tests.samples.shop import Shop
@@ -124,7 +124,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
 
 
 def test_no_thread_is_needed_for_what_is_known(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_cache, "_QUERY_INTERVAL", DEADLINE_SECONDS)
+    monkeypatch.setattr(cache_module, "_QUERY_INTERVAL", DEADLINE_SECONDS)
     tenants.create("acme")
     hops: list[str] = []
     to_thread = asyncio.to_thread

@@ -1,4 +1,4 @@
-"""What the doctor finds on real databases, and what it mends."""
+"""Findings and repairs of the doctor on real databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor says of fleets with projections, whose views have tables of their own, and what it mends there."""
+"""Findings and repairs of the doctor in fleets whose projections have views with their own tables."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def drop(tenants: Tenancy, table: str) -> None:
         connection.execute(sa.text(f"DROP TABLE {table}"))
 
 
-def id_sequences(tenants: Tenancy, slug: str) -> str:
+def counters_table(tenants: Tenancy, slug: str) -> str:
     """Return the table that a tenant's view has of its own."""
     (found,) = [name for name in tables(tenants, slug) if "_tracking_counters" in name]
     return found
@@ -94,7 +94,7 @@ def test_a_lost_table_of_a_view_is_made_again_and_what_cannot_be_judged_is_said(
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         assert list(repair(tenants.fleet)) == []
-        drop(tenants, id_sequences(tenants, "acme"))
+        drop(tenants, counters_table(tenants, "acme"))
         findings = examine(tenants.fleet)
         (unjudged,) = [finding for finding in findings if "DogCounters" in finding.what and finding.name == "tables"]
         assert (unjudged.level, unjudged.tenant) == ("ok", None)
@@ -114,7 +114,7 @@ def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> 
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         tenants.suspend("acme")
-        drop(tenants, id_sequences(tenants, "acme"))
+        drop(tenants, counters_table(tenants, "acme"))
         assert [each.tenant for each in repair(tenants.fleet)] == ["acme"]
 
 
@@ -172,7 +172,7 @@ def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
 ) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
-        lost = [id_sequences(tenants, slug) for slug in ("acme", "globex")]
+        lost = [counters_table(tenants, slug) for slug in ("acme", "globex")]
         for table in lost:
             drop(tenants, table)
         make = CountersView.create_table

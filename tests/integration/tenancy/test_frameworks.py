@@ -44,7 +44,7 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
 
 
 @pytest.fixture
-def count_use(fastapi_app: FastAPI, tenants: Tenancy) -> FastAPI:
+def served_app(fastapi_app: FastAPI, tenants: Tenancy) -> FastAPI:
     tenants.create("acme")
     fastapi_app.add_middleware(ASGIMiddleware, tenants=tenants, resolver=by_path("/t"))
     return fastapi_app
@@ -59,16 +59,16 @@ def get(app: App, path: str) -> httpx.Response:
     return asyncio.run(main())
 
 
-def test_fastapi_refuses_a_tenant_that_is_suspended_meanwhile(count_use: App) -> None:
-    assert get(count_use, "/t/acme/suspend").status_code == 403
+def test_fastapi_refuses_a_tenant_that_is_suspended_meanwhile(served_app: App) -> None:
+    assert get(served_app, "/t/acme/suspend").status_code == 403
 
 
-def test_fastapi_makes_urls_of_the_tenant(count_use: App) -> None:
-    assert get(count_use, "/t/acme/url").text == "/t/acme/url"
+def test_fastapi_makes_urls_of_the_tenant(served_app: App) -> None:
+    assert get(served_app, "/t/acme/url").text == "/t/acme/url"
 
 
-def test_a_websocket_of_fastapi_is_closed_when_its_tenant_is_suspended(count_use: App) -> None:
-    accepted, said, closed = call(count_use, "websocket", "/t/acme/talk", query_string=b"")
+def test_a_websocket_of_fastapi_is_closed_when_its_tenant_is_suspended(served_app: App) -> None:
+    accepted, said, closed = call(served_app, "websocket", "/t/acme/talk", query_string=b"")
     assert accepted["type"] == "websocket.accept"
     assert said["text"] == "acme"
     assert closed["code"] == 4403

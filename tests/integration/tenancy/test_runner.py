@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from tenancy import Tenancy
 from tenancy.errors import NotCaughtUp, NotRegistered, RegistryMissing, TenancyError, TenantSuspended
-from tenancy.registry.cache import _caches as directories
+from tenancy.registry.cache import _caches as registry_caches
 from tenancy.registry.cache import drain
 from tenancy.runner.assignments import Assignment
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
@@ -24,7 +24,7 @@ from tenancy.runner.sweep import Sweep
 from tests.samples.counters_view import CountersView
 from tests.samples.kennel_system import SYSTEM, Diaries, DogCounters, School, Summaries
 from tests.support.deadlines import wait_until
-from tests.support.fleets import check, fleet, inventory
+from tests.support.fleets import check, fleet, recorded_events
 
 SECRET = "Sesame-4711"  # noqa: S105 (it must not leak)
 
@@ -105,7 +105,7 @@ def test_same_results_as_the_library_runner(tenants: Tenancy) -> None:
         for cls in (School, Diaries, Summaries):
             ours: Application[Any] = tenants["globex"].get(cls)
             theirs: Application[Any] = one_thread.get(cls)
-            assert inventory(ours) == inventory(theirs)
+            assert recorded_events(ours) == recorded_events(theirs)
             for leader in SYSTEM.follows.get(cls.name, ()):
                 positions = [each.recorder.max_tracking_id(leader) for each in (ours, theirs)]  # type: ignore[attr-defined]
                 assert positions[0] == positions[1] is not None
@@ -342,12 +342,12 @@ def test_registry_is_closed_with_the_fleet(postgres_url: str) -> None:
     """The library constructs a factory for each leader of a follower, and never closes it."""
     gc.collect()
     drain()
-    before = set(directories)  # fleets of loaded modules
+    before = set(registry_caches)  # fleets of loaded modules
     with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
-        assert len(directories) == len(before) + 1
+        assert len(registry_caches) == len(before) + 1
         tenants["acme"].get(School).register("Fido", "sit")
         runner.wait("acme")
     del tenants, runner
     gc.collect()
     drain()
-    assert set(directories) <= before
+    assert set(registry_caches) <= before

@@ -67,12 +67,12 @@ def restore(view: CountersView, position: int, count: int) -> None:
     """Restore the view and its position to an earlier count of dogs."""
     with view.transaction() as session:
         session.execute(sa.delete(view.tracking_table))
-        session.execute(sa.delete(view.id_sequences))
+        session.execute(sa.delete(view.counters))
         if position:
             session.execute(
                 sa.insert(view.tracking_table).values(application_name=School.name, notification_id=position)
             )
-            session.execute(sa.insert(view.id_sequences).values(name="created", value=count))
+            session.execute(sa.insert(view.counters).values(name="created", value=count))
 
 
 def status(tenants: Any, follower: str = DogCounters.name) -> FollowerStatus:

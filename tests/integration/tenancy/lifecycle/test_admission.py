@@ -1,4 +1,4 @@
-"""Refused at the door, in every process, by objects that were handed out before; and served while it is open."""
+"""Admission: every process refuses unavailable tenants, also through objects handed out before."""
 
 from __future__ import annotations
 

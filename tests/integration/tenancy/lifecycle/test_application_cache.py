@@ -1,4 +1,4 @@
-"""Applications at hand: one for each class and tenant, bounded, and closed as soon as nobody uses them."""
+"""The application cache: one application per class and tenant, bounded, and closed once unused."""
 
 from __future__ import annotations
 

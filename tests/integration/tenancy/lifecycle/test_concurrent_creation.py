@@ -61,11 +61,11 @@ def consistent(tenants: Tenancy, url: str) -> None:
     """Fail for what the registry, the histories and the catalog do not agree on."""
     found = tenants.list()
     assert len({tenant.slug for tenant in found}) == len(found)
-    storage = {str(tenant.placement) for tenant in found}
-    assert len(storage) == len(found)
+    placements = {str(tenant.placement) for tenant in found}
+    assert len(placements) == len(found)
     names = catalog.tenants(url)
-    assert {place for place in storage if any(name.startswith(place) for name in names)} == storage
-    assert [name for name in names if not any(name.startswith(place) for place in storage)] == []
+    assert {placement for placement in placements if any(name.startswith(placement) for name in names)} == placements
+    assert [name for name in names if not any(name.startswith(placement) for placement in placements)] == []
     for tenant in found:
         history = tenants.history(tenant.slug)
         assert [change.version for change in history] == list(range(1, len(history) + 1))

@@ -1,4 +1,4 @@
-"""How tenants come to be: made once, whoever asks how often."""
+"""Creation of tenants: once, however many callers request it and however often."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to tenants that there are: every verb, what it keeps, and what it leaves behind."""
+"""State transitions of existing tenants: what each keeps, and what it leaves behind."""
 
 from __future__ import annotations
 

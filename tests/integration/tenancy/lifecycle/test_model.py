@@ -35,7 +35,7 @@ class Model:
     verbs: list[str] = field(default_factory=lambda: ["create", "activate"])
 
 
-class Transitions(RuleBasedStateMachine):
+class LifecycleMachine(RuleBasedStateMachine):
     """Does something to one of three tenants at a time."""
 
     tenants: Tenancy
@@ -199,9 +199,9 @@ class Transitions(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         names = catalog.tenants(self.url)
-        storage = [str(tenant.placement) for tenant in self.tenants]
-        assert all(any(name.startswith(place) for place in storage) for name in names)
-        assert all(any(name.startswith(place) for name in names) for place in storage)
+        placements = [str(tenant.placement) for tenant in self.tenants]
+        assert all(any(name.startswith(placement) for placement in placements) for name in names)
+        assert all(any(name.startswith(placement) for name in names) for placement in placements)
 
     @invariant()
     def events_are_those_of_the_tenants(self) -> None:
@@ -216,7 +216,7 @@ class Transitions(RuleBasedStateMachine):
 @pytest.mark.usefixtures("no_purge_delay")
 def test_lifecycle_is_as_the_model(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel)
-    machine = type("Machine", (Transitions,), {"tenants": tenants, "url": url})
+    machine = type("Machine", (LifecycleMachine,), {"tenants": tenants, "url": url})
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -1,4 +1,4 @@
-"""How far many tables are: by their counters, which may be ahead, and by recorded positions."""
+"""High-water marks of many tables, from id sequences that may be ahead, and recorded positions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from eventsourcing.persistence import Tracking
 from eventsourcing_sqlalchemy.high_water import HighWaterMarks, read_positions
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.support.applications import ApplicationCache, stored_events
+from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import wait_until
 
 
 @pytest.fixture(params=["postgres_url", "sqlite_url"])
-def applications(request: pytest.FixtureRequest) -> Iterator[ApplicationCache]:
-    with ApplicationCache(request.getfixturevalue(request.param)) as applications:
+def applications(request: pytest.FixtureRequest) -> Iterator[Applications]:
+    with Applications(request.getfixturevalue(request.param)) as applications:
         yield applications
 
 
@@ -29,7 +29,7 @@ def read(recorder: SQLAlchemyProcessRecorder, *tables: TableName) -> dict[TableN
     return HighWaterMarks(recorder.datastore).read(tables)
 
 
-def test_last_ids_of_many_tables(applications: ApplicationCache) -> None:
+def test_last_ids_of_many_tables(applications: Applications) -> None:
     some = [applications.recorder(name, place) for name in ("App", 'Quo"te%s\\d') for place in ("one", "tw'o")]
     for number, recorder in enumerate(some):
         recorder.insert_events(stored_events(number)) if number else None
@@ -38,7 +38,7 @@ def test_last_ids_of_many_tables(applications: ApplicationCache) -> None:
     }
 
 
-def test_table_that_is_dropped_and_made_again(applications: ApplicationCache) -> None:
+def test_table_that_is_dropped_and_made_again(applications: Applications) -> None:
     one, two = applications.recorder("One"), applications.recorder("Two")
     for each in (one, two):
         each.insert_events(stored_events(2))
@@ -53,7 +53,7 @@ def test_table_that_is_dropped_and_made_again(applications: ApplicationCache) ->
     assert ids.read(tables) == {tables[0]: 0, tables[1]: 2}
 
 
-def test_table_without_a_counter_is_read_itself(applications: ApplicationCache) -> None:
+def test_table_without_a_sequence_is_read_itself(applications: Applications) -> None:
     recorder = applications.recorder()
     recorder.insert_events(stored_events(3))
     with recorder.datastore.get_connection() as connection:
@@ -63,7 +63,7 @@ def test_table_without_a_counter_is_read_itself(applications: ApplicationCache) 
     assert read(recorder, name) == {name: 3}
 
 
-def test_tables_that_are_not_asked_for_any_more_are_forgotten(applications: ApplicationCache) -> None:
+def test_tables_that_are_not_asked_for_any_more_are_forgotten(applications: Applications) -> None:
     one, two = applications.recorder("App", "one"), applications.recorder("App", "two")
     ids = HighWaterMarks(one.datastore)
     assert len(ids.read([table(one, "events"), table(two, "events")])) == 2
@@ -71,7 +71,7 @@ def test_tables_that_are_not_asked_for_any_more_are_forgotten(applications: Appl
     assert list(ids._sequences) == [table(two, "events")]  # noqa: SLF001 (what nobody asks for any more costs memory)
 
 
-def test_counter_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applications: ApplicationCache) -> None:
+def test_sequence_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applications: Applications) -> None:
     recorder = applications.recorder()
     events = table(recorder, "events")
     ids = HighWaterMarks(recorder.datastore)
@@ -94,7 +94,7 @@ def test_counter_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applica
         assert after[0] >= during[1]
 
 
-def test_positions_of_many_tables(applications: ApplicationCache) -> None:
+def test_positions_of_many_tables(applications: Applications) -> None:
     some = [applications.recorder("App", f"place{number}") for number in range(3)]
     some[0].insert_tracking(Tracking("A", 5))
     some[0].insert_tracking(Tracking("B", 6))
@@ -108,7 +108,7 @@ def test_positions_of_many_tables(applications: ApplicationCache) -> None:
     }
 
 
-def test_one_hears_of_every_table(applications: ApplicationCache) -> None:
+def test_one_hears_of_every_table(applications: Applications) -> None:
     one, two = applications.recorder("One"), applications.recorder("Two")
     on_commit: list[int | None] = []
     table_listener = one.datastore.shared.wakeups.listen_to_all(

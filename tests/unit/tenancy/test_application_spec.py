@@ -1,4 +1,4 @@
-"""Which tables an application has: told from its class, and compared with what it makes when it is constructed."""
+"""The application spec, read from the class, lists the tables that constructing the application creates."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def made(url: str) -> Iterator[sa.Inspector]:
 
 
 @pytest.mark.parametrize(("cls", "variables", "creates_extra_tables"), CASES)
-def test_blueprint_is_what_the_application_makes(
+def test_application_spec_lists_the_tables_that_the_application_creates(
     cls: type[Application[Any]], variables: dict[str, str], *, creates_extra_tables: bool, url: str, made: sa.Inspector
 ) -> None:
     persistence = {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": url}
@@ -105,7 +105,7 @@ def test_blueprint_is_what_the_application_makes(
             assert is_text == (spec.originator_id_type == "text")
 
 
-def test_blueprint_is_kept_as_json() -> None:
+def test_application_spec_survives_json() -> None:
     application_spec = application_spec_of(SnapshotsOfProcess, {"ORIGINATOR_ID_TYPE": "text"})
     assert ApplicationSpec.from_json(application_spec.to_json()) == application_spec
     assert application_spec.topic == f"{__name__}:SnapshotsOfProcess"
@@ -120,7 +120,7 @@ def test_bad_value_is_named(variable: str, value: str) -> None:
     assert caught.value.variable == variable
 
 
-def test_place_of_each_application() -> None:
+def test_placement_of_each_application() -> None:
     specs = application_spec_of(Process, {}).specs(Placement("acme_{application}", "{application}_x_"), "public")
     assert [str(spec.name) for spec in specs] == [
         '"acme_process"."process_x_process_tracking"',

@@ -1,4 +1,4 @@
-"""What a process knows of the tenants, and when it has to ask."""
+"""The process-local cache of the registry: leases, answers from memory, and queries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tenancy import Tenancy
 from tenancy.errors import RegistryUnavailable, TenantNotFound
-from tenancy.registry import cache as registry_cache
+from tenancy.registry import cache as cache_module
 from tenancy.registry.cache import drain, lease_registry
 from tests.samples.shop import Shop
 from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
@@ -111,7 +111,7 @@ def test_one_caller_waits_for_a_registry_that_does_not_answer(
 ) -> None:
     tenants.create("acme")
     assert tenants["acme"].slug == "acme"
-    known = tenants.fleet.registry_cache
+    registry_cache = tenants.fleet.registry_cache
     lock, asked = CountingLock(), []
 
     def ask(position: int) -> NoReturn:
@@ -119,10 +119,10 @@ def test_one_caller_waits_for_a_registry_that_does_not_answer(
         asked.append(position)
         raise RegistryUnavailable("The registry does not answer.")
 
-    monkeypatch.setattr(registry_cache, "DELAY", DEADLINE_SECONDS)
-    monkeypatch.setattr(registry_cache, "_SILENCE", DEADLINE_SECONDS)
-    monkeypatch.setattr(known, "_querying", lock)
-    monkeypatch.setattr(known, "_queried_at", known._queried_at - registry_cache._WAIT_AGE)  # noqa: SLF001 (as above)
-    monkeypatch.setattr(known.registry, "changed_since", ask)
+    monkeypatch.setattr(cache_module, "DELAY", DEADLINE_SECONDS)
+    monkeypatch.setattr(cache_module, "_SILENCE", DEADLINE_SECONDS)
+    monkeypatch.setattr(registry_cache, "_querying", lock)
+    monkeypatch.setattr(registry_cache, "_queried_at", registry_cache._queried_at - cache_module._WAIT_AGE)  # noqa: SLF001 (as above)
+    monkeypatch.setattr(registry_cache.registry, "changed_since", ask)
     assert [tenant.slug for tenant in run_together([lambda: tenants["acme"]] * 5)] == ["acme"] * 5
     assert len(asked) == 1
