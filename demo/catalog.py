@@ -9,7 +9,7 @@ from demo.databases import Database
 
 
 @dataclass
-class Place:
+class ApplicationTables:
     """One application's tables in one schema, or with one table prefix."""
 
     name: str
@@ -27,25 +27,25 @@ class Place:
     """The recorded position in each application that this one follows, by name."""
 
 
-def read_places(database: Database) -> Sequence[Place]:
-    """Return all places that the catalog lists, except the registry's, with the contents of their tables."""
+def read_tables(database: Database) -> Sequence[ApplicationTables]:
+    """Return all tables that the catalog lists, by application, except the registry's, with their contents."""
     number, topic, state = column("id", BigInteger), column("topic", Text), column("state", LargeBinary)
     leader, position = column("application_name", Text), column("notification_id", BigInteger)
-    places: dict[tuple[str, str], Place] = {}
+    found: dict[tuple[str, str], ApplicationTables] = {}
     for schema, name in database.tables():
         if f"{schema}{name}".startswith(database.registry):
             continue
         stem, _, kind = name.rpartition("_")  # <prefix><application>_<kind>
         prefix, separator, application = stem.rpartition("_")
         where = f"{schema}{prefix}{separator}"
-        place = places.setdefault((where, application), Place(where, application))
-        place.tables.append(kind)
+        entry = found.setdefault((where, application), ApplicationTables(where, application))
+        entry.tables.append(kind)
         source = table(name, schema=schema or None)
         if kind == "events":
             events = database.query(select(number, topic, state).select_from(source).order_by(number))
-            place.last_id = events[-1][0] if events else 0
-            place.topics = [row[1] for row in events]
-            place.states = [row[2] for row in events]
+            entry.last_id = events[-1][0] if events else 0
+            entry.topics = [row[1] for row in events]
+            entry.states = [row[2] for row in events]
         elif kind == "tracking":
-            place.positions = {row[0]: row[1] for row in database.query(select(leader, position).select_from(source))}
-    return list(places.values())
+            entry.positions = {row[0]: row[1] for row in database.query(select(leader, position).select_from(source))}
+    return list(found.values())

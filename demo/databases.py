@@ -22,11 +22,11 @@ class UnusableDatabaseError(Exception):
 class Database(ABC):
     """A database that holds the demo's tables."""
 
-    place_variable: ClassVar[str]
+    placement_variable: ClassVar[str]
     """The environment variable that places an application's tables."""
-    place: ClassVar[str]
+    placement_noun: ClassVar[str]
     """What that variable sets: `schema` or `table prefix`."""
-    places: ClassVar[str]
+    placement_noun_plural: ClassVar[str]
     """The same in the plural."""
 
     url: str
@@ -66,7 +66,7 @@ class Database(ABC):
 
     @abstractmethod
     def template(self, stem: str) -> str:
-        """Return the value of `place_variable` for places named after `stem`."""
+        """Return the value of `placement_variable` for placements named after `stem`."""
 
     @abstractmethod
     def tables(self) -> Sequence[tuple[str, str]]:
@@ -77,11 +77,11 @@ class Database(ABC):
         """Return how many connections the applications have open, as seen from outside."""
 
     def environment(self, stem: str) -> Mapping[str, str]:
-        """Return the variables that give each application its own place in this database."""
+        """Return the variables that give each application its own placement in this database."""
         return {
             "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
             "SQLALCHEMY_URL": self.url,
-            self.place_variable: self.template(stem),
+            self.placement_variable: self.template(stem),
         }
 
     @property
@@ -91,7 +91,7 @@ class Database(ABC):
 
     @property
     @abstractmethod
-    def fleet(self) -> Mapping[str, str]:
+    def fleet_environment(self) -> Mapping[str, str]:
         """The variables that place the tenants and the registry in this database."""
 
     def query(self, statement: str | Executable, **parameters: object) -> Sequence[Sequence[Any]]:

@@ -30,9 +30,9 @@ ABOUT = "SELECT split_part(version(), ' ', 2), current_setting('fsync')"
 class PostgreSQLDatabase(Database):
     """A schema for each application."""
 
-    place_variable = "SQLALCHEMY_SCHEMA"
-    place = "schema"
-    places = "schemas"
+    placement_variable = "SQLALCHEMY_SCHEMA"
+    placement_noun = "schema"
+    placement_noun_plural = "schemas"
 
     suffix = ""
     """The common suffix of the demo's schema names."""
@@ -63,7 +63,7 @@ class PostgreSQLDatabase(Database):
         return f"{stem}{self.suffix}"
 
     @property
-    def fleet(self) -> Mapping[str, str]:
+    def fleet_environment(self) -> Mapping[str, str]:
         if not self.suffix:
             return {"SQLALCHEMY_URL": self.url}
         return {
@@ -125,7 +125,7 @@ class GivenDatabase(PostgreSQLDatabase):
         super().__init__(GivenPostgres(url), driver=driver, keep=keep)
         self.suffix = f"_{self._token}"
         self.announcement = (
-            f"The demo makes schemas whose names end in {self.suffix}, "
+            f"The demo creates schemas whose names end in {self.suffix}, "
             f"{'keeps' if keep else 'at the end drops'} them, and touches nothing else there."
         )
 

@@ -1,8 +1,8 @@
-"""The command `tenancy` for the demo's tenants, as a process."""
+"""The command line of `tenancy` for the demo's fleet."""
 
 import sys
 
 
 def command(*words: str) -> list[str]:
     """Return the command line, with this interpreter."""
-    return [sys.executable, "-m", "tenancy", "--app", "demo.system:fleet", *words]
+    return [sys.executable, "-m", "tenancy", "--app", "demo.system:open_tenancy", *words]

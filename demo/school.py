@@ -27,8 +27,8 @@ class School:
 
     tenant: str
     """Part of every event; empty without tenants."""
-    place: str
-    """The name of the applications' places; it may contain `{application}`."""
+    placement: str
+    """The name of the applications' placements; it may contain `{application}`."""
     source: Source
     trainers_events: int
     kennels_events: int

@@ -19,9 +19,9 @@ SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 class SQLiteDatabase(Database):
     """A table prefix for each application."""
 
-    place_variable = "SQLALCHEMY_TABLE_PREFIX"
-    place = "table prefix"
-    places = "table prefixes"
+    placement_variable = "SQLALCHEMY_TABLE_PREFIX"
+    placement_noun = "table prefix"
+    placement_noun_plural = "table prefixes"
 
     def _open(self, cleaning: ExitStack) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="tenancy-demo-"))
@@ -49,7 +49,7 @@ class SQLiteDatabase(Database):
         return f"{stem}_"
 
     @property
-    def fleet(self) -> Mapping[str, str]:
+    def fleet_environment(self) -> Mapping[str, str]:
         return {"SQLALCHEMY_URL": self.url}
 
     def tables(self) -> Sequence[tuple[str, str]]:

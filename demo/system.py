@@ -172,6 +172,6 @@ APPLICATIONS: tuple[type[Application[Any]], ...] = (Trainers, Kennels, Reports)
 SYSTEM = System(pipes=[[Trainers, Reports], [Kennels, Reports]])
 
 
-def fleet() -> Tenancy:
+def open_tenancy() -> Tenancy:
     """Return the demo's tenants, for its commands."""
     return Tenancy(system=SYSTEM)

@@ -8,7 +8,7 @@ from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.domain import Aggregate
 from eventsourcing.utils import get_topic
 
-from demo.catalog import Place
+from demo.catalog import ApplicationTables
 from demo.databases import Database
 from demo.observation import settled
 from demo.school import School
@@ -19,30 +19,33 @@ from eventsourcing_sqlalchemy import SQLAlchemyFactory
 AGGREGATES = {Trainers.name: Trainer, Kennels.name: Kennel, Reports.name: Report}
 EVERYTHING = 1_000_000
 
-Places = Mapping[tuple[str, str], Place]
-"""The places by (name of the school's places, name of the application)."""
+TablesByApplication = Mapping[tuple[str, str], ApplicationTables]
+"""The tables by (name of the school's placements, name of the application)."""
 
 
-def by_application(templates: Sequence[str], found: Sequence[Place]) -> Places:
-    """Return each application's place under its expected name; an empty one if the catalog lacks it."""
-    listed = {(place.name, place.application): place for place in found}
-    places = {}
+def by_application(templates: Sequence[str], found: Sequence[ApplicationTables]) -> TablesByApplication:
+    """Return each application's tables under their expected placement; none if the catalog lacks them."""
+    listed = {(entry.name, entry.application): entry for entry in found}
+    tables = {}
     for template in templates:
         for cls in APPLICATIONS:
             application = cls.name.lower()
             name = template.replace("{application}", application)
-            places[template, cls.name] = listed.get((name, application)) or Place(name, application)
-    return places
+            tables[template, cls.name] = listed.get((name, application)) or ApplicationTables(name, application)
+    return tables
 
 
-def check_places(screen: Screen, database: Database, places: Places, found: Sequence[Place]) -> None:
-    """Check that the catalog lists each application's place, and no other."""
-    missing = [place.name for place in places.values() if not place.tables]
-    strange = [place.name for place in found if place not in places.values()]
+def check_placements(
+    screen: Screen, database: Database, tables: TablesByApplication, found: Sequence[ApplicationTables]
+) -> None:
+    """Check that the catalog lists each application's placement, and no other."""
+    missing = [entry.name for entry in tables.values() if not entry.tables]
+    strange = [entry.name for entry in found if entry not in tables.values()]
     screen.check(
         not missing and not strange,
-        f"every application in its own {database.place}: {len(found)} of {len(places)} in the catalog, no other",
-        f"{database.places} that the catalog lacks: {missing}; that only the catalog has: {strange}",
+        f"every application in its own {database.placement_noun}: "
+        f"{len(found)} of {len(tables)} in the catalog, no other",
+        f"{database.placement_noun_plural} that the catalog lacks: {missing}; that only the catalog has: {strange}",
     )
 
 
@@ -63,7 +66,7 @@ def check_closed(screen: Screen, database: Database) -> None:
     screen.check(left == 0, "0 connections after the applications were closed", f"{left} connections after closing")
 
 
-def check_isolation(screen: Screen, schools: Sequence[School], places: Places) -> None:
+def check_isolation(screen: Screen, schools: Sequence[School], tables: TablesByApplication) -> None:
     """Check that an application can read its own aggregates only, and that its table holds nothing else."""
     own = {app: _aggregate_ids(app) for app in _applications(schools)}
     unreadable = [app.name for app, ids in own.items() for each in ids if not _can_read(app, each)]
@@ -75,8 +78,8 @@ def check_isolation(screen: Screen, schools: Sequence[School], places: Places) -
         f"{len(leaks)} of {len(tried)} reads of another application's aggregate gave it {leaks[:1]}, "
         f"{len(unreadable)} of an own one did not {unreadable[:1]}",
     )
-    strange = [line for school in schools for line in _strange_events(school, schools, places)]
-    total = sum(len(places[school.place, cls.name].states) for school in schools for cls in APPLICATIONS)
+    strange = [line for school in schools for line in _strange_events(school, schools, tables)]
+    total = sum(len(tables[school.placement, cls.name].states) for school in schools for cls in APPLICATIONS)
     whose = "tenant and application" if len(schools) > 1 else "application"
     screen.check(
         total > 0 and not strange,
@@ -85,19 +88,19 @@ def check_isolation(screen: Screen, schools: Sequence[School], places: Places) -
     )
 
 
-def check_following(screen: Screen, schools: Sequence[School], places: Places) -> None:
+def check_following(screen: Screen, schools: Sequence[School], tables: TablesByApplication) -> None:
     """Check that Reports recorded exactly one event for each event that it follows."""
     faults = []
     recorded = 0
     for school in schools:
-        trainers, kennels, reports = (len(places[school.place, cls.name].states) for cls in APPLICATIONS)
+        trainers, kennels, reports = (len(tables[school.placement, cls.name].states) for cls in APPLICATIONS)
         recorded += school.trainers_events + school.kennels_events
         if (trainers, kennels) != (school.trainers_events, school.kennels_events) or reports != trainers + kennels:
             faults.append(
                 f"{school.trainers_events} + {school.kennels_events} events were recorded, "
                 f"the tables hold {trainers} + {kennels}, and {reports} in Reports"
             )
-        if behind := lag(school, places):
+        if behind := lag(school, tables):
             faults.append(f"Reports is {behind} behind")
         lines = school.get(Reports).lines
         for leader in (school.get(Trainers), school.get(Kennels)):
@@ -112,10 +115,10 @@ def check_following(screen: Screen, schools: Sequence[School], places: Places) -
     )
 
 
-def lag(school: School, places: Places) -> int:
+def lag(school: School, tables: TablesByApplication) -> int:
     """Return the number of notifications that Reports has not processed, from the tables."""
-    positions = places[school.place, Reports.name].positions
-    return sum(places[school.place, cls.name].last_id - positions.get(cls.name, 0) for cls in (Trainers, Kennels))
+    positions = tables[school.placement, Reports.name].positions
+    return sum(tables[school.placement, cls.name].last_id - positions.get(cls.name, 0) for cls in (Trainers, Kennels))
 
 
 def _applications(schools: Sequence[School]) -> Sequence[Application[Any]]:
@@ -139,13 +142,13 @@ def _can_read(application: Application[Any], aggregate_id: UUID) -> bool:
     return True
 
 
-def _strange_events(school: School, schools: Sequence[School], places: Places) -> Iterator[str]:
+def _strange_events(school: School, schools: Sequence[School], tables: TablesByApplication) -> Iterator[str]:
     """Yield a description of each event that belongs to another application or tenant."""
     others = [other.tenant for other in schools if other is not school]
     for cls in APPLICATIONS:
-        place = places[school.place, cls.name]
+        entry = tables[school.placement, cls.name]
         own = f"{get_topic(AGGREGATES[cls.name])}."
-        for topic, state in zip(place.topics, place.states, strict=True):
+        for topic, state in zip(entry.topics, entry.states, strict=True):
             text = state.decode()
             if not topic.startswith(own) or school.tenant not in text or any(other in text for other in others):
-                yield f"{topic} in {place.name}"
+                yield f"{topic} in {entry.name}"

@@ -1,6 +1,4 @@
-"""Read this package's environment variables.
-
-Only this module, the command line and the test fixtures read the environment.
+"""Read this package's environment variables. Only the command line and the test fixtures also read the environment.
 
 The persistence module's variables (``SQLALCHEMY_URL`` and the pool's) configure the database; this module passes them
 on.
@@ -79,8 +77,8 @@ class TenancySettings:
     def read(cls, env: Mapping[str, str] | None = None) -> TenancySettings:
         """Read the settings; ``env`` takes precedence over the process's environment.
 
-        Raises SettingsError, which names the variable and the accepted values, also for a misspelt variable and for a
-        database in memory.
+        Raises SettingsError, which names the variable and the accepted values, also for a misspelt variable and for an
+        in-memory database.
         """
         environment = {**os.environ, **(env or {})}
         read = _Reader(environment)
@@ -140,8 +138,8 @@ class _Reader:
         url = parse_url(value, variable)
         if not dialect_for(url.get_backend_name(), url.get_driver_name()).outlives_connections(url):
             msg = (
-                f"{variable} names a database in memory, which no other process can see and which is gone with this "
-                f"one. Give it a file: {variable}=sqlite:///fleet.db"
+                f"{variable} names an in-memory database, which other processes cannot see. "
+                f"Use a file: {variable}=sqlite:///fleet.db"
             )
             raise SettingsError(msg, variable=variable)
         return url
@@ -150,7 +148,7 @@ class _Reader:
         value = self.text(variable)
         if value is None or value.lower() in choices:
             return value and value.lower()
-        msg = f"{variable} is {value!r}. Accepted are {' and '.join(choices)}."
+        msg = f"{variable} is {value!r}. Use {' or '.join(choices)}."
         raise SettingsError(msg, variable=variable)
 
     def number(self, variable: str, kind: Callable[[str], _T], default: _T, *, minimum: int, maximum: int) -> _T:
@@ -163,7 +161,7 @@ class _Reader:
             number = None
         if number is None or not minimum <= cast("float", number) <= maximum:  # refuses "nan" too
             what = "a whole number" if kind is int else "a number"
-            msg = f"{variable} is {value!r}. Accepted is {what} from {minimum} to {maximum}."
+            msg = f"{variable} is {value!r}. Use {what} from {minimum} to {maximum}."
             raise SettingsError(msg, variable=variable)
         return number
 
@@ -177,8 +175,8 @@ def _control_schema(read: _Reader, *, has_schemas: bool) -> str:
     name = read.text(variable) or "tenancy"
     if "{" in name or "}" in name or "\0" in name or (has_schemas and not _can_be_schema(name)):
         msg = (
-            f"{variable} is {name!r}. Accepted is the name of a schema: at most {_MAX_BYTES} bytes, no braces, and not "
-            "one of the server's own (pg_...)."
+            f"{variable} is {name!r}. Use a schema name of at most {_MAX_BYTES} bytes, without braces, that does not "
+            "begin with pg_."
         )
         raise SettingsError(msg, variable=variable)
     return name
@@ -202,12 +200,12 @@ def _templates(read: _Reader, *, has_schemas: bool) -> tuple[str | None, str]:
             raise SettingsError(msg, variable=variable)
         if re.search(r"\{application\}[a-z0-9]*\{tenant\}", template or ""):
             msg = (
-                f"{variable}={template!r}: one tenant's names could end as another one's do. Put an underscore before "
-                "{tenant}."
+                f"{variable}={template!r}: one tenant's names could be a suffix of another's. Insert an underscore "
+                "before {tenant}."
             )
             raise SettingsError(msg, variable=variable)
     if (schema or "").startswith("pg_"):
-        msg = f"TENANCY_SCHEMA={schema!r}: schemas whose names begin with pg_ are the server's. Choose another name."
+        msg = f"TENANCY_SCHEMA={schema!r}: schema names that begin with pg_ are reserved. Choose another name."
         raise SettingsError(msg, variable="TENANCY_SCHEMA")
     if "{tenant}" not in f"{schema}{prefix}":
         msg = "Without {tenant} in TENANCY_SCHEMA or TENANCY_TABLE_PREFIX, all tenants would share their tables."
@@ -220,5 +218,5 @@ def _check_names(environment: Mapping[str, str]) -> None:
         if name.startswith("TENANCY") and name not in VARIABLES and not _OF_PLATFORMS.fullmatch(name):
             close = get_close_matches(name, VARIABLES, n=1, cutoff=_CLOSE)
             if close:
-                msg = f"{name} is set, and no variable has this name. Is {close[0]} meant? Rename it or unset it."
+                msg = f"{name} is set, but no such variable exists. Did you mean {close[0]}? Rename or unset it."
                 raise SettingsError(msg, variable=name)

@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 MAX_READABLE: Final = 20
-"""The most characters of a slug that stand in a name."""
+"""Maximum number of slug characters in a name."""
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no letter can be mistaken for a digit
 _PIECE: Final = 4
 TENANT_SUFFIX: Final = "_" + "0" * _PIECE
-"""As many characters as a tenant's part has besides the readable ones."""
+"""A placeholder as long as a tenant's part without its readable characters."""
 # PostgreSQL reserves schemas named pg_...
 _RESERVED: Final = ("", "pg")
 
@@ -67,7 +67,7 @@ def name_pattern(template: str, *, and_more: bool = False) -> re.Pattern[str]:
 
 def is_name_of(name: str, template: str, *, and_more: bool = False) -> bool:
     """Return whether a name matches :func:`name_pattern`."""
-    # Most names belong to other tenants: this spares their patterns.
+    # Most names belong to other tenants: skip compiling a pattern for them.
     return (
         name.startswith(fixed_start(template)) and name_pattern(template, and_more=and_more).fullmatch(name) is not None
     )

@@ -34,8 +34,8 @@ class IsolationStrategy(ABC):
     ) -> Placement:
         """Return a new tenant's placement.
 
-        ``limit`` is the most bytes of a name in the database: the longer the names of the ``applications`` are, the
-        fewer characters of the slug there is room for. Raises SettingsError when there is no room at all.
+        ``limit`` is the maximum number of bytes of a name in the database: the longer the application names, the fewer
+        slug characters fit. Raises SettingsError when there is no room at all.
         """
         tenant = tenant_part(slug, tenant_id, _room(settings, applications, limit))
         schema = (settings.schema or "").replace("{tenant}", tenant) or None
@@ -43,9 +43,7 @@ class IsolationStrategy(ABC):
 
     @abstractmethod
     def own_prefix(self, placement: Placement) -> str:
-        """Return the prefix, with ``{application}`` perhaps, of all names in the placement's schemas that are the
-        tenant's.
-        """
+        """Return the prefix of the tenant's names in the placement's schemas; may contain ``{application}``."""
 
     def covers(self, placement: Placement, name: TableName, default_schema: str | None) -> bool:
         """Return whether a table is in a tenant's placement; ``default_schema`` holds tables without a schema."""

@@ -1,1 +1,1 @@
-"""Operations over a whole fleet."""
+"""The doctor: examine and repair a fleet."""

@@ -121,9 +121,9 @@ def _distributions() -> Finding:
 
 
 def _databases(fleet: Fleet) -> Iterator[Finding]:
-    storage, registry = fleet.shard.datastore, fleet.registry.datastore
+    shard, registry = fleet.shard.datastore, fleet.registry.datastore
     is_one = fleet.settings.registry_is_beside
-    for what, datastore in (("tenants", storage), ("registry", registry)):
+    for what, datastore in (("tenants", shard), ("registry", registry)):
         if is_one and datastore is registry:
             return
         try:
@@ -146,14 +146,12 @@ def _connection(fleet: Fleet) -> Iterator[Finding]:
     with datastore.get_connection() as connection:
         is_pooled = dialect.is_behind_pooler(connection.connection.dbapi_connection)
     if not is_pooled:
-        yield Finding(name="pooler", level="ok", what="None: the server itself answers.")
+        yield Finding(name="pooler", level="ok", what="No pooler: the server answers directly.")
     elif datastore.settings.listen_url is not None:
-        yield Finding(
-            name="pooler", level="ok", what="A pooler is in between; wake-ups have a connection of their own."
-        )
+        yield Finding(name="pooler", level="ok", what="A pooler is in use; wake-ups use a direct connection.")
     else:
-        remedy = "Set SQLALCHEMY_LISTEN_URL to the server itself; without it, followers poll."
-        yield Finding(name="pooler", level="warning", what="A pooler is in between.", remedy=remedy)
+        remedy = "Set SQLALCHEMY_LISTEN_URL to the server's own address. Until then, followers poll."
+        yield Finding(name="pooler", level="warning", what="A pooler is in use.", remedy=remedy)
 
 
 def _rights(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
@@ -173,7 +171,7 @@ def _rights(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
 
 # A role that serves tenants may lack the right to create them, and a role that reads the right to write.
 _RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
-    "create": ("create schemas and tables, and so no tenants", "warning"),
+    "create": ("create schemas and tables, so it cannot create tenants", "warning"),
     "write": ("write to all tables of tenants", "warning"),
     "read": ("read all tables of tenants", "failure"),
 }
@@ -223,11 +221,16 @@ def _applications(fleet: Fleet) -> Iterator[Finding]:
         elif name not in code:
             what, remedy = "is recorded and not in the code", "If it was removed for good: tenancy init"
         else:
-            what, remedy = "is recorded with other tables", "Record the code's: tenancy init, then tenancy doctor"
+            what, remedy = (
+                "is recorded with other tables",
+                "Record the tables of the code: tenancy init, then tenancy doctor",
+            )
         level: Level = "failure" if name not in recorded else "warning"
         yield Finding(name="applications", level=level, what=f"{name} {what}.", remedy=remedy)
     if is_same:
-        yield Finding(name="applications", level="ok", what=f"Those of the code are recorded: {', '.join(code)}.")
+        yield Finding(
+            name="applications", level="ok", what=f"All applications of the code are recorded: {', '.join(code)}."
+        )
 
 
 def _mismatches(fleet: Fleet, recorded: Container[str]) -> Iterator[Finding]:
@@ -243,7 +246,7 @@ def _mismatches(fleet: Fleet, recorded: Container[str]) -> Iterator[Finding]:
 def _steps(every: Sequence[Tenant]) -> Iterator[Finding]:
     half_done = [tenant for tenant in every if tenant.status in _HALF_DONE]
     if not half_done:
-        yield Finding(name="steps", level="ok", what="Nothing is half done.")
+        yield Finding(name="steps", level="ok", what="No interrupted steps.")
     for tenant in half_done:
         is_long = datetime.now(UTC) - tenant.changed_at > _LONG
         yield Finding(
@@ -288,7 +291,7 @@ class _Behind(NamedTuple):
     """A tenant's or the registry's sequence that is behind its table."""
 
     datastore: SQLAlchemyDatastore
-    counter: SequenceBehind
+    sequence: SequenceBehind
     tenant: str | None = None
 
     @property
@@ -298,9 +301,9 @@ class _Behind(NamedTuple):
 
 def _sequences_behind(fleet: Fleet, every: Sequence[Tenant]) -> list[_Behind]:
     inventory, registry = fleet.inventory, fleet.registry
-    return [_Behind(registry.datastore, counter) for counter in registry.sequences_behind()] + [
-        _Behind(fleet.shard.datastore, counter, tenant.slug)
-        for tenant, counter in inventory.sequences_behind(_complete(every), fleet.application_specs())
+    return [_Behind(registry.datastore, sequence) for sequence in registry.sequences_behind()] + [
+        _Behind(fleet.shard.datastore, sequence, tenant.slug)
+        for tenant, sequence in inventory.sequences_behind(_complete(every), fleet.application_specs())
     ]
 
 
@@ -310,8 +313,8 @@ def _sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
         what = f"The sequences of {_counted(len(_complete(every)))} and of the registry are ahead of their tables."
         yield Finding(name="sequences", level="ok", what=what)
     for each in behind:
-        counter = each.counter
-        what = f"{each.owner}: {counter.name} is behind the last id of {counter.table}. Events are refused."
+        sequence = each.sequence
+        what = f"{each.owner}: {sequence.name} is behind the last id of {sequence.table}. Events are refused."
         remedy = "Move it forward: tenancy doctor --repair"
         yield Finding(name="sequences", level="failure", what=what, remedy=remedy, tenant=each.tenant)
 
@@ -321,7 +324,7 @@ def _orphans(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     if not found:
         yield Finding(name="orphans", level="ok", what="No orphaned tables.")
     for name in found:
-        remedy = "Register it again: tenancy adopt SLUG --schema or --prefix. Or drop it: no command does so."
+        remedy = "Register it again: tenancy adopt SLUG --schema or --prefix. Or drop it manually."
         yield Finding(
             name="orphans",
             level="warning",
@@ -333,10 +336,10 @@ def _orphans(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
 def _due(fleet: Fleet) -> Iterator[Finding]:
     due = fleet.purging.due()
     if due:
-        what = f"{len(due)} deleted {'tenants have' if len(due) > 1 else 'tenant has'} no grace left."
+        what = f"The grace period of {len(due)} deleted tenant{'s' if len(due) > 1 else ''} is over."
         yield Finding(name="due", level="warning", what=what, remedy="Purge: tenancy purge --due")
     else:
-        yield Finding(name="due", level="ok", what="No deleted tenant is to be purged yet.")
+        yield Finding(name="due", level="ok", what="No deleted tenant is due to be purged.")
 
 
 # -- repairing --
@@ -400,10 +403,10 @@ def _record_new_applications(fleet: Fleet) -> Iterator[Finding]:
 
 def _repair_sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     for each in _sequences_behind(fleet, every):
-        what = f"{each.owner}: {each.counter.name} is at the last id of its table."
+        what = f"{each.owner}: {each.sequence.name} was advanced to the last id of its table."
         done = Finding(name="sequences", level="ok", what=what, tenant=each.tenant)
         try:
-            sequences.repair(each.datastore, each.counter)
+            sequences.repair(each.datastore, each.sequence)
         except PersistenceError as error:
             done = replace(done, level="failure", what=f"{each.owner}: {error}")
         yield done

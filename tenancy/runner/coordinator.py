@@ -55,7 +55,7 @@ class Coordinator:
         self,
         *,
         registry_cache: RegistryCache,
-        applications: ApplicationCache,
+        application_cache: ApplicationCache,
         assignments: Assignments,
         ready: ReadyQueue,
         leases: Leases,
@@ -66,7 +66,7 @@ class Coordinator:
         activities: Sequence[Activity] = (),
     ) -> None:
         self._registry_cache = registry_cache
-        self._applications = applications
+        self._application_cache = application_cache
         self._assignments = assignments
         self._ready = ready
         self._leases = leases
@@ -220,7 +220,7 @@ class Coordinator:
     def _apply_reassignment(self, acquired_and_released: tuple[list[Assignment], list[UUID]]) -> None:
         acquired, released = acquired_and_released
         for tenant_id in released:
-            self._applications.forget(tenant_id)
+            self._application_cache.forget(tenant_id)
         if released:
             self._quarantine.forget(released)
             self._metrics.forget(released)

@@ -148,12 +148,12 @@ class FollowerMonitor:
         if follower is not None:
             self._check(follower)
         tenant_id = None if tenant is None else self._find(tenant).id
-        stopped = [
+        failures = [
             failure
             for failure in self._failure_store.all().values()
             if tenant_id in (None, failure.tenant_id) and follower in (None, failure.follower)
         ]
-        return [failure for failure in stopped if self._failure_store.clear(failure.key)]
+        return [failure for failure in failures if self._failure_store.clear(failure.key)]
 
     def skip(self, tenant: str | Tenant, follower: str, notification_id: int, *, actor: str | None = None) -> Failure:
         """Skip the one notification at which a follower fails, permanently; return the failure.

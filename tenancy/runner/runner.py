@@ -85,7 +85,7 @@ class Runner:
         )
         self._coordinator = Coordinator(
             registry_cache=registry_cache,
-            applications=fleet.application_cache,
+            application_cache=fleet.application_cache,
             assignments=self._assignments,
             ready=self._ready,
             leases=self._leases,

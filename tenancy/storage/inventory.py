@@ -1,4 +1,4 @@
-"""What tenants have in a shard, and what they lack. Nothing here changes the database."""
+"""List the tables that tenants have or lack in a shard. Read-only."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class ShardInventory:
         """Return the tables that a tenant lacks; raises ProgrammingError for one of another shape."""
         specs = self.specs(placement, application_specs)
         names = [spec.name for spec in specs]
-        look = self._shard.datastore.dialect.describe
-        return missing_tables(specs, self._shard.datastore.run(lambda executor: look(executor, names)))
+        describe = self._shard.datastore.dialect.describe
+        return missing_tables(specs, self._shard.datastore.run(lambda executor: describe(executor, names)))
 
     def faults(
         self, tenants: Sequence[Tenant], application_specs: Sequence[ApplicationSpec]
@@ -154,15 +154,15 @@ class ShardInventory:
         self, placement: Placement, application_specs: Iterable[ApplicationSpec]
     ) -> list[tuple[RelationKind, TableName]]:
         """Return what has the schema and prefix of an adopted tenant's applications."""
-        storage = {
+        locations = {
             (placement.schema_of(name) or self._shard.default_schema, placement.prefix_of(name))
             for name in (application_spec.application for application_spec in application_specs)
         }
-        look = self._shard.datastore.dialect.relations
+        relations = self._shard.datastore.dialect.relations
         found = {
             (kind, TableName(schema, name))
-            for schema, prefix in storage
-            for kind, name in self._shard.datastore.run(partial(look, schema=schema, prefix=prefix))
+            for schema, prefix in locations
+            for kind, name in self._shard.datastore.run(partial(relations, schema=schema, prefix=prefix))
         }
         return sorted(found, key=lambda each: str(each[1]))
 

@@ -56,24 +56,24 @@ class Provisioner:
 
         Raises TenancyError for a table outside of its tenant's placement, and when the constructed code fails.
         """
-        makers = [application_spec for application_spec in application_specs if application_spec.creates_extra_tables]
-        for tenant in tenants if makers else ():
+        creators = [application_spec for application_spec in application_specs if application_spec.creates_extra_tables]
+        for tenant in tenants if creators else ():
             environment = {
                 **self._shard.settings.environment,
-                **variables(self._shard.settings, tenant.placement, tenant.id, makers),
+                **variables(self._shard.settings, tenant.placement, tenant.id, creators),
             }
-            for begin in ("", *(f"{maker.application.upper()}_" for maker in makers)):
-                environment[f"{begin}PERSISTENCE_MODULE"] = "eventsourcing_sqlalchemy"
-                environment[f"{begin}CREATE_TABLE"] = "yes"
-            before = self._around(tenant.placement, makers)
-            for application_spec in makers:
+            for prefix in ("", *(f"{creator.application.upper()}_" for creator in creators)):
+                environment[f"{prefix}PERSISTENCE_MODULE"] = "eventsourcing_sqlalchemy"
+                environment[f"{prefix}CREATE_TABLE"] = "yes"
+            before = self._around(tenant.placement, creators)
+            for application_spec in creators:
                 application_spec.construct(
                     environment, partial(self._check_placement, tenant, "is created by", [application_spec])
                 )
             # Their code may also create tables with SQL, which SQLAlchemy does not report.
-            for name in self._around(tenant.placement, makers) - before:
+            for name in self._around(tenant.placement, creators) - before:
                 if not self._inventory.is_tenant_name(name):
-                    self._check_placement(tenant, "appeared with", makers, name)
+                    self._check_placement(tenant, "appeared with", creators, name)
 
     def _around(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> set[TableName]:
         """Return the tables of all schemas that a tenant's new tables may share with other tables."""
@@ -82,23 +82,25 @@ class Provisioner:
             schemas |= {placement.schema_of(application_spec.application) for application_spec in application_specs} - {
                 None
             }
-        look = self._shard.datastore.dialect.relations
+        relations = self._shard.datastore.dialect.relations
         return {
             TableName(schema, name)
             for schema in schemas
-            for _, name in self._shard.datastore.run(partial(look, schema=schema, prefix=""))
+            for _, name in self._shard.datastore.run(partial(relations, schema=schema, prefix=""))
         }
 
-    def _check_placement(self, tenant: Tenant, why: str, makers: Sequence[ApplicationSpec], name: TableName) -> None:
-        """Raise TenancyError for a table that one of ``makers`` creates outside of the tenant's placement."""
+    def _check_placement(self, tenant: Tenant, verb: str, creators: Sequence[ApplicationSpec], name: TableName) -> None:
+        """Raise TenancyError for a table that one of ``creators`` creates outside of the tenant's placement."""
         name = replace(name, schema=name.schema or self._shard.default_schema)
         if self._inventory.covers(replace(tenant, adopted=False), name, ()):
             return
-        whose = " or ".join(f"the {'view' if maker.view else 'recorder'} of {maker.application!r}" for maker in makers)
+        whose = " or ".join(
+            f"the {'view' if creator.view else 'recorder'} of {creator.application!r}" for creator in creators
+        )
         what = "A table of another tenant" if self._inventory.is_tenant_name(name) else f"The table {name}"
-        msg = f"{what} {why} {whose}. It is outside of the tenant's placement: tenants would share it."
+        msg = f"{what} {verb} {whose}. It is outside of the tenant's placement: tenants would share it."
         remedy = (
             "Create it with own_table() of the view, or in the recorder's schema with a name that starts with the name "
             "of the recorder's table. Drop this one if it is unused, then run: tenancy doctor --repair"
         )
-        raise TenancyError(msg, remedy=remedy)  # about the code, and so about no tenant
+        raise TenancyError(msg, remedy=remedy)  # no tenant: the error is about the code

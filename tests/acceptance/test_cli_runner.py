@@ -83,7 +83,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         shown = command.ok("runner", "status", "acme").out
         assert "tests.samples.kennel_system.Poisoned" in shown
         assert "globex" not in shown
-        assert command.ok("runner", "retry", "globex").out == "No follower of 'globex' has stopped.\n"
+        assert command.ok("runner", "retry", "globex").out == "No follower of 'globex' is failing.\n"
         refused = command("runner", "skip", "acme", "Diaries", "2")
         assert (refused.code, "notification 2 cannot be skipped" in refused.err) == (1, True)
         command.ok("runner", "skip", "acme", "Diaries", "3", "--actor", "ops-7")
@@ -135,7 +135,7 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
         assert "None" not in shown
         assert (
             command.ok("runner", "retry", "acme", "--follower", "Summaries").out
-            == "No follower of 'acme' has stopped.\n"
+            == "No follower of 'acme' is failing.\n"
         )
         assert command.ok("runner", "retry", "acme").out == "Diaries of 'acme' retries notification 3.\n"
         fail()
@@ -144,7 +144,7 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
             f"Diaries of {of}." for of in ("'acme' retries notification 3", "'globex' retries notification 5")
         ]
         assert command.ok("runner", "retry", "--all").out == "Summaries of 'globex' retries.\n"
-        assert command.ok("runner", "retry", "--all").out == "No follower has stopped.\n"
+        assert command.ok("runner", "retry", "--all").out == "No follower is failing.\n"
         fail()
         assert len(command.ok("runner", "retry", "--all", "--json").json) == 3
     for arguments, message in (

@@ -288,7 +288,7 @@ def test_an_id_serves_wherever_a_slug_does(quick: Command) -> None:
     assert quick.ok("env", tenant_id).out == quick.ok("env", "apex").out
     assert quick.process("exec", tenant_id, "--", "true").code == 0
     assert quick.ok("runner", "status", tenant_id, "--json").json == []
-    assert quick.ok("runner", "retry", tenant_id).out == "No follower of 'apex' has stopped.\n"
+    assert quick.ok("runner", "retry", tenant_id).out == "No follower of 'apex' is failing.\n"
     assert quick.ok("delete", tenant_id, "--yes").out == "'apex' is deleted.\n"
     assert quick.ok("undelete", tenant_id).out == "'apex' is active.\n"
     # The slug of one tenant is the id of another.

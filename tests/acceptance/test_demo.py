@@ -18,7 +18,7 @@ from eventsourcing.domain import Aggregate
 from eventsourcing.persistence import StoredEvent
 from sqlalchemy import create_engine, make_url, text
 
-from demo import choice, following, observation, verification
+from demo import choice, observation, runner, verification
 from demo.__main__ import main
 from demo.postgresql import OwnServer
 from demo.school import School
@@ -54,8 +54,8 @@ THREE_TENANTS = r"""
  +globex +active +globex_\S+ +150 +0
  +Ünï-cödé x +active +unicodex_\S+ +100 +0
 """
-WHAT_HAPPENS = r"""
-5/5  What happens to a tenant
+LIFECYCLE = r"""
+5/5  The lifecycle of a tenant
  +\$ tenancy suspend globex --reason 'invoice 4711'
  +✓ .*
  +✓ an object handed out before raises TenantSuspended after \d+\.\d s, in this process
@@ -84,7 +84,7 @@ def assert_passed(output: str) -> None:
     """Check the tables, and that the number of checks is that of the ticks."""
     assert re.search(ONE_PROCESS, output), output
     assert re.search(THREE_TENANTS, output), output
-    assert re.search(WHAT_HAPPENS, output), output
+    assert re.search(LIFECYCLE, output), output
     assert "✗" not in output
     assert re.findall(r"✓ 1 engine · connections: [1-6] at peak \(at most 6\), 0 held at rest", output), output
     passed = re.search(r"^All (\d+) checks passed in \d+\.\d s\. Nothing is left running\.", output, re.MULTILINE)
@@ -95,8 +95,8 @@ def assert_passed(output: str) -> None:
 @pytest.fixture
 def less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do less of everything, when the demo runs in this process."""
-    monkeypatch.setattr("demo.fleet.CALLS", 1600)
-    monkeypatch.setattr(following, "EVENTS", (60, 40))
+    monkeypatch.setattr("demo.tenants.CALLS", 1600)
+    monkeypatch.setattr(runner, "EVENTS", (60, 40))
 
 
 @pytest.fixture
@@ -304,16 +304,16 @@ def read_from_another_tenant(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitS
 
 
 def kill_too_late(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
-    monkeypatch.setattr(following, "_behind", lambda *_: 0)
+    monkeypatch.setattr(runner, "_behind", lambda *_: 0)
 
 
 def allow_fewer_threads(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
-    monkeypatch.setattr(following, "THREADS", 1)
+    monkeypatch.setattr(runner, "THREADS", 1)
 
 
 def refuse_nobody(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
     monkeypatch.setattr(RegistryCache, "admit", lambda *_, **__: None)
-    monkeypatch.setattr("demo.fleet.REFUSAL_SECONDS", 0.1)
+    monkeypatch.setattr("demo.tenants.REFUSAL_SECONDS", 0.1)
 
 
 def leave_connections_open(monkeypatch: pytest.MonkeyPatch, afterwards: ExitStack) -> None:

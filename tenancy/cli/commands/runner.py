@@ -115,7 +115,7 @@ def status(
     if json:
         show_json([shapes.follower(each) for each in found])
         return
-    header = ("tenant", "follower", "behind", "state", "lag", "per second", "owner", "stopped at", "error")
+    header = ("tenant", "follower", "behind", "state", "lag", "per second", "owner", "failed at", "error")
     show_table(header, [_row(each) for each in found])
 
 
@@ -136,7 +136,7 @@ def retry(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Retry stopped followers of one tenant or of all tenants."""
+    """Retry failing followers of one tenant or of all tenants."""
     if all_tenants == (slug is not None):
         msg = "No slug was given." if slug is None else "SLUG and --all exclude each other."
         raise CommandError(msg, remedy="Pass SLUG, SLUG FOLLOWER, --all, or --all --follower NAME.")
@@ -156,7 +156,7 @@ def retry(
         what = "" if failure.notification_id is None else f" notification {failure.notification_id}"
         say(f"{failure.follower} of {of} retries{what}.")
     if not failures:
-        say("No follower has stopped." if wanted is None else f"No follower of {quoted(wanted.slug)} has stopped.")
+        say("No follower is failing." if wanted is None else f"No follower of {quoted(wanted.slug)} is failing.")
 
 
 def skip(
@@ -164,13 +164,13 @@ def skip(
     slug: Slug,
     follower: _Follower,
     notification_id: Annotated[
-        int, typer.Argument(metavar="ID", help="Notification that the follower stopped at: see tenancy runner status.")
+        int, typer.Argument(metavar="ID", help="Notification that the follower fails at: see tenancy runner status.")
     ],
     *,
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Skip one notification permanently. The follower must have stopped at it; the history records the skip."""
+    """Skip one notification permanently. The follower must be failing at it; the history records the skip."""
     with open_tenancy(context) as tenants:
         tenant = tenant_of(tenants, slug)
         failure = tenants.followers.skip(tenant, follower, notification_id, actor=actor)

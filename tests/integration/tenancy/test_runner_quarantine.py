@@ -140,7 +140,7 @@ def test_failure_of_a_slice_whose_tenant_is_being_released(sqlite_url: str, monk
         def fail(*_: object) -> None:
             runner._quarantine.record_failure(ZeroDivisionError(), assignment, 1, ["School"])  # noqa: SLF001 (as a worker does)
 
-        monkeypatch.setattr(coordinator._applications, "forget", fail)  # noqa: SLF001 (during the release)
+        monkeypatch.setattr(coordinator._application_cache, "forget", fail)  # noqa: SLF001 (during the release)
         coordinator._apply_reassignment(assignments.hold(()))  # noqa: SLF001 (as when another process gets the leases)
         assert [failure.follower for failure in tenants.followers.retry("acme")] == ["Diaries"]
         coordinator._apply_reassignment(assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)

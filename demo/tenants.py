@@ -5,7 +5,7 @@ import subprocess
 import time
 from dataclasses import replace
 
-from demo.catalog import read_places
+from demo.catalog import read_tables
 from demo.databases import Database
 from demo.observation import peak_of, together
 from demo.process import command
@@ -18,7 +18,7 @@ from demo.verification import (
     check_engine,
     check_following,
     check_isolation,
-    check_places,
+    check_placements,
     lag,
 )
 from tenancy.errors import TenancyError, TenantPurged, TenantSuspended
@@ -37,58 +37,58 @@ def three_tenants(
 ) -> list[School]:
     """Create tenants, run their work concurrently, and check that no data is misplaced.
 
-    ``one_process`` names the places of the previous part. Returns the tenants' schools, with their numbers of events.
+    ``one_process`` names the placement of the previous part. Returns the tenants' schools, with their event counts.
     """
     screen.say("3/5  The same system for three tenants: Tenancy(system=SYSTEM)")
     begin = time.monotonic()
-    made = list(tenants.create_many(TENANTS))
+    created = list(tenants.create_many(TENANTS))
     seconds = time.monotonic() - begin
     screen.say(f"       $ tenancy create {shlex.join(TENANTS)}")
     screen.check(
-        [tenant.name for tenant in made if tenant.status == "active"] == list(TENANTS),
-        f"{len(made)} created in {seconds * 1000:.0f} ms, with {len(APPLICATIONS)} applications each",
-        f"{[(tenant.name, str(tenant.status)) for tenant in made]} were made",
+        [tenant.name for tenant in created if tenant.status == "active"] == list(TENANTS),
+        f"{len(created)} created in {seconds * 1000:.0f} ms, with {len(APPLICATIONS)} applications each",
+        f"{[(tenant.name, str(tenant.status)) for tenant in created]} were created",
     )
-    schools = [School(tenant.name, str(tenant.placement), tenant, *TENANTS[tenant.name]) for tenant in made]
+    schools = [School(tenant.name, str(tenant.placement), tenant, *TENANTS[tenant.name]) for tenant in created]
     with peak_of(database.connections) as peak, tenants.runner(workers=4) as runner:
         together([work for school in schools for work in school.work])
-        for tenant in made:
+        for tenant in created:
             runner.wait(tenant.slug, timeout=CATCH_UP_SECONDS)
-    found = read_places(database)
-    templates = [one_process, *(school.place for school in schools)]
-    places = by_application(templates, found)
+    found = read_tables(database)
+    templates = [one_process, *(school.placement for school in schools)]
+    tables = by_application(templates, found)
     screen.table(
-        ("tenant", "status", database.place, "events", "follower lag"),
+        ("tenant", "status", database.placement_noun, "events", "follower lag"),
         [
             (
                 tenant.name,
                 str(tenant.status),
-                school.place,
-                sum(len(places[school.place, cls.name].states) for cls in APPLICATIONS),
-                lag(school, places),
+                school.placement,
+                sum(len(tables[school.placement, cls.name].states) for cls in APPLICATIONS),
+                lag(school, tables),
             )
-            for tenant, school in zip(made, schools, strict=True)
+            for tenant, school in zip(created, schools, strict=True)
         ],
     )
-    check_places(screen, database, places, found)
+    check_placements(screen, database, tables, found)
     check_engine(screen, schools, peak.value, pool_limit)
-    check_following(screen, schools, places)
-    counts = mixed_calls(tenants, [tenant.slug for tenant in made], CALLS)
+    check_following(screen, schools, tables)
+    counts = mixed_calls(tenants, [tenant.slug for tenant in created], CALLS)
     screen.check(
         counts["right"] == CALLS and not counts["wrong"],
         f"{CALLS:,} mixed calls from {THREADS} threads: 0 answers of another tenant",
         f"{counts['wrong']:,} of {CALLS:,} answers were another tenant's",
     )
-    check_isolation(screen, schools, by_application(templates, read_places(database)))
+    check_isolation(screen, schools, by_application(templates, read_tables(database)))
     return [
         replace(school, kennels_events=school.kennels_events + counts[tenant.slug])
-        for tenant, school in zip(made, schools, strict=True)
+        for tenant, school in zip(created, schools, strict=True)
     ]
 
 
-def what_happens(tenants: Tenancy, database: Database, screen: Screen) -> None:
+def lifecycle(tenants: Tenancy, database: Database, screen: Screen) -> None:
     """Suspend a tenant, purge it and create it again, each with a command in its own process."""
-    screen.say("5/5  What happens to a tenant")
+    screen.say("5/5  The lifecycle of a tenant")
     before = tenants["globex"]
     handed_out = before.get(Trainers)
     _run(screen, "suspend", "globex", "--reason", "invoice 4711")

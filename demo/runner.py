@@ -9,7 +9,7 @@ from threading import Thread
 
 import psutil
 
-from demo.catalog import read_places
+from demo.catalog import read_tables
 from demo.databases import Database
 from demo.observation import peak_of, together
 from demo.process import command
@@ -73,7 +73,7 @@ def one_runner(database: Database, screen: Screen, schools: Sequence[School]) ->
         )
         for school in schools
     ]
-    check_following(screen, grown, by_application([school.place for school in schools], read_places(database)))
+    check_following(screen, grown, by_application([school.placement for school in schools], read_tables(database)))
 
 
 @contextmanager
@@ -91,13 +91,13 @@ def _connections(process: psutil.Process) -> int:
 
 
 def _behind(database: Database, schools: Sequence[School]) -> int:
-    places = by_application([school.place for school in schools], read_places(database))
-    return sum(lag(school, places) for school in schools)
+    tables = by_application([school.placement for school in schools], read_tables(database))
+    return sum(lag(school, tables) for school in schools)
 
 
 def _followed(database: Database, schools: Sequence[School]) -> int:
-    places = by_application([school.place for school in schools], read_places(database))
-    return sum(len(places[school.place, Reports.name].states) for school in schools)
+    tables = by_application([school.placement for school in schools], read_tables(database))
+    return sum(len(tables[school.placement, Reports.name].states) for school in schools)
 
 
 def _wait(is_so: Callable[[], bool]) -> bool:
