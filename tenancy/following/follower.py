@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tenancy.model.projections import TenantProjection
     from tenancy.model.tenant import Tenant
 
-__all__ = ["PAGE", "FollowerDriver", "Page", "open_follower"]
+__all__ = ["PAGE", "FollowerDriver", "Page", "ProjectionDriver", "open_follower"]
 
 PAGE: Final = 100
 """Default number of notifications per page."""
@@ -120,10 +120,13 @@ class _FollowerDriver(FollowerDriver):
             self._follower.process_event(domain_event, conditional)
 
 
-class _ProjectionDriver(FollowerDriver):
-    def __init__(self, leader: Application[Any], projection: TenantProjection) -> None:
+class ProjectionDriver(FollowerDriver):
+    """A projection behind one leader. ``page`` is the number of notifications per page."""
+
+    def __init__(self, leader: Application[Any], projection: TenantProjection, page: int = PAGE) -> None:
         super().__init__(leader, projection.projection.topics)
         self._projection = projection
+        self._page = page
 
     def position(self) -> int:
         return self._projection.view.max_tracking_id(self.leader.name) or 0
@@ -134,12 +137,12 @@ class _ProjectionDriver(FollowerDriver):
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
         while True:
             found = self.leader.recorder.select_notifications(
-                start or None, PAGE, stop, topics=self.topics, inclusive_of_start=False
+                start or None, self._page, stop, topics=self.topics, inclusive_of_start=False
             )
             if not found:
                 return
             start = found[-1].id
-            yield Page(found, start, len(found) < PAGE)
+            yield Page(found, start, len(found) < self._page)
 
     def process(self, notification: Notification, recorded: int) -> None:
         domain_event: Any = self.leader.mapper.to_domain_event(notification)
@@ -158,7 +161,7 @@ def open_follower(fleet: Fleet, tenant: Tenant, pipe: Pipe) -> FollowerDriver:
     cls = fleet.applications.get(pipe.follower)
     if cls is None:
         projection = next(each.projection for each in fleet.projections if each.projection.name == pipe.follower)
-        return _ProjectionDriver(leader, fleet.projection(projection, tenant))
+        return ProjectionDriver(leader, fleet.projection(projection, tenant))
     follower = fleet.application(cls, tenant)
     assert isinstance(follower, Follower)
     return _FollowerDriver(leader, follower)

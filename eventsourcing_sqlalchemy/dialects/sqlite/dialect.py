@@ -25,6 +25,7 @@ from sqlalchemy.pool import QueuePool
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.sqlite import catalog as sqlite_catalog
+from eventsourcing_sqlalchemy.dialects.sqlite.replacing import SQLiteReplacer
 from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, uuid_of_int
@@ -279,6 +280,7 @@ class SQLiteDialect(Dialect):
         return _as_uuid if originator_id_type == "uuid" else str
 
     id_sequences = SQLiteSequences()
+    table_replacer = SQLiteReplacer()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
