@@ -184,11 +184,14 @@ class TableReplacer(ABC):
         """Lock tables against reading and writing until the transaction ends, waiting at most ``timeout`` seconds."""
 
     @abstractmethod
-    def replace(self, executor: Executor, schema: str | None, names: Sequence[str], *, by: str, to: str) -> None:
+    def replace(
+        self, executor: Executor, schema: str | None, names: Sequence[str], *, by: str, to: str, is_default: bool
+    ) -> None:
         """Move the objects with these names to the new space ``to``, and those of the space ``by`` to their place.
 
-        Indexes, constraints, owned sequences and triggers move with their tables and have the same names as before.
-        Privileges on the old objects are granted on the new ones.
+        Indexes, constraints, owned sequences and triggers move with their tables and have the same names as before;
+        ``is_default`` means that the tables' definitions name no schema. Privileges on the old objects are granted on
+        the new ones.
         """
 
     @abstractmethod

@@ -11,8 +11,8 @@ class Item:
 
     def __init__(
         self,
-        on_check: Callable[[], None] = lambda: None,
-        on_save: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        on_check: Callable[[], object] = lambda: None,
+        on_save: Callable[[Mapping[str, Any]], object] = lambda _: None,
     ) -> None:
         self.progress: Mapping[str, Any] = {}
         self._on_check = on_check

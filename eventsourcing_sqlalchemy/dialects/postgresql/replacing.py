@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, TableReplacer
 from eventsourcing_sqlalchemy.dialects.validation import milliseconds
@@ -27,7 +30,9 @@ class PostgreSQLReplacer(TableReplacer):
         executor.fetch(f"SELECT set_config('lock_timeout', '{milliseconds(timeout)}', true)")
         executor.fetch(f"LOCK TABLE {', '.join(map(str, tables))} IN ACCESS EXCLUSIVE MODE")
 
-    def replace(self, executor: Executor, schema: str | None, names: Sequence[str], *, by: str, to: str) -> None:
+    def replace(
+        self, executor: Executor, schema: str | None, names: Sequence[str], *, by: str, to: str, is_default: bool
+    ) -> None:
         assert schema is not None
         grants = executor.fetch(_GRANTS, (by, schema), prepare=False)
         executor.fetch(f"CREATE SCHEMA {quote(to)}")
@@ -35,6 +40,11 @@ class PostgreSQLReplacer(TableReplacer):
         for kind, name in executor.fetch(_OBJECTS, (schema, schema), prepare=False):
             if name in wanted:
                 executor.fetch(_move(kind, TableName(schema, name), to))
+        for name, table, column in executor.fetch(_INDEXES, (by,), prepare=False):
+            # SQLAlchemy's default name of an index contains the schema.
+            if name == _default_name(by, table, column):
+                new_name = quote(_default_name(None if is_default else schema, table, column))
+                executor.fetch(f"ALTER INDEX {TableName(by, name)} RENAME TO {new_name}")
         for kind, name in executor.fetch(_OBJECTS, (by, by), prepare=False):
             executor.fetch(_move(kind, TableName(by, name), schema))
         # Fails if an object is left, such as a function, instead of dropping what other objects need.
@@ -48,6 +58,14 @@ class PostgreSQLReplacer(TableReplacer):
 
 def _move(kind: str, name: TableName, schema: str) -> str:
     return f"ALTER {kind} {name} SET SCHEMA {quote(schema)}"
+
+
+def _default_name(schema: str | None, table: str, column: str) -> str:
+    """Return SQLAlchemy's name of an index on a column, shortened as SQLAlchemy shortens it."""
+    columns = sa.Table(table, sa.MetaData(schema=schema), sa.Column(column, sa.Integer)).c
+    dialect: Any = postgresql.dialect
+    name: str = dialect().identifier_preparer.format_index(sa.Index(None, columns[column]))
+    return name.strip('"').replace('""', '"')
 
 
 # Sequences that a column owns move with its table.
@@ -64,6 +82,16 @@ UNION ALL
 SELECT CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, t.typname
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE n.nspname = %s AND t.typtype IN ('e', 'd')
+"""
+
+# Indexes with their tables and first columns.
+_INDEXES: Final = """
+SELECT c.relname, t.relname, a.attname
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace AND n.nspname = %s
+JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0]
 """
 
 # Views, foreign keys and columns outside.

@@ -38,7 +38,9 @@ class SQLiteReplacer(TableReplacer):
     def lock(self, executor: Executor, tables: Sequence[TableName], timeout: float) -> None:
         pass
 
-    def replace(self, executor: Executor, schema: str | None, names: Sequence[str], *, by: str, to: str) -> None:
+    def replace(
+        self, executor: Executor, schema: str | None, names: Sequence[str], *, by: str, to: str, is_default: bool
+    ) -> None:
         new, wanted = _prefix(by), set(names)
         derived = [sql for _, _, sql in _derived(executor, [name for _, name, _ in _objects(executor, by)])]
         _drop_derived(executor, [*names, *(f"{new}{name}" for name in names)])

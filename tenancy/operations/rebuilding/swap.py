@@ -20,9 +20,9 @@ from tenancy.storage.remover import is_in_use
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventsourcing_sqlalchemy.dialects.protocols import Executor
     from sqlalchemy.orm import Session
 
+    from eventsourcing_sqlalchemy.dialects.protocols import Executor
     from tenancy.fleet import Fleet
     from tenancy.model.projections import RegisteredProjection
     from tenancy.operations.rebuilding.shadow import Shadow
@@ -131,7 +131,14 @@ class Swap:
             self.check_dependents(executor)
             to = space_of("replaced", self._tenant.id, self._name)
             self._replacer.drop(executor, to)
-            self._replacer.replace(executor, self._schema, self._names(executor), by=self._space, to=to)
+            self._replacer.replace(
+                executor,
+                self._schema,
+                self._names(executor),
+                by=self._space,
+                to=to,
+                is_default=self._tenant.placement.schema is None,
+            )
 
         datastore.run_in_session(session, lock, savepoint=False)
         with shadow.joining(session):
