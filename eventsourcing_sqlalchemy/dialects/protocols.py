@@ -180,8 +180,10 @@ class TableReplacer(ABC):
         """
 
     @abstractmethod
-    def lock(self, executor: Executor, tables: Sequence[TableName], timeout: float) -> None:
-        """Lock tables against reading and writing until the transaction ends, waiting at most ``timeout`` seconds."""
+    def lock(self, executor: Executor, tables: Sequence[TableName], timeout: float, *, reads: bool) -> None:
+        """Lock tables against writing, or with ``reads`` also against reading, in the given order, until the
+        transaction ends; waits at most ``timeout`` seconds for each.
+        """
 
     @abstractmethod
     def replace(

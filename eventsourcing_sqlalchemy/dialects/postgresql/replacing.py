@@ -26,9 +26,10 @@ class PostgreSQLReplacer(TableReplacer):
         parameters = (schema, list(names))
         return sorted(what for (what,) in executor.fetch(_DEPENDENTS, parameters * 2, prepare=False))
 
-    def lock(self, executor: Executor, tables: Sequence[TableName], timeout: float) -> None:
+    def lock(self, executor: Executor, tables: Sequence[TableName], timeout: float, *, reads: bool) -> None:
+        mode = "ACCESS EXCLUSIVE" if reads else "SHARE ROW EXCLUSIVE"
         executor.fetch(f"SELECT set_config('lock_timeout', '{milliseconds(timeout)}', true)")
-        executor.fetch(f"LOCK TABLE {', '.join(map(str, tables))} IN ACCESS EXCLUSIVE MODE")
+        executor.fetch(f"LOCK TABLE {', '.join(map(str, tables))} IN {mode} MODE")
 
     def replace(
         self, executor: Executor, schema: str | None, names: Sequence[str], *, by: str, to: str, is_default: bool

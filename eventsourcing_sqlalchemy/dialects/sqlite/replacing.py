@@ -35,7 +35,7 @@ class SQLiteReplacer(TableReplacer):
         found += [f"the view {name}" for name, sql in views if name not in tables and mentioned.search(sql)]
         return sorted(set(found))
 
-    def lock(self, executor: Executor, tables: Sequence[TableName], timeout: float) -> None:
+    def lock(self, executor: Executor, tables: Sequence[TableName], timeout: float, *, reads: bool) -> None:
         pass
 
     def replace(

@@ -103,11 +103,14 @@ class Shadow:
         with inside(self.view.datastore, session), inside(recorder.datastore, session):
             yield
 
-    def catch_up(self, check: Callable[[], None]) -> None:
-        """Process all notifications that the leader has, in batches; ``check`` is called between them."""
+    def catch_up(self, check: Callable[[], None], stop: int | None = None) -> None:
+        """Process the notifications that the leader has, up to ``stop``, in batches; ``check`` is called between them.
+
+        None as ``stop`` means until there are no more.
+        """
         # Nothing up to this id appears later. The pages omit topics that the projection does not follow.
-        passed = self._driver.last_id()
-        for page in self._driver.pages(self._driver.position()):
+        passed = self._driver.last_id() if stop is None else stop
+        for page in self._driver.pages(self._driver.position(), stop):
             wanted = page.wanted
             while wanted:
                 check()
@@ -118,9 +121,10 @@ class Shadow:
         if position < passed:
             self._driver.record(passed, position)
 
-    def remaining(self) -> int:
-        """Return an upper limit of the number of notifications that are not processed."""
-        return self._driver.last_id() - self._driver.position()
+    def remaining(self) -> tuple[int, int]:
+        """Return an upper limit of the number of notifications that are not processed, and the last id."""
+        last_id = self._driver.last_id()
+        return last_id - self._driver.position(), last_id
 
     def _process(self, wanted: Sequence[Notification]) -> int:
         """Process some notifications in one transaction; return how many."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import OperationalError
@@ -120,14 +121,13 @@ class Swap:
     def _replace(self, session: Session, shadow: Shadow) -> None:
         datastore = self._fleet.shard.datastore
 
-        def lock(executor: Executor) -> None:
-            names = set(self._names(executor))
-            tables = [name for kind, name in self._relations(executor) if kind == "table" and name.name in names]
+        def lock(executor: Executor, *, reads: bool) -> None:
+            tables = self._tables(executor)
             if tables:
-                # A projection writes its rows before its position, so the position's table is the last.
-                self._replacer.lock(executor, sorted(tables, key=self._is_tracking), _LOCK_TIMEOUT)
+                self._replacer.lock(executor, tables, _LOCK_TIMEOUT, reads=reads)
 
         def move(executor: Executor) -> None:
+            lock(executor, reads=True)
             self.check_dependents(executor)
             to = space_of("replaced", self._tenant.id, self._name)
             self._replacer.drop(executor, to)
@@ -140,15 +140,15 @@ class Swap:
                 is_default=self._tenant.placement.schema is None,
             )
 
-        datastore.run_in_session(session, lock, savepoint=False)
+        datastore.run_in_session(session, partial(lock, reads=False), savepoint=False)
         with shadow.joining(session):
-            # Readers wait from here on.
-            remaining = shadow.remaining()
+            # Only the runner waits: the position cannot change.
+            remaining, last_id = shadow.remaining()
             if remaining > _LAST:
                 msg = f"{remaining} notifications were added"
                 raise _NotCaughtUp(msg)
             try:
-                shadow.catch_up(lambda: None)
+                shadow.catch_up(lambda: None, last_id)
             except TenancyError as error:
                 # If it was not an error that a view catches, it recurs outside of this transaction.
                 raise _NotCaughtUp(error.message) from error
@@ -165,13 +165,19 @@ class Swap:
         ]
         return list(dict.fromkeys([*self._replacer.names_in(executor, self._space), *owned]))
 
+    def _tables(self, executor: Executor) -> list[TableName]:
+        """Return the serving tables in the order to lock them."""
+        names = set(self._names(executor))
+        tables = [name for kind, name in self._relations(executor) if kind == "table" and name.name in names]
+        # A query that locks the same tables in another order can block this transaction, and be blocked by it. There is
+        # no order that suits all queries, so each attempt tries another one. Projections write their positions last.
+        random.shuffle(tables)
+        return sorted(tables, key=lambda table: table.name.endswith("_tracking"))
+
     def _relations(self, executor: Executor) -> list[tuple[str, TableName]]:
         prefix = self._tenant.placement.prefix_of(self._name)
         relations = self._fleet.shard.datastore.dialect.relations(executor, self._schema, prefix)
         return [(kind, TableName(self._schema, name)) for kind, name in relations]
-
-    def _is_tracking(self, name: TableName) -> tuple[bool, str]:
-        return name.name.endswith("_tracking"), name.name
 
     def record(self, actor: str | None) -> None:
         """Record the version, for a process that died after the replacement."""
