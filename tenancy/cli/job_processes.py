@@ -49,11 +49,6 @@ class ExecutorProcesses:
         """Whether any of them is still running."""
         return any(process.poll() is None for process in self._processes)
 
-    @property
-    def have_failed(self) -> bool:
-        """Whether any of them has ended with an error."""
-        return any(process.poll() for process in self._processes)
-
     def replace_killed(self) -> None:
         """Start another process for each that was killed. One that has ended with an error would do so again."""
         self._processes = [self._start() if (process.poll() or 0) < 0 else process for process in self._processes]
