@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tenancy.isolation.spaces import space_of
+from eventsourcing_sqlalchemy.naming import TableName
+from tenancy.isolation.spaces import space_of, tenant_of_space
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.operations.jobs import ItemSkipped
 from tenancy.operations.rebuilding.shadow import Shadow
 from tenancy.operations.rebuilding.swap import Swap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventsourcing_sqlalchemy.dialects.protocols import Executor
     from tenancy.fleet import Fleet
     from tenancy.isolation.spaces import SpaceKind
     from tenancy.model.projections import RegisteredProjection
     from tenancy.operations.jobs import JobItem
 
-__all__ = ["REBUILDABLE", "drop_replaced", "rebuild_view"]
+__all__ = ["REBUILDABLE", "drop_replaced", "has_replaced", "rebuild_view"]
 
 REBUILDABLE: Final = (TenantStatus.ACTIVE, TenantStatus.SUSPENDED)
 """The statuses of tenants whose views can be rebuilt."""
@@ -42,9 +46,24 @@ def rebuild_view(
     return _Rebuild(fleet, registered, tenant, item).run(keep_old=keep_old, actor=actor)
 
 
-def drop_replaced(fleet: Fleet, registered: RegisteredProjection, tenant: Tenant) -> bool:
-    """Drop the tables that a rebuild with ``keep_old`` has replaced; return whether there were any."""
-    return _drop(fleet, "replaced", tenant, registered.projection.name)
+def drop_replaced(fleet: Fleet, projection: str, tenant: Tenant) -> bool:
+    """Drop the tables of a projection that a rebuild with ``keep_old`` has replaced; return whether there were any."""
+    return _drop(fleet, "replaced", tenant, projection)
+
+
+def has_replaced(fleet: Fleet, projection: str, tenants: Sequence[Tenant]) -> list[Tenant]:
+    """Return the tenants with tables of a projection that :func:`drop_replaced` would drop; queries the database
+    once.
+    """
+    dialect = fleet.shard.datastore.dialect
+
+    def names(executor: Executor) -> list[str]:
+        if dialect.has_schemas:
+            return dialect.schemas(executor, "replaced_")
+        return [name for _, name in dialect.relations(executor, None, "replaced_")]
+
+    spaces = {tenant_of_space(TableName(None, name))[0] for name in fleet.shard.datastore.run(names)}
+    return [tenant for tenant in tenants if space_of("replaced", tenant.id, projection) in spaces]
 
 
 def _drop(fleet: Fleet, kind: SpaceKind, tenant: Tenant, projection: str) -> bool:

@@ -70,15 +70,14 @@ def test_view_created_by_sql(tenants: Tenancy) -> None:
 def test_old_tables_are_kept_until_they_are_dropped(tenants: Tenancy) -> None:
     before = objects(tenants)
     fleet = tenants.fleet
-    registered = fleet.projections.named(KeepLedger.name)
-    assert not drop_replaced(fleet, registered, tenants["acme"])
+    assert not drop_replaced(fleet, KeepLedger.name, tenants["acme"])
     for _ in range(2):
         assert "kept the old tables" in rebuild(tenants, keep_old=True)
     assert spaces(tenants)
     fill(tenants, "acme", 1)
     with tenants.runner() as runner:
         runner.wait("acme")
-    assert drop_replaced(fleet, registered, tenants["acme"])
+    assert drop_replaced(fleet, KeepLedger.name, tenants["acme"])
     assert objects(tenants) == before
     assert ledger(tenants).totals() == (33, 11, 22, 33, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pytest
 import sqlalchemy as sa
@@ -36,7 +36,7 @@ class Loop:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Loop:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -88,19 +88,25 @@ def haunt(view: Ledger) -> None:
 
 
 @contextmanager
-def own_look(tenants: Tenancy) -> Iterator[Callable[[], Totals]]:
-    """Yield a function that looks through one connection of the user's own, with prepared statements."""
-    view = ledger(tenants)
+def own_connection(tenants: Tenancy) -> Iterator[sa.Connection]:
+    """Yield a connection of the user's own."""
     engine = sa.create_engine(tenants.settings.url)
     with engine.connect() as connection:
-        query = view.totals_query()
+        yield connection
+    engine.dispose()
+
+
+@contextmanager
+def own_look(tenants: Tenancy) -> Iterator[Callable[[], Totals]]:
+    """Yield a function that looks through one connection of the user's own, with prepared statements."""
+    query = ledger(tenants).totals_query()
+    with own_connection(tenants) as connection:
 
         def look() -> Totals:
             with connection.begin():
                 return Totals(*map(int, connection.execute(query).one()))
 
         yield look
-    engine.dispose()
 
 
 @EVERYWHERE
@@ -226,7 +232,6 @@ def test_prepared_statements_of_readers_survive_changed_columns(
             assert newer["acme"].versions.views == {KeepLedger.name: "2"}
         assert ledger(tenants).totals().counted == 30
         assert found() == ["all"]
-        connection.engine.dispose()
 
 
 @ON_SERVERS
