@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenancy.application_cache import ApplicationCache
 from tenancy.errors import TenancyClosed
-from tenancy.isolation.environment import variables
+from tenancy.isolation.environment import local_variables, variables
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
 from tenancy.lifecycle.transitions import Transitions
@@ -162,7 +162,7 @@ class Fleet:
     def application(self, cls: type[_TApplication], tenant: Tenant) -> _TApplication:
         """Return a tenant's application, the same object to all callers; raises a TenantUnavailable."""
         self._admit(tenant)
-        return self.application_cache.get(cls, tenant.id, lambda: cls(env=self.env(tenant)))
+        return self.application_cache.get(cls, tenant.id, lambda: cls(env=self._local_env(tenant)))
 
     def projection(self, cls: type[Projection[Any]], tenant: Tenant) -> TenantProjection:
         """Return a tenant's projection with its view; raises as :meth:`application` does, and NotRegistered."""
@@ -170,7 +170,7 @@ class Fleet:
         self._admit(tenant)
         process = self.settings.environment
         return self.application_cache.get(
-            cls, tenant.id, lambda: TenantProjection(registered, process, self.env(tenant))
+            cls, tenant.id, lambda: TenantProjection(registered, process, self._local_env(tenant))
         )
 
     def _admit(self, tenant: Tenant) -> None:
@@ -178,6 +178,9 @@ class Fleet:
             raise TenancyClosed
         self.registry_cache.admit(tenant.id, writes=False)
 
+    def _local_env(self, tenant: Tenant) -> dict[str, str]:
+        return local_variables(self.settings, tenant.placement, tenant.id, self.application_specs())
+
     def env(self, tenant: Tenant) -> dict[str, str]:
-        """Return the variables that put a process's applications into a tenant's tables."""
+        """Return the variables that put another process's applications into a tenant's tables."""
         return variables(self.settings, tenant.placement, tenant.id, self.application_specs())

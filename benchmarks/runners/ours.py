@@ -13,7 +13,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from eventsourcing_sqlalchemy.high_water import read_positions
 from tenancy import Tenancy
-from tenancy.runner.pipes import Pipe, Pipes
+from tenancy.following.pipes import Pipe, Pipes
 
 from benchmarks.runners.measurement import CONNECTIONS, Contestant, measure, show
 from benchmarks.runners.system import LIBRARY, SYSTEM, Source

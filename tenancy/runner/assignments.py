@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.tenant import Tenant, TenantStatus
-from tenancy.runner.pipes import Pipe, Pipes
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.naming import TableName

@@ -14,11 +14,11 @@ from eventsourcing_sqlalchemy.high_water import HighWaterMarks, read_last_ids
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy.arguments import check_type
 from tenancy.errors import TenancyError
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
 from tenancy.registry.lookup import find_tenant, one_tenant
 from tenancy.runner.failures import Failure, FailureStore
 from tenancy.runner.leases import bucket_of, failing, owners
-from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.positions import RecordedPositions
 
 if TYPE_CHECKING:

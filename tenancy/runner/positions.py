@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.high_water import read_positions
-from tenancy.runner.pipes import Pipe
+from tenancy.following.pipes import Pipe
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Final, Self
 
 from tenancy.arguments import check_type
 from tenancy.errors import NotCaughtUp, TenancyError
+from tenancy.following.follower import FollowerDriver, open_follower
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.tenant import Tenant
 from tenancy.registry.lookup import find_tenant
 from tenancy.runner.assignments import Assignments
 from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.failures import Failure, FailureStore
-from tenancy.runner.follower import FollowerDriver, open_follower
 from tenancy.runner.leases import Leases, bucket_of
 from tenancy.runner.metrics import Metrics
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
-from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.ready_queue import ReadyQueue

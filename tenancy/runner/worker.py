@@ -13,9 +13,9 @@ from eventsourcing.persistence import IntegrityError, InterfaceError, Notificati
 from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.errors import describe, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
+from tenancy.following.follower import FollowerDriver, open_follower
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import frames_of, outage_of
-from tenancy.runner.follower import FollowerDriver, open_follower
 from tenancy.runner.quarantine import Quarantine
 
 if TYPE_CHECKING:

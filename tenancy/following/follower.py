@@ -15,9 +15,9 @@ from eventsourcing_sqlalchemy.recorders import ConditionalTracking
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
+    from tenancy.following.pipes import Pipe
     from tenancy.model.projections import TenantProjection
     from tenancy.model.tenant import Tenant
-    from tenancy.runner.pipes import Pipe
     from tenancy.storage.cross_tenant import CrossTenantProjection
 
 __all__ = ["PAGE", "FollowerDriver", "Page", "open_follower"]
