@@ -63,4 +63,4 @@ def _show_tables() -> None:
         recorder = getattr(self, "recorder", None)
         return f"{self.name}({recorder!r})" if isinstance(recorder, SQLAlchemyAggregateRecorder) else show(self)
 
-    Application.__repr__ = __repr__  # type: ignore[method-assign]
+    Application.__repr__ = __repr__  # type: ignore[assignment, method-assign]
