@@ -15,7 +15,7 @@ from typing import Any
 
 from tenancy import Tenancy
 from tenancy.errors import TenantExists, TenantNotFound, TenantUnavailable, TransitionRefused
-from tests.samples.kennel import Kennel
+from tests.samples.kennels import Kennel
 
 SLUGS = ("acme", "globex", "initech", "umbrella")
 

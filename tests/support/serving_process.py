@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.samples.kennel import Dog, Kennel
+from tests.samples.kennels import Dog, Kennel
 
 
 def main() -> None:

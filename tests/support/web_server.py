@@ -26,7 +26,7 @@ from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tenancy.web.responses import ErrorResponse, error_response
 from tenancy.web.wsgi import WSGIMiddleware
-from tests.samples.diary import Diary
+from tests.samples.kennels import Kennel
 
 READS: Final = 8
 """How often the tenant is read for one answer of ``/many`` or ``/stream``."""
@@ -37,7 +37,11 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
     app = FastAPI(default_response_class=PlainTextResponse)
 
     def owner() -> str:
-        return tenants.application(Diary).owner()
+        return tenants.application(Kennel).house_dog()
+
+    def register(name: str) -> str:
+        kennel = tenants.application(Kennel)
+        return kennel.name_of(kennel.register(name))
 
     @app.get("/one")
     def one() -> str:
@@ -57,8 +61,8 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
 
     @app.get("/write")
     def write(name: str, background: BackgroundTasks) -> str:
-        background.add_task(lambda: tenants.application(Diary).write(name))
-        return tenants.application(Diary).write(name)
+        background.add_task(lambda: register(name))
+        return register(name)
 
     @app.get("/public")
     async def public() -> str:
@@ -75,7 +79,7 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
         app.register_error_handler(error, refuse)
 
     def owner() -> str:
-        return tenants.application(Diary).owner()
+        return tenants.application(Kennel).house_dog()
 
     @app.get("/one")
     @app.get("/hop")
@@ -94,7 +98,8 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
 
     @app.get("/write")
     def write() -> str:
-        return tenants.application(Diary).write(request.args["name"])
+        kennel = tenants.application(Kennel)
+        return kennel.name_of(kennel.register(request.args["name"]))
 
     @app.get("/public")
     def public() -> str:
@@ -127,7 +132,7 @@ def say_port(port: int) -> None:
 
 def serve_asgi() -> None:
     """Serve until the process is told to end."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, Tenancy(applications=[Diary]) as tenants:
+    with socket.create_server(("127.0.0.1", 0)) as listener, Tenancy(applications=[Kennel]) as tenants:
         say_port(listener.getsockname()[1])
         # A client that gets no processor for some seconds finds its connection open.
         config = uvicorn.Config(
@@ -149,7 +154,7 @@ def serve_wsgi() -> None:
         def log_request(self, *_: Any) -> None:
             """Say nothing."""
 
-    with Tenancy(applications=[Diary]) as tenants, ThreadPoolExecutor(8) as threads:
+    with Tenancy(applications=[Kennel]) as tenants, ThreadPoolExecutor(8) as threads:
         server = make_server("127.0.0.1", 0, flask_app(tenants, threads), threaded=True, request_handler=Handler)
         say_port(server.port)
         server.serve_forever()

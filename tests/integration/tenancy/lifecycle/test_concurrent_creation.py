@@ -14,8 +14,8 @@ import pytest
 from tenancy import Tenancy
 from tenancy.registry import FLEET_ID
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import Kennel
+from tests.samples.kennels import Kennel
+from tests.support import catalog
 from tests.support.concurrent_creation_process import mingle
 
 DEADLINE = 200.0
