@@ -1,4 +1,4 @@
-"""Which engines the package holds: what users cannot see, and the tests must."""
+"""Inspect the engines that the package holds."""
 
 import gc
 
@@ -7,11 +7,11 @@ from eventsourcing_sqlalchemy.engines.engine import SharedEngine
 
 
 def engines_in_use() -> list[SharedEngine]:
-    """Return the engines that some application has leased and not given back."""
+    """Return the engines that are still leased."""
     return list(engines._engines.values())  # noqa: SLF001
 
 
 def forget_abandoned() -> None:
-    """Give back what was leased by applications that nobody closed and nobody holds any more."""
+    """Release the leases of applications that were garbage-collected without being closed."""
     gc.collect()
-    engines._drain()  # noqa: SLF001 (what the next application does that leases or releases an engine)
+    engines._drain()  # noqa: SLF001 (the next lease or release does the same)

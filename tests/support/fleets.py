@@ -15,7 +15,7 @@ from tests.samples.training_school.views import CountersView, DogCounters
 
 @contextmanager
 def fleet(url: str, slugs: Iterable[str] = (), **settings: object) -> Iterator[Tenancy]:
-    """Yield a fleet of tenants with the kennel's system and projection."""
+    """Yield a fleet of tenants with the training school's system and projection."""
     env = {"SQLALCHEMY_URL": url, **{key.upper(): str(value) for key, value in settings.items()}}
     with Tenancy(system=SYSTEM, env=env) as tenants:
         tenants.project(TrainingSchool, DogCounters, CountersView)

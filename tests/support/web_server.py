@@ -1,4 +1,4 @@
-"""A server of its own process, whose every answer says whose events it has read.
+"""A server process whose every answer contains the house dog of the tenant that it read.
 
 ``python -m tests.support.web_server asgi`` serves FastAPI with uvicorn, ``wsgi`` Flask with a thread for each
 connection; it prints its port.
@@ -29,7 +29,7 @@ from tenancy.web.wsgi import WSGIMiddleware
 from tests.samples.kennels import Kennel
 
 READS: Final = 8
-"""How often the tenant is read for one answer of ``/many`` or ``/stream``."""
+"""The number of reads per answer of ``/many`` and ``/stream``."""
 
 
 def fastapi_app(tenants: Tenancy) -> FastAPI:
@@ -66,7 +66,7 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
 
     @app.get("/public")
     async def public() -> str:
-        return whoever(tenants)
+        return current_name(tenants)
 
     app.add_middleware(ASGIMiddleware, tenants=tenants, resolver=by_path("/t"), public=["/public"])
     return app
@@ -88,7 +88,7 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
 
     @app.get("/many")
     def many() -> str:
-        # A thread of a pool has the context that it is given, and none of its own.
+        # A pooled thread has only the context that it is given.
         calls = [threads.submit(contextvars.copy_context().run, owner) for _ in range(READS)]
         return "\n".join(call.result() for call in calls)
 
@@ -103,7 +103,7 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
 
     @app.get("/public")
     def public() -> str:
-        return whoever(tenants)
+        return current_name(tenants)
 
     app.wsgi_app = WSGIMiddleware(  # type: ignore[method-assign]
         app.wsgi_app, tenants=tenants, resolver=by_path("/t"), public=["/public"]
@@ -112,29 +112,29 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
 
 
 def refuse(error: TenantUnavailable | RegistryUnavailable) -> ErrorResponse:
-    """Answer for what comes out of an endpoint: Flask answers errors itself, and the middleware sees none of them."""
+    """Answer an endpoint's error: Flask handles errors itself, so the middleware never sees them."""
     return error_response(error)
 
 
-def whoever(tenants: Tenancy) -> str:
-    """Return the name of the current tenant, or that there is none."""
+def current_name(tenants: Tenancy) -> str:
+    """Return the current tenant's name, or `no tenant`."""
     try:
         return tenants.current.name
     except NoCurrentTenant:
-        return "nobody"
+        return "no tenant"
 
 
 def say_port(port: int) -> None:
-    """Tell the process that has started this one."""
+    """Report the port to the parent process."""
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
 
 
 def serve_asgi() -> None:
-    """Serve until the process is told to end."""
+    """Serve until the process is terminated."""
     with socket.create_server(("127.0.0.1", 0)) as listener, Tenancy(applications=[Kennel]) as tenants:
         say_port(listener.getsockname()[1])
-        # A client that gets no processor for some seconds finds its connection open.
+        # Keep connections open for clients that get no processor time for some seconds.
         config = uvicorn.Config(
             fastapi_app(tenants),
             log_level="warning",
@@ -146,13 +146,13 @@ def serve_asgi() -> None:
 
 
 def serve_wsgi() -> None:
-    """Serve until the process is told to end."""
+    """Serve until the process is terminated."""
 
     class Handler(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"  # a thread serves many requests of a connection
 
         def log_request(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with Tenancy(applications=[Kennel]) as tenants, ThreadPoolExecutor(8) as threads:
         server = make_server("127.0.0.1", 0, flask_app(tenants, threads), threaded=True, request_handler=Handler)
