@@ -21,7 +21,7 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from tests.samples.training_school import TrainingSchool
+from tests.samples.training_school.application import TrainingSchool
 from tests.support.applications import stored_events
 from tests.support.engine_count import engines_in_use
 
