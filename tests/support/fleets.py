@@ -29,7 +29,7 @@ def fleet(url: str, slugs: Iterable[str] = (), **settings: object) -> Iterator[T
 def fleet_across(url: str, slugs: Iterable[str] = ()) -> Iterator[Tenancy]:
     """Yield a fleet as :func:`fleet` does, with a projection over all tenants."""
     with fleet(url) as tenants:
-        tenants.project_across(School, CountAll, Totals)
+        tenants.project_across(TrainingSchool, CountAll, Totals)
         for _ in tenants.create_many(slugs, exist_ok=True):
             pass
         yield tenants

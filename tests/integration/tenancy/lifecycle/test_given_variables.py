@@ -113,14 +113,14 @@ def test_applications_of_this_process_parse_no_placement(url: str, monkeypatch: 
     def parse(*_: object) -> None:
         pytest.fail("variables were parsed")
 
-    with Tenancy(applications=[School], system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
-        tenants.project(School, DogCounters, View)
+    with Tenancy(applications=[TrainingSchool], system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
+        tenants.project(TrainingSchool, DogCounters, View)
         tenants.init()
         monkeypatch.setattr("eventsourcing_sqlalchemy.settings._Reader.location", parse)
         monkeypatch.setattr("tenancy.settings.TenancySettings.read", parse)
         acme = tenants.create("acme")
         acme.get(Kennel).register("Fido")
-        acme.get(School).register("Rex")
+        acme.get(TrainingSchool).register("Rex")
         tenants.projection(DogCounters, acme)
         with tenants.runner() as runner:
             runner.wait("acme")
