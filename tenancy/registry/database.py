@@ -136,7 +136,7 @@ class RegistryDatabase:
         # First: this compares them with the previously recorded applications.
         self.record_encodings(encodings, accept=accept_encodings)
         for key, value in fleet_settings.items():
-            _retry_conflicts(partial(self._record, key, value))
+            self.record(key, value)
 
     def _create_tables(self) -> None:
         self._recorder.create_table()
@@ -193,6 +193,10 @@ class RegistryDatabase:
         else:
             check_format(known, self._where)
         self._is_format_checked = True
+
+    def record(self, key: str, value: Any) -> None:
+        """Record a setting of the fleet; idempotent, and safe in many processes at once."""
+        _retry_conflicts(partial(self._record, key, value))
 
     def _record(self, key: str, value: Any) -> None:
         settings = self._rows.fleet_settings
