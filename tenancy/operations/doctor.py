@@ -386,14 +386,11 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
 
 
 def _record_new_applications(fleet: Fleet) -> Iterator[Finding]:
-    recorded = {each["application"] for each in fleet.registry.fleet_settings().get("applications", [])}
-    code = {each.application for each in fleet.application_specs()}
-    new = code - recorded
-    if new and recorded <= code:
-        fleet.provisioning.init()
-        yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
+    new, lacking = fleet.provisioning.record_new_applications()
+    if new and not lacking:
+        yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(new)}.")
     elif new:
-        what = f"Not recorded: {', '.join(sorted(new))}. The code lacks {', '.join(sorted(recorded - code))}."
+        what = f"Not recorded: {', '.join(new)}. The code lacks {', '.join(lacking)}."
         remedy = "If these were removed permanently, run: tenancy init"
         yield Finding(name="applications", level="failure", what=what, remedy=remedy)
 

@@ -11,7 +11,7 @@ from tenancy import Tenancy
 from tenancy.errors import RegistryMismatch, RegistryMissing
 from tenancy.operations.doctor import examine
 from tenancy.registry import FORMAT
-from tests.samples.shop import Shop
+from tests.samples.kennels import Kennel
 from tests.support.deadlines import run_together
 from tests.support.first_registry import create_first_registry
 from tests.support.full_catalog import full_catalog
@@ -25,7 +25,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 def fleet(url: str) -> Tenancy:
-    return Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": url})
+    return Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": url})
 
 
 def execute(url: str, statement: str) -> None:

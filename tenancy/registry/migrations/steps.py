@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from eventsourcing_sqlalchemy.naming import TableName
+from eventsourcing_sqlalchemy.naming import TableName, quote
 from tenancy.errors import RegistryMismatch
 
 if TYPE_CHECKING:
@@ -31,10 +31,16 @@ _JOBS: Final = """
 CREATE TABLE {{jobs}} (
     id {uuid} NOT NULL,
     kind TEXT NOT NULL,
+    topic TEXT NOT NULL,
     parameters JSON NOT NULL,
     status TEXT NOT NULL,
+    phase TEXT NOT NULL,
     reason TEXT,
+    has_check BOOLEAN NOT NULL,
+    error_budget TEXT NOT NULL,
+    lease_seconds {double} NOT NULL,
     actor TEXT,
+    package_version TEXT NOT NULL,
     code_version TEXT,
     created_at {moment} NOT NULL,
     ended_at {moment},
@@ -56,15 +62,19 @@ CREATE TABLE {{job_items}} (
     error TEXT,
     sqlstate TEXT,
     frames JSON NOT NULL,
-    started_at {moment},
-    ended_at {moment},
+    started {double},
+    ended {double},
     PRIMARY KEY (job_id, tenant_id)
 )
 """
+_INDEXES: Final = (
+    "CREATE INDEX {job_items_by_status} ON {job_items} (job_id, status, number)",
+    "CREATE INDEX {job_items_by_tenant} ON {job_items} (tenant_id)",
+)
 
 
 def _to_2(**types: str) -> Sequence[str]:
-    return [*_VERSIONS, _JOBS.format(**types), _JOB_ITEMS.format(**types)]
+    return [*_VERSIONS, _JOBS.format(**types), _JOB_ITEMS.format(**types), *_INDEXES]
 
 
 # Others of the registry's users queue behind a statement that waits for a lock.
@@ -92,6 +102,7 @@ def check_format(known: Any, where: str) -> None:
 def steps_from(known: int, dialect: str, rows: Rows) -> list[str]:
     """Return the statements that bring a registry from a format to the current one."""
     names = {name: _rendered(table) for name, table in vars(rows).items() if name != "metadata"}
+    names |= {f"job_items_{end}": quote(f"{rows.job_items.name}_{end}") for end in ("by_status", "by_tenant")}
     steps = _STEPS[dialect]
     return [statement.format(**names) for format_ in range(known, FORMAT) for statement in steps[format_]]
 
