@@ -18,6 +18,7 @@ from eventsourcing.projection import Projection
 from eventsourcing.system import System
 from eventsourcing.utils import get_topic
 
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import context
 from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
@@ -29,9 +30,10 @@ from tenancy.model.projections import RegisteredProjection, TenantProjection
 from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.settings import TenancySettings
+from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
-    from tenancy.operations.jobs import Jobs
+    from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
 
@@ -216,6 +218,28 @@ class Tenancy:
         check_class("The view", view, TrackingRecorder, "a class of TrackingRecorder")
         self.fleet.register_projection(RegisteredProjection(application, projection, view))
 
+    def project_across(
+        self,
+        application: type[Application[Any]],
+        projection: type[Projection[Any]],
+        view: type[SQLAlchemyTrackingRecorder],
+        *,
+        url: str | None = None,
+    ) -> None:
+        """Register a projection over all tenants: one view, which runners feed with the events of every tenant.
+
+        The view's tables are beside the registry, or in the database of ``url``, in the schema of
+        TENANCY_CONTROL_SCHEMA. It needs a method ``forget(tenant)``, which deletes a purged tenant's rows. The
+        projection gets each event with a :class:`TenantTracking`, whose ``tenant`` has recorded it. Register the same
+        projection again for each further application that it follows.
+
+        Call it before any other method. Raises NotRegistered for an application that is not part of this fleet.
+        """
+        check_class("The application", application, Application, "its class")
+        check_class("The projection", projection, Projection, "its class")
+        check_class("The view", view, SQLAlchemyTrackingRecorder, "a class of SQLAlchemyTrackingRecorder")
+        self.fleet.register_across(application, projection, view, url)
+
     # -- lifecycle --
 
     def rename(
@@ -289,7 +313,29 @@ class Tenancy:
         """Inspect and control followers, whichever process runs them."""
         from tenancy.runner import FollowerMonitor  # noqa: PLC0415 (as above)
 
-        return FollowerMonitor(self.fleet.registry, self.fleet.shard, self.fleet.application_specs())
+        return FollowerMonitor(
+            self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
+        )
+
+    def migrate(
+        self,
+        *,
+        tenants: TenantSelection | None = None,
+        options: JobOptions | None = None,
+        lock_timeout: float = 0.5,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Migrate the registry, and the tables of the tenants that are behind, in this process; return the job's end.
+
+        ``tenants`` are by default all. An attempt waits ``lock_timeout`` seconds for a lock, and is repeated after
+        growing pauses, so that a long reader delays no writer for longer. A tenant that fails does not raise: see the
+        report. Safe in many processes at once. Raises RegistryMissing, and RegistryMismatch for a registry of a newer
+        format.
+        """
+        from tenancy.operations.migrations import migrate  # noqa: PLC0415 (most processes migrate nothing)
+
+        check_type("lock_timeout", lock_timeout, (int, float), "a number of seconds")
+        return migrate(self.fleet, tenants=tenants, options=options, lock_timeout=lock_timeout, actor=actor)
 
     @property
     def jobs(self) -> Jobs:
@@ -297,6 +343,49 @@ class Tenancy:
         from tenancy.operations.jobs import Jobs  # noqa: PLC0415 (most processes run none)
 
         return Jobs(self.fleet)
+
+    def rebuild(
+        self,
+        projection: type[Projection[Any]],
+        *,
+        tenants: TenantSelection | None = None,
+        keep_old: bool = False,
+        options: JobOptions | None = None,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Rebuild the views of a projection in this process, one tenant after the other; return how the job has ended.
+
+        New tables are filled beside the serving ones and replace them at the end; see the page "Projections".
+        ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
+        until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
+        NotRegistered.
+        """
+        from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
+
+        name = self._projection_name(projection)
+        parameters = {"projection": name, "keep_old": keep_old, "actor": actor}
+        return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
+
+    def drop_replaced(
+        self,
+        projection: type[Projection[Any]],
+        *,
+        tenants: TenantSelection | None = None,
+        options: JobOptions | None = None,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Drop the tables that :meth:`rebuild` has replaced and kept; return how the job has ended.
+
+        Raises NotRegistered.
+        """
+        from tenancy.operations.rebuilding import DropReplaced  # noqa: PLC0415 (as above)
+
+        parameters = {"projection": self._projection_name(projection)}
+        return self.jobs.run(DropReplaced, parameters, tenants=tenants, options=options, actor=actor)
+
+    def _projection_name(self, projection: type[Projection[Any]]) -> str:
+        check_class("The projection", projection, Projection, "its class")
+        return self.fleet.projections.find(projection).projection.name
 
     # -- lookup --
 
@@ -377,6 +466,11 @@ class Tenancy:
         fleet = self.fleet
         fleet.projections.find(cls)  # before the tenant is looked up
         return fleet.projection(cls, self.current if tenant is None else self._resolve(tenant))
+
+    def across(self, cls: type[Projection[Any]]) -> CrossTenantProjection:
+        """Return a projection over all tenants, with its ``view``; raises NotRegistered."""
+        check_class("The projection", cls, Projection, "its class")
+        return self.fleet.across(cls)
 
     def env(self, tenant: Tenant | str) -> dict[str, str]:
         """Return the environment variables that put a process's applications into a tenant's tables.

@@ -30,7 +30,8 @@ class Fleet(Contestant):
         self._workers = workers
         self._source: Callable[[str], Source] = lambda slug: tenants[slug].get(Source)
         pipe, pipes = Pipe("Copies", "Totals"), Pipes(tenants.application_specs())
-        self._tables = [pipes.tracking_table(pipe, tenant.placement, None) for tenant in tenants.list()]
+        tables = [pipes.tracking_table(pipe, tenant.placement, None) for tenant in tenants.list()]
+        self._tables = [table for table in tables if table is not None]
         self._observer = sa.create_engine(url, pool_size=1, isolation_level="AUTOCOMMIT")
 
     def source(self, slug: str) -> Source:

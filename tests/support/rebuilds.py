@@ -10,24 +10,24 @@ import sqlalchemy as sa
 
 from tenancy import Tenancy
 from tenancy.operations.rebuilding import rebuild_view
-from tests.samples.kennel_system import School
-from tests.samples.ledger import KeepLedger, KeepNames, Ledger, RawLedger
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.ledger import KeepLedger, KeepNames, Ledger, RawLedger
 from tests.support.job_items import Item
 
 
 @contextmanager
 def ledger_fleet(url: str, settings: Mapping[str, str], view: type[Ledger] = Ledger) -> Iterator[Tenancy]:
     """Yield a fleet of schools with both ledgers."""
-    with Tenancy(applications=[School], env={"SQLALCHEMY_URL": url, **settings}) as tenants:
-        tenants.project(School, KeepLedger, view)
-        tenants.project(School, KeepNames, RawLedger)
+    with Tenancy(applications=[TrainingSchool], env={"SQLALCHEMY_URL": url, **settings}) as tenants:
+        tenants.project(TrainingSchool, KeepLedger, view)
+        tenants.project(TrainingSchool, KeepNames, RawLedger)
         yield tenants
 
 
 def fill(tenants: Tenancy, slug: str, dogs: int) -> None:
     """Register dogs that know two tricks each."""
     for number in range(dogs):
-        tenants[slug].get(School).register(f"dog {number}", "sit", "stay")
+        tenants[slug].get(TrainingSchool).register(f"dog {number}", "sit", "stay")
 
 
 def ledger(tenants: Tenancy, slug: str = "acme") -> Ledger:
@@ -54,7 +54,7 @@ def rebuild(tenants: Tenancy, item: Item | None = None, projection: str = KeepLe
 def expected_content(tenants: Tenancy, slug: str = "acme") -> list[tuple[str, str, list[str]]]:
     """Return what a sequential projection of a tenant's events puts into the ledger."""
     dogs: dict[str, tuple[str, str, list[str]]] = {}
-    school = tenants[slug].get(School)
+    school = tenants[slug].get(TrainingSchool)
     for notification in school.recorder.select_notifications(start=None, limit=10**6):
         domain_event: Any = school.mapper.to_domain_event(notification)
         dog = str(domain_event.originator_id)

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from tenancy.fleet import Fleet
     from tenancy.model.tenant import Tenant
 
-__all__ = ["DropReplaced", "Rebuild"]
+__all__ = ["DropReplaced", "Rebuild", "processes_for"]
+
+
+def processes_for(workers: int) -> int:
+    """Return how many tenants may be rebuilt at a time beside runners with this number of workers."""
+    return max(1, workers // 8)
 
 
 class Rebuild(JobKind):

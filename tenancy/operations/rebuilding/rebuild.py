@@ -138,12 +138,14 @@ class _Rebuild:
             return shadow.processed
 
     def _phase(self) -> str | None:
-        progress = self._item.progress
+        progress = self._item.progress.get(self._name, {})
         # A shadow that other code has filled is filled again.
         return progress.get("phase") if progress.get("version") == self._registered.version else None
 
     def _save(self, phase: str) -> None:
-        self._item.save_progress({"phase": phase, "version": self._registered.version})
+        # One item may rebuild several views.
+        own = {"phase": phase, "version": self._registered.version}
+        self._item.save_progress({**self._item.progress, self._name: own})
 
     def _has_shadow(self) -> bool:
         datastore, space = self._fleet.shard.datastore, space_of("rebuild", self._tenant.id, self._name)

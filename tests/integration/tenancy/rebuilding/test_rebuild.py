@@ -9,8 +9,8 @@ from tenancy import Tenancy
 from tenancy.operations.jobs import ItemSkipped
 from tenancy.operations.rebuilding import drop_replaced, rebuild_view
 from tests.integration.tenancy.rebuilding.conftest import PLACES
-from tests.samples.kennel_system import School
-from tests.samples.ledger import KeepLedger, KeepNames
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.ledger import KeepLedger, KeepNames
 from tests.support.job_items import Item
 from tests.support.rebuilds import expected_content, fill, ledger, objects, raw_ledger, rebuild, spaces
 
@@ -62,7 +62,7 @@ def test_view_created_by_sql(tenants: Tenancy) -> None:
     rebuild(tenants, projection=KeepNames.name)
     assert view.number() == 10
     # It ignores tricks, and its position is the last one all the same.
-    assert view.max_tracking_id(School.name) == 30
+    assert view.max_tracking_id(TrainingSchool.name) == 30
     assert objects(tenants) == before
 
 

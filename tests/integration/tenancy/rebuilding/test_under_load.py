@@ -13,8 +13,8 @@ from eventsourcing.persistence import OperationalError
 
 from tenancy import Tenancy
 from tenancy.errors import TenancyError
-from tests.samples.kennel_system import School
-from tests.samples.ledger import KeepLedger, Ledger, Totals
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.ledger import KeepLedger, Ledger, Totals
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.job_items import Item
 from tests.support.rebuilds import expected_content, fill, ledger, ledger_fleet, rebuild, spaces
@@ -112,7 +112,7 @@ def own_look(tenants: Tenancy) -> Iterator[Callable[[], Totals]]:
 @EVERYWHERE
 def test_readers_see_old_rows_or_new_ones(tenants: Tenancy) -> None:
     fill(tenants, "acme", 100)
-    school = tenants["acme"].get(School)
+    school = tenants["acme"].get(TrainingSchool)
     with own_look(tenants) as look, tenants.runner() as runner:
         runner.wait("acme")
 

@@ -1,4 +1,4 @@
-"""Views of the kennel with several tables: by SQLAlchemy Core, and by SQL of the user's own."""
+"""Views of the school with several tables: by SQLAlchemy Core, and by SQL of the user's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eventsourcing.persistence import Tracking
 from eventsourcing.projection import Projection
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
-from tests.samples.kennel_system import Dog
+from tests.samples.training_school.application import Dog
 
 
 class Totals(NamedTuple):
