@@ -45,13 +45,19 @@ class Versions:
     def created_by(self, head: Self) -> Self:
         """Return the versions of tables that a process at ``head`` has just completed.
 
-        A view that did not exist before is at the version of ``head``. Another process may have created some of the
-        tables, at these versions. So the older one counts: migrating again is harmless, and skipping a step is not.
+        Another process may have created some of them, at these versions. So the older one counts: migrating again is
+        harmless, and skipping a step is not.
         """
-        # Where it is unknown what existed before, a view may be old.
-        new = self.lacks(head.created) if self.created else ()
-        views = {name: version for name, version in head.views.items() if f"{name.lower()}_tracking" in new}
-        return replace(self, tables=min(self.tables, head.tables), created=head.created, views={**self.views, **views})
+        return replace(self, tables=min(self.tables, head.tables), created=head.created)
+
+    def extended_by(self, head: Self) -> Self:
+        """Return the versions after a process at ``head`` has created the tables that were missing."""
+        new = self.lacks(head.created)
+        # Where it is unknown what existed before, a view may be old, and is rebuilt.
+        views = {
+            name: version for name, version in head.views.items() if self.created and f"{name.lower()}_tracking" in new
+        }
+        return replace(self, created=tuple(sorted({*self.created, *new})), views={**self.views, **views})
 
     def lacks(self, names: Iterable[str]) -> list[str]:
         """Return those of these own tables that are not known to exist."""
