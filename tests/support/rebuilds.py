@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tenancy import Tenancy
+from tenancy.operations.jobs import JobItem
 from tenancy.operations.rebuilding import rebuild_view
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.ledger import KeepLedger, KeepNames, Ledger, RawLedger
@@ -44,7 +45,7 @@ def raw_ledger(tenants: Tenancy, slug: str = "acme") -> RawLedger:
     return view
 
 
-def rebuild(tenants: Tenancy, item: Item | None = None, projection: str = KeepLedger.name, **options: Any) -> str:
+def rebuild(tenants: Tenancy, item: JobItem | None = None, projection: str = KeepLedger.name, **options: Any) -> str:
     """Rebuild the view of the tenant acme."""
     fleet = tenants.fleet
     registered = fleet.projections.named(projection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventsourcing_sqlalchemy.naming import TableName
+from tenancy.errors import TenancyError
 from tenancy.isolation.spaces import space_of, tenant_of_space
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.operations.jobs import ItemSkipped
@@ -110,11 +111,14 @@ class _Rebuild:
                 processed = self._build_and_replace(phase, actor)
             except ItemSkipped:
                 raise
-            except Exception:
+            except Exception as error:
                 # The tables may be missing because the tenant was purged meanwhile.
                 self._require(self._fleet.registry.get(self._tenant.id))
+                if not self._has_shadow():
+                    raise self._superseded() from error
                 raise
             summary = f"rebuilt from {processed:,} notifications"
+        self._fleet.changed(self._tenant)
         self._save(_REPLACED)
         if keep_old:
             return f"{summary}, kept the old tables"
@@ -129,13 +133,17 @@ class _Rebuild:
             if is_new:
                 # A purge that did not drop the new tables had begun before they were created.
                 self._require(self._fleet.registry.get(self._tenant.id))
-                self._fleet.shard.datastore.run(self._swap.check_dependents)
+                self._swap.check_dependents()
                 self._save(_FILLING)
             shadow.catch_up(self._check)
             self._save(_SWAPPING)
             self._swap.run(shadow, self._check, actor)
-            self._fleet.registry_cache.forget(self._tenant.id)
             return shadow.processed
+
+    def _superseded(self) -> TenancyError:
+        tenant = self._tenant.slug
+        msg = f"The view of projection {self._name!r} of tenant {tenant!r} was rebuilt by another process meanwhile."
+        return TenancyError(msg, remedy="Rebuild it again if the other process ran older code.", tenant=tenant)
 
     def _phase(self) -> str | None:
         progress = self._item.progress.get(self._name, {})

@@ -59,17 +59,21 @@ class Swap:
         self._space = space_of("rebuild", tenant.id, self._name)
         self._schema = tenant.placement.schema_of(self._name) or fleet.shard.default_schema
 
-    def check_dependents(self, executor: Executor) -> None:
+    def check_dependents(self) -> None:
         """Raise TenancyError if objects outside of the view depend on it."""
-        dependents = self._replacer.dependents(executor, self._schema, self._names(executor))
+        self._refuse(self._fleet.shard.datastore.run(self._dependents))
+
+    def _dependents(self, executor: Executor) -> Sequence[str]:
+        return self._replacer.dependents(executor, self._schema, self._names(executor))
+
+    def _refuse(self, dependents: Sequence[str]) -> None:
         if dependents:
             msg = (
                 f"The view of projection {self._name!r} of tenant {self._tenant.slug!r} cannot be replaced, because "
                 f"its tables are used by: {', '.join(dependents)}."
             )
-            raise TenancyError(
-                msg, remedy="Drop it, rebuild, and create it again on the new tables.", tenant=self._tenant.slug
-            )
+            remedy = "Drop it, rebuild, and create it again on the new tables."
+            raise TenancyError(msg, remedy=remedy, tenant=self._tenant.slug)
 
     def run(self, shadow: Shadow, check: Callable[[], None], actor: str | None) -> None:
         """Replace the view, and record its version; ``check`` is called between attempts.
@@ -127,8 +131,6 @@ class Swap:
                 self._replacer.lock(executor, tables, _LOCK_TIMEOUT, reads=reads)
 
         def move(executor: Executor) -> None:
-            lock(executor, reads=True)
-            self.check_dependents(executor)
             to = space_of("replaced", self._tenant.id, self._name)
             self._replacer.drop(executor, to)
             self._replacer.replace(
@@ -152,6 +154,8 @@ class Swap:
             except TenancyError as error:
                 # If it was not an error that a view catches, it recurs outside of this transaction.
                 raise _NotCaughtUp(error.message) from error
+        datastore.run_in_session(session, partial(lock, reads=True), savepoint=False)
+        self._refuse(datastore.run_in_session(session, self._dependents, savepoint=False))
         datastore.run_in_session(session, move, savepoint=False)
 
     def _names(self, executor: Executor) -> Sequence[str]:
