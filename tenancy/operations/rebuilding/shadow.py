@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Shadow"]
 
-# A batch, which is one transaction, ends at either limit. On SQLite, other writers wait for it.
+# A batch, which is one transaction, ends at either limit.
 _NOTIFICATIONS: Final = 500
-_SECONDS: Final = 0.1
+_SECONDS: Final = 1.0
+_SECONDS_WITH_ONE_WRITER: Final = 0.1
+"""On SQLite, other writers wait for the batch."""
 
 # Without the admission check: a suspended tenant's view is rebuilt, too.
 _MODULE: Final = "eventsourcing_sqlalchemy"
@@ -141,7 +143,8 @@ class Shadow:
         return done
 
     def _process_together(self, wanted: Sequence[Notification], recorded: int) -> int:
-        until = time.monotonic() + _SECONDS
+        is_server = self._fleet.shard.datastore.dialect.is_server
+        until = time.monotonic() + (_SECONDS if is_server else _SECONDS_WITH_ONE_WRITER)
         done = 0
         with self.view.batch() as session:
             for notification in wanted:
