@@ -28,8 +28,8 @@ from tests.samples.kennels import Kennel, Reports
 from tests.support.pgbouncer import PgBouncer
 
 ABOUT = [
-    "applications", "database", "distributions", "driver", "due", "orphans", "registry", "rights", "sequences", "steps",
-    "tables", "versions",
+    "applications", "database", "distributions", "driver", "due", "migrations", "orphans", "registry", "rights",
+    "sequences", "steps", "tables", "versions",
 ]  # fmt: skip
 
 
