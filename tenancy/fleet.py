@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenancy.application_cache import ApplicationCache
+from tenancy.application_cache import ApplicationCache, TenantProjection
 from tenancy.errors import TenancyClosed
 from tenancy.isolation.environment import local_variables, variables
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
 from tenancy.lifecycle.transitions import Transitions
 from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
-from tenancy.model.projections import Projections, RegisteredProjection, TenantProjection
+from tenancy.model.projections import Projections, RegisteredProjection
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.registry.cache import lease_registry
 from tenancy.settings import TenancySettings
