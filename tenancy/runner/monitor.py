@@ -103,7 +103,6 @@ class FollowerMonitor:
             self._failure_store.all(),
             self._pipes,
         )
-        default = self._shard.datastore.default_schema()
         rows = [
             (
                 tenant,
@@ -112,6 +111,7 @@ class FollowerMonitor:
                 pipes.tracking_table(pipe, tenant.placement, default),
             )
             for tenant in tenants
+            for default in [self._shard.default_schema_of(tenant.placement)]
             for pipe in pipes.all
         ]
         # Read these before the recorded positions: a recorded position behind them was then set back.
@@ -180,8 +180,7 @@ class FollowerMonitor:
         return failure
 
     def _move(self, tenant: Tenant, pipe: Pipe, notification_id: int) -> None:
-        datastore = self._shard.datastore
-        default = None if tenant.placement.schema else datastore.default_schema()
+        datastore, default = self._shard.datastore, self._shard.default_schema_of(tenant.placement)
         table = self._pipes.tracking_table(pipe, tenant.placement, default)
         recorder = SQLAlchemyTrackingRecorder(datastore, tracking_table_name=table.name, schema_name=table.schema)
         try:

@@ -24,7 +24,7 @@ from tests.support.fleets import check, fleet
 
 
 def quarantine(tenants: Tenancy) -> Quarantine:
-    assignments = Assignments(Pipes(tenants.application_specs()), lambda: None, bucket_of)
+    assignments = Assignments(Pipes(tenants.application_specs()), lambda _: None, bucket_of)
     return Quarantine(FailureStore(tenants.fleet.registry), assignments, ReadyQueue(1), max_attempts=2)
 
 
