@@ -14,10 +14,16 @@ from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
 from tenancy.lifecycle.transitions import Transitions
 from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
-from tenancy.model.projections import Projections, RegisteredProjection
+from tenancy.model.projections import (
+    Projections,
+    RegisteredProjection,
+    check_registered,
+    name_taken,
+)
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.registry.cache import lease_registry
 from tenancy.settings import TenancySettings
+from tenancy.storage.cross_tenant import CrossTenantProjection, CrossTenantProjections
 from tenancy.storage.inventory import ShardInventory
 from tenancy.storage.provisioner import Provisioner
 from tenancy.storage.remover import Remover
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
     from eventsourcing.application import Application
     from eventsourcing.projection import Projection
     from eventsourcing.system import System
+
+    from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 
 __all__ = ["Fleet"]
 
@@ -58,6 +66,7 @@ class Fleet:
         self._release_registry = weakref.finalize(self, self.registry_cache.abandon)
         self._release_registry.atexit = False
         self.registry = self.registry_cache.registry
+        self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
         remover = Remover(self.shard, self.inventory)
         self.provisioning = Provisioning(
@@ -71,7 +80,14 @@ class Fleet:
             changed=self._changed,
         )
         self.transitions = Transitions(self.settings, self.registry, self._changed)
-        self.purging = Purging(self.registry, self.inventory, remover, self._all_specs, self._changed)
+        self.purging = Purging(
+            self.registry,
+            self.inventory,
+            remover,
+            application_specs=self._all_specs,
+            cross_tenant=self.cross_tenant,
+            changed=self._changed,
+        )
         self.is_closed = False
 
     def close(self) -> None:
@@ -82,6 +98,7 @@ class Fleet:
                 if self._release_registry.detach() is not None:
                     resources.callback(self.registry_cache.release)
                 resources.callback(self.shard.close)
+                resources.callback(self.cross_tenant.close)
                 resources.callback(self.application_cache.close)
 
     def application_specs(self) -> Sequence[ApplicationSpec]:
@@ -117,8 +134,29 @@ class Fleet:
 
     def register_projection(self, registered: RegisteredProjection) -> None:
         """Register a projection; raises NotRegistered for the projection of another fleet's application."""
+        if registered.projection.name in self.cross_tenant:
+            raise name_taken(registered.projection)
         self.projections.register(registered, self.applications)
         self._specs = None
+
+    def register_across(
+        self,
+        application: type[Application[Any]],
+        projection: type[Projection[Any]],
+        view: type[SQLAlchemyTrackingRecorder],
+        url: str | None,
+    ) -> None:
+        """Register a projection over all tenants; raises NotRegistered for the application of another fleet."""
+        check_registered(application, self.applications)
+        if projection.name in {*self.applications, *(each.projection.name for each in self.projections)}:
+            raise name_taken(projection)
+        self.cross_tenant.register(application, projection, view, url)
+
+    def across(self, projection: type[Projection[Any]]) -> CrossTenantProjection:
+        """Return a registered projection over all tenants; raises NotRegistered."""
+        if self.is_closed:
+            raise TenancyClosed
+        return self.cross_tenant.find(projection)
 
     def application(self, cls: type[_TApplication], tenant: Tenant) -> _TApplication:
         """Return a tenant's application, the same object to all callers; raises a TenantUnavailable."""
