@@ -191,7 +191,7 @@ def test_sqlite_takes_names_of_any_length(sqlite_url: str) -> None:
 
 @pytest.mark.parametrize("name", ["nul\0", "surrogate\udc80"])
 @pytest.mark.parametrize("where", ["schema", "table_prefix", "name"])
-def test_what_no_database_takes_is_refused(url: str, name: str, where: str) -> None:
+def test_names_that_no_database_accepts_are_refused(url: str, name: str, where: str) -> None:
     with Applications(url) as applications:
         settings: Any = {} if where == "name" else {where: name}
         # On SQLite any schema is one too many.
