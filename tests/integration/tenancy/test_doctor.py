@@ -316,6 +316,21 @@ def test_an_application_that_the_code_has_no_more_is_not_forgotten_by_itself(url
         assert [each.application for each in operator.application_specs()] == ["Kennel"]
 
 
+@pytest.mark.usefixtures("tenants")
+def test_code_that_both_adds_and_lacks_an_application_is_not_recorded(url: str) -> None:
+    """Recording it would forget the application that the code lacks."""
+    with fleet(url, Reports) as other:
+        (finding,) = about(list(repair(other.fleet)), "applications")
+        assert (finding.level, finding.tenant) == ("failure", None)
+        assert finding.what == "Not recorded: Reports. The code lacks Kennel."
+        assert finding.remedy == "If these were removed permanently, run: tenancy init"
+    with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
+        assert [each.application for each in operator.application_specs()] == ["Kennel"]
+    with fleet(url, Reports) as other:
+        other.init()
+        assert about(list(repair(other.fleet)), "applications") == []
+
+
 # -- half-done steps --
 
 
