@@ -89,7 +89,6 @@ class SharedEngine:
         self._counts_uses = self.is_ours and self.dialect.remembers_tables
         self._static_pool_lock = lock_static_pool(self.engine, self.dialect, self.settings.lock_timeout or 0.0)
         self.outlives_connections = self.dialect.outlives_connections(self.engine.url)
-        self.leases = 0
         self.wakeups = Wakeups(
             send=self._send if self.dialect.can_notify else None,
             make_listener=self._make_listener,

@@ -13,10 +13,10 @@ import pytest
 from tenancy import Tenancy
 from tenancy.errors import RegistryUnavailable, TenantNotFound
 from tenancy.registry import cache as cache_module
-from tenancy.registry.cache import drain, lease_registry
+from tenancy.registry.cache import lease_registry, registry_caches
 from tests.samples.shop import Shop
 from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
-from tests.support.engine_count import engines_in_use, forget_abandoned
+from tests.support.engine_count import engines_in_use, forget_abandoned, lease_count
 
 
 def test_a_slug_of_before_a_rename_is_nobodys_however_often_it_is_asked_for(tenants: Tenancy) -> None:
@@ -47,17 +47,17 @@ def test_a_fleet_that_nobody_closes_gives_the_registry_back(sqlite_url: str, tmp
 def test_applications_that_nobody_closes_give_it_back_once(tenants: Tenancy) -> None:
     """The collector runs what is to be done when a datastore is gone, and then the application's own end closes it."""
     tenants.create("acme")
-    shared = lease_registry(tenants.settings)
-    users = shared.users
+    lease = lease_registry(tenants.settings)
+    count = lease_count(registry_caches)
     for _ in range(3):
         application = Shop(env=tenants.env("acme"))
-        assert shared.users == users + 1
+        assert lease_count(registry_caches) == count + 1
         application.itself = application  # type: ignore[attr-defined]  # so that only the collector finds it
         del application
         gc.collect()
-        drain()
-        assert shared.users == users
-    shared.release()
+        registry_caches.drain()
+        assert lease_count(registry_caches) == count
+    lease.release()
     assert tenants.create("globex").slug == "globex"  # the registry is still open
 
 

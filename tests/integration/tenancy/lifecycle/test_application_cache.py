@@ -14,13 +14,14 @@ from weakref import ref
 import pytest
 from eventsourcing.application import Application
 
+from eventsourcing_sqlalchemy.engines.leases import engines
 from tenancy import Tenancy
 from tenancy.application_cache import ApplicationCache
 from tenancy.errors import TenancyError
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
 from tests.samples.kennel import Kennel, Visits
 from tests.support.deadlines import run_together
-from tests.support.engine_count import engines_in_use, forget_abandoned
+from tests.support.engine_count import engines_in_use, forget_abandoned, lease_count
 
 
 class Shop(Application[UUID]):
@@ -208,6 +209,8 @@ def test_fork_while_others_construct(tenants: Tenancy) -> None:
 def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callable[[str], MakeFleet]) -> None:
     """With a bound of a hundred, by several threads; no thread and no connection is left of any."""
     count = 2000
+    forget_abandoned()
+    leases_before = lease_count(engines)
     tenants = make_fleet(sqlite_url)(Shop, TENANCY_MAX_APPLICATIONS=100, SQLALCHEMY_SQLITE_SYNCHRONOUS="NORMAL")
     made = list(tenants.create_many(f"t{number}" for number in range(count)))
     threads_before = threading.active_count()
@@ -225,4 +228,4 @@ def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callab
     assert sum(each() is not None for each in seen) <= 100 + 4
     datastore: Any = made[-1].get(Shop).factory.datastore  # type: ignore[attr-defined]
     assert datastore.engine.pool.checkedin() <= 5
-    assert datastore.shared.leases <= 100 + 1 + 4
+    assert lease_count(engines) - leases_before <= 100 + 1 + 4
