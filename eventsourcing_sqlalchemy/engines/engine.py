@@ -33,6 +33,7 @@ from eventsourcing_sqlalchemy.errors import (
 )
 from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
 from eventsourcing_sqlalchemy.notifications.listener import ListenThread
+from eventsourcing_sqlalchemy.notifications.receiver import CommitReceiver
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Wakeups
 from eventsourcing_sqlalchemy.settings import mask
 
@@ -216,7 +217,7 @@ class SharedEngine:
         """Notify other processes."""
         self.run(lambda executor: executor.fetch(self.dialect.notify_alone_statement, (CHANNEL, text)))
 
-    def _make_listener(self, wakeups: Wakeups) -> ListenThread | FileWatcher | None:
+    def _make_listener(self, wakeups: Wakeups) -> CommitReceiver | None:
         """Return a thread that receives the wake-ups of other processes, or None where they cannot be received."""
         if self.dialect.can_notify:
             return ListenThread(wakeups, partial(connect_listener, self.engine, self.dialect, self.settings, CHANNEL))
