@@ -21,13 +21,23 @@ from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorI
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import environment_name, expand_template
 
-__all__ = ["Settings", "SettingsReader", "mask", "parse_url"]
+__all__ = ["Location", "Settings", "SettingsReader", "mask", "parse_url"]
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
 
 _ALIASES: Final = {"postgres": "postgresql"}  # as some hosting platforms spell it
 _HOST: Final = re.compile(r"[\w.-]+(:\d+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where an application's tables are, and how to connect to their database."""
+
+    url: URL | None = field(repr=False)  # its password and its query may be secrets
+    connection_creator_topic: str | None
+    schema: str | None
+    table_prefix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,25 +56,24 @@ class Settings:
     engine: EngineSettings
 
     @classmethod
-    def read(cls, env: Environment) -> Settings:
-        """Read the settings of the application that ``env`` belongs to.
+    def read(cls, env: Environment, location: Location | None = None) -> Settings:
+        """Read the settings of the application that ``env`` belongs to; a ``location`` replaces its variables.
 
         Raises SettingsError, which names the variable and the accepted values.
         """
         read = SettingsReader(env)
-        # A user's session or engine takes precedence over the URL, which is then not even parsed.
-        ignores_url = read.text("SQLALCHEMY_SCOPED_SESSION_TOPIC") or read.text("SQLALCHEMY_ENGINE_TOPIC")
+        where = read.location() if location is None else location
         return cls(
             application=env.name,
-            url=None if ignores_url else read.url("SQLALCHEMY_URL"),
-            schema=read.template("SQLALCHEMY_SCHEMA"),
-            table_prefix=read.template("SQLALCHEMY_TABLE_PREFIX") or "",
+            url=where.url,
+            schema=where.schema,
+            table_prefix=where.table_prefix,
             autoflush=read.boolean("SQLALCHEMY_AUTOFLUSH", True),
             originator_id_type=cast(
                 "OriginatorIDType", (read.choice("ORIGINATOR_ID_TYPE", ("uuid", "text")) or "uuid")
             ),
             scoped_session_topic=read.text("SQLALCHEMY_SCOPED_SESSION_TOPIC"),
-            connection_creator_topic=read.text("SQLALCHEMY_CONNECTION_CREATOR_TOPIC"),
+            connection_creator_topic=where.connection_creator_topic,
             engine_topic=read.text("SQLALCHEMY_ENGINE_TOPIC"),
             engine=EngineSettings(
                 pool_size=read.number("SQLALCHEMY_POOL_SIZE", int, None, minimum=1),
@@ -121,6 +130,17 @@ class SettingsReader:
             if value is not None:
                 return name, value
         return None
+
+    def location(self) -> Location:
+        """Return where the tables are."""
+        # A user's session or engine takes precedence over the URL, which is then not even parsed.
+        ignores_url = self.text("SQLALCHEMY_SCOPED_SESSION_TOPIC") or self.text("SQLALCHEMY_ENGINE_TOPIC")
+        return Location(
+            url=None if ignores_url else self.url("SQLALCHEMY_URL"),
+            connection_creator_topic=self.text("SQLALCHEMY_CONNECTION_CREATOR_TOPIC"),
+            schema=self.template("SQLALCHEMY_SCHEMA"),
+            table_prefix=self.template("SQLALCHEMY_TABLE_PREFIX") or "",
+        )
 
     def _find(self, key: str) -> tuple[str, str] | None:
         """Return (variable name, stripped value) of the variable that is set, or None if it is blank."""

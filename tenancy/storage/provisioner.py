@@ -11,7 +11,7 @@ from eventsourcing_sqlalchemy import provisioning
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.errors import TenancyError
-from tenancy.isolation.environment import variables
+from tenancy.isolation.environment import local_variables
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant
 
@@ -60,10 +60,10 @@ class Provisioner:
         for tenant in tenants if creators else ():
             environment = {
                 **self._shard.settings.environment,
-                **variables(self._shard.settings, tenant.placement, tenant.id, creators),
+                **local_variables(self._shard.settings, tenant.placement, tenant.id, creators),
             }
             for prefix in ("", *(f"{creator.application.upper()}_" for creator in creators)):
-                environment[f"{prefix}PERSISTENCE_MODULE"] = "eventsourcing_sqlalchemy"
+                environment[f"{prefix}PERSISTENCE_MODULE"] = "tenancy.isolation.factory"
                 environment[f"{prefix}CREATE_TABLE"] = "yes"
             before = self._around(tenant.placement, creators)
             for application_spec in creators:

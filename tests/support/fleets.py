@@ -10,6 +10,7 @@ from uuid import UUID
 from tenancy import Tenancy
 from tests.samples.counters_view import CountersView
 from tests.samples.kennel_system import SYSTEM, Diaries, DogCounters, School, Summaries
+from tests.samples.totals import CountAll, Totals
 
 
 @contextmanager
@@ -18,6 +19,16 @@ def fleet(url: str, slugs: Iterable[str] = (), **settings: object) -> Iterator[T
     env = {"SQLALCHEMY_URL": url, **{key.upper(): str(value) for key, value in settings.items()}}
     with Tenancy(system=SYSTEM, env=env) as tenants:
         tenants.project(School, DogCounters, CountersView)
+        for _ in tenants.create_many(slugs, exist_ok=True):
+            pass
+        yield tenants
+
+
+@contextmanager
+def fleet_across(url: str, slugs: Iterable[str] = ()) -> Iterator[Tenancy]:
+    """Yield a fleet as :func:`fleet` does, with a projection over all tenants."""
+    with fleet(url) as tenants:
+        tenants.project_across(School, CountAll, Totals)
         for _ in tenants.create_many(slugs, exist_ok=True):
             pass
         yield tenants

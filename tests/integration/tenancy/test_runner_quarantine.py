@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy import Tenancy
 from tenancy.errors import TenancyError
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.operations import doctor
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import FailureStore
 from tenancy.runner.leases import BUCKETS, bucket_of
-from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.ready_queue import ReadyQueue
 from tests.samples.counters_view import CountersView

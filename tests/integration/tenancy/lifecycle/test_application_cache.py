@@ -21,7 +21,7 @@ from tenancy.errors import TenancyError
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
 from tests.samples.kennel import Kennel, Visits
 from tests.support.deadlines import run_together
-from tests.support.engine_count import engines_in_use, forget_abandoned, lease_count
+from tests.support.engine_count import counts, engines_in_use, forget_abandoned
 
 
 class Shop(Application[UUID]):
@@ -210,7 +210,7 @@ def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callab
     """With a bound of a hundred, by several threads; no thread and no connection is left of any."""
     count = 2000
     forget_abandoned()
-    leases_before = lease_count(engines)
+    leases_before = sum(counts(engines).values())
     tenants = make_fleet(sqlite_url)(Shop, TENANCY_MAX_APPLICATIONS=100, SQLALCHEMY_SQLITE_SYNCHRONOUS="NORMAL")
     made = list(tenants.create_many(f"t{number}" for number in range(count)))
     threads_before = threading.active_count()
@@ -228,4 +228,4 @@ def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callab
     assert sum(each() is not None for each in seen) <= 100 + 4
     datastore: Any = made[-1].get(Shop).factory.datastore  # type: ignore[attr-defined]
     assert datastore.engine.pool.checkedin() <= 5
-    assert lease_count(engines) - leases_before <= 100 + 1 + 4
+    assert sum(counts(engines).values()) - leases_before <= 100 + 1 + 4
