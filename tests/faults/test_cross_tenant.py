@@ -12,8 +12,8 @@ import pytest
 
 from tenancy import Tenancy
 from tenancy.errors import TenantUnavailable
-from tests.samples.kennel_system import Dog, School
-from tests.samples.totals import CountAll, Totals
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.totals import CountAll, Totals
 from tests.support.deadlines import wait_until
 from tests.support.fleets import fleet_across
 from tests.support.runner_process import RunnerProcess
@@ -32,7 +32,7 @@ def writing(tenants: Tenancy) -> Iterator[None]:
         while not stopping.wait(0.1):
             for tenant in tenants.list("active"):
                 try:
-                    tenants.application(School, tenant).register("Rex", "sit", "roll over")
+                    tenants.application(TrainingSchool, tenant).register("Rex", "sit", "roll over")
                 except TenantUnavailable:
                     continue  # suspended or purged meanwhile
 
@@ -49,7 +49,7 @@ def sequential(tenants: Tenancy) -> dict[UUID, tuple[int, int]]:
     """Return what the view must contain."""
     expected = {}
     for tenant in tenants.list("active"):
-        school = tenants.application(School, tenant)
+        school = tenants.application(TrainingSchool, tenant)
         events = [
             school.mapper.to_domain_event(each)
             for each in school.recorder.select_notifications(start=None, limit=10**6)

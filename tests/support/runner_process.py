@@ -1,4 +1,4 @@
-"""A runner of the kennel's fleet in a separate process, to be killed, paused, continued and drained.
+"""A runner of the training school's fleet in a separate process, to be killed, paused, continued and drained.
 
 It prints its owner after the start. SIGTERM ends it, with 0 if all slices were finished.
 """

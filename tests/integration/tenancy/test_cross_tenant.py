@@ -14,9 +14,9 @@ from eventsourcing.persistence import IntegrityError
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
 from tenancy.errors import NotCaughtUp, NotRegistered, TenancyError
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import DogCounters, School
-from tests.samples.totals import CountAll, Totals
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.totals import CountAll, Totals
+from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
@@ -34,8 +34,8 @@ def env(request: pytest.FixtureRequest) -> dict[str, str]:
 @contextmanager
 def fleet(env: dict[str, str], url: str | None = None) -> Iterator[Tenancy]:
     """Yield a fleet with a projection over all tenants."""
-    with Tenancy(applications=[School], env=env) as tenants:
-        tenants.project_across(School, CountAll, Totals, url=url)
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants:
+        tenants.project_across(TrainingSchool, CountAll, Totals, url=url)
         yield tenants
 
 
@@ -51,12 +51,12 @@ def test_one_view_has_the_events_of_all_tenants(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         for number, slug in enumerate(("acme", "globex", "initech")):
             tenants.create(slug)
-            tenants[slug].get(School).register("Rex", *["sit"] * number)
+            tenants[slug].get(TrainingSchool).register("Rex", *["sit"] * number)
         with tenants.runner(workers=2) as runner:
             for slug in ("acme", "globex", "initech"):
                 runner.wait(slug)
             assert totals(tenants) == {"acme": (1, 0), "globex": (1, 1), "initech": (1, 2)}
-            tenants.create("hooli").get(School).register("Fido", "stay")  # joins while the runner runs
+            tenants.create("hooli").get(TrainingSchool).register("Fido", "stay")  # joins while the runner runs
             runner.wait("hooli")
             assert totals(tenants)["hooli"] == (1, 1)
             status = {(each.tenant, each.follower): each for each in runner.status()}
@@ -67,7 +67,7 @@ def test_one_view_has_the_events_of_all_tenants(env: dict[str, str]) -> None:
 def test_it_is_in_the_database_of_its_url(env: dict[str, str], tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'reports.db'}"
     with fleet(env, url) as tenants:
-        tenants.create("acme").get(School).register("Rex", "sit")
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit")
         with tenants.runner(workers=1) as runner:
             runner.wait("acme")
         tenant_id = tenants["acme"].id
@@ -80,11 +80,11 @@ def test_it_is_in_the_database_of_its_url(env: dict[str, str], tmp_path: Path) -
 
 def test_a_suspended_tenant_is_not_followed_and_catches_up_when_it_is_resumed(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
-        tenants.create("acme").get(School).register("Rex")
+        tenants.create("acme").get(TrainingSchool).register("Rex")
         tenants.create("globex")
         tenants.suspend("acme")
         with tenants.runner(workers=1) as runner:
-            tenants["globex"].get(School).register("Fido")
+            tenants["globex"].get(TrainingSchool).register("Fido")
             runner.wait("globex")
             assert totals(tenants) == {"globex": (1, 0)}
             tenants.resume("acme")
@@ -95,7 +95,7 @@ def test_a_suspended_tenant_is_not_followed_and_catches_up_when_it_is_resumed(en
 def test_purge_removes_a_tenants_rows_and_refuses_its_late_events(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         for slug in ("acme", "globex"):
-            tenants.create(slug).get(School).register("Rex", "sit")
+            tenants.create(slug).get(TrainingSchool).register("Rex", "sit")
         with tenants.runner(workers=1) as runner:
             runner.wait("acme")
             runner.wait("globex")
@@ -107,9 +107,9 @@ def test_purge_removes_a_tenants_rows_and_refuses_its_late_events(env: dict[str,
         assert isinstance(view, Totals)
         # A process that has read the event before the purge.
         with pytest.raises(IntegrityError):
-            view.add(across.tracking(purged, "School", 3, 2), tricks=1)
+            view.add(across.tracking(purged, "TrainingSchool", 3, 2), tricks=1)
         assert totals(tenants) == {"globex": (1, 1)}
-        tenants.create("acme").get(School).register("Bella")
+        tenants.create("acme").get(TrainingSchool).register("Bella")
         with tenants.runner(workers=1) as runner:
             runner.wait("acme")
             assert totals(tenants) == {"acme": (1, 0), "globex": (1, 1)}
@@ -124,7 +124,7 @@ def test_a_tenant_that_was_never_followed_can_be_purged(env: dict[str, str]) -> 
 
 def test_purge_without_the_code_of_the_view_is_refused_before_anything_is_removed(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
-        tenants.create("acme").get(School).register("Rex")
+        tenants.create("acme").get(TrainingSchool).register("Rex")
         with tenants.runner(workers=1) as runner:
             runner.wait("acme")
     with Tenancy(env=env) as tenants:
@@ -135,8 +135,8 @@ def test_purge_without_the_code_of_the_view_is_refused_before_anything_is_remove
 
 def test_a_poison_event_stops_its_own_tenant_only(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
-        tenants.create("acme").get(School).register("Rex", "sit", "poison", "stay")
-        tenants.create("globex").get(School).register("Fido", "sit")
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit", "poison", "stay")
+        tenants.create("globex").get(TrainingSchool).register("Fido", "sit")
         with tenants.runner(workers=1, max_attempts=1) as runner:
             runner.wait("globex")
             with pytest.raises(NotCaughtUp, match="notification 3"):
@@ -150,7 +150,7 @@ def test_a_poison_event_stops_its_own_tenant_only(env: dict[str, str]) -> None:
 
 def test_a_position_that_was_set_back_is_followed_from_there(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
-        tenants.create("acme").get(School).register("Rex", "sit")
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit")
         with tenants.runner(workers=1) as runner:
             runner.wait("acme")
             view = tenants.across(CountAll).view
@@ -164,7 +164,7 @@ def test_a_position_that_was_set_back_is_followed_from_there(env: dict[str, str]
 
 def test_many_events_are_one_transaction(postgres_url: str) -> None:
     with fleet({"SQLALCHEMY_URL": postgres_url}) as tenants:
-        school = tenants.create("acme").get(School)
+        school = tenants.create("acme").get(TrainingSchool)
         for _ in range(10):
             school.register("Rex", *["sit"] * 9)
         view = tenants.across(CountAll).view
@@ -185,24 +185,24 @@ def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
 
         name = "CountAll"
 
-    class Other(School):
+    class Other(TrainingSchool):
         """Not of this fleet."""
 
         name = "Other"
 
-    with Tenancy(applications=[School], env={"SQLALCHEMY_URL": sqlite_url}) as tenants:
+    with Tenancy(applications=[TrainingSchool], env={"SQLALCHEMY_URL": sqlite_url}) as tenants:
         with pytest.raises(TenancyError, match=r"forget\(tenant\)"):
-            tenants.project_across(School, CountAll, Lasting)
+            tenants.project_across(TrainingSchool, CountAll, Lasting)
         with pytest.raises(NotRegistered, match="Other"):
             tenants.project_across(Other, CountAll, Totals)
         with pytest.raises(NotRegistered, match="CountAll"):
             tenants.across(CountAll)
-        tenants.project_across(School, CountAll, Totals)
+        tenants.project_across(TrainingSchool, CountAll, Totals)
         with pytest.raises(TenancyError, match="CountAll"):
-            tenants.project_across(School, Another, Totals)
+            tenants.project_across(TrainingSchool, Another, Totals)
         with pytest.raises(NotRegistered):
             tenants.across(Another)
-        tenants.project(School, DogCounters, CountersView)
+        tenants.project(TrainingSchool, DogCounters, CountersView)
 
         class Taken(CountAll):
             """Has the name of a projection of single tenants."""
@@ -210,4 +210,4 @@ def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
             name = DogCounters.name
 
         with pytest.raises(TenancyError, match=DogCounters.name):
-            tenants.project_across(School, Taken, Totals)
+            tenants.project_across(TrainingSchool, Taken, Totals)

@@ -12,7 +12,7 @@ from eventsourcing.application import Application
 from eventsourcing_sqlalchemy.shared_resources import SharedResources
 from tenancy import Tenancy
 from tenancy.registry.cache import RegistryCache
-from tests.samples.kennel import Kennel, Visits
+from tests.samples.kennels import Kennel, Visits
 
 
 class MakeFleet(Protocol):

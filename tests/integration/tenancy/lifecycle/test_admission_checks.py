@@ -17,7 +17,7 @@ from tenancy import Tenancy
 from tenancy.errors import TenantSuspended
 from tenancy.persistence import TenantDatastore
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples.kennel import Kennel, Visits
+from tests.samples.kennels import Kennel, Visits
 
 
 class HookedRecorder(SQLAlchemyApplicationRecorder):

@@ -18,8 +18,8 @@ from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy import Tenancy
 from tenancy.errors import TenantPurged
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import SYSTEM, Kennel, Visits
+from tests.samples.kennels import SYSTEM, Kennel, Visits
+from tests.support import catalog
 from tests.support import conflicting_environment as hostile
 
 
@@ -65,7 +65,7 @@ def test_another_process(tenants: Tenancy, tmp_path: Path) -> None:
     """As `tenancy exec` starts it: its variables, and the process's own below."""
     acme = tenants.create("acme")
     program = (
-        "from tests.samples.kennel import Kennel; kennel = Kennel(); kennel.register('Rex'); print(kennel.names())"
+        "from tests.samples.kennels import Kennel; kennel = Kennel(); kennel.register('Rex'); print(kennel.names())"
     )
     own = {key: value for key, value in hostile.variables(elsewhere(tmp_path)).items() if key != "FACTORY_TOPIC"}
     prefixed = {f"KENNEL_{key}": value for key, value in own.items()}

@@ -12,7 +12,7 @@ from eventsourcing.projection import Projection
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenant, TenantTracking
-from tests.samples.kennel_system import Dog
+from tests.samples.training_school.application import Dog
 
 
 class Totals(SQLAlchemyTrackingRecorder):
