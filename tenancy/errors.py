@@ -123,7 +123,7 @@ class TenantPurged(TenantUnavailable):
 
 
 class TransitionRefused(TenancyError):  # noqa: N818 (as above)
-    """The verb does not apply to the status that the tenant has."""
+    """The action does not apply to the status that the tenant has."""
 
     code = "refused"
 

@@ -183,7 +183,7 @@ def test_failure_stops_only_that_follower_of_that_tenant(
         runner.wait("acme")
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit", "beg"]
         assert state(tenants, "acme") == "current"
-        assert [(each.verb, each.actor, each.remark) for each in tenants.history("acme")][-1] == (
+        assert [(each.action, each.actor, each.remark) for each in tenants.history("acme")][-1] == (
             "skip",
             "ops",
             "Diaries: notification 3 of TrainingSchool",
@@ -323,8 +323,8 @@ def test_skip_applies_to_the_tenant_despite_a_concurrent_rename(
 
     monkeypatch.setattr(FollowerMonitor, "_move", rename)
     tenants.followers.skip("acme", "Diaries", 2)
-    assert [change.verb for change in tenants.history("old")][-2:] == ["rename", "skip"]
-    assert "skip" not in {change.verb for change in tenants.history("acme")}
+    assert [change.action for change in tenants.history("old")][-2:] == ["rename", "skip"]
+    assert "skip" not in {change.action for change in tenants.history("acme")}
 
 
 def test_invalid_projections_and_runners_are_refused() -> None:

@@ -51,7 +51,7 @@ def test_adopt_serves_tables_as_they_are(tenants: Tenancy, url: str) -> None:
     acme.get(Kennel).register("Rex")
     with Kennel(env=plain(url, "old_")) as kennel:
         assert kennel.names() == ["Fido", "Rex"]
-    assert [change.verb for change in tenants.history("acme")] == ["adopt", "activate"]
+    assert [change.action for change in tenants.history("acme")] == ["adopt", "activate"]
 
 
 def test_adopt_of_an_application_each_in_its_place(tenants: Tenancy, url: str) -> None:
