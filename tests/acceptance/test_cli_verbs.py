@@ -69,7 +69,7 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     assert [each["action"] for each in changes] == [
         "create", "activate", "suspend", "resume", "archive", "restore", "rename", "rename", "delete", "undelete",
     ]  # fmt: skip
-    assert list(changes[0]) == ["version", "verb", "status", "actor", "at", "remark"]
+    assert list(changes[0]) == ["version", "action", "status", "actor", "at", "remark"]
     proof = tmp_path / "purged.jsonl"
     said = tenancy.ok("purge", "apex", "globex", "--yes", "--certificate", str(proof)).out
     assert "nothing left" in said
