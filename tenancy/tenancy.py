@@ -298,7 +298,7 @@ class Tenancy:
 
         Processes that run one share the tenants. ``workers`` is the number of threads. ``lease_seconds`` is how long a
         silent process keeps its tenants before others take them over. A follower that fails ``max_attempts`` times at
-        one notification, with growing pauses, is stopped.
+        one notification, with growing pauses, is quarantined.
         """
         from tenancy.runner import Runner  # noqa: PLC0415 (most processes have none)
 
