@@ -27,7 +27,7 @@ from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.registry.history import FLEET_ID, FleetHistory, RegistryApplication
 from tenancy.registry.remedies import remedy_of
-from tenancy.registry.tables import Rows
+from tenancy.registry.tables import RegistryTables
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -77,7 +77,7 @@ class RegistryDatabase:
         environment[where] = settings.control_schema if settings.control_has_schemas else f"{settings.control_schema}_"
         self._application = RegistryApplication(env=environment)
         self._recorder = cast("SQLAlchemyApplicationRecorder", self._application.recorder)
-        self._rows = Rows(
+        self._rows = RegistryTables(
             settings.control_schema if settings.control_has_schemas else None,
             "" if settings.control_has_schemas else f"{settings.control_schema}_",
         )
@@ -92,7 +92,7 @@ class RegistryDatabase:
         return f"Registry({self._where})"
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> RegistryTables:
         """The tables, for queries in :meth:`reading` and :meth:`writing`."""
         return self._rows
 
