@@ -309,7 +309,7 @@ class SQLAlchemyDatastore:
         """Return a waiter that is woken when events are committed to a table."""
         return self.shared.wakeups.join(key)
 
-    def apart(self) -> SQLAlchemyDatastore:
+    def without_scoped_session(self) -> SQLAlchemyDatastore:
         """Return a datastore on the same engine that reads outside of the scoped session; itself without one."""
         if self.scoped_session is None:
             return self
