@@ -19,7 +19,7 @@ from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.engines.executors import CursorExecutor
-from eventsourcing_sqlalchemy.engines.listening import connect_listener
+from eventsourcing_sqlalchemy.engines.listener_connection import connect_listener
 from eventsourcing_sqlalchemy.engines.pool import ConnectionPool, PooledConnection
 from eventsourcing_sqlalchemy.engines.shape_cache import ShapeCache
 from eventsourcing_sqlalchemy.engines.static_pool import lock_static_pool
