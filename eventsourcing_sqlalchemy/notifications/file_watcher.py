@@ -69,6 +69,9 @@ class FileWatcher(CommitReceiver):
     def ignoring(self) -> Iterator[None]:
         """Ignore file changes inside the block: a write of this process wakes its subscriptions by itself, and no other
         process can write at the same time.
+
+        It adds 11 us to a write. Otherwise, each write makes every subscription to the file read at least four times,
+        whatever table it follows, and closing the last connection before a fork makes them connect again.
         """
         with self._looking:
             is_quiet = not self._ignored and self._look() == self._seen
