@@ -67,7 +67,12 @@ class SharedResources(Generic[_R]):
             if key not in self._resources:
                 self._resources[key] = create()
             lease = self._add(key)
-        self.drain()
+        try:
+            self.drain()
+        except BaseException:
+            # Closing another resource was interrupted, and the caller gets no lease to release.
+            self._remove(lease)
+            raise
         return lease
 
     def _add(self, key: Hashable) -> Lease[_R]:

@@ -112,7 +112,6 @@ class FollowerMonitor:
             self._failure_store.all(),
             self._pipes,
         )
-        default = self._shard.datastore.default_schema()
         rows = [
             (
                 tenant,
@@ -121,6 +120,7 @@ class FollowerMonitor:
                 pipes.tracking_table(pipe, tenant.placement, default),
             )
             for tenant in tenants
+            for default in [self._shard.default_schema_of(tenant.placement)]
             for pipe in pipes.all
         ]
         # Read these before the recorded positions: a recorded position behind them was then set back.
@@ -188,8 +188,7 @@ class FollowerMonitor:
         return failure
 
     def _move(self, tenant: Tenant, pipe: Pipe, notification_id: int) -> None:
-        datastore = self._shard.datastore
-        default = None if tenant.placement.schema else datastore.default_schema()
+        datastore, default = self._shard.datastore, self._shard.default_schema_of(tenant.placement)
         table = self._pipes.tracking_table(pipe, tenant.placement, default)
         try:
             if table is None:

@@ -73,7 +73,7 @@ class Runner:
             raise TenancyError(msg, remedy="Pass them: Tenancy(system=...) with pipes, or tenants.project(...).")
         # A tenant with many followers uses at most half of the workers.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
-        self._assignments = Assignments(self._pipes, shard.datastore.default_schema, bucket_of)
+        self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
         self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
