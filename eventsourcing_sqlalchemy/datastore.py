@@ -70,13 +70,14 @@ class SQLAlchemyDatastore:
         self.application = application
         self.originator_id_type = originator_id_type
         self.scoped_session: scoped_session[Session] | None = None
-        self.settings = (settings or EngineSettings()).with_defaults()
-        """The settings that are in force."""
         self._lease: Lease[SharedEngine] | None = None
         self._is_closed = False
         self._number = next(_numbers)
         self._session_maker = session_maker
+        self.settings: EngineSettings
+        """The settings that are in force."""
         if session is not None:
+            self.settings = (settings or EngineSettings()).with_defaults()
             self.set_scoped_session(session)
             return
         if session_maker is not None:
