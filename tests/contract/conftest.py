@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from tenancy.testing.postgresql import Postgres, fresh_database
-from tests.samples.training_school import own_engine
+from tests.samples.training_school.invoices import own_engine
 from tests.support.applications import Applications
 from tests.support.places import PREFIX, SCHEMA, Place
 

@@ -1,4 +1,4 @@
-"""All runners of the library: each application in a schema or behind a prefix of its own, all of them on one engine."""
+"""The library's runners: each application in its own schema or with its own prefix, all on one engine."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -20,8 +20,9 @@ from eventsourcing.tests.projection import AggregateEventCountersProjection, Cou
 
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from tests.samples.counters_view import CountersView
-from tests.samples.restaurant import APPLICATIONS, RESTAURANT, Billing, Kitchen, Orders
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM, Diaries, Summaries
+from tests.samples.training_school.views import CountersView
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.engine_count import engines_in_use, forget_abandoned
 from tests.support.places import Place
@@ -32,13 +33,14 @@ RUNNERS: Final[tuple[type[Runner[UUID]], ...]] = (
     MultiThreadedRunner,
     NewMultiThreadedRunner,
 )
-DISHES: Final = [f"dish {number}" for number in range(8)]
-SHARED_MEMORY: Final = "sqlite:///file:restaurant?mode=memory&cache=shared&uri=true"
+DOGS: Final = [f"Dog {number}" for number in range(8)]
+APPLICATIONS: Final[tuple[type[Application[UUID]], ...]] = (TrainingSchool, Diaries, Summaries)
+SHARED_MEMORY: Final = "sqlite:///file:school?mode=memory&cache=shared&uri=true"
 
 
 @pytest.fixture(params=["shared memory", "file", "psycopg2", "psycopg"])
 def variables(request: pytest.FixtureRequest, place_url: Callable[[Place], str]) -> dict[str, str]:
-    """The environment of a system in which every application has its own place."""
+    """The environment of a system whose applications each have their own place."""
     url = SHARED_MEMORY if request.param == "shared memory" else place_url(Place(database=request.param))
     place = "SQLALCHEMY_TABLE_PREFIX" if url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
     separator = "_" if url.startswith("sqlite") else ""
@@ -51,7 +53,7 @@ def variables(request: pytest.FixtureRequest, place_url: Callable[[Place], str])
 
 @pytest.fixture
 def spectator(variables: dict[str, str]) -> Iterator[sa.Engine]:
-    """An engine of the test's own, which keeps a database in memory from vanishing with the last application."""
+    """An engine of the test, which keeps an in-memory database alive after its last application."""
     engine = sa.create_engine(variables["SQLALCHEMY_URL"], poolclass=sa.NullPool)
     with engine.connect():
         yield engine
@@ -59,7 +61,7 @@ def spectator(variables: dict[str, str]) -> Iterator[sa.Engine]:
 
 
 def places_of(engine: sa.Engine) -> set[str]:
-    """Return all tables of all schemas, as `schema.table` where there are schemas that can be chosen."""
+    """Return all tables of all schemas, as `schema.table` on databases with schemas."""
     inspector = sa.inspect(engine)
     schemas = [name for name in inspector.get_schema_names() if name != "information_schema"]
     return {
@@ -75,22 +77,22 @@ def expected_places(engine: sa.Engine, tables: dict[str, tuple[str, ...]]) -> se
 
 
 def is_done(runner: Runner[UUID]) -> bool:
-    kitchen, billing = runner.get(Kitchen).recorder, runner.get(Billing).recorder
+    diaries, summaries = runner.get(Diaries).recorder, runner.get(Summaries).recorder
     return (
-        kitchen.max_tracking_id("Orders") == runner.get(Orders).recorder.max_notification_id()
-        and billing.max_tracking_id("Kitchen") == kitchen.max_notification_id()
+        diaries.max_tracking_id("TrainingSchool") == runner.get(TrainingSchool).recorder.max_notification_id()
+        and summaries.max_tracking_id("Diaries") == diaries.max_notification_id()
     )
 
 
 def serve(runner_class: type[Runner[UUID]], variables: dict[str, str]) -> list[list[str]]:
-    """Run the restaurant; return the topics that each application has recorded."""
-    with runner_class(RESTAURANT, env=variables) as runner:
-        for dish in DISHES:
-            runner.get(Orders).order(dish)
-        wait_until(lambda: is_done(runner), "everything is billed")
+    """Run the school; return the topics that each application has recorded."""
+    with runner_class(SYSTEM, env=variables) as runner:
+        for name in DOGS:
+            runner.get(TrainingSchool).register(name, "sit")
+        wait_until(lambda: is_done(runner), "everything is summarized")
         assert len(engines_in_use()) == 1
-        for name in ("Orders", "Kitchen", "Billing"):
-            factory = runner.get(RESTAURANT.get_app_cls(name)).factory
+        for cls in APPLICATIONS:
+            factory = runner.get(cls).factory
             assert isinstance(factory, SQLAlchemyFactory)
             assert factory.datastore.engine.pool is engines_in_use()[0].engine.pool
         return [
@@ -100,24 +102,24 @@ def serve(runner_class: type[Runner[UUID]], variables: dict[str, str]) -> list[l
 
 
 @pytest.mark.parametrize("runner_class", RUNNERS)
-def test_runner_follows_what_others_have_recorded_at_its_own_next_event(
+def test_runner_processes_events_of_others_at_its_own_next_event(
     runner_class: type[Runner[UUID]], sqlite_url: str
 ) -> None:
-    """As docs/following.md says; if the library begins to do better, the page has to."""
+    """As docs/following.md says. If the library improves, update the page."""
     variables = {
         "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
         "SQLALCHEMY_URL": sqlite_url,
         "SQLALCHEMY_TABLE_PREFIX": "{application}_",
     }
-    with Orders(env=variables) as others:
-        others.order("backlog")
-        with runner_class(RESTAURANT, env=variables) as runner:
-            others.order("of another process")
-            kitchen, own = runner.get(Kitchen).recorder, runner.get(Orders)
-            assert kitchen.max_tracking_id("Orders") is None
-            own.order("own")
-            wait_until(lambda: is_done(runner), "everything is billed")
-            assert kitchen.max_notification_id() == 3
+    with TrainingSchool(env=variables) as others:
+        others.register("backlog", "sit")
+        with runner_class(SYSTEM, env=variables) as runner:
+            others.register("of another process", "sit")
+            diaries, own = runner.get(Diaries).recorder, runner.get(TrainingSchool)
+            assert diaries.max_tracking_id("TrainingSchool") is None
+            own.register("own", "sit")
+            wait_until(lambda: is_done(runner), "everything is summarized")
+            assert diaries.max_notification_id() == 6
 
 
 @pytest.mark.parametrize("runner_class", RUNNERS)
@@ -126,23 +128,24 @@ def test_runner_serves_each_application_in_its_own_place_on_one_engine(
 ) -> None:
     topics = serve(runner_class, variables)
     assert engines_in_use() == []
-    module = "tests.samples.restaurant"
-    assert topics == [
-        [f"{module}:Order.Placed"] * len(DISHES),
-        [f"{module}:Meal.Cooked"] * len(DISHES),
-        [f"{module}:Bill.Written"] * len(DISHES),
+    expected = [
+        ["Dog.Registered", "Dog.TrickAdded"] * len(DOGS),
+        ["Diary.Begun", "Diary.Written"] * len(DOGS),
+        ["Summary.Opened", *["Summary.Counted"] * len(DOGS)],
     ]
-    tables = {"orders": ("events",), "kitchen": ("events", "tracking"), "billing": ("events", "tracking")}
+    assert [[topic.partition(":")[2] for topic in recorded] for recorded in topics] == expected
+    tables = {"trainingschool": ("events",), "diaries": ("events", "tracking"), "summaries": ("events", "tracking")}
     assert places_of(spectator) == expected_places(spectator, tables)
-    # The next run begins where this one ended.
-    assert [len(recorded) for recorded in serve(runner_class, variables)] == [2 * len(DISHES)] * 3
+    # The next run continues where this one ended.
+    lengths = [len(recorded) for recorded in serve(runner_class, variables)]
+    assert lengths == [4 * len(DOGS), 4 * len(DOGS), 1 + 2 * len(DOGS)]
     assert engines_in_use() == []
 
 
 @pytest.mark.parametrize("variables", ["shared memory", "psycopg2"], indirect=True)
 @pytest.mark.usefixtures("spectator")
 def test_engines_are_counted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proof that the test above bites: an engine for each application, as the published package has it."""
+    """Proves that the test above can fail: an engine per application, as in the published package."""
     monkeypatch.setattr(EngineSource, "key", lambda _: object())
     with pytest.raises(AssertionError, match="== 1"):
         serve(SingleThreadedRunner, variables)
@@ -179,7 +182,7 @@ def test_projection_runner_serves_application_and_view_on_one_engine(
     variables: dict[str, str], spectator: sa.Engine
 ) -> None:
     count_with_projection(variables)
-    # The runner closes its application, and leaves its view to the collector.
+    # The runner closes its application, and leaves its view to the garbage collector.
     forget_abandoned()
     assert engines_in_use() == []
     tables = {"application": ("events",), "eventcounters": ("tracking", "tracking_counters")}

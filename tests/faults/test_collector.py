@@ -1,6 +1,6 @@
-"""An application that the collector closes, anywhere, also inside one of our locks, harms nobody.
+"""Applications that the garbage collector closes at any point, even inside one of our locks, cause no harm.
 
-The tests close it from a hook at such a place: when the collector runs is nobody's to say.
+The tests close them from a hook at such a point, because the collector's own timing is not predictable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.engine_count import engines_in_use, forget_abandoned
 
 
 def in_time(call: Callable[[], object], what: str) -> None:
-    """Call in a thread that may hang."""
+    """Call a function in a thread, which may hang."""
     outcome: list[object] = []
     thread = threading.Thread(target=lambda: outcome.append(call()), daemon=True)
     thread.start()
@@ -62,7 +62,7 @@ def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeyp
 def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Closing connections takes as long as it takes; other applications must not wait for it."""
+    """Closing connections can take long; other applications must not wait for it."""
     with Applications(sqlite_url) as apps, Applications("sqlite://") as others:
         forgotten = apps.factory("Forgotten")
         init, dispose = SharedEngine.__init__, SharedEngine.dispose
@@ -140,7 +140,7 @@ def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
 
 
 def test_any_number_of_factories_may_be_collected_at_once(sqlite_url: str) -> None:
-    """Each leaves a note for the next who leases: more of them than calls can be nested."""
+    """Each leaves a note for the next lease: more notes than calls can be nested."""
     forget_abandoned()
     before = engines_in_use()
     environment = Environment("Shop", {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": sqlite_url})

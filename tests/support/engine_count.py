@@ -1,4 +1,4 @@
-"""Which engines the package holds: what users cannot see, and the tests must."""
+"""Inspect the engines that the package holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PER_LEVEL: Final = 8
 
 
 def engines_in_use() -> list[SharedEngine]:
-    """Return the engines that some application has leased and not given back."""
+    """Return the engines that are still leased."""
     return list(engines._engines.values())  # noqa: SLF001
 
 

@@ -17,10 +17,10 @@ from tenancy.model.tenant import TenantStatus
 from tenancy.operations.doctor import Finding, examine, repair
 from tests.acceptance.commands import Command
 from tests.integration.tenancy.test_doctor import age
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import DogCounters, School
-from tests.samples.shop import Shop
-from tests.samples.views import MadeByMetadata
+from tests.samples.kennels import Kennel
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.shared_tables import CreatedByMetadata
+from tests.samples.training_school.views import CountersView, DogCounters
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -30,33 +30,33 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 def fleet(url: str, *applications: type[Application[Any]], view: type[Any] | None = CountersView) -> Tenancy:
-    """Return a fleet, with a projection unless there is no view."""
-    tenants = Tenancy(applications=[School, *applications], env={"SQLALCHEMY_URL": url})
+    """Return a fleet, with a projection if a view is given."""
+    tenants = Tenancy(applications=[TrainingSchool, *applications], env={"SQLALCHEMY_URL": url})
     if view is not None:
-        tenants.project(School, DogCounters, view)
+        tenants.project(TrainingSchool, DogCounters, view)
     return tenants
 
 
 def faults(findings: Sequence[Finding]) -> list[str]:
-    """Return what is not good."""
+    """Return the findings that are not ok."""
     return [finding.what for finding in findings if finding.level != "ok"]
 
 
 def tables(tenants: Tenancy, slug: str) -> list[str]:
-    """Return the tables of a tenant, and of whose view they are."""
+    """Return a tenant's tables with their views."""
     return [
         str(name) for name in tenants.fleet.inventory.of_tenant(tenants[slug], tenants.application_specs()).of("table")
     ]
 
 
 def drop(tenants: Tenancy, table: str) -> None:
-    """Do so behind the back of the fleet."""
+    """Drop tables without the fleet."""
     with tenants.fleet.shard.datastore.engine.begin() as connection:
         connection.execute(sa.text(f"DROP TABLE {table}"))
 
 
 def counters_table(tenants: Tenancy, slug: str) -> str:
-    """Return the table that a tenant's view has of its own."""
+    """Return the own table of a tenant's view."""
     (found,) = [name for name in tables(tenants, slug) if "_tracking_counters" in name]
     return found
 
@@ -68,14 +68,14 @@ class ExitingView(CountersView):
         sys.exit("no licence")
 
 
-class ExitingShop(Shop):
+class ExitingKennel(Kennel):
     """Ends the process when it is constructed, by a hook of its own."""
 
     def construct_recorder(self) -> ApplicationRecorder:
         sys.exit("no licence")
 
 
-# -- what is new in the code --
+# -- new in the code --
 
 
 def test_a_new_projection_is_recorded_and_gets_its_tables(url: str) -> None:
@@ -93,20 +93,25 @@ def test_a_new_projection_is_recorded_and_gets_its_tables(url: str) -> None:
 def test_a_new_application_is_recorded_beside_a_projection(url: str) -> None:
     with fleet(url) as tenants:
         tenants.create("acme")
-    with fleet(url, Shop) as grown:
-        assert "Recorded: Shop." in [each.what for each in repair(grown.fleet)]
+    with fleet(url, Kennel) as grown:
+        assert "Recorded: Kennel." in [each.what for each in repair(grown.fleet)]
         assert faults(examine(grown.fleet)) == []
-        assert grown["acme"].get(Shop).open() == 1
+        grown["acme"].get(Kennel).register("Fido")
+        assert grown["acme"].get(Kennel).names() == ["Fido"]
     with fleet(url) as shrunk:
         assert list(repair(shrunk.fleet)) == []
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
-        assert {each.application for each in operator.application_specs()} == {"School", "DogCounters", "Shop"}
+        assert {each.application for each in operator.application_specs()} == {
+            "TrainingSchool",
+            "DogCounters",
+            "Kennel",
+        }
 
 
 # -- tables of views --
 
 
-def test_a_lost_table_of_a_view_is_made_again_and_what_cannot_be_judged_is_said(url: str) -> None:
+def test_a_lost_table_of_a_view_is_recreated_and_unchecked_tables_are_reported(url: str) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         assert list(repair(tenants.fleet)) == []
@@ -120,13 +125,13 @@ def test_a_lost_table_of_a_view_is_made_again_and_what_cannot_be_judged_is_said(
         assert list(repair(tenants.fleet)) == []
 
 
-def test_of_a_fleet_whose_tables_are_all_known_nothing_is_said(url: str) -> None:
+def test_a_fleet_with_known_tables_only_has_no_finding(url: str) -> None:
     with fleet(url, view=None) as tenants:
         tenants.create("acme")
         assert len([finding for finding in examine(tenants.fleet) if finding.name == "tables"]) == 1
 
 
-def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> None:
+def test_a_suspended_tenant_is_repaired_and_a_purging_one_is_not(url: str) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         tenants.suspend("acme")
@@ -134,16 +139,16 @@ def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> 
         assert [each.tenant for each in repair(tenants.fleet)] == ["acme"]
 
 
-# -- code that is not there, or fails --
+# -- missing or failing code --
 
 
 def lose_code(tenants: Tenancy) -> None:
-    """Record of the view that its code is where this process finds none."""
+    """Record a view topic that this process cannot resolve."""
     kept = [{**each.to_json(), "view": each.view and "nowhere:CountersView"} for each in tenants.application_specs()]
     tenants.fleet.registry.init({"applications": kept})
 
 
-def test_without_the_code_of_a_view_no_tenant_is_begun(url: str) -> None:
+def test_without_the_code_of_a_view_no_tenant_is_created(url: str) -> None:
     with fleet(url) as tenants:
         tenants.create("there")
         lose_code(tenants)
@@ -183,9 +188,7 @@ def test_without_the_code_of_a_view_everything_else_is_repaired(url: str) -> Non
         assert faults(examine(tenants.fleet)) == []
 
 
-def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_fails_for_one_tenant_does_not_block_other_repairs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         lost = [counters_table(tenants, slug) for slug in ("acme", "globex")]
@@ -210,12 +213,12 @@ def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
         assert isinstance(caught.value.__cause__, ValueError)
 
 
-@pytest.mark.parametrize(("view", "application"), [(ExitingView, "DogCounters"), (None, "ExitingShop")])
+@pytest.mark.parametrize(("view", "application"), [(ExitingView, "DogCounters"), (None, "ExitingKennel")])
 def test_code_that_exits_is_a_failure_of_the_tenant(url: str, view: type[Any] | None, application: str) -> None:
     """A module may exit for a missing setting: neither the command nor the service ends with it."""
     with fleet(url, view=None) as tenants:
         list(tenants.create_many(["acme", "globex"]))
-    with fleet(url, *(() if view else (ExitingShop,)), view=view) as grown:
+    with fleet(url, *(() if view else (ExitingKennel,)), view=view) as grown:
         with pytest.raises(TenancyError) as caught:
             grown.create("initech")
         what = f"{application!r} could not be constructed, which creates its tables: SystemExit: no licence."
@@ -226,10 +229,10 @@ def test_code_that_exits_is_a_failure_of_the_tenant(url: str, view: type[Any] | 
         assert all(what in each.what for each in failed)
 
 
-def test_a_view_that_strays_is_a_failure_of_each_tenant(url: str) -> None:
+def test_a_view_with_a_shared_table_is_a_failure_of_each_tenant(url: str) -> None:
     with fleet(url, view=None) as tenants:
         list(tenants.create_many(["acme", "globex"]))
-    with fleet(url, view=MadeByMetadata) as tenants:
+    with fleet(url, view=CreatedByMetadata) as tenants:
         recorded, *repairs = repair(tenants.fleet)
         assert recorded.level == "ok"
         assert [(each.level, each.tenant) for each in repairs] == [("failure", "acme"), ("failure", "globex")]

@@ -10,21 +10,22 @@ import sqlalchemy as sa
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy import Tenancy
 from tenancy.errors import TenancyError
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.operations import doctor
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import FailureStore
 from tenancy.runner.leases import BUCKETS, bucket_of
-from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.ready_queue import ReadyQueue
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import SYSTEM, DogCounters, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM
+from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check, fleet
 
 
 def quarantine(tenants: Tenancy) -> Quarantine:
-    assignments = Assignments(Pipes(tenants.application_specs()), lambda: None, bucket_of)
+    assignments = Assignments(Pipes(tenants.application_specs()), lambda _: None, bucket_of)
     return Quarantine(FailureStore(tenants.fleet.registry), assignments, ReadyQueue(1), max_attempts=2)
 
 
@@ -51,16 +52,16 @@ def test_locked_tenant_row_delays_only_the_stored_failure(postgres_url: str) -> 
         engine = sa.create_engine(tenants.settings.url)
         with engine.connect() as connection:
             connection.execute(sa.select(rows.tenants).where(rows.tenants.c.id == acme.id).with_for_update())
-            acme.get(School).register("Fido", "poison")
+            acme.get(TrainingSchool).register("Fido", "poison")
             key = (acme.id, "Diaries")
-            wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it has stopped")
-            dog_id = tenants["globex"].get(School).register("Rex", "sit")
+            wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it is quarantined")
+            dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "sit")
             runner.wait("globex")
             check(tenants, "globex", {dog_id: ["Rex", "sit"]})
             known.refresh()  # as the coordinator does, with exclusive use of the registry
             assert failure_store.all() == {}
         engine.dispose()
-        wait_until(lambda: list(failure_store.all()) == [key], "it is written down")
+        wait_until(lambda: list(failure_store.all()) == [key], "it is stored")
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
@@ -71,13 +72,13 @@ def test_missing_tables_are_retried(
     monkeypatch.setattr("tenancy.runner.failures._MAX_DELAY", 0.2)
     env = {"SQLALCHEMY_URL": request.getfixturevalue(database)}
     with Tenancy(system=SYSTEM, env=env) as before:
-        before.create("acme").get(School).register("Fido", "sit")
+        before.create("acme").get(TrainingSchool).register("Fido", "sit")
     with Tenancy(system=SYSTEM, env=env) as tenants:
-        tenants.project(School, DogCounters, CountersView)
+        tenants.project(TrainingSchool, DogCounters, CountersView)
         with tenants.runner(max_attempts=2) as runner:
             key = (tenants["acme"].id, "DogCounters")
             known = runner._quarantine  # noqa: SLF001 (the store lags behind)
-            wait_until(lambda: (failure := known.get(key)) is not None and failure.attempts > 2, "it is tried again")
+            wait_until(lambda: (failure := known.get(key)) is not None and failure.attempts > 2, "it is retried")
             (shown,) = (each for each in tenants.followers.status() if each.follower == "DogCounters")
             assert shown.state == "retrying"
             assert shown.failure is not None
@@ -91,7 +92,7 @@ def test_missing_tables_are_retried(
             assert {each.level for each in doctor.repair(tenants.fleet)} == {"ok"}
             runner.wait("acme")
             assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 1
-            wait_until(lambda: known.get(key) is None, "that is over")
+            wait_until(lambda: known.get(key) is None, "the failure is resolved")
     assert "failed before reading a notification, retrying in" in caplog.text
     assert "None" not in caplog.text
 
@@ -103,7 +104,7 @@ def test_delay_stays_limited_after_many_attempts(tenants: Tenancy) -> None:
     known = quarantine(tenants)
     for _ in range(3):
         known.record_failure(ZeroDivisionError(), assignment, None, ["Shop"])
-    many = replace(known._known[assignment.key], attempts=5000)  # noqa: SLF001 (it would take a day)
+    many = replace(known._known[assignment.key], attempts=5000)  # noqa: SLF001 (otherwise it would take a day)
     known._known[assignment.key] = many  # noqa: SLF001 (as above)
     known.record_failure(ZeroDivisionError(), assignment, None, ["Shop"])
     failure = known.get(assignment.key)
@@ -138,13 +139,13 @@ def test_failure_of_a_slice_whose_tenant_is_being_released(sqlite_url: str, monk
         assignment = next(assignment for assignment in assignments.all() if assignment.pipe.follower == "Diaries")
 
         def fail(*_: object) -> None:
-            runner._quarantine.record_failure(ZeroDivisionError(), assignment, 1, ["School"])  # noqa: SLF001 (as a worker does)
+            runner._quarantine.record_failure(ZeroDivisionError(), assignment, 1, ["TrainingSchool"])  # noqa: SLF001 (as a worker does)
 
         monkeypatch.setattr(coordinator._application_cache, "forget", fail)  # noqa: SLF001 (during the release)
         coordinator._apply_reassignment(assignments.hold(()))  # noqa: SLF001 (as when another process gets the leases)
         assert [failure.follower for failure in tenants.followers.retry("acme")] == ["Diaries"]
         coordinator._apply_reassignment(assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
         before = len(ready)
-        ready.add(assignment.key, ["School"])
+        ready.add(assignment.key, ["TrainingSchool"])
         assert len(ready) == before + 1
         runner.stop()

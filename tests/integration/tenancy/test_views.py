@@ -1,4 +1,4 @@
-"""Views of tenants: each has its tables in the place of its tenant, or is refused."""
+"""Views of tenants: their tables must be in their tenant's placement."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from eventsourcing.utils import get_topic
 
 from tenancy import Tenancy
 from tenancy.errors import TenancyError
-from tests.samples import views
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import DogCounters, School
+from tests.samples.training_school import shared_tables as shared
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.views import CountersView, DogCounters
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
-# Where tenants are: by which variables, on PostgreSQL.
+# Templates of placements on PostgreSQL.
 PLACES = [
     {},
     {"TENANCY_SCHEMA": "", "TENANCY_TABLE_PREFIX": "{tenant}_"},
     {"TENANCY_SCHEMA": "fleet", "TENANCY_TABLE_PREFIX": "{tenant}_"},
     {"TENANCY_SCHEMA": "{tenant}_{application}"},
 ]
-STRAYING = [views.MadeByMetadata, views.MadeAlone, views.MadeByStatement]
+STRAYING = [shared.CreatedByMetadata, shared.CreatedAlone, shared.CreatedByStatement]
 
 
 @pytest.fixture(params=["sqlite", *range(len(PLACES))])
@@ -35,47 +35,50 @@ def env(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def fleet(env: dict[str, str], view: type[Any] | None = None) -> Tenancy:
-    """Return a fleet, with a view."""
-    tenants = Tenancy(applications=[School], env=env)
+    """Return a fleet, with a projection if a view is given."""
+    tenants = Tenancy(applications=[TrainingSchool], env=env)
     if view is not None:
-        tenants.project(School, DogCounters, view)
+        tenants.project(TrainingSchool, DogCounters, view)
     return tenants
 
 
 def relations(tenants: Tenancy) -> set[str]:
-    """Return the names of the tables where the database puts those without a schema."""
+    """Return the names of the tables in the default schema."""
     with tenants.fleet.shard.datastore.get_connection() as connection:
         return set(sa.inspect(connection).get_table_names())
 
 
 @pytest.mark.parametrize("view", STRAYING)
-def test_a_table_that_all_tenants_would_share_is_refused(env: dict[str, str], view: type[Any]) -> None:
+def test_a_shared_table_is_refused(env: dict[str, str], view: type[Any]) -> None:
     with fleet(env, view) as tenants:
         for slug in ("acme", "globex"):
             with pytest.raises(TenancyError) as caught:
                 tenants.create(slug)
             assert slug not in caught.value.message
-            assert views.STRAY in caught.value.message
+            assert shared.SHARED in caught.value.message
             assert DogCounters.name in caught.value.message
             assert "own_table" in caught.value.remedy
-            if view is views.MadeByStatement:
+            if view is shared.CreatedByStatement:
                 break  # noticed when it appears
-            assert views.STRAY not in relations(tenants)
+            assert shared.SHARED not in relations(tenants)
 
 
-def test_a_table_of_all_tenants_that_is_there_is_refused(env: dict[str, str]) -> None:
+def test_an_existing_shared_table_is_refused(env: dict[str, str]) -> None:
     engine = sa.create_engine(env["SQLALCHEMY_URL"])
-    views.Base.metadata.create_all(engine)
+    shared.Base.metadata.create_all(engine)
     engine.dispose()
-    with fleet(env, views.MadeByMetadata) as tenants, pytest.raises(TenancyError, match=views.STRAY):
+    with (
+        fleet(env, shared.CreatedByMetadata) as tenants,
+        pytest.raises(TenancyError, match=shared.SHARED),
+    ):
         tenants.create("acme")
 
 
-def test_a_table_in_the_place_of_another_tenant_is_refused_and_not_named(
+def test_a_table_in_another_tenants_placement_is_refused_and_not_named(
     env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views.MadeForTheFirst, "table", None)
-    with fleet(env, views.MadeForTheFirst) as tenants:
+    monkeypatch.setattr(shared.CreatedForFirstTenant, "table", None)
+    with fleet(env, shared.CreatedForFirstTenant) as tenants:
         tenants.create("acme")
         with pytest.raises(TenancyError) as caught:
             tenants.create("globex")
@@ -83,13 +86,16 @@ def test_a_table_in_the_place_of_another_tenant_is_refused_and_not_named(
 
 
 def test_the_recorder_of_an_application_is_refused_too(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APPLICATION_RECORDER_TOPIC", get_topic(views.OfAnApplication))
-    with fleet(env) as tenants, pytest.raises(TenancyError, match=f"{views.STRAY}.* recorder of 'School'"):
+    monkeypatch.setenv("APPLICATION_RECORDER_TOPIC", get_topic(shared.EventRecorderWithSharedTable))
+    with (
+        fleet(env) as tenants,
+        pytest.raises(TenancyError, match=f"{shared.SHARED}.* recorder of 'TrainingSchool'"),
+    ):
         tenants.create("acme")
 
 
-@pytest.mark.parametrize("view", [CountersView, views.WithAnIndex])
-def test_tables_in_the_place_of_the_tenant_go_with_it(env: dict[str, str], view: type[Any]) -> None:
+@pytest.mark.parametrize("view", [CountersView, shared.WithIndex])
+def test_tables_in_the_tenants_placement_are_purged_with_it(env: dict[str, str], view: type[Any]) -> None:
     with fleet(env, view) as tenants:
         tenants.create("acme")
         before = relations(tenants)
@@ -99,15 +105,15 @@ def test_tables_in_the_place_of_the_tenant_go_with_it(env: dict[str, str], view:
         assert relations(tenants) == before
 
 
-def test_a_refused_tenant_is_completed_when_the_code_is_mended(env: dict[str, str]) -> None:
-    with fleet(env, views.MadeByMetadata) as tenants, pytest.raises(TenancyError, match="doctor --repair"):
+def test_a_refused_tenant_is_completed_after_the_code_is_fixed(env: dict[str, str]) -> None:
+    with fleet(env, shared.CreatedByMetadata) as tenants, pytest.raises(TenancyError, match="doctor --repair"):
         tenants.create("acme")
     with fleet(env, CountersView) as tenants:
         tenants.complete(tenants["acme"])
         assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 0
 
 
-def test_what_is_made_for_others_meanwhile_is_let_be(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_created_for_others_meanwhile_are_kept(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     with fleet(env, CountersView) as tenants:
         globex = tenants.create("globex")
         names = [str(name) for name in tenants.fleet.inventory.of_tenant(globex, ()).of("table")]
