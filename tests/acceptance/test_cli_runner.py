@@ -80,7 +80,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         expected = {tenants["globex"].get(TrainingSchool).register("Rex", "sit"): ["Rex", "sit"]}
         dog_id = tenants["acme"].get(TrainingSchool).register("Fido", "sit", "poison", "beg")
         wait_until(lambda: states(command)["acme", "Diaries"] == "retrying", "it fails", 60)
-        wait_until(lambda: states(command)["globex", "Summaries"] == "current", "the other tenant goes on")
+        wait_until(lambda: states(command)["globex", "Summaries"] == "current", "the other tenant continues")
         check(tenants, "globex", expected)
         assert set(states(command).values()) == {"current", "retrying"}
         shown = command.ok("runner", "status", "acme").out
@@ -90,7 +90,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         refused = command("runner", "skip", "acme", "Diaries", "2")
         assert (refused.code, "notification 2 cannot be skipped" in refused.err) == (1, True)
         command.ok("runner", "skip", "acme", "Diaries", "3", "--actor", "ops-7")
-        wait_until(lambda: set(states(command).values()) == {"current"}, "it goes on", 60)
+        wait_until(lambda: set(states(command).values()) == {"current"}, "it resumes", 60)
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit", "beg"]
         assert command.ok("history", "acme", "--json").json[-1]["actor"] == "ops-7"
         process.send_signal(signal.SIGTERM)
@@ -162,7 +162,7 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
         assert message in refused.err
 
 
-def test_port_of_metrics_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> None:
+def test_metrics_port_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> None:
     (tmp_path / "kennel_fleet.py").write_text(CODE)
     with fleet(sqlite_url), socket.socket() as taken:
         taken.bind(("", 0))
