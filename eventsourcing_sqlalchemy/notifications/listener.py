@@ -147,7 +147,7 @@ class ListenThread(threading.Thread):
 
 
 class _Alarm:
-    """A pipe that becomes readable when it is set, for those who wait on sockets."""
+    """A pipe that becomes readable when it is set, for waiting on sockets."""
 
     def __init__(self) -> None:
         self.fileno, self._write = os.pipe()

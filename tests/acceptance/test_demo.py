@@ -38,7 +38,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 # A user's settings, which would misdirect the demo.
 SETTINGS_OF_THE_USER = {
-    "SQLALCHEMY_URL": "postgresql://nobody@127.0.0.1:1/nowhere",
+    "SQLALCHEMY_URL": "postgresql://user@127.0.0.1:1/nowhere",
     "SQLALCHEMY_SCOPED_SESSION_TOPIC": "nowhere:session",
     "TRAINERS_SQLALCHEMY_SCHEMA": "of_the_user",
     "KENNELS_SQLALCHEMY_TABLE_PREFIX": "of_the_user_",

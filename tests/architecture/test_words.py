@@ -28,7 +28,6 @@ WORDS: Final = (
     "come to be",
     "comes to be",
     "begins anew",
-    "begin anew",
     "anew",
     "borne",
     "anybody",

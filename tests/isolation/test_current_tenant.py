@@ -25,7 +25,7 @@ from tests.samples.kennels import Kennel
 from tests.support.deadlines import DEADLINE_SECONDS
 
 TENANTS: Final = 20
-NOBODY: Final = "nobody"
+NO_TENANT: Final = "no tenant"
 
 Hop = Callable[[Callable[[], str]], Awaitable[str]]
 
@@ -47,7 +47,7 @@ def owner(tenants: Tenancy) -> Callable[[], str]:
         try:
             return tenants.application(Kennel).house_dog()
         except NoCurrentTenant:
-            return NOBODY
+            return NO_TENANT
 
     return owner
 
@@ -158,10 +158,10 @@ def test_no_tenant_where_the_context_is_not_inherited(hop: Hop, tenants: Tenancy
     @app.get("/")
     async def endpoint() -> str:
         # Threads that had a tenant before are reused.
-        assert await asyncio.to_thread(owner) != NOBODY
+        assert await asyncio.to_thread(owner) != NO_TENANT
         return await hop(owner)
 
-    assert set(asyncio.run(ask_for_all(behind(tenants, app)))) == {NOBODY}
+    assert set(asyncio.run(ask_for_all(behind(tenants, app)))) == {NO_TENANT}
 
 
 def test_the_tenant_follows_into_a_sync_endpoint(tenants: Tenancy, owner: Callable[[], str]) -> None:
@@ -261,4 +261,4 @@ def test_a_cancelled_request_leaves_no_tenant(tenants: Tenancy, owner: Callable[
 
         return await cancelled()
 
-    assert asyncio.run(main()) == NOBODY
+    assert asyncio.run(main()) == NO_TENANT

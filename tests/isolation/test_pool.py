@@ -114,7 +114,7 @@ POSTGRES_LEFTOVERS = (
     "SET default_transaction_read_only TO on",
     "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
     "SELECT set_config('bench.secret', 'x', false)",
-    "LISTEN somebody",
+    "LISTEN a_channel",
     "SELECT pg_advisory_lock(42)",
     "CREATE TEMP TABLE app_events (id int)",
     "DECLARE c CURSOR WITH HOLD FOR SELECT 1",

@@ -56,7 +56,7 @@ def test_tenant_is_as_requested(tenants: Tenancy) -> None:
         ("activate", "active", "ops-1"),
     ]
     assert made.slug in tenants
-    assert "nobody" not in tenants
+    assert "unknown" not in tenants
     assert "a/b" not in tenants
     assert tenants.slugs() == [made.slug]
 
