@@ -152,7 +152,7 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
         fail()
         assert len(command.ok("runner", "retry", "--all", "--json").json) == 3
     for arguments, message in (
-        (("acme", "--all"), "SLUG and --all exclude each other"),
+        (("acme", "--all"), "SLUG and --all are mutually exclusive"),
         ((), "No slug was given"),
         (("acme", "Diaries", "--follower", "Diaries"), "named twice"),
         (("--all", "--follower", "Dairies"), "'Dairies' is not part of this fleet"),

@@ -192,7 +192,7 @@ def test_call_waits_for_a_transaction_of_the_users_session(engine: sa.Engine, mo
 def test_a_transaction_that_does_not_end_is_an_error_with_a_remedy(engine: sa.Engine) -> None:
     with on(engine, lock_timeout=0.05) as recorder, Session(engine) as session:
         session.execute(sa.text("INSERT INTO mine VALUES (1)"))
-        with pytest.raises(OperationalError, match=r"End that first.*session=") as error:
+        with pytest.raises(OperationalError, match=r"End that transaction first.*session=") as error:
             recorder.insert_events(stored_events())
         assert is_retryable(error.value)
         session.commit()

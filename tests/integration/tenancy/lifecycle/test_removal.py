@@ -186,7 +186,7 @@ def test_purge_of_a_tenant_that_was_undeleted_meanwhile_is_refused(tenants: Tena
     other = tenants.create("other")
     deleted = tenants.delete("acme")
     tenants.undelete("acme")
-    with pytest.raises(TransitionRefused, match="'acme' is active by now, and was deleted"):
+    with pytest.raises(TransitionRefused, match="'acme' is now active, but was deleted"):
         list(tenants.purge_many([other, deleted]))
     assert tenants["acme"].get(Kennel).names() == ["Fido"]
     assert tenants["other"].status == "active"  # nothing was started
