@@ -7,17 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenancy.application_cache import ApplicationCache
+from tenancy.application_cache import ApplicationCache, TenantProjection
 from tenancy.errors import TenancyClosed
-from tenancy.isolation.environment import variables
+from tenancy.isolation.environment import local_variables, variables
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
 from tenancy.lifecycle.transitions import Transitions
 from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
-from tenancy.model.projections import Projections, RegisteredProjection, TenantProjection
+from tenancy.model.projections import (
+    Projections,
+    RegisteredProjection,
+    check_registered,
+    name_taken,
+)
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.registry.cache import lease_registry
 from tenancy.settings import TenancySettings
+from tenancy.storage.cross_tenant import CrossTenantProjection, CrossTenantProjections
 from tenancy.storage.inventory import ShardInventory
 from tenancy.storage.provisioner import Provisioner
 from tenancy.storage.remover import Remover
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
     from eventsourcing.application import Application
     from eventsourcing.projection import Projection
     from eventsourcing.system import System
+
+    from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 
 __all__ = ["Fleet"]
 
@@ -58,6 +66,7 @@ class Fleet:
         self._release_registry = weakref.finalize(self, self.registry_cache.abandon)
         self._release_registry.atexit = False
         self.registry = self.registry_cache.registry
+        self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
         remover = Remover(self.shard, self.inventory)
         self.provisioning = Provisioning(
@@ -71,7 +80,14 @@ class Fleet:
             changed=self._changed,
         )
         self.transitions = Transitions(self.settings, self.registry, self._changed)
-        self.purging = Purging(self.registry, self.inventory, remover, self._all_specs, self._changed)
+        self.purging = Purging(
+            self.registry,
+            self.inventory,
+            remover,
+            application_specs=self._all_specs,
+            cross_tenant=self.cross_tenant,
+            changed=self._changed,
+        )
         self.is_closed = False
 
     def close(self) -> None:
@@ -82,6 +98,7 @@ class Fleet:
                 if self._release_registry.detach() is not None:
                     resources.callback(self.registry_cache.release)
                 resources.callback(self.shard.close)
+                resources.callback(self.cross_tenant.close)
                 resources.callback(self.application_cache.close)
 
     def application_specs(self) -> Sequence[ApplicationSpec]:
@@ -117,13 +134,34 @@ class Fleet:
 
     def register_projection(self, registered: RegisteredProjection) -> None:
         """Register a projection; raises NotRegistered for the projection of another fleet's application."""
+        if registered.projection.name in self.cross_tenant:
+            raise name_taken(registered.projection)
         self.projections.register(registered, self.applications)
         self._specs = None
+
+    def register_across(
+        self,
+        application: type[Application[Any]],
+        projection: type[Projection[Any]],
+        view: type[SQLAlchemyTrackingRecorder],
+        url: str | None,
+    ) -> None:
+        """Register a projection over all tenants; raises NotRegistered for the application of another fleet."""
+        check_registered(application, self.applications)
+        if projection.name in {*self.applications, *(each.projection.name for each in self.projections)}:
+            raise name_taken(projection)
+        self.cross_tenant.register(application, projection, view, url)
+
+    def across(self, projection: type[Projection[Any]]) -> CrossTenantProjection:
+        """Return a registered projection over all tenants; raises NotRegistered."""
+        if self.is_closed:
+            raise TenancyClosed
+        return self.cross_tenant.find(projection)
 
     def application(self, cls: type[_TApplication], tenant: Tenant) -> _TApplication:
         """Return a tenant's application, the same object to all callers; raises a TenantUnavailable."""
         self._admit(tenant)
-        return self.application_cache.get(cls, tenant.id, lambda: cls(env=self.env(tenant)))
+        return self.application_cache.get(cls, tenant.id, lambda: cls(env=self._local_env(tenant)))
 
     def projection(self, cls: type[Projection[Any]], tenant: Tenant) -> TenantProjection:
         """Return a tenant's projection with its view; raises as :meth:`application` does, and NotRegistered."""
@@ -131,7 +169,7 @@ class Fleet:
         self._admit(tenant)
         process = self.settings.environment
         return self.application_cache.get(
-            cls, tenant.id, lambda: TenantProjection(registered, process, self.env(tenant))
+            cls, tenant.id, lambda: TenantProjection(registered, process, self._local_env(tenant))
         )
 
     def _admit(self, tenant: Tenant) -> None:
@@ -139,6 +177,9 @@ class Fleet:
             raise TenancyClosed
         self.registry_cache.admit(tenant.id, writes=False)
 
+    def _local_env(self, tenant: Tenant) -> dict[str, str]:
+        return local_variables(self.settings, tenant.placement, tenant.id, self.application_specs())
+
     def env(self, tenant: Tenant) -> dict[str, str]:
-        """Return the variables that put a process's applications into a tenant's tables."""
+        """Return the variables that put another process's applications into a tenant's tables."""
         return variables(self.settings, tenant.placement, tenant.id, self.application_specs())

@@ -18,17 +18,20 @@ from eventsourcing.projection import Projection
 from eventsourcing.system import System
 from eventsourcing.utils import get_topic
 
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import context
+from tenancy.application_cache import TenantProjection
 from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
 from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
-from tenancy.model.projections import RegisteredProjection, TenantProjection
+from tenancy.model.projections import RegisteredProjection
 from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.settings import TenancySettings
+from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
     from tenancy.registry.registry import Change
@@ -212,6 +215,28 @@ class Tenancy:
         check_class("The view", view, TrackingRecorder, "a class of TrackingRecorder")
         self.fleet.register_projection(RegisteredProjection(application, projection, view))
 
+    def project_across(
+        self,
+        application: type[Application[Any]],
+        projection: type[Projection[Any]],
+        view: type[SQLAlchemyTrackingRecorder],
+        *,
+        url: str | None = None,
+    ) -> None:
+        """Register a projection over all tenants: one view, which runners feed with the events of every tenant.
+
+        The view's tables are beside the registry, or in the database of ``url``, in the schema of
+        TENANCY_CONTROL_SCHEMA. It needs a method ``forget(tenant)``, which deletes a purged tenant's rows. The
+        projection gets each event with a :class:`TenantTracking`, whose ``tenant`` has recorded it. Register the same
+        projection again for each further application that it follows.
+
+        Call it before any other method. Raises NotRegistered for an application that is not part of this fleet.
+        """
+        check_class("The application", application, Application, "its class")
+        check_class("The projection", projection, Projection, "its class")
+        check_class("The view", view, SQLAlchemyTrackingRecorder, "a class of SQLAlchemyTrackingRecorder")
+        self.fleet.register_across(application, projection, view, url)
+
     # -- lifecycle --
 
     def rename(
@@ -285,7 +310,9 @@ class Tenancy:
         """Inspect and control followers, whichever process runs them."""
         from tenancy.runner import FollowerMonitor  # noqa: PLC0415 (as above)
 
-        return FollowerMonitor(self.fleet.registry, self.fleet.shard, self.fleet.application_specs())
+        return FollowerMonitor(
+            self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
+        )
 
     # -- lookup --
 
@@ -366,6 +393,11 @@ class Tenancy:
         fleet = self.fleet
         fleet.projections.find(cls)  # before the tenant is looked up
         return fleet.projection(cls, self.current if tenant is None else self._resolve(tenant))
+
+    def across(self, cls: type[Projection[Any]]) -> CrossTenantProjection:
+        """Return a projection over all tenants, with its ``view``; raises NotRegistered."""
+        check_class("The projection", cls, Projection, "its class")
+        return self.fleet.across(cls)
 
     def env(self, tenant: Tenant | str) -> dict[str, str]:
         """Return the environment variables that put a process's applications into a tenant's tables.

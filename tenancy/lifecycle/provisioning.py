@@ -22,6 +22,7 @@ from tenancy.model.slugs import normalize
 from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status, status_error
 from tenancy.registry import Registry
 from tenancy.registry.tables import check_texts
+from tenancy.storage.extra_tables import check_code
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -150,7 +151,7 @@ class Provisioning:
         """Raise NotRegistered if this process could not create all of a new tenant's tables."""
         try:
             for application_spec in self._application_specs():
-                application_spec.check_code()
+                check_code(application_spec)
         except NotRegistered:
             with suppress(RegistryMissing):
                 if self._registry.find(slug) is not None:

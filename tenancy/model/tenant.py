@@ -20,6 +20,7 @@ from tenancy.errors import (
     TenantUnavailable,
 )
 from tenancy.model.placement import Placement
+from tenancy.model.versions import Versions
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
@@ -69,6 +70,10 @@ class Verb(StrEnum):
     PURGE = "purge"
     SKIP = "skip"
     """A follower skips one notification."""
+    MIGRATE = "migrate"
+    """The tables are migrated to another version."""
+    REBUILD = "rebuild"
+    """A view is replaced with a rebuilt one."""
 
 
 class ApplicationSource(Protocol):
@@ -116,6 +121,8 @@ class Tenant:
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     request_id: str | None = field(default=None, repr=False)
     """The id of the request that created it: a retry creates no second tenant."""
+    versions: Versions = field(default_factory=Versions, repr=False, hash=False)
+    """The versions of its tables."""
     tenancy: ApplicationSource | None = field(default=None, repr=False, compare=False)
     """The Tenancy object that returned it; None for a tenant that comes from the registry itself."""
 

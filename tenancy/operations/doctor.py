@@ -19,6 +19,7 @@ from tenancy.model.encodings import PLAIN, check_encoding
 from tenancy.model.tenant import TenantStatus
 from tenancy.registry import FORMAT
 from tenancy.registry.remedies import remedy_of
+from tenancy.storage.extra_tables import check_code
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
@@ -364,7 +365,7 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
     creates_extra_tables = any(application_spec.creates_extra_tables for application_spec in application_specs)
     try:
         for application_spec in application_specs:
-            application_spec.check_code()
+            check_code(application_spec)
     except TenancyError as error:
         yield Finding(name="tables", level="failure", what=str(error))  # once, instead of for every tenant
         creates_extra_tables = False

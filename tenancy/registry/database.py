@@ -133,7 +133,7 @@ class RegistryDatabase:
         # First: this compares them with the previously recorded applications.
         self.record_encodings(encodings, accept=accept_encodings)
         for key, value in fleet_settings.items():
-            _retry_conflicts(partial(self._record, key, value))
+            self.record(key, value)
 
     def _create_tables(self) -> None:
         self._recorder.create_table()
@@ -144,6 +144,10 @@ class RegistryDatabase:
             for key, value in {"format": FORMAT, "hash_key": secrets.token_hex(32)}.items():
                 if key not in known:
                     session.execute(sa.insert(self._rows.fleet_settings).values(key=key, value=value))
+
+    def record(self, key: str, value: Any) -> None:
+        """Record a setting of the fleet; idempotent, and safe in many processes at once."""
+        _retry_conflicts(partial(self._record, key, value))
 
     def _record(self, key: str, value: Any) -> None:
         settings = self._rows.fleet_settings

@@ -179,6 +179,8 @@ class Registry(RegistryDatabase):
             values["status"] = str(values["status"])
         if "previous" in values:
             values["previous"] = " ".join(values["previous"])
+        if "versions" in values:
+            values["versions"] = values["versions"].to_json()
         table = self._rows.tenants
         with self._reaching():
             if values:

@@ -14,6 +14,7 @@ from tenancy.arguments import check_type
 from tenancy.errors import InvalidArgument, TenancyError
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.model.versions import Versions
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -59,6 +60,7 @@ class Rows:
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("changed_at", _Moment, nullable=False),
             sa.Column("due_at", _Moment),
+            sa.Column("versions", sa.JSON, nullable=False),
         )
         self.remarks = sa.Table(
             f"{prefix}remarks",
@@ -118,6 +120,43 @@ class Rows:
             sa.Column("owner", sa.Text),
             sa.Column("expires", sa.Double, nullable=False),
         )
+        self.jobs = sa.Table(
+            f"{prefix}jobs",
+            self.metadata,
+            sa.Column("id", sa.Uuid, primary_key=True),
+            sa.Column("kind", sa.Text, nullable=False),
+            sa.Column("parameters", sa.JSON, nullable=False),
+            sa.Column("status", sa.Text, nullable=False),
+            # Why a halted or cancelled job has stopped.
+            sa.Column("reason", sa.Text),
+            sa.Column("actor", sa.Text),
+            sa.Column("code_version", sa.Text),
+            sa.Column("created_at", _Moment, nullable=False),
+            sa.Column("ended_at", _Moment),
+        )
+        self.job_items = sa.Table(
+            f"{prefix}job_items",
+            self.metadata,
+            sa.Column("job_id", sa.Uuid, primary_key=True),
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            # Items are claimed in this order; canaries come first.
+            sa.Column("number", sa.Integer, nullable=False),
+            sa.Column("is_canary", sa.Boolean, nullable=False),
+            sa.Column("status", sa.Text, nullable=False),
+            sa.Column("owner", sa.Text),
+            # Seconds since 1970, by the database's clock.
+            sa.Column("expires", sa.Double, nullable=False),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            # How far an interrupted item has come; for the operation to interpret.
+            sa.Column("progress", sa.JSON, nullable=False),
+            # What was done, or why the item was skipped.
+            sa.Column("summary", sa.Text),
+            sa.Column("error", sa.Text),
+            sa.Column("sqlstate", sa.Text),
+            sa.Column("frames", sa.JSON, nullable=False),
+            sa.Column("started_at", _Moment),
+            sa.Column("ended_at", _Moment),
+        )
 
 
 def to_row(tenant: Tenant) -> dict[str, Any]:
@@ -139,6 +178,7 @@ def to_row(tenant: Tenant) -> dict[str, Any]:
         "created_at": tenant.created_at,
         "changed_at": tenant.changed_at,
         "due_at": tenant.due_at,
+        "versions": tenant.versions.to_json(),
     }
 
 
@@ -205,4 +245,5 @@ def to_tenant(row: Any) -> Tenant:
         reason=row.reason,
         metadata=row.metadata,
         request_id=row.request_id,
+        versions=Versions.from_json(row.versions),
     )

@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.tenant import Tenant, TenantStatus
-from tenancy.runner.pipes import Pipe, Pipes
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.naming import TableName
+    from tenancy.model.placement import Placement
     from tenancy.runner.ready_queue import Key
 
 __all__ = ["Assignment", "Assignments", "PendingGap"]
@@ -57,7 +58,7 @@ class Assignment:
         "used_up_at",
     )
 
-    def __init__(self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName) -> None:
+    def __init__(self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName | None) -> None:
         self.tenant = tenant
         self.pipe = pipe
         self.events = events
@@ -78,6 +79,11 @@ class Assignment:
         self._counted = 0
 
     @property
+    def follower(self) -> tuple[UUID, Pipe, TableName | None]:
+        """The tenant's id, the pipe, and the table of the recorded positions."""
+        return self.tenant.id, self.pipe, self.tracking
+
+    @property
     def key(self) -> Key:
         """The key of its follower in the ready queue."""
         return self.tenant.id, self.pipe.follower
@@ -95,10 +101,10 @@ class Assignments:
     """Assignments of the active tenants in the held buckets. Safe to use from many threads."""
 
     def __init__(
-        self, pipes: Pipes, default_schema: Callable[[], str | None], bucket_of: Callable[[UUID], int]
+        self, pipes: Pipes, default_schema_of: Callable[[Placement], str | None], bucket_of: Callable[[UUID], int]
     ) -> None:
         self.pipes = pipes
-        self._default_schema = default_schema
+        self._default_schema_of = default_schema_of
         self._bucket_of = bucket_of
         # Guards the fields below, for in-memory operations only. Lookups of one entry take no lock.
         self._lock = threading.Lock()
@@ -182,7 +188,7 @@ class Assignments:
 
     def _acquire(self, tenant: Tenant) -> Iterable[Assignment]:
         placement = tenant.placement
-        default = None if placement.schema else self._default_schema()
+        default = self._default_schema_of(placement)
         assignments = {}
         for pipe in self.pipes.all:
             events = self.pipes.events_table(pipe, placement, default)

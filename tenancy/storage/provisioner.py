@@ -11,9 +11,10 @@ from eventsourcing_sqlalchemy import provisioning
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.errors import TenancyError
-from tenancy.isolation.environment import variables
+from tenancy.isolation.environment import local_variables
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant
+from tenancy.storage.extra_tables import construct
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -60,16 +61,15 @@ class Provisioner:
         for tenant in tenants if creators else ():
             environment = {
                 **self._shard.settings.environment,
-                **variables(self._shard.settings, tenant.placement, tenant.id, creators),
+                **local_variables(self._shard.settings, tenant.placement, tenant.id, creators),
             }
             for prefix in ("", *(f"{creator.application.upper()}_" for creator in creators)):
-                environment[f"{prefix}PERSISTENCE_MODULE"] = "eventsourcing_sqlalchemy"
+                environment[f"{prefix}PERSISTENCE_MODULE"] = "tenancy.isolation.factory"
                 environment[f"{prefix}CREATE_TABLE"] = "yes"
             before = self._around(tenant.placement, creators)
             for application_spec in creators:
-                application_spec.construct(
-                    environment, partial(self._check_placement, tenant, "is created by", [application_spec])
-                )
+                look = partial(self._check_placement, tenant, "is created by", [application_spec])
+                construct(application_spec, environment, look)
             # Their code may also create tables with SQL, which SQLAlchemy does not report.
             for name in self._around(tenant.placement, creators) - before:
                 if not self._inventory.is_tenant_name(name):

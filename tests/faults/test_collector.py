@@ -88,6 +88,32 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
         assert could_lease == [True]
 
 
+def test_interrupted_disposal_of_another_engine_loses_no_lease(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while an application is constructed, which closes the connections of a collected one first."""
+    before = engines_in_use()
+    with Applications(sqlite_url) as apps, Applications("sqlite://") as others:
+        forgotten = apps.factory("Forgotten")
+        init, dispose = SharedEngine.__init__, SharedEngine.dispose
+
+        def init_and_collect(self: SharedEngine, *args: Any) -> None:
+            init(self, *args)
+            forgotten.close()
+
+        def dispose_and_interrupt(self: SharedEngine) -> None:
+            dispose(self)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SharedEngine, "__init__", init_and_collect)
+            patch.setattr(SharedEngine, "dispose", dispose_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                others.factory("Other")
+    forget_abandoned()
+    assert engines_in_use() == before
+
+
 def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
     database: Database, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

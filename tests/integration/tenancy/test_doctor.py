@@ -315,6 +315,21 @@ def test_an_application_removed_from_the_code_stays_recorded(url: str) -> None:
         assert [each.application for each in operator.application_specs()] == ["Kennel"]
 
 
+@pytest.mark.usefixtures("tenants")
+def test_code_that_both_adds_and_lacks_an_application_is_not_recorded(url: str) -> None:
+    """Recording it would forget the application that the code lacks."""
+    with fleet(url, Reports) as other:
+        (finding,) = about(list(repair(other.fleet)), "applications")
+        assert (finding.level, finding.tenant) == ("failure", None)
+        assert finding.what == "Not recorded: Reports. The code lacks Kennel."
+        assert finding.remedy == "If these were removed permanently, run: tenancy init"
+    with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
+        assert [each.application for each in operator.application_specs()] == ["Kennel"]
+    with fleet(url, Reports) as other:
+        other.init()
+        assert about(list(repair(other.fleet)), "applications") == []
+
+
 # -- interrupted steps --
 
 

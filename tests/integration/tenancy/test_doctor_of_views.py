@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from eventsourcing.application import Application
+from eventsourcing.persistence import ApplicationRecorder
 
 from tenancy import Tenancy
 from tenancy.errors import NotRegistered, TenancyError
@@ -57,6 +59,20 @@ def counters_table(tenants: Tenancy, slug: str) -> str:
     """Return the own table of a tenant's view."""
     (found,) = [name for name in tables(tenants, slug) if "_tracking_counters" in name]
     return found
+
+
+class ExitingView(CountersView):
+    """Ends the process when it is constructed."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        sys.exit("no licence")
+
+
+class ExitingKennel(Kennel):
+    """Ends the process when it is constructed, by a hook of its own."""
+
+    def construct_recorder(self) -> ApplicationRecorder:
+        sys.exit("no licence")
 
 
 # -- new in the code --
@@ -195,6 +211,22 @@ def test_code_that_fails_for_one_tenant_does_not_block_other_repairs(url: str, m
         with pytest.raises(TenancyError, match=r"the moon is full.*doctor --repair") as caught:
             tenants.create("acme-2")
         assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(("view", "application"), [(ExitingView, "DogCounters"), (None, "ExitingKennel")])
+def test_code_that_exits_is_a_failure_of_the_tenant(url: str, view: type[Any] | None, application: str) -> None:
+    """A module may exit for a missing setting: neither the command nor the service ends with it."""
+    with fleet(url, view=None) as tenants:
+        list(tenants.create_many(["acme", "globex"]))
+    with fleet(url, *(() if view else (ExitingKennel,)), view=view) as grown:
+        with pytest.raises(TenancyError) as caught:
+            grown.create("initech")
+        what = f"{application!r} could not be constructed, which creates its tables: SystemExit: no licence."
+        assert caught.value.message == what
+        assert "doctor --repair" in caught.value.remedy
+        failed = [each for each in repair(grown.fleet) if each.level == "failure"]
+        assert [each.tenant for each in failed] == ["acme", "globex", "initech"]
+        assert all(what in each.what for each in failed)
 
 
 def test_a_view_with_a_shared_table_is_a_failure_of_each_tenant(url: str) -> None:

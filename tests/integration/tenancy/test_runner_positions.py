@@ -14,7 +14,7 @@ from eventsourcing.utils import get_topic
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
-from tenancy.runner.follower import FollowerDriver, _FollowerDriver, _ProjectionDriver
+from tenancy.following.follower import FollowerDriver, _FollowerDriver, _ProjectionDriver
 from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until

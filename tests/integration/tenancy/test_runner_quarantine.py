@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy import Tenancy
 from tenancy.errors import TenancyError
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.operations import doctor
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import FailureStore
 from tenancy.runner.leases import BUCKETS, bucket_of
-from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.ready_queue import ReadyQueue
 from tests.samples.training_school.application import TrainingSchool
@@ -25,7 +25,7 @@ from tests.support.fleets import check, fleet
 
 
 def quarantine(tenants: Tenancy) -> Quarantine:
-    assignments = Assignments(Pipes(tenants.application_specs()), lambda: None, bucket_of)
+    assignments = Assignments(Pipes(tenants.application_specs()), lambda _: None, bucket_of)
     return Quarantine(FailureStore(tenants.fleet.registry), assignments, ReadyQueue(1), max_attempts=2)
 
 

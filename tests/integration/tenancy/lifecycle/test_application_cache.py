@@ -20,7 +20,7 @@ from tenancy.errors import TenancyError
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
 from tests.samples.kennels import Kennel, Visits
 from tests.support.deadlines import run_together
-from tests.support.engine_count import engines_in_use, forget_abandoned
+from tests.support.engine_count import count_leases, engines_in_use, forget_abandoned, wait_for_leases
 
 
 class Shop(Application[UUID]):
@@ -157,6 +157,34 @@ def test_closed_fleet_returns_no_application(fleet: MakeFleet) -> None:
         acme.get(Kennel)
     other.close()
     assert engines_in_use() == before
+
+
+class Stuck(Shop):
+    """Fails to close, once."""
+
+    def close(self) -> None:
+        if not self.closing.is_set():
+            super().close()
+            raise OSError(self.name)
+
+
+def test_cache_closes_the_others_when_an_application_fails_to_close() -> None:
+    applications = ApplicationCache(10)
+    held = [applications.get(cls, uuid4(), cls) for cls in (Stuck, Shop, Stuck, Shop)]
+    with pytest.raises(OSError, match="Stuck"):
+        applications.close()
+    assert all(application.closing.is_set() for application in held)
+
+
+def test_fleet_closes_its_connections_when_an_application_fails_to_close(fleet: MakeFleet) -> None:
+    before = count_leases()
+    tenants = fleet()
+    acme = tenants.create("acme")
+    acme.get(Kennel).register("Fido")
+    tenants.fleet.application_cache.get(Stuck, acme.id, Stuck)
+    with pytest.raises(OSError, match="Stuck"):
+        tenants.close()
+    assert wait_for_leases(before, 0) == {}
 
 
 def test_fleet_closed_during_a_construction_closes_the_application() -> None:

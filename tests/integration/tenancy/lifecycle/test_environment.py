@@ -86,7 +86,9 @@ def test_library_runners(tenants: Tenancy) -> None:
 
 
 @pytest.mark.usefixtures("no_purge_delay")
-def test_process_of_a_purged_tenant_recreates_no_table(tenants: Tenancy, url: str) -> None:
+def test_process_of_a_purged_tenant_recreates_no_table(
+    tenants: Tenancy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env = tenants.create("acme").env()
     with Kennel(env=env) as before:
         tenants.purge("acme")
@@ -97,9 +99,10 @@ def test_process_of_a_purged_tenant_recreates_no_table(tenants: Tenancy, url: st
             with pytest.raises(TenantPurged, match="has been purged"):
                 call()
         # Without admission, as in a process that was admitted just before.
-        kennel.factory.datastore._registry_cache = None  # type: ignore[attr-defined]  # noqa: SLF001 (no public way)
-        with pytest.raises(ProgrammingError):
-            kennel.register("Fido")
+        with monkeypatch.context() as patch:
+            patch.setattr(kennel.factory.datastore, "_registry_cache", None)  # type: ignore[attr-defined]
+            with pytest.raises(ProgrammingError):
+                kennel.register("Fido")
     assert catalog.tenants(url) == set()
 
 

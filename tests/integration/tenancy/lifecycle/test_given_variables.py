@@ -107,6 +107,26 @@ def test_they_apply_in_another_process(fleet: MakeFleet) -> None:
     assert done.stdout == "['Fido'] AESCipher\n", done.stderr
 
 
+def test_applications_of_this_process_parse_no_placement(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do views, nor what the library constructs for a leader, nor the construction that creates extra tables."""
+
+    def parse(*_: object) -> None:
+        pytest.fail("variables were parsed")
+
+    with Tenancy(applications=[TrainingSchool], system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
+        tenants.project(TrainingSchool, DogCounters, View)
+        tenants.init()
+        monkeypatch.setattr("eventsourcing_sqlalchemy.settings._Reader.location", parse)
+        monkeypatch.setattr("tenancy.settings.TenancySettings.read", parse)
+        acme = tenants.create("acme")
+        acme.get(Kennel).register("Fido")
+        acme.get(TrainingSchool).register("Rex")
+        tenants.projection(DogCounters, acme)
+        with tenants.runner() as runner:
+            runner.wait("acme")
+        assert acme.get(Visits).recorder.max_tracking_id("Kennel") == 1
+
+
 def test_a_placement_takes_precedence(fleet: MakeFleet, url: str) -> None:
     acme = fleet().create("acme")
     acme.get(Kennel).register("Fido")
