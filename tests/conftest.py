@@ -117,7 +117,7 @@ def no_signal_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_engine_left() -> Iterator[None]:
-    """Fail a test that leaves an engine leased, and release it, so that no other test fails for it."""
+    """Fail a test that leaves an engine leased; release it, so that later tests do not fail because of it."""
     before = count_leases()  # Those of fixtures that outlive the test.
     yield
     if left := wait_for_leases(before, DEADLINE_SECONDS):
