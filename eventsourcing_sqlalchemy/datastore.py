@@ -120,9 +120,9 @@ class SQLAlchemyDatastore:
 
     @property
     def session_maker(self) -> sessionmaker[Session]:
-        """What makes the sessions of :func:`transaction`; its ``kw`` may be changed."""
+        """The session maker of :func:`transaction`; its ``kw`` may be changed."""
         if self._session_maker is None:
-            msg = "A datastore with a scoped session has no session maker."
+            msg = "A datastore with a scoped session has no session maker. Configure the scoped session."
             raise ProgrammingError(msg)
         return self._session_maker
 
@@ -153,7 +153,7 @@ class SQLAlchemyDatastore:
     def shared(self) -> SharedEngine:
         """The engine that is shared with other applications."""
         if self._lease is None:
-            msg = "This datastore uses a scoped session and has no engine of its own."
+            msg = "This datastore uses a scoped session and has no engine of its own. Use the session's engine."
             raise ProgrammingError(msg)
         if self._is_closed:
             raise self._closed_error()
@@ -198,7 +198,10 @@ class SQLAlchemyDatastore:
             check_not_copied(self)
             return cast("Session | None", self.scoped_session)
         if not transaction.commit:
-            msg = "Nothing can be recorded inside a transaction with commit=False: it would be lost when that ends."
+            msg = (
+                "Nothing can be recorded inside a transaction with commit=False: it would be rolled back. "
+                "Omit commit=False."
+            )
             raise ProgrammingError(msg)
         return transaction.session
 

@@ -104,7 +104,7 @@ class ListenThread(CommitReceiver):
 
 
 class _Alarm:
-    """A pipe that becomes readable when it is set, for those who wait on sockets."""
+    """A pipe that becomes readable when it is set, for waiting on sockets."""
 
     def __init__(self) -> None:
         self.fileno, self._write = os.pipe()

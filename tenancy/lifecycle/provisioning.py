@@ -185,7 +185,7 @@ class Provisioning:
         if found is not None:
             raise _exists(found)
         if request_id is not None and self._registry.find_request(request_id) is not None:
-            msg = f"The request {request_id!r} has created a tenant with another slug."
+            msg = f"Request {request_id!r} has already created a tenant with another slug."
             raise TenantExists(msg, remedy="Use a new id for each request.", tenant=slug)
         return None
 

@@ -207,8 +207,9 @@ def test_defect_13_errors_are_library_errors(
 def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
     driver: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant: commits send no wake-ups, and polling would take too long. pg8000 cannot listen, so it relies on
-    polling.
+    """Wrong variant: commits send no wake-ups, and polling would take too long.
+
+    pg8000 cannot listen, so it relies on polling.
     """
     if driver == "sqlite":
         url = request.getfixturevalue("sqlite_url")
@@ -245,8 +246,9 @@ def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
 
 
 def lock_in_opposite_order(apps: Applications) -> list[PersistenceError | None]:
-    """Write to two tables in opposite orders, each inside the other's transaction; return the outcomes. The server sees
-    no deadlock: two of the four connections are idle, and their threads wait.
+    """Write to two tables in opposite orders, each inside the other's transaction; return the outcomes.
+
+    The server sees no deadlock: two of the four connections are idle, and their threads wait.
     """
     recorders = [apps.recorder("One"), apps.recorder("Two")]
     meeting = threading.Barrier(2)

@@ -30,9 +30,9 @@ def counts(resources: SharedResources[Any]) -> dict[Any, int]:
 
 
 def forget_abandoned() -> None:
-    """Give back what was leased by applications and fleets that nobody closed and nobody holds any more."""
+    """Release the leases of applications and fleets that were garbage-collected without being closed."""
     gc.collect()
-    # What the next fleet, and the next application, does that leases or releases something.
+    # The next lease or release of a fleet or application does the same.
     registry_caches.drain()
     engines.drain()
 
@@ -43,9 +43,9 @@ def count_leases() -> dict[SharedEngine, int]:
 
 
 def wait_for_leases(before: Mapping[SharedEngine, int], seconds: float) -> dict[SharedEngine, int]:
-    """Wait until no engine has more leases than before; return those that have after some seconds, and how many more.
+    """Wait until no engine has more leases than before; after the timeout, return the engines with additional leases.
 
-    Abandoned applications are collected. A thread that is about to end may hold one for a moment longer.
+    Abandoned applications are collected. An ending thread may briefly keep one alive.
     """
     deadline = time.monotonic() + seconds
     while left := _added(before):
@@ -63,9 +63,9 @@ def _added(before: Mapping[SharedEngine, int]) -> dict[SharedEngine, int]:
 
 
 def describe_leases(left: Mapping[SharedEngine, int]) -> str:
-    """Return what is known of engines that are still leased: which applications leased them, and what refers to those.
+    """Describe engines that are still leased: the leasing applications, and the objects that refer to them.
 
-    A lease without an object was lost: nothing can release it any more.
+    A lease without an object is lost: nothing can release it.
     """
     lines = []
     for shared, count in left.items():
@@ -80,7 +80,7 @@ def describe_leases(left: Mapping[SharedEngine, int]) -> str:
 
 
 def release_all(left: Iterable[SharedEngine]) -> None:
-    """Close what still leases engines, and dispose of them."""
+    """Close the leasing applications, and dispose of the engines."""
     for shared in left:
         for owner in _owners(shared):
             owner.close()
@@ -90,7 +90,7 @@ def release_all(left: Iterable[SharedEngine]) -> None:
 
 
 def _referrers(target: object) -> list[str]:
-    """Return the types of what refers to an object, of what refers to that, and so on: a line for each level."""
+    """Return the types of an object's referrers, of their referrers, and so on: one line per level."""
     lines = []
     current = [target]
     seen = {id(target)}

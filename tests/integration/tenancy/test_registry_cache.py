@@ -68,12 +68,12 @@ def test_recent_lookups_are_answered_from_memory(tenants: Tenancy) -> None:
         # Retry if the machine pauses between the two for longer than an entry is fresh.
         acme = tenants["acme"]
         with suppress(TenantNotFound):
-            tenants["nobody"]
+            tenants["unknown"]
         return tenants.recall("ACME") == acme and is_refused()
 
     def is_refused() -> bool:
         try:
-            return tenants.recall("nobody") is not None
+            return tenants.recall("unknown") is not None
         except TenantNotFound:
             return True
 

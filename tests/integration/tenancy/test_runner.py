@@ -139,13 +139,13 @@ def test_rolled_back_events_do_not_count_as_lag(tenants: Tenancy) -> None:
     recorder: Any = school.recorder
     with tenants.runner() as runner:
         with recorder.transaction() as session:
-            school.register("Nobody", "sit")
+            school.register("Ghost", "sit")
             session.rollback()
         dog_id = school.register("Fido", "sit")
         runner.wait("acme")
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
         with recorder.transaction() as session:
-            school.register("Nobody", "sit")
+            school.register("Ghost", "sit")
             session.rollback()
         # On PostgreSQL, the sequence stays ahead permanently.
         wait_until(lambda: {each.lag for each in runner.status()} == {0}, "it is known that there is no event")

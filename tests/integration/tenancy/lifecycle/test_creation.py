@@ -56,7 +56,7 @@ def test_tenant_is_as_requested(tenants: Tenancy) -> None:
         ("activate", "active", "ops-1"),
     ]
     assert made.slug in tenants
-    assert "nobody" not in tenants
+    assert "unknown" not in tenants
     assert "a/b" not in tenants
     assert tenants.slugs() == [made.slug]
 
@@ -96,7 +96,7 @@ def test_unavailable_tenant_is_not_returned(tenants: Tenancy, verb: str) -> None
     assert tenants.create("acme", exist_ok=True) == tenants.create("acme", request_id="r-1")
 
 
-def test_taken_slug_hides_other_errors(tenants: Tenancy) -> None:
+def test_taken_slug_error_has_no_other_cause(tenants: Tenancy) -> None:
     tenants.create("acme")
     tenants.create("globex")
     calls: list[Callable[[], object]] = [

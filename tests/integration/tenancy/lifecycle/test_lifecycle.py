@@ -245,7 +245,7 @@ def test_tombstone_is_found_with_the_key(tenants: Tenancy) -> None:
 
 
 @pytest.mark.parametrize("verb", ["suspend", "resume", "archive", "restore", "delete", "undelete", "purge", "rename"])
-@pytest.mark.parametrize("slug", ["nobody", "a/b", ""])
+@pytest.mark.parametrize("slug", ["unknown", "a/b", ""])
 def test_verb_on_an_unknown_tenant(tenants: Tenancy, verb: str, slug: str) -> None:
     tenants.init()
     with pytest.raises(TenantNotFound):
