@@ -16,6 +16,8 @@
     ├── RegistryUnavailable     the registry cannot be reached
     ├── NotRegistered           the application is not registered with this fleet
     ├── EncodingMismatch        this process has another cipher or compressor than the fleet
+    ├── JobNotFound             no job has this id
+    ├── JobEnded                the job has ended, or was cancelled
     ├── NotCaughtUp             a follower has not processed the events in time
     ├── TenancyClosed           the Tenancy object is closed
     ├── InvalidArgument         an argument has the wrong type, or a value that is not accepted
@@ -36,6 +38,8 @@ __all__ = [
     "EncodingMismatch",
     "InvalidArgument",
     "InvalidSlug",
+    "JobEnded",
+    "JobNotFound",
     "NoCurrentTenant",
     "NotCaughtUp",
     "NotRegistered",
@@ -156,6 +160,18 @@ class EncodingMismatch(TenancyError):  # noqa: N818 (as above)
     """This process has another cipher or compressor than the fleet."""
 
     code = "encoding_mismatch"
+
+
+class JobNotFound(TenancyError, LookupError):  # noqa: N818 (as above)
+    """No job has this id."""
+
+    code = "job_not_found"
+
+
+class JobEnded(TenancyError):  # noqa: N818 (as above)
+    """The job has ended or was cancelled, so it can be neither resumed nor cancelled."""
+
+    code = "job_ended"
 
 
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)

@@ -51,8 +51,11 @@ class Fleet:
         classes: Iterable[type[Application[Any]]],
         system: System | None = None,
         env: Mapping[str, str] | None = None,
+        code_version: str | None = None,
     ) -> None:
         self.settings = TenancySettings.read(env)
+        self.code_version = code_version
+        """The version of the user's code, for the record of jobs."""
         self.system = system
         self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The application classes by name."""
