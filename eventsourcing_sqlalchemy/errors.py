@@ -44,6 +44,7 @@ __all__ = [
     "SettingsError",
     "cause_of",
     "constraint",
+    "database_code",
     "describe",
     "is_retryable",
     "sqlstate",
@@ -204,6 +205,12 @@ def sqlstate(error: BaseException | None) -> str | None:
     return None
 
 
+def database_code(error: BaseException | None) -> str | None:
+    """Return the SQLSTATE, or SQLite's name, of an error or of one of its causes, or None."""
+    names = (getattr(each, "sqlite_errorname", None) for each in _chain(error))
+    return sqlstate(error) or next(filter(None, names), None)
+
+
 def constraint(error: BaseException | None) -> str | None:
     """Return the constraint or index that an error or one of its causes names, or None."""
     for each in _chain(error):
@@ -232,11 +239,11 @@ def _field(error: BaseException, name: str) -> object:
 
 
 def _code(error: Exception) -> str:
-    """Return the SQLSTATE, SQLite's error name, or the encoding that cannot represent a text; otherwise ""."""
+    """Return the :func:`database_code`, or the encoding that cannot represent a text; otherwise ""."""
     original = getattr(error, "orig", None) or error
     if isinstance(original, UnicodeEncodeError):
         return original.encoding
-    return sqlstate(error) or getattr(original, "sqlite_errorname", None) or ""
+    return database_code(error) or ""
 
 
 def describe(error: BaseException) -> str:
@@ -245,8 +252,7 @@ def describe(error: BaseException) -> str:
     Safe for logs and records: the message, which may contain values, is left out.
     """
     cls = type(error)
-    names = (getattr(each, "sqlite_errorname", None) for each in _chain(error))
-    code = sqlstate(error) or next(filter(None, names), "")
+    code = database_code(error) or ""
     name = _NOT_IN_NAMES.sub("", f"{cls.__module__}.{cls.__qualname__}")[:_MAX_NAME]
     return f"{name} {code}" if _IS_CODE.fullmatch(str(code)) else name
 

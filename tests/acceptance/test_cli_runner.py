@@ -92,7 +92,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         )
         # A follower of Diaries is current for good only after Diaries.
         for follower in ("globex", "Diaries"), ("globex", "Summaries"), ("acme", "Summaries"):
-            wait_until(partial(is_current, command, follower), "it goes on", progress=lambda: positions(tenants))
+            wait_until(partial(is_current, command, follower), "it continues", progress=lambda: positions(tenants))
         for slug in "acme", "globex":
             wait_until(partial(is_current, command, (slug, "DogCounters")), "so do projections")
         check(tenants, "globex", expected)
@@ -105,7 +105,7 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         assert (refused.code, "notification 2 cannot be skipped" in refused.err) == (1, True)
         command.ok("runner", "skip", "acme", "Diaries", "3", "--actor", "ops-7")
         wait_until(
-            lambda: set(states(command).values()) == {"current"}, "it goes on", progress=lambda: positions(tenants)
+            lambda: set(states(command).values()) == {"current"}, "it resumes", progress=lambda: positions(tenants)
         )
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit", "beg"]
         assert command.ok("history", "acme", "--json").json[-1]["actor"] == "ops-7"
@@ -168,7 +168,7 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
         fail()
         assert len(command.ok("runner", "retry", "--all", "--json").json) == 3
     for arguments, message in (
-        (("acme", "--all"), "SLUG and --all exclude each other"),
+        (("acme", "--all"), "SLUG and --all are mutually exclusive"),
         ((), "No slug was given"),
         (("acme", "Diaries", "--follower", "Diaries"), "named twice"),
         (("--all", "--follower", "Dairies"), "'Dairies' is not part of this fleet"),
@@ -178,7 +178,7 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
         assert message in refused.err
 
 
-def test_port_of_metrics_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> None:
+def test_metrics_port_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> None:
     (tmp_path / "kennel_fleet.py").write_text(CODE)
     with fleet(sqlite_url), socket.socket() as taken:
         taken.bind(("", 0))
