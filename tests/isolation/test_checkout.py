@@ -181,7 +181,7 @@ def test_connection_returned_to_a_pool_that_was_just_disposed_is_closed(
     """The last application of an engine is closed by one thread while another one ends a call."""
     assert_usable(datastore)
     pool_class = type(datastore.engine.pool)
-    give_back = pool_class._do_return_conn  # type: ignore[attr-defined]  # noqa: SLF001 (the step to interfere with)
+    give_back = pool_class._do_return_conn  # noqa: SLF001 (the step to interfere with)
 
     def dispose_and_give_back(self: Pool, record: Any) -> None:
         monkeypatch.undo()
