@@ -16,6 +16,8 @@
     ├── RegistryUnavailable     the registry cannot be reached
     ├── NotRegistered           the application is not registered with this fleet
     ├── EncodingMismatch        this process has another cipher or compressor than the fleet
+    ├── JobNotFound             no job has this id
+    ├── JobEnded                the job has ended, or was cancelled
     ├── NotCaughtUp             a follower has not processed the events in time
     ├── TenancyClosed           the Tenancy object is closed
     ├── InvalidArgument         an argument has the wrong type, or a value that is not accepted
@@ -36,6 +38,8 @@ __all__ = [
     "EncodingMismatch",
     "InvalidArgument",
     "InvalidSlug",
+    "JobEnded",
+    "JobNotFound",
     "NoCurrentTenant",
     "NotCaughtUp",
     "NotRegistered",
@@ -123,7 +127,7 @@ class TenantPurged(TenantUnavailable):
 
 
 class TransitionRefused(TenancyError):  # noqa: N818 (as above)
-    """The verb does not apply to the status that the tenant has."""
+    """The action does not apply to the status that the tenant has."""
 
     code = "refused"
 
@@ -158,8 +162,20 @@ class EncodingMismatch(TenancyError):  # noqa: N818 (as above)
     code = "encoding_mismatch"
 
 
+class JobNotFound(TenancyError, LookupError):  # noqa: N818 (as above)
+    """No job has this id."""
+
+    code = "job_not_found"
+
+
+class JobEnded(TenancyError):  # noqa: N818 (as above)
+    """The job has ended or was cancelled, so it can be neither resumed nor cancelled."""
+
+    code = "job_ended"
+
+
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)
-    """A follower has not processed the events in time, or has stopped at one."""
+    """A follower has not processed the events in time, or is quarantined at one."""
 
     code = "not_caught_up"
 

@@ -28,12 +28,13 @@ from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
-from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status
+from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
+    from tenancy.operations.jobs import Jobs
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
 
@@ -47,7 +48,7 @@ class Tenancy:
 
     ``applications`` are classes; ``system`` adds the applications of its pipes. ``env`` takes precedence over the
     process's environment, also for applications. Without applications and system, everything works that needs no code:
-    the registry has recorded the tables.
+    the registry has recorded the tables. ``code_version`` names the version of your code, for the record of jobs.
 
     The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
     raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
@@ -62,6 +63,7 @@ class Tenancy:
         applications: Iterable[type[Application[Any]]] = (),
         system: System | None = None,
         env: Mapping[str, str] | None = None,
+        code_version: str | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
         classes = list(applications)
@@ -74,7 +76,9 @@ class Tenancy:
             check_type("env", env, Mapping, 'variables: Tenancy(env={"SQLALCHEMY_URL": "..."})')
             for value in env.values():
                 check_type("A variable of env", value, str, "all values as text")
-        self._fleet = Fleet(classes, system, env)
+        if code_version is not None:
+            check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
+        self._fleet = Fleet(classes, system, env, code_version)
         self._registry_name = str(self._fleet.registry)
 
     def __repr__(self) -> str:
@@ -253,27 +257,27 @@ class Tenancy:
         Errors show the ``reason``, HTTP responses never do. For a tenant that is already suspended, None keeps the
         current value.
         """
-        return self._bound(self.fleet.transitions.move(tenant, Verb.SUSPEND, actor, reason=reason, reads=reads))
+        return self._bound(self.fleet.transitions.move(tenant, Action.SUSPEND, actor, reason=reason, reads=reads))
 
     def resume(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Resume a suspended tenant."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.RESUME, actor))
+        return self._bound(self.fleet.transitions.move(tenant, Action.RESUME, actor))
 
     def archive(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
         """Take a tenant offline and keep its data."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.ARCHIVE, actor, reason=reason))
+        return self._bound(self.fleet.transitions.move(tenant, Action.ARCHIVE, actor, reason=reason))
 
     def restore(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Restore an archived tenant to its previous status."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.RESTORE, actor))
+        return self._bound(self.fleet.transitions.move(tenant, Action.RESTORE, actor))
 
     def delete(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
         """Take a tenant offline. It can be undeleted until it is purged, which is due after TENANCY_GRACE_DAYS."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.DELETE, actor, reason=reason))
+        return self._bound(self.fleet.transitions.move(tenant, Action.DELETE, actor, reason=reason))
 
     def undelete(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Restore a deleted tenant to its previous status."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.UNDELETE, actor))
+        return self._bound(self.fleet.transitions.move(tenant, Action.UNDELETE, actor))
 
     def purge(self, tenant: str | Tenant, *, actor: str | None = None) -> PurgeCertificate:
         """Remove a tenant and all its data permanently; return the certificate.
@@ -299,7 +303,7 @@ class Tenancy:
 
         Processes that run one share the tenants. ``workers`` is the number of threads. ``lease_seconds`` is how long a
         silent process keeps its tenants before others take them over. A follower that fails ``max_attempts`` times at
-        one notification, with growing pauses, is stopped.
+        one notification, with growing pauses, is quarantined.
         """
         from tenancy.runner import Runner  # noqa: PLC0415 (most processes have none)
 
@@ -313,6 +317,13 @@ class Tenancy:
         return FollowerMonitor(
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
+
+    @property
+    def jobs(self) -> Jobs:
+        """Run, inspect and control jobs: operations over many tenants, whichever process executes them."""
+        from tenancy.operations.jobs import Jobs  # noqa: PLC0415 (most processes run none)
+
+        return Jobs(self.fleet)
 
     # -- lookup --
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from tenancy.arguments import check_list, check_type
 from tenancy.errors import TenancyError, TransitionRefused
 from tenancy.lifecycle.transitions import next_status
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
+from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.registry import Registry
 from tenancy.registry.cache import DELAY
 from tenancy.registry.lookup import known_slug, not_found, one_tenant
@@ -103,9 +103,9 @@ class Purging:
         with one_tenant(self._registry, wanted) as (session, tenant):
             _check_is_meant(wanted, tenant)
             purging = [tenant]
-            if next_status(tenant, Verb.PURGE) is not None:
+            if next_status(tenant, Action.PURGE) is not None:
                 columns = {"status": TenantStatus.PURGING, "due_at": None}
-                purging = list(self._registry.change(session, purging, Verb.PURGE, actor, **columns))
+                purging = list(self._registry.change(session, purging, Action.PURGE, actor, **columns))
         self._changed(purging[0])
         return purging[0]
 

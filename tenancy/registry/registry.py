@@ -12,7 +12,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
+from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
 from tenancy.registry.tables import check_metadata, check_texts, to_row, to_tenant
@@ -136,7 +136,7 @@ class Registry(RegistryDatabase):
             session.execute(sa.insert(self._rows.tenants), rows)
             # Events last: writing them takes a lock that all changes need.
             self._application.save(
-                *[History.register(each.id, Verb.ADOPT if each.adopted else Verb.CREATE, actor) for each in tenants]
+                *[History.register(each.id, Action.ADOPT if each.adopted else Action.CREATE, actor) for each in tenants]
             )
         return tenants
 
@@ -160,7 +160,7 @@ class Registry(RegistryDatabase):
         self,
         session: Session,
         tenants: Sequence[Tenant],
-        verb: Verb,
+        action: Action,
         actor: str | None,
         *,
         remark: str | None = None,
@@ -189,7 +189,7 @@ class Registry(RegistryDatabase):
             histories = []
             for tenant in tenants:
                 history: History = self._application.repository.get(tenant.id)
-                history.change(str(verb), str(columns.get("status", tenant.status)), actor)
+                history.change(str(action), str(columns.get("status", tenant.status)), actor)
                 histories.append(history)
             if remark is not None:
                 rows = [{"tenant_id": each.id, "version": each.version, "text": remark} for each in histories]
@@ -210,6 +210,10 @@ class Registry(RegistryDatabase):
             session.execute(sa.insert(self._rows.tombstones).values(values))
             session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
+            # The items themselves stay: without them, jobs would not end as they were planned.
+            items = self._rows.job_items
+            erased = sa.update(items).where(items.c.tenant_id == tenant.id).values(summary=None, progress={})
+            session.execute(erased)
             session.execute(sa.delete(self._rows.tenants).where(self._rows.tenants.c.id == tenant.id))
             history: History = self._application.repository.get(tenant.id)
             history.purge(actor)
@@ -220,6 +224,7 @@ class Registry(RegistryDatabase):
         """Return the number of remaining rows that could name a tenant."""
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
+            items = self._rows.job_items
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
@@ -227,5 +232,6 @@ class Registry(RegistryDatabase):
                     (tenants, tenants.c.id == tenant_id),
                     (remarks, remarks.c.tenant_id == tenant_id),
                     (failures, failures.c.tenant_id == tenant_id),
+                    (items, sa.and_(items.c.tenant_id == tenant_id, items.c.summary.is_not(None))),
                 )
             )

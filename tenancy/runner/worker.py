@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, PersistenceError
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
-from eventsourcing_sqlalchemy.errors import describe, is_retryable
+from eventsourcing_sqlalchemy.errors import describe, frames_of, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.following.follower import FollowerDriver, open_follower
 from tenancy.runner.assignments import Assignment, Assignments
-from tenancy.runner.failures import frames_of, outage_of
+from tenancy.runner.failures import outage_of
 from tenancy.runner.quarantine import Quarantine
 
 if TYPE_CHECKING:

@@ -66,10 +66,10 @@ def test_the_life_of_a_tenant(tenancy: Command, tmp_path: Path) -> None:
     assert tenancy.ok("delete", "apex", "--yes").out == "'apex' is deleted.\n"
     assert tenancy.ok("undelete", "apex").out == "'apex' is active.\n"
     changes = tenancy.ok("history", "apex", "--json").json
-    assert [each["verb"] for each in changes] == [
+    assert [each["action"] for each in changes] == [
         "create", "activate", "suspend", "resume", "archive", "restore", "rename", "rename", "delete", "undelete",
     ]  # fmt: skip
-    assert list(changes[0]) == ["version", "verb", "status", "actor", "at", "remark"]
+    assert list(changes[0]) == ["version", "action", "status", "actor", "at", "remark"]
     proof = tmp_path / "purged.jsonl"
     said = tenancy.ok("purge", "apex", "globex", "--yes", "--certificate", str(proof)).out
     assert "nothing left" in said

@@ -17,9 +17,9 @@ from eventsourcing.utils import Environment
 from sqlalchemy import make_url
 
 from eventsourcing_sqlalchemy.engine_settings import DEFAULTS
-from eventsourcing_sqlalchemy.engines import leases as engines
+from eventsourcing_sqlalchemy.engines.leases import engines
 from eventsourcing_sqlalchemy.settings import Settings
-from tenancy.registry.cache import drain
+from tenancy.registry.cache import registry_caches
 from tenancy.settings import VARIABLES, TenancySettings
 from tenancy.testing.postgresql import Postgres
 from tests.acceptance import cloud_sql, pages
@@ -46,9 +46,9 @@ def _restored() -> Iterator[None]:
     os.environ.clear()
     os.environ.update(before)
     gc.collect()
-    drain()
-    engines._drain()  # noqa: SLF001 (the next lease does the same)
-    assert [str(shared) for shared in engines._engines.values()] == []  # noqa: SLF001 (internal)
+    registry_caches.drain()
+    engines.drain()
+    assert [str(shared) for shared in engines] == []
 
 
 class Databases:

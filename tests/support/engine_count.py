@@ -10,10 +10,10 @@ from types import FrameType
 from typing import Any, Final
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from eventsourcing_sqlalchemy.engines import leases as engines
 from eventsourcing_sqlalchemy.engines.engine import SharedEngine
-from eventsourcing_sqlalchemy.engines.leases import EngineLease
-from tenancy.registry import cache as registry_cache
+from eventsourcing_sqlalchemy.engines.leases import engines
+from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
+from tenancy.registry.cache import registry_caches
 
 _LEVELS: Final = 6
 _PER_LEVEL: Final = 8
@@ -21,20 +21,25 @@ _PER_LEVEL: Final = 8
 
 def engines_in_use() -> list[SharedEngine]:
     """Return the engines that are still leased."""
-    return list(engines._engines.values())  # noqa: SLF001
+    return list(engines)
+
+
+def counts(resources: SharedResources[Any]) -> dict[Any, int]:
+    """Return the leased resources with the number of their leases."""
+    return {resources._resources[key]: count for key, count in resources._counts.items()}  # noqa: SLF001
 
 
 def forget_abandoned() -> None:
     """Release the leases of applications and fleets that were garbage-collected without being closed."""
     gc.collect()
     # The next lease or release of a fleet or application does the same.
-    registry_cache.drain()
-    engines._drain()  # noqa: SLF001 (as above)
+    registry_caches.drain()
+    engines.drain()
 
 
 def count_leases() -> dict[SharedEngine, int]:
     """Return the engines in use with the number of their leases."""
-    return {shared: shared.leases for shared in engines_in_use()}
+    return counts(engines)
 
 
 def wait_for_leases(before: Mapping[SharedEngine, int], seconds: float) -> dict[SharedEngine, int]:
@@ -64,8 +69,8 @@ def describe_leases(left: Mapping[SharedEngine, int]) -> str:
     """
     lines = []
     for shared, count in left.items():
-        objects = len([lease for lease in _objects(EngineLease) if _is_of(lease, shared)])
-        lines.append(f"{shared}: {count} left of {shared.leases} leases, with {objects} lease objects")
+        objects = len([lease for lease in _objects(Lease) if _is_of(lease, shared)])
+        lines.append(f"{shared}: {count} left of {counts(engines)[shared]} leases, with {objects} lease objects")
         owners = _owners(shared)
         while owners:
             owner = owners.pop()
@@ -79,8 +84,8 @@ def release_all(left: Iterable[SharedEngine]) -> None:
     for shared in left:
         for owner in _owners(shared):
             owner.close()
-        for key in [key for key, each in engines._engines.items() if each is shared]:  # noqa: SLF001
-            del engines._engines[key]  # noqa: SLF001 (its leases were lost)
+        for key in [key for key, each in engines._resources.items() if each is shared]:  # noqa: SLF001
+            del engines._resources[key], engines._counts[key]  # noqa: SLF001 (its leases were lost)
             shared.dispose()
 
 
@@ -118,8 +123,8 @@ def _owners(shared: SharedEngine) -> list[SQLAlchemyDatastore]:
     ]
 
 
-def _is_of(lease: EngineLease, shared: SharedEngine) -> bool:
-    return lease.shared is shared and not lease._is_released  # noqa: SLF001
+def _is_of(lease: Lease[SharedEngine], shared: SharedEngine) -> bool:
+    return lease.resource is shared and not lease.is_released
 
 
 def _objects(cls: type[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.engines.leases import lease_engine
 from eventsourcing_sqlalchemy.settings import parse_url
-from tenancy.registry.cache import lease_registry
+from tenancy.registry.cache import lease_registry, registry_caches
 from tenancy.settings import TenancySettings
 from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.engine_count import count_leases, describe_leases, release_all, wait_for_leases
@@ -55,7 +55,7 @@ def test_collected_applications_are_waited_for_and_released() -> None:
     before = count_leases()
     lost = SQLAlchemyDatastore(url=URL)
     lost.itself = lost  # type: ignore[attr-defined]  # so that only the collector finds it
-    lease_registry(TenancySettings.read({"SQLALCHEMY_URL": URL})).abandon()
+    registry_caches.abandon(lease_registry(TenancySettings.read({"SQLALCHEMY_URL": URL})))
     gc.disable()
     try:
         del lost

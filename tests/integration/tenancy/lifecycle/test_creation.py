@@ -51,7 +51,7 @@ def test_tenant_is_as_requested(tenants: Tenancy) -> None:
     assert (made.slug, made.name, made.metadata) == ("ünï-cödé x", "Ünï-cödé x", {"plan": ["gold", None]})
     assert (made.status, made.adopted, made.previous, made.due_at) == (TenantStatus.ACTIVE, False, (), None)
     assert str(made.placement).startswith("unicodex_")
-    assert [(change.verb, change.status, change.actor) for change in tenants.history(made.slug)] == [
+    assert [(change.action, change.status, change.actor) for change in tenants.history(made.slug)] == [
         ("create", "provisioning", "ops-1"),
         ("activate", "active", "ops-1"),
     ]
