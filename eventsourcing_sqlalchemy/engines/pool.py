@@ -64,7 +64,7 @@ class PooledConnection:
 
     @property
     def info(self) -> dict[Any, Any]:
-        """What is kept with the connection until it is closed."""
+        """Data kept with the connection until it is closed."""
         info: dict[Any, Any] = self._connection_record.info
         return info
 
@@ -127,8 +127,8 @@ class ConnectionPool:
     def _connecting(self, *_: Any) -> None:
         if self._is_unsafe_after_fork:
             msg = (
-                f"A connection to {mask(self._engine.url)} was in use when this process was forked, and the database's "
-                "library keeps what it knows of the parent's locks: data could be lost. Fork while nothing uses the "
+                f"A connection to {mask(self._engine.url)} was in use when this process was forked, and the database "
+                "library still holds the parent's lock state: data could be lost. Fork while nothing uses the "
                 "database, or start processes with the method 'spawn'."
             )
             raise InterfaceError(msg)

@@ -19,7 +19,7 @@ from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.placement import Placement
 from tenancy.model.slugs import normalize
-from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status, status_error
+from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status, status_error
 from tenancy.registry import Registry
 from tenancy.registry.tables import check_texts
 from tenancy.storage.extra_tables import check_code
@@ -185,7 +185,7 @@ class Provisioning:
         if found is not None:
             raise _exists(found)
         if request_id is not None and self._registry.find_request(request_id) is not None:
-            msg = f"The request {request_id!r} has created a tenant with another slug."
+            msg = f"Request {request_id!r} has already created a tenant with another slug."
             raise TenantExists(msg, remedy="Use a new id for each request.", tenant=slug)
         return None
 
@@ -200,7 +200,7 @@ class Provisioning:
             return tenants
         with self._with_tables(tenants, _is_provisioning) as (session, current):
             waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
-            change, status = Verb.ACTIVATE, TenantStatus.ACTIVE
+            change, status = Action.ACTIVATE, TenantStatus.ACTIVE
             ready = self._registry.change(session, waiting, change, actor, status=status) if waiting else ()
         now = {tenant.id: tenant for tenant in (*current, *ready)}
         for tenant in tenants:

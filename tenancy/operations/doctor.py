@@ -185,7 +185,7 @@ def _registry(fleet: Fleet) -> Finding:
     known = fleet.registry.fleet_settings().get("format")
     if known == FORMAT:
         return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {fleet.registry.datastore.shared}.")
-    what = f"It has the format {known}, and this version knows the format {FORMAT}."
+    what = f"Format {known} is not supported: this version supports format {FORMAT}."
     return Finding(
         name="registry", level="failure", what=what, remedy="Install the version that created it, or a newer one."
     )
