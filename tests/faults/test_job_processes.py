@@ -106,12 +106,12 @@ def test_an_interrupted_command_finishes_what_it_has_begun(
         command.signal(number)
         gate.touch()
         assert command.wait_for_end() == 130, command.errors
-    job = job_of(tenants)
+        job = job_of(tenants)
+        assert '"code": "interrupted"' in command.errors
+        assert f"tenancy jobs resume {job.id}" in command.errors
     assert job.status is JobStatus.RUNNING
     assert job.counts.running == 0
     assert job.counts.done >= 2
-    assert '"code": "interrupted"' in command.errors
-    assert f"tenancy jobs resume {job.id}" in command.errors
     if job.counts.pending:
         with JobProcess(url, "resume", str(job.id)) as command:
             assert command.wait_for_end() == 0, command.errors
