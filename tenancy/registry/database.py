@@ -29,7 +29,7 @@ from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.registry.history import FLEET_ID, FleetHistory, RegistryApplication
 from tenancy.registry.migrations import FORMAT, check_format, steps_from
 from tenancy.registry.remedies import remedy_of
-from tenancy.registry.tables import Rows
+from tenancy.registry.tables import RegistryTables
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -77,7 +77,7 @@ class RegistryDatabase:
         environment[where] = settings.control_schema if settings.control_has_schemas else f"{settings.control_schema}_"
         self._application = RegistryApplication(env=environment)
         self._recorder = cast("SQLAlchemyApplicationRecorder", self._application.recorder)
-        self._rows = Rows(
+        self._rows = RegistryTables(
             settings.control_schema if settings.control_has_schemas else None,
             "" if settings.control_has_schemas else f"{settings.control_schema}_",
         )
@@ -93,7 +93,7 @@ class RegistryDatabase:
         return f"Registry({self._where})"
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> RegistryTables:
         """The tables, for queries in :meth:`reading` and :meth:`writing`."""
         return self._rows
 
@@ -126,8 +126,8 @@ class RegistryDatabase:
                 self._create_tables()
                 break
             except PersistenceError as error:
-                if _is_unusable(error):
-                    raise self._unavailable(error) from error
+                if (unavailable := _unavailable(error)) is not None:
+                    raise unavailable from error
                 is_concurrent = isinstance(
                     error, IntegrityError | ProgrammingError
                 )  # another process creates them, too
@@ -307,9 +307,9 @@ class RegistryDatabase:
         try:
             yield
         except (PersistenceError, SQLAlchemyError) as error:
+            if (unavailable := _unavailable(error)) is not None:
+                raise unavailable from error
             translated = translate(error)
-            if _is_unusable(translated):
-                raise self._unavailable(translated) from error
             if isinstance(translated, InterfaceError):
                 msg = "The registry's connections are closed, and so is their Tenancy object."
                 raise TenancyError(msg, remedy="Construct another one.") from error
@@ -319,13 +319,6 @@ class RegistryDatabase:
             if translated is error:
                 raise
             raise translated from error
-
-    def _unavailable(self, error: PersistenceError) -> RegistryUnavailable:
-        remedy = remedy_of(error)
-        if remedy is not None:
-            return RegistryUnavailable(f"The registry cannot be used: {error}.", remedy=remedy)
-        msg = f"The registry does not answer: {error}."
-        return RegistryUnavailable(msg, remedy="Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL.")
 
 
 def _run(executor: Executor, statement: str) -> None:
@@ -344,5 +337,12 @@ def _retry_conflicts(record: Callable[[], None]) -> None:
             return
 
 
-def _is_unusable(error: PersistenceError) -> bool:
-    return isinstance(error, OperationalError) or remedy_of(error) is not None
+def _unavailable(error: Exception) -> RegistryUnavailable | None:
+    """Return the error to raise instead if the registry cannot be used, or None."""
+    translated, remedy = translate(error), remedy_of(error)
+    if remedy is not None:
+        return RegistryUnavailable(f"The registry cannot be used: {translated}.", remedy=remedy)
+    if isinstance(translated, OperationalError):
+        msg = f"The registry does not answer: {translated}."
+        return RegistryUnavailable(msg, remedy="Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL.")
+    return None

@@ -92,7 +92,7 @@ def write_lock_held(batches: Batches, recorder: SQLAlchemyProcessRecorder) -> It
     thread = threading.Thread(target=recorder.insert_events, args=[[first]])
     thread.start()
     try:
-        wait_until(lambda: bool(batches.written), "somebody writes")
+        wait_until(lambda: bool(batches.written), "a call holds the lock")
         yield
     finally:
         batches.gate.set()

@@ -141,7 +141,7 @@ def test_wake_ups_arrive_from_the_new_server(database: Database, place: str) -> 
         subscription = recorder.subscribe()
         received = threading.Thread(target=lambda: next(subscription), daemon=True)
         received.start()
-        wait_until(lambda: database.scalar(listening) != 0, "somebody listens")
+        wait_until(lambda: database.scalar(listening) != 0, "the listener is connected")
         before = database.scalar(listening)
         fail_over(recorder.datastore.engine, database)
         recorder.insert_events(stored_events())

@@ -68,7 +68,7 @@ def test_tenants_keep_their_rows_and_get_versions(url: str) -> None:
         tenants.fleet.registry.migrate()
         acme, globex = tenants.list()
         assert (acme.slug, acme.versions.tables, globex.versions.tables) == ("acme", 1, 0)
-        assert [change.verb for change in tenants.history("acme")] == ["create"]
+        assert [change.action for change in tenants.history("acme")] == ["create"]
         tenants.suspend("acme")
         assert not tenants.fleet.registry.migrate()
         assert tenants["acme"].status == "suspended"
