@@ -248,7 +248,9 @@ def test_joined_writers_keep_the_order_and_get_their_own_ids(
         batches.wait_for(WRITERS - 1)  # behind the one that writes
         batches.gate.set()
 
-    writers = [partial(write_on, recorder, log, seed, calls, is_over) for seed, log in enumerate(logs)]
+    writers: list[Callable[[], None]] = [
+        partial(write_on, recorder, log, seed, calls, is_over) for seed, log in enumerate(logs)
+    ]
     with PollingReader(recorder) as reader:
         run_together([release, *writers])
     assert_in_order([ids for log in logs for ids, _ in log.acknowledged], reader.ids)
