@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 from eventsourcing.projection import Projection, ProjectionRunner
-
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
 

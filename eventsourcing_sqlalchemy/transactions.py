@@ -191,7 +191,7 @@ class Transaction:
 
     def __enter__(self) -> Session:
         if self._is_entered:
-            msg = "This transaction is open already. Ask the recorder for another one: it joins."
+            msg = "This transaction object is open already. Call recorder.transaction() again: the new one joins."
             raise ProgrammingError(msg)
         session = self._enter()
         self._is_entered = True
@@ -202,7 +202,10 @@ class Transaction:
         outer = self._joined = current_transaction(self._datastore)
         if outer is not None:
             if self._commit and not outer.commit:
-                msg = "A transaction that commits cannot be opened inside of one with commit=False."
+                msg = (
+                    "A transaction that commits cannot be opened inside one with commit=False. "
+                    "Open the outer one without it."
+                )
                 raise ProgrammingError(msg)
             return outer.session
         if self._datastore.scoped_session is not None:
@@ -265,7 +268,10 @@ class Transaction:
             raise translate(exc) from exc
         joined, self._joined = self._joined, None
         if exc is None and joined is not None and joined.datastore is None:
-            msg = "The transaction that this one joined has ended before it: what was done since then is not committed."
+            msg = (
+                "The outer transaction has ended before this block: later changes are not committed. "
+                "End this block first."
+            )
             raise ProgrammingError(msg)
 
 

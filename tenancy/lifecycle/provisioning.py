@@ -20,9 +20,10 @@ from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.placement import Placement
 from tenancy.model.slugs import normalize
-from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status, status_error
+from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status, status_error
 from tenancy.registry import Registry
 from tenancy.registry.tables import check_texts
+from tenancy.storage.extra_tables import check_code
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -159,7 +160,7 @@ class Provisioning:
         """Raise NotRegistered if this process could not create all of a new tenant's tables."""
         try:
             for application_spec in self._application_specs():
-                application_spec.check_code()
+                check_code(application_spec)
         except NotRegistered:
             with suppress(RegistryMissing):
                 if self._registry.find(slug) is not None:
@@ -193,7 +194,7 @@ class Provisioning:
         if found is not None:
             raise _exists(found)
         if request_id is not None and self._registry.find_request(request_id) is not None:
-            msg = f"The request {request_id!r} has created a tenant with another slug."
+            msg = f"Request {request_id!r} has already created a tenant with another slug."
             raise TenantExists(msg, remedy="Use a new id for each request.", tenant=slug)
         return None
 
@@ -219,7 +220,7 @@ class Provisioning:
         return [now[tenant.id] for tenant in tenants]
 
     def _activate(self, session: Session, waiting: Iterable[Tenant], actor: str | None) -> Sequence[Tenant]:
-        head, change, status = self._head(), Verb.ACTIVATE, TenantStatus.ACTIVE
+        head, change, status = self._head(), Action.ACTIVATE, TenantStatus.ACTIVE
         groups: dict[Versions, list[Tenant]] = {}
         for each in waiting:
             groups.setdefault(each.versions if each.adopted else each.versions.created_by(head), []).append(each)
@@ -237,7 +238,7 @@ class Provisioning:
             head = self._head()
             lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(head.created)]
             for each in lacking:
-                self._registry.change(session, [each], Verb.MIGRATE, actor, versions=each.versions.extended_by(head))
+                self._registry.change(session, [each], Action.MIGRATE, actor, versions=each.versions.extended_by(head))
         for each in lacking:
             self._changed(each)
 

@@ -19,6 +19,7 @@ from eventsourcing_sqlalchemy.migrations import HEAD
 from tenancy import Tenancy, Tenant
 from tenancy.model.tenant import TenantRequest
 from tenancy.model.versions import Versions
+from tenancy.operations.doctor import Finding, examine, repair
 from tenancy.operations.jobs import TenantSelection
 from tenancy.operations.migrations import Migrate, status_of
 from tests.acceptance.commands import Command
@@ -91,7 +92,7 @@ def test_tenants_that_are_behind_are_migrated(tenants: Tenancy) -> None:
     assert (report.counts.done, report.counts.total) == (3, 3)
     assert versions(tenants) == dict.fromkeys(("acme", "globex", "new", "umbra"), HEAD)
     assert tenants["globex"].status == "suspended"
-    assert [(change.verb, change.actor) for change in tenants.history("acme")][-1] == ("migrate", "ops-7")
+    assert [(change.action, change.actor) for change in tenants.history("acme")][-1] == ("migrate", "ops-7")
     assert tenants.history("new") == before
     school = tenants["acme"].get(School)
     assert school.recorder.max_notification_id() == 2
@@ -146,7 +147,7 @@ def test_tenants_are_created_while_others_are_migrated(env: dict[str, str]) -> N
         assert versions(tenants) == dict.fromkeys([*slugs, *(f"old{number}" for number in range(6))], HEAD)
         assert status_of(tenants.fleet).behind == []
         for slug in slugs:
-            assert [change.verb for change in tenants.history(slug)] == ["create", "activate"]
+            assert [change.action for change in tenants.history(slug)] == ["create", "activate"]
         for tenant in tenants.list():
             tenant_school = tenants.application(School, tenant)
             tenant_school.enrol()
@@ -310,6 +311,40 @@ def test_tenant_can_be_suspended_while_its_migration_waits_for_a_reader(postgres
         assert migration.result(DEADLINE_SECONDS).is_success
         assert versions(tenants) == {"acme": HEAD}
     engine.dispose()
+
+
+# -- doctor --
+
+
+def about(findings: Iterable[Finding]) -> list[tuple[str, str | None]]:
+    return [(finding.level, finding.tenant) for finding in findings if finding.name == "migrations"]
+
+
+def test_doctor_reports_tenants_that_are_behind(tenants: Tenancy) -> None:
+    (finding,) = [each for each in examine(tenants.fleet) if each.name == "migrations"]
+    assert (finding.level, finding.remedy) == ("warning", "Migrate: tenancy migrate")
+    assert "3 tenants" in finding.what
+    tenants.migrate()
+    assert about(examine(tenants.fleet)) == [("ok", None)]
+
+
+def test_doctor_reports_tables_that_are_older_than_recorded(tenants: Tenancy, env: dict[str, str]) -> None:
+    """As after a restore of the tenants' tables alone."""
+    tenants.migrate()
+    placement = tenants["globex"].placement
+    names = [spec.name for spec in tenants.fleet.inventory.specs(placement, tenants.application_specs())]
+    for name in names:
+        execute(env, f"DROP TABLE {name}")
+    if placement.schema is None:
+        PublishedTables(env["SQLALCHEMY_URL"], None, placement.table_prefix).close()
+    else:
+        execute(env, f"DROP SCHEMA {placement.schema}")
+        PublishedTables(env["SQLALCHEMY_URL"], placement.schema).close()
+    assert about(examine(tenants.fleet)) == [("failure", "globex")]
+    assert about(repair(tenants.fleet, actor="ops-7")) == [("ok", "globex")]
+    assert about(examine(tenants.fleet)) == [("warning", None)]
+    tenants.migrate()
+    assert about(examine(tenants.fleet)) == [("ok", None)]
 
 
 # -- the command --

@@ -17,6 +17,7 @@ from eventsourcing.persistence import NotSupportedError, ProgrammingError
 from sqlalchemy.engine import URL, Connection, Engine
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.conversion import milliseconds, uuid_of_int
 from eventsourcing_sqlalchemy.dialects.postgresql import catalog as postgresql_catalog
 from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql_sequences
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BinaryArrays, TextArrays
@@ -25,7 +26,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql.replacing import PostgreSQLRep
 from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationKind, Right
-from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, milliseconds, uuid_of_int
+from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.errors import READ_ONLY
 from eventsourcing_sqlalchemy.naming import TableName, quote
@@ -61,8 +62,8 @@ class PostgreSQLDialect(Dialect):
         "42P01": "Set CREATE_TABLE=yes, or create it beforehand",
         "3F000": "Set CREATE_TABLE=yes, or create it beforehand",
         "42703": "The table has another shape: a column is missing. Use another schema or table prefix",
-        "22001": "The tracking table is of version 1, for application names of at most 32 characters. ALTER the type "
-        "of its column application_name to text, or shorten the application's name",
+        "22001": "The tracking table has version 0, for application names of at most 32 characters. Migrate it with "
+        "recorder.migrate_tables(), or shorten the application's name",
         READ_ONLY: "The database is a standby, or default_transaction_read_only is on. Connect to the primary; with "
         "several hosts in SQLALCHEMY_URL, add target_session_attrs=read-write",
         postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the connecting role its missing privilege: USAGE on "

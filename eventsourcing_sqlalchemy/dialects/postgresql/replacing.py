@@ -8,8 +8,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from eventsourcing_sqlalchemy.dialects.conversion import milliseconds
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, TableReplacer
-from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.naming import TableName, quote
 
 

@@ -12,10 +12,10 @@ from eventsourcing.persistence import InterfaceError, Notification, OperationalE
 from eventsourcing_sqlalchemy.errors import describe
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.transactions import inside
+from tenancy.application_cache import TenantProjection
 from tenancy.errors import TenancyError
 from tenancy.following.follower import ProjectionDriver
 from tenancy.isolation.spaces import space_of
-from tenancy.model.projections import TenantProjection
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application

@@ -15,7 +15,7 @@ from eventsourcing.persistence import OperationalError
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.errors import TenancyError
 from tenancy.isolation.spaces import space_of
-from tenancy.model.tenant import Tenant, Verb
+from tenancy.model.tenant import Action, Tenant
 from tenancy.storage.remover import is_in_use
 
 if TYPE_CHECKING:
@@ -194,4 +194,4 @@ class Swap:
         if self._registered.version is not None:
             views[self._name] = self._registered.version
         versions = replace(current.versions, views=views)
-        self._fleet.registry.change(session, [current], Verb.REBUILD, actor, remark=self._name, versions=versions)
+        self._fleet.registry.change(session, [current], Action.REBUILD, actor, remark=self._name, versions=versions)

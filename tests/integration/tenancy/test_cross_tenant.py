@@ -56,7 +56,7 @@ def test_one_view_has_the_events_of_all_tenants(env: dict[str, str]) -> None:
             for slug in ("acme", "globex", "initech"):
                 runner.wait(slug)
             assert totals(tenants) == {"acme": (1, 0), "globex": (1, 1), "initech": (1, 2)}
-            tenants.create("hooli").get(TrainingSchool).register("Fido", "stay")  # joins while the runner runs
+            tenants.create("hooli").get(TrainingSchool).register("Fido", "stay")  # created while the runner runs
             runner.wait("hooli")
             assert totals(tenants)["hooli"] == (1, 1)
             status = {(each.tenant, each.follower): each for each in runner.status()}
@@ -105,7 +105,7 @@ def test_purge_removes_a_tenants_rows_and_refuses_its_late_events(env: dict[str,
         across = tenants.across(CountAll)
         view = across.view
         assert isinstance(view, Totals)
-        # A process that has read the event before the purge.
+        # A process that read the event before the purge.
         with pytest.raises(IntegrityError):
             view.add(across.tracking(purged, "TrainingSchool", 3, 2), tricks=1)
         assert totals(tenants) == {"globex": (1, 1)}
@@ -148,7 +148,7 @@ def test_a_poison_event_stops_its_own_tenant_only(env: dict[str, str]) -> None:
             assert totals(tenants) == {"acme": (1, 2), "globex": (1, 1)}
 
 
-def test_a_position_that_was_set_back_is_followed_from_there(env: dict[str, str]) -> None:
+def test_a_position_set_back_is_followed_from_there(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         tenants.create("acme").get(TrainingSchool).register("Rex", "sit")
         with tenants.runner(workers=1) as runner:
@@ -178,7 +178,7 @@ def test_many_events_are_one_transaction(postgres_url: str) -> None:
 
 def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
     class Lasting(SQLAlchemyTrackingRecorder):
-        """Cannot forget."""
+        """A view that cannot forget a tenant."""
 
     class Another(CountAll):
         """Another projection of the same name."""
@@ -186,7 +186,7 @@ def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
         name = "CountAll"
 
     class Other(TrainingSchool):
-        """Not of this fleet."""
+        """An application of another fleet."""
 
         name = "Other"
 

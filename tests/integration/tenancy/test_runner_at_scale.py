@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import Diaries
-from tests.support.fleets import check, fleet
+from tests.support.fleets import catch_up, check, fleet
 
 WORKERS = 4
 
@@ -67,7 +67,7 @@ def test_many_tenants_on_few_threads_and_connections(postgres_url: str, repeat: 
         samples = Samples(postgres_url)
         with samples.taken(), tenants.runner(workers=WORKERS) as runner:
             for slug in slugs:
-                runner.wait(slug, timeout=120)
+                catch_up(tenants, runner, slug)
         for slug in slugs:
             check(tenants, slug, expected[slug])
         # The workers, the coordinator, the listener and the notifier.
@@ -92,7 +92,7 @@ def test_flooding_tenant_delays_the_others_by_a_few_slices(postgres_url: str, re
             for slug in quiet:
                 before = processed()
                 tenants[slug].get(TrainingSchool).register("Rex")
-                runner.wait(slug)
+                catch_up(tenants, runner, slug)
                 done.append(processed() - before)
                 if processed() >= 2 * flood:
                     break
@@ -109,6 +109,6 @@ def test_slow_policy_does_not_delay_other_tenants(postgres_url: str) -> None:
         quick = {}
         for number in range(10):
             quick[tenants["quick"].get(TrainingSchool).register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
-            runner.wait("quick")
+            catch_up(tenants, runner, "quick")
         assert len(tenants["slow"].get(Diaries).entries(slow)) < 301
         check(tenants, "quick", quick)

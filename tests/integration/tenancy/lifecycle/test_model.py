@@ -1,4 +1,4 @@
-"""The lifecycle against a model: whatever is done in whichever order, the fleet is what a few lines say it is."""
+"""The lifecycle against a model: after any sequence of calls, the fleet equals a simple model."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _REPEAT = int(os.environ.get("TEST_REPEAT", "1"))
 
 @dataclass
 class Model:
-    """What a tenant should be."""
+    """The expected state of a tenant."""
 
     id: UUID
     status: str = "active"
     reads: bool = False
     before: list[str] = field(default_factory=list)
     dogs: list[str] = field(default_factory=list)
-    verbs: list[str] = field(default_factory=lambda: ["create", "activate"])
+    actions: list[str] = field(default_factory=lambda: ["create", "activate"])
 
 
 class LifecycleMachine(RuleBasedStateMachine):
-    """Does something to one of three tenants at a time."""
+    """Calls a verb on one of three tenants at a time."""
 
     tenants: Tenancy
     url: str
 
     @initialize()
     def begin(self) -> None:
-        """Begin with nobody: what the last example left is removed."""
+        """Start without tenants: remove those of the last example."""
         self.model: dict[str, Model] = {}
         self.handed_out: dict[UUID, Kennel] = {}
         self.tenants.init()
@@ -78,7 +78,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         else:
             self.tenants.rename(slug, new_slug)
             if slug != new_slug:
-                self.model[slug].verbs.append("rename")
+                self.model[slug].actions.append("rename")
                 self.model[new_slug] = self.model.pop(slug)
 
     @rule(slug=SLUGS, reads=st.booleans())
@@ -126,7 +126,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert certificate.tenant_id == gone.id
         assert set(certificate.left.values()) == {0}
         history = self.tenants.history(str(gone.id))
-        assert [change.verb for change in history] == [*gone.verbs, "purge", "purge"]
+        assert [change.action for change in history] == [*gone.actions, "purge", "purge"]
 
     @rule(slug=SLUGS, dog=st.sampled_from(["Fido", "Rex"]))
     def write(self, slug: str, dog: str) -> None:
@@ -146,8 +146,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert self.handed_out.setdefault(self.model[slug].id, kennel) is kennel
         return kennel
 
-    def _do(self, slug: str, verb: str, to: Callable[[Model], Model | None], **options: bool) -> None:
-        call = getattr(self.tenants, verb)
+    def _do(self, slug: str, action: str, to: Callable[[Model], Model | None], **options: bool) -> None:
+        call = getattr(self.tenants, action)
         tenant = self.model.get(slug)
         if tenant is None:
             with pytest.raises(TenantNotFound):
@@ -159,9 +159,9 @@ class LifecycleMachine(RuleBasedStateMachine):
                 call(slug, **options)
             return
         assert call(slug, **options).status == after.status
-        self.model[slug] = after if after is tenant else replace(after, verbs=[*tenant.verbs, verb])
+        self.model[slug] = after if after is tenant else replace(after, actions=[*tenant.actions, action])
 
-    def _leave(self, slug: str, verb: str, status: str, sources: tuple[str, ...]) -> None:
+    def _leave(self, slug: str, action: str, status: str, sources: tuple[str, ...]) -> None:
         def to(tenant: Model) -> Model | None:
             if tenant.status == status:
                 return tenant
@@ -169,18 +169,18 @@ class LifecycleMachine(RuleBasedStateMachine):
                 return None
             return replace(tenant, status=status, before=[*tenant.before, tenant.status])
 
-        self._do(slug, verb, to)
+        self._do(slug, action, to)
 
-    def _return(self, slug: str, verb: str, status: str, already: tuple[str, ...]) -> None:
+    def _return(self, slug: str, action: str, status: str, already: tuple[str, ...]) -> None:
         def to(tenant: Model) -> Model | None:
             if tenant.status == status:
                 return replace(tenant, status=tenant.before[-1], before=tenant.before[:-1])
             return tenant if tenant.status in (*already, "archived")[: len(already)] else None
 
-        self._do(slug, verb, to)
+        self._do(slug, action, to)
 
     @invariant()
-    def registry_is_as_the_model(self) -> None:
+    def registry_equals_the_model(self) -> None:
         if not hasattr(self, "model"):
             return
         found = {tenant.slug: tenant for tenant in self.tenants}
@@ -191,7 +191,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             assert (tenant.id, tenant.status, list(tenant.previous)) == (expected.id, expected.status, expected.before)
             assert (tenant.due_at is not None) == (expected.status == "deleted")
             history = self.tenants.history(slug)
-            assert [change.verb for change in history] == expected.verbs
+            assert [change.action for change in history] == expected.actions
             assert history[-1].status == expected.status
 
     @invariant()
@@ -214,7 +214,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("no_purge_delay")
-def test_lifecycle_is_as_the_model(fleet: MakeFleet, url: str) -> None:
+def test_lifecycle_equals_the_model(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel)
     machine = type("Machine", (LifecycleMachine,), {"tenants": tenants, "url": url})
     run_state_machine_as_test(

@@ -10,7 +10,7 @@ from eventsourcing.persistence import IntegrityError
 
 from tenancy import Tenancy
 from tenancy.errors import TenancyError
-from tenancy.model.tenant import Verb
+from tenancy.model.tenant import Action
 from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.ledger import KeepLedger, Ledger
 from tests.support.job_items import Item
@@ -48,7 +48,7 @@ def test_rebuild_that_dies_after_a_phase_resumes(tenants: Tenancy, phase: str) -
     rebuild(tenants, item)
     assert ledger(tenants).content() == expected_content(tenants)
     assert objects(tenants) == before
-    assert [each.verb for each in tenants.history("acme")].count("rebuild") == 1
+    assert [each.action for each in tenants.history("acme")].count("rebuild") == 1
 
 
 @EVERYWHERE
@@ -66,7 +66,7 @@ def test_rebuild_that_dies_before_the_registry_commits(tenants: Tenancy, monkeyp
     assert ledger(tenants).content() == expected_content(tenants)
     assert tenants["acme"].versions.views == {KeepLedger.name: "3"}
     assert spaces(tenants) == []
-    assert tenants.history("acme")[-1].verb == Verb.REBUILD
+    assert tenants.history("acme")[-1].action == Action.REBUILD
 
 
 @BOTH

@@ -108,4 +108,4 @@ def test_view_of_a_new_projection_is_not_rebuilt(place: tuple[str, dict[str, str
         newer.project(registered.application, DogCounters, SecondCounters)
         assert newer.migrate().job is not None
         assert newer["acme"].versions.views == {DogCounters.name: "1"}
-        assert [each.verb for each in newer.history("acme")][-1] != "rebuild"
+        assert [each.action for each in newer.history("acme")][-1] != "rebuild"

@@ -89,7 +89,7 @@ def test_history_and_version(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(type(ledger(tenants)), "version", 2, raising=False)
     rebuild(tenants)
     assert tenants["acme"].versions.views == {KeepLedger.name: "2"}
-    changes = [(each.verb, each.actor, each.remark) for each in tenants.history("acme")][-2:]
+    changes = [(each.action, each.actor, each.remark) for each in tenants.history("acme")][-2:]
     assert changes == [("rebuild", "user-7", KeepLedger.name), ("rebuild", None, KeepLedger.name)]
 
 
