@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy import queries
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
-from eventsourcing_sqlalchemy.dialects.tracking import ConditionalTracking, check_tracking, tracking_conflict
-from eventsourcing_sqlalchemy.dialects.validation import check_argument
+from eventsourcing_sqlalchemy.dialects.tracking import ConditionalTracking, tracking_conflict
+from eventsourcing_sqlalchemy.dialects.validation import check_argument, check_tracking
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import shorten_identifier
