@@ -13,6 +13,7 @@
     ├── TransitionRefused       the change does not apply to the tenant's status
     ├── NoCurrentTenant         the context has no current tenant
     ├── RegistryMissing         this database has no registry
+    ├── RegistryMismatch        the registry has an older or newer format than this version
     ├── RegistryUnavailable     the registry cannot be reached
     ├── NotRegistered           the application is not registered with this fleet
     ├── EncodingMismatch        this process has another cipher or compressor than the fleet
@@ -44,6 +45,7 @@ __all__ = [
     "NotCaughtUp",
     "NotRegistered",
     "PartlyDone",
+    "RegistryMismatch",
     "RegistryMissing",
     "RegistryUnavailable",
     "TenancyClosed",
@@ -142,6 +144,12 @@ class RegistryMissing(TenancyError):  # noqa: N818 (as above)
     """This database has no registry."""
 
     code = "no_registry"
+
+
+class RegistryMismatch(TenancyError):  # noqa: N818 (as above)
+    """The registry's tables have an older or newer format than this version needs."""
+
+    code = "registry_mismatch"
 
 
 class RegistryUnavailable(TenancyError):  # noqa: N818 (as above)

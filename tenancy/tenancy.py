@@ -34,7 +34,7 @@ from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
-    from tenancy.operations.jobs import Jobs
+    from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
 
@@ -317,6 +317,26 @@ class Tenancy:
         return FollowerMonitor(
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
+
+    def migrate(
+        self,
+        *,
+        tenants: TenantSelection | None = None,
+        options: JobOptions | None = None,
+        lock_timeout: float = 0.5,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Migrate the registry, and the tables of the tenants that are behind, in this process; return the job's end.
+
+        ``tenants`` are by default all. An attempt waits ``lock_timeout`` seconds for a lock, and is repeated after
+        growing pauses, so that a long reader delays no writer for longer. A tenant that fails does not raise: see the
+        report. Safe in many processes at once. Raises RegistryMissing, and RegistryMismatch for a registry of a newer
+        format.
+        """
+        from tenancy.operations.migrations import migrate  # noqa: PLC0415 (most processes migrate nothing)
+
+        check_type("lock_timeout", lock_timeout, (int, float), "a number of seconds")
+        return migrate(self.fleet, tenants=tenants, options=options, lock_timeout=lock_timeout, actor=actor)
 
     @property
     def jobs(self) -> Jobs:

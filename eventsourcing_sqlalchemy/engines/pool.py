@@ -87,6 +87,9 @@ class PooledConnection:
         finally:
             self._is_checked_in = True
             self._pool._do_return_conn(self._connection_record)  # noqa: SLF001 (as the module says)
+            if self._owner._is_disposed:  # noqa: SLF001 (of this module)
+                # Another thread may have emptied the pool just before: nothing else would close the connection.
+                self._pool.dispose()
 
 
 class ConnectionPool:

@@ -16,6 +16,7 @@ from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
 from tenancy.cli.commands.jobs import jobs
+from tenancy.cli.commands.migrate import migrate
 from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
 from tenancy.cli.commands.show import history, list_, show
@@ -47,6 +48,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("history", history, "tenancy history acme"),
     ("env", env, 'eval "$(tenancy env acme)"'),
     ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
+    ("migrate", migrate, "tenancy --app shop:tenants migrate --canary 5 --check 'python smoke_test.py'"),
     ("doctor", doctor, "tenancy doctor --repair"),
 )
 """Name, function and example of each command."""

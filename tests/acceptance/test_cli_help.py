@@ -18,7 +18,7 @@ from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
     "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
-    "doctor runner jobs"
+    "migrate doctor runner jobs"
 )
 EXAMPLES = [
     *COMMANDS,

@@ -175,6 +175,26 @@ def test_interrupt_at_any_step_of_a_call_leaves_the_connection_in_the_pool(datas
     assert number > 5
 
 
+def test_connection_returned_to_a_pool_that_was_just_disposed_is_closed(
+    datastore: SQLAlchemyDatastore, activity: Activity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last application of an engine is closed by one thread while another one ends a call."""
+    assert_usable(datastore)
+    pool_class = type(datastore.engine.pool)
+    give_back = pool_class._do_return_conn  # noqa: SLF001 (the step to interfere with)
+
+    def dispose_and_give_back(self: Pool, record: Any) -> None:
+        monkeypatch.undo()
+        datastore.close()
+        give_back(self, record)
+
+    monkeypatch.setattr(pool_class, "_do_return_conn", dispose_and_give_back)
+    used = datastore.engine.pool  # Held, so that its collection closes nothing.
+    datastore.run(lambda executor: executor.fetch("SELECT 1"))
+    activity.wait_until_none()
+    assert used is not datastore.engine.pool
+
+
 def test_pool_counts_stay_right_under_threads_and_failures(
     open_datastore: Callable[..., SQLAlchemyDatastore], repeat: Callable[[int], range]
 ) -> None:
