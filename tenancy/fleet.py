@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from eventsourcing_sqlalchemy import migrations
 from tenancy.application_cache import ApplicationCache, TenantProjection
 from tenancy.errors import TenancyClosed
 from tenancy.isolation.environment import local_variables, variables
@@ -20,6 +21,7 @@ from tenancy.model.projections import (
     name_taken,
 )
 from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.model.versions import Versions
 from tenancy.registry.cache import lease_registry
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection, CrossTenantProjections
@@ -51,8 +53,11 @@ class Fleet:
         classes: Iterable[type[Application[Any]]],
         system: System | None = None,
         env: Mapping[str, str] | None = None,
+        code_version: str | None = None,
     ) -> None:
         self.settings = TenancySettings.read(env)
+        self.code_version = code_version
+        """The version of the user's code, for the record of jobs."""
         self.system = system
         self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The application classes by name."""
@@ -66,25 +71,27 @@ class Fleet:
         self.registry = self.registry_cache.registry
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
+        self.provisioner = Provisioner(self.shard, self.inventory)
         remover = Remover(self.shard, self.inventory)
         self.provisioning = Provisioning(
             self.settings,
             self.registry,
             shard=self.shard,
             inventory=self.inventory,
-            provisioner=Provisioner(self.shard, self.inventory),
+            provisioner=self.provisioner,
             remover=remover,
             application_specs=self.application_specs,
-            changed=self._changed,
+            head=self.head_versions,
+            changed=self.changed,
         )
-        self.transitions = Transitions(self.settings, self.registry, self._changed)
+        self.transitions = Transitions(self.settings, self.registry, self.changed)
         self.purging = Purging(
             self.registry,
             self.inventory,
             remover,
             application_specs=self._all_specs,
             cross_tenant=self.cross_tenant,
-            changed=self._changed,
+            changed=self.changed,
         )
         self.is_closed = False
 
@@ -124,7 +131,13 @@ class Fleet:
         own = {spec.application: spec for spec in self.application_specs()}
         return list({**self._recorded_specs(), **own}.values())
 
-    def _changed(self, tenant: Tenant) -> None:
+    def head_versions(self) -> Versions:
+        """Return the versions of the tables that this process creates."""
+        created = sorted({name for spec in self.application_specs() for name in spec.table_names()})
+        return Versions(tables=migrations.HEAD, created=tuple(created))
+
+    def changed(self, tenant: Tenant) -> None:
+        """Forget what this process has cached of a tenant: it has changed it."""
         self.registry_cache.forget(tenant.id)
         if tenant.status is TenantStatus.PURGING:
             self.application_cache.forget(tenant.id)

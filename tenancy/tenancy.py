@@ -34,6 +34,7 @@ from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
+    from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
 
@@ -47,7 +48,7 @@ class Tenancy:
 
     ``applications`` are classes; ``system`` adds the applications of its pipes. ``env`` takes precedence over the
     process's environment, also for applications. Without applications and system, everything works that needs no code:
-    the registry has recorded the tables.
+    the registry has recorded the tables. ``code_version`` names the version of your code, for the record of jobs.
 
     The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
     raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
@@ -62,6 +63,7 @@ class Tenancy:
         applications: Iterable[type[Application[Any]]] = (),
         system: System | None = None,
         env: Mapping[str, str] | None = None,
+        code_version: str | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
         classes = list(applications)
@@ -74,7 +76,9 @@ class Tenancy:
             check_type("env", env, Mapping, 'variables: Tenancy(env={"SQLALCHEMY_URL": "..."})')
             for value in env.values():
                 check_type("A variable of env", value, str, "all values as text")
-        self._fleet = Fleet(classes, system, env)
+        if code_version is not None:
+            check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
+        self._fleet = Fleet(classes, system, env, code_version)
         self._registry_name = str(self._fleet.registry)
 
     def __repr__(self) -> str:
@@ -313,6 +317,33 @@ class Tenancy:
         return FollowerMonitor(
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
+
+    def migrate(
+        self,
+        *,
+        tenants: TenantSelection | None = None,
+        options: JobOptions | None = None,
+        lock_timeout: float = 0.5,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Migrate the registry, and the tables of the tenants that are behind, in this process; return the job's end.
+
+        ``tenants`` are by default all. An attempt waits ``lock_timeout`` seconds for a lock, and is repeated after
+        growing pauses, so that a long reader delays no writer for longer. A tenant that fails does not raise: see the
+        report. Safe in many processes at once. Raises RegistryMissing, and RegistryMismatch for a registry of a newer
+        format.
+        """
+        from tenancy.operations.migrations import migrate  # noqa: PLC0415 (most processes migrate nothing)
+
+        check_type("lock_timeout", lock_timeout, (int, float), "a number of seconds")
+        return migrate(self.fleet, tenants=tenants, options=options, lock_timeout=lock_timeout, actor=actor)
+
+    @property
+    def jobs(self) -> Jobs:
+        """Run, inspect and control jobs: operations over many tenants, whichever process executes them."""
+        from tenancy.operations.jobs import Jobs  # noqa: PLC0415 (most processes run none)
+
+        return Jobs(self.fleet)
 
     # -- lookup --
 

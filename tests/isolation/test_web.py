@@ -92,7 +92,7 @@ class Client:
         is_public = endpoint == "public"
         may_be_refused = number in (*SUSPENDED, PURGED) and not is_public
         must_be_refused = number == PURGED and self.is_purged.is_set() and not is_public
-        expected = "no tenant" if is_public else name_of(number)
+        expected = "unset" if is_public else name_of(number)
         path = "/public" if is_public else f"/t/slug-{number}/{endpoint}?name={name_of(number)}"
         what = f"{endpoint} of {number}"
         try:
@@ -218,4 +218,4 @@ def test_a_request_does_not_inherit_the_previous_tenant(sqlite_url: str, tmp_pat
     ):
         connection.sendall(both.encode())
         answer = b"".join(iter(partial(connection.recv, 65536), b"")).decode()
-    assert (answer.count("200 OK"), answer.count(name_of(0)), answer.count("no tenant")) == (2, 1, 1)
+    assert (answer.count("200 OK"), answer.count(name_of(0)), answer.count("unset")) == (2, 1, 1)
