@@ -119,6 +119,8 @@ class CrossTenantProjection:
             "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
             "SQLALCHEMY_URL": url.render_as_string(hide_password=False),
             "SQLALCHEMY_CONNECTION_CREATOR_TOPIC": creator or "",
+            "SQLALCHEMY_SCOPED_SESSION_TOPIC": "",
+            "SQLALCHEMY_ENGINE_TOPIC": "",
             "SQLALCHEMY_SCHEMA": settings.control_schema if has_schemas else "",
             "SQLALCHEMY_TABLE_PREFIX": "" if has_schemas else f"{settings.control_schema}_",
         }

@@ -78,6 +78,16 @@ def test_it_is_in_the_database_of_its_url(env: dict[str, str], tmp_path: Path) -
     engine.dispose()
 
 
+@pytest.mark.parametrize("prefix", ["", "COUNTALL_"])
+@pytest.mark.parametrize("variable", ["SQLALCHEMY_SCOPED_SESSION_TOPIC", "SQLALCHEMY_ENGINE_TOPIC"])
+def test_the_session_and_engine_of_another_application_are_not_used(
+    sqlite_url: str, prefix: str, variable: str
+) -> None:
+    with fleet({"SQLALCHEMY_URL": sqlite_url, f"{prefix}{variable}": "no_such_module:topic"}) as tenants:
+        tenants.init()
+        assert totals(tenants) == {}
+
+
 def test_a_suspended_tenant_is_not_followed_and_catches_up_when_it_is_resumed(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         tenants.create("acme").get(TrainingSchool).register("Rex")
