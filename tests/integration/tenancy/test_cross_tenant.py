@@ -143,6 +143,28 @@ def test_purge_without_the_code_of_the_view_is_refused_before_anything_is_remove
         assert tenants["acme"].status == "active"
 
 
+def test_processes_with_different_projections_record_both(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class CountMore(CountAll):
+        """The projection of the other process."""
+
+        name = "CountMore"
+
+    with fleet(env) as tenants, Tenancy(applications=[TrainingSchool], env=env) as others:
+        others.project_across(TrainingSchool, CountMore, Totals)
+        tenants.create("acme")
+        registry, record = tenants.fleet.registry, tenants.fleet.registry.record
+
+        def record_after_the_other(key: str, value: Any) -> None:
+            monkeypatch.setattr(registry, "record", record)
+            others.fleet.cross_tenant.record()
+            record(key, value)
+
+        monkeypatch.setattr(registry, "record", record_after_the_other)
+        tenants.fleet.cross_tenant.record()
+    with Tenancy(env=env) as tenants, pytest.raises(NotRegistered, match="CountAll, CountMore"):
+        tenants.purge("acme")
+
+
 def test_a_poison_event_stops_its_own_tenant_only(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         tenants.create("acme").get(TrainingSchool).register("Rex", "sit", "poison", "stay")
