@@ -148,6 +148,10 @@ class _ProjectionDriver(FollowerDriver):
         self._projection.projection.process_event(domain_event, tracking)
 
 
+class _IgnoredError(Exception):
+    """The projection has ignored an error of its view. In a transaction of its own, the event would be rolled back."""
+
+
 class _CrossTenantDriver(FollowerDriver):
     """Projects one tenant's events into the view of all tenants."""
 
@@ -178,9 +182,12 @@ class _CrossTenantDriver(FollowerDriver):
 
     def process_batch(self, notifications: Sequence[Notification], recorded: int) -> None:
         self._open(recorded)  # not in the transaction, which may be rolled back
-        with self._projection.view.transaction():
+        transaction = self._projection.view.transaction()
+        with transaction:
             for notification in notifications:
                 self.process(notification, recorded)
+            if transaction.has_failed_block:
+                raise _IgnoredError
             # The projection may ignore the last one, whose position makes the batch complete.
             if self.position() < notifications[-1].id:
                 self.record(notifications[-1].id, recorded)

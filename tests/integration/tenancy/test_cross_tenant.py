@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from eventsourcing.persistence import IntegrityError
+from eventsourcing.dispatch import singledispatchmethod
+from eventsourcing.persistence import IntegrityError, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
-from tenancy import Tenancy
+from tenancy import Tenancy, TenantTracking
 from tenancy.errors import NotCaughtUp, NotRegistered, TenancyError
-from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.totals import CountAll, Totals
 from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
@@ -206,6 +207,31 @@ def test_many_events_are_one_transaction(postgres_url: str) -> None:
             runner.wait("acme")
         assert totals(tenants) == {"acme": (10, 90)}
         assert 2 <= len(commits) <= 6
+
+
+def test_an_error_that_the_projection_ignores_undoes_its_event_only(env: dict[str, str]) -> None:
+    class Lenient(CountAll):
+        """Ignores an error that its view raises after a change."""
+
+        @singledispatchmethod
+        def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+            """Ignore other events."""
+
+        @process_event.register
+        def _(self, domain_event: Dog.TrickAdded, tracking: TenantTracking) -> None:
+            with suppress(ValueError), self.view.transaction():
+                self.view.add(tracking, tricks=1)
+                if domain_event.trick == "poison":
+                    raise ValueError(domain_event.trick)
+
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants:
+        tenants.project_across(TrainingSchool, Lenient, Totals)
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit", "poison", "stay")
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+        view = tenants.across(Lenient).view
+        assert isinstance(view, Totals)
+        assert list(view.all().values()) == [(0, 2)]
 
 
 def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
