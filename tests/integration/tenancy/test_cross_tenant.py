@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -232,6 +233,29 @@ def test_an_error_that_the_projection_ignores_undoes_its_event_only(env: dict[st
         view = tenants.across(Lenient).view
         assert isinstance(view, Totals)
         assert list(view.all().values()) == [(0, 2)]
+
+
+def test_a_batch_ends_early_when_the_runner_stops(postgres_url: str) -> None:
+    is_running, may_end = threading.Event(), threading.Event()
+
+    class Waiting(CountAll):
+        """Waits in each event."""
+
+        def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+            is_running.set()
+            assert may_end.wait(30)
+
+    with Tenancy(applications=[TrainingSchool], env={"SQLALCHEMY_URL": postgres_url}) as tenants:
+        tenants.project_across(TrainingSchool, Waiting, Totals)
+        acme = tenants.create("acme")
+        acme.get(TrainingSchool).register("Rex", *["sit"] * 9)
+        runner = tenants.runner(workers=1)
+        runner.start()
+        assert is_running.wait(30)
+        runner.stop(timeout=0)
+        may_end.set()
+        assert runner.stop(timeout=30)
+        assert tenants.across(Waiting).position(acme, "TrainingSchool") == 1
 
 
 def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
