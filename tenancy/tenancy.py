@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
@@ -46,6 +48,9 @@ class Tenancy:
     process's environment, also for applications. Without applications and system, everything works that needs no code:
     the registry has recorded the tables.
 
+    ``migrations`` is the directory of the Alembic migrations of your own tables. ``requires`` is the revision that a
+    tenant needs to be served, or one for each class of an application or projection: others raise TenantOutdated.
+
     The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
     raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
     accept its slug, which means the tenant that has this slug now, or a Tenant, which means exactly that one. They
@@ -59,6 +64,8 @@ class Tenancy:
         applications: Iterable[type[Application[Any]]] = (),
         system: System | None = None,
         env: Mapping[str, str] | None = None,
+        migrations: str | PathLike[str] | None = None,
+        requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
         classes = list(applications)
@@ -71,7 +78,7 @@ class Tenancy:
             check_type("env", env, Mapping, 'variables: Tenancy(env={"SQLALCHEMY_URL": "..."})')
             for value in env.values():
                 check_type("A variable of env", value, str, "all values as text")
-        self._fleet = Fleet(classes, system, env)
+        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)})
         self._registry_name = str(self._fleet.registry)
 
     def __repr__(self) -> str:
@@ -382,6 +389,7 @@ class Tenancy:
         """
         found = self._resolve(tenant)
         check_status(found, writes=False)
+        self.fleet.check_revision(found)
         return context.scope(self, found.id)
 
     def _resolve(self, tenant: Tenant | str) -> Tenant:
@@ -401,6 +409,29 @@ class Tenancy:
             self.fleet.registry_cache.admit(tenant_id, writes=False)
             raise not_found(str(tenant_id))
         return self._bound(tenant)
+
+
+def _variables(
+    migrations: str | PathLike[str] | None,
+    requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None,
+) -> dict[str, str]:
+    """Return the arguments as variables, which reach the processes of ``tenancy exec``, too."""
+    found = {}
+    if migrations is not None:
+        check_type("migrations", migrations, (str, PathLike), "the path of a directory")
+        # Another process may have another working directory.
+        found["TENANCY_MIGRATIONS"] = str(Path(migrations).absolute())
+    if requires is not None:
+        check_type(
+            "requires", requires, (str, Mapping), 'a revision, or one for each class: requires={Kennels: "ae10"}'
+        )
+        by_class = (
+            {"": requires}
+            if isinstance(requires, str)
+            else {f"{cls.name.upper()}_": each for cls, each in requires.items()}
+        )
+        found |= {f"{name}TENANCY_REQUIRES": revision for name, revision in by_class.items()}
+    return found
 
 
 def _request(wanted: str | TenantRequest) -> TenantRequest:

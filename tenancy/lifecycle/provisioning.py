@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.settings import TenancySettings
     from tenancy.storage.inventory import ShardInventory
+    from tenancy.storage.migrator import Migrator
     from tenancy.storage.provisioner import Provisioner
     from tenancy.storage.remover import Remover
     from tenancy.storage.shard import Shard
@@ -52,6 +54,7 @@ class Provisioning:
         shard: Shard,
         inventory: ShardInventory,
         provisioner: Provisioner,
+        migrator: Migrator,
         remover: Remover,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
         changed: Callable[[Tenant], None],
@@ -61,6 +64,7 @@ class Provisioning:
         self._shard = shard
         self._inventory = inventory
         self._provisioner = provisioner
+        self._migrator = migrator
         self._remover = remover
         self._application_specs = application_specs
         self._changed = changed
@@ -197,10 +201,9 @@ class Provisioning:
             _check_is_kept(tenant)
         if all(tenant.status is not TenantStatus.PROVISIONING for tenant in tenants):
             return tenants
-        with self._with_tables(tenants, _is_provisioning) as (session, current):
+        with self._migrator.turn(), self._with_tables(tenants, _is_provisioning) as (session, current):
             waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
-            change, status = Verb.ACTIVATE, TenantStatus.ACTIVE
-            ready = self._registry.change(session, waiting, change, actor, status=status) if waiting else ()
+            ready = self._activate(session, waiting, actor)
         now = {tenant.id: tenant for tenant in (*current, *ready)}
         for tenant in tenants:
             self._changed(tenant)
@@ -209,6 +212,26 @@ class Provisioning:
                 raise TenantPurged(msg, tenant=tenant.slug)
             _check_is_kept(now[tenant.id])
         return [now[tenant.id] for tenant in tenants]
+
+    def _activate(self, session: Session, tenants: Sequence[Tenant], actor: str | None) -> list[Tenant]:
+        """Run the migrations of new tenants, and activate these tenants with the versions that they have."""
+        by_versions: dict[tuple[str, ...], list[Tenant]] = {}
+        for tenant in tenants:
+            by_versions.setdefault(self._migrated(session, tenant), []).append(tenant)
+        ready: list[Tenant] = []
+        for migrations, some in by_versions.items():
+            versions = replace(some[0].versions, migrations=migrations)
+            ready += self._registry.change(
+                session, some, Verb.ACTIVATE, actor, status=TenantStatus.ACTIVE, versions=versions
+            )
+        return ready
+
+    def _migrated(self, session: Session, tenant: Tenant) -> tuple[str, ...]:
+        if not self._migrator.is_configured:
+            return ()
+        self._registry.expect_pause(session)
+        # The tables of an adopted tenant are not touched before somebody migrates it.
+        return self._migrator.current(tenant, session) if tenant.adopted else self._migrator.migrate(tenant, session)
 
     def create_missing(self, tenant: Tenant) -> None:
         """Create tables that a tenant has lost or that are new in the code; do nothing for one that is being purged."""

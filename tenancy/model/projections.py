@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
 from eventsourcing.persistence import InfrastructureFactory, TrackingRecorder
 from eventsourcing.projection import Projection
 from eventsourcing.utils import Environment, get_topic
@@ -64,6 +66,22 @@ class Projections:
     def application_specs(self, environment: Mapping[str, str]) -> Sequence[ApplicationSpec]:
         """Return the tables of the views."""
         return [projection_spec_of(each.projection, each.view, each.application.name, environment) for each in self]
+
+    def metadata(self, environment: Mapping[str, str]) -> Sequence[sa.MetaData]:
+        """Return the tables of the views' own, without a tenant's schema and prefix; connects to no database."""
+        return [tables for each in self if (tables := _own_tables(each, environment)) is not None]
+
+
+def _own_tables(registered: RegisteredProjection, environment: Mapping[str, str]) -> sa.MetaData | None:
+    plain = {
+        "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
+        "CREATE_TABLE": "no",
+        "SQLALCHEMY_SCHEMA": "",
+        "SQLALCHEMY_TABLE_PREFIX": "",
+    }
+    env = Environment(registered.projection.name, {**environment, **plain})
+    with closing(InfrastructureFactory.construct(env)) as factory:
+        return getattr(factory.tracking_recorder(registered.view), "own_tables", None)
 
 
 class TenantProjection:

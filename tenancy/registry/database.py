@@ -55,6 +55,8 @@ FORMAT: Final = 1
 # Attempts to create the tables while other processes create them, too.
 _ATTEMPTS: Final = 10
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
+# After this time, the server ends the transaction of a process that has vanished without closing its connection.
+_LONG_IDLE: Final = "1h"
 # undefined_table, invalid_schema_name
 _OF_MISSING: Final = ("42P01", "3F000")
 
@@ -239,6 +241,14 @@ class RegistryDatabase:
         """Yield a session as :meth:`writing` does, and translate the block's errors: it must use this session only."""
         with self._reaching(), self.writing() as session:
             yield session
+
+    def expect_pause(self, session: Session) -> None:
+        """Keep a transaction open while a tenant's tables are migrated, which may take long."""
+        if self.datastore.dialect.is_server:
+            with self._reaching():
+                session.execute(
+                    sa.select(sa.func.set_config("idle_in_transaction_session_timeout", _LONG_IDLE, sa.true()))
+                )
 
     # -- errors --
 
