@@ -15,6 +15,7 @@ from tenancy.cli.commands.doctor import doctor
 from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
+from tenancy.cli.commands.migrations import migrations
 from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
 from tenancy.cli.commands.show import history, list_, show
@@ -119,6 +120,15 @@ app.add_typer(
     runner,
     name="runner",
     help="Run followers, inspect them, and retry failures.",
+    callback=_help_without_command,
+    invoke_without_command=True,
+    no_args_is_help=False,
+)
+
+app.add_typer(
+    migrations,
+    name="migrations",
+    help="Set up the migrations of your own tables, and write revisions.",
     callback=_help_without_command,
     invoke_without_command=True,
     no_args_is_help=False,
