@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from eventsourcing.persistence import PersistenceError
 
 from eventsourcing_sqlalchemy import sequences
+from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy.errors import EncodingMismatch, RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
@@ -48,7 +49,7 @@ class Finding:
 
     name: str
     """The subject: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
-    ``registry``, ``applications``, ``tables``, ``sequences``, ``steps``, ``orphans``, ``due``.
+    ``registry``, ``applications``, ``tables``, ``drift``, ``sequences``, ``steps``, ``orphans``, ``due``.
     """
     level: Level
     what: str
@@ -194,6 +195,7 @@ def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     yield from _applications(fleet)
     yield from _steps(every)
     yield from _tables(fleet, every)
+    yield from _drift(fleet, every)
     yield from _sequences(fleet, every)
     yield from _orphans(fleet, every)
     yield from _due(fleet)
@@ -284,6 +286,29 @@ def _tables(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
         remedy = "Create missing ones: tenancy doctor --repair"
         yield Finding(
             name="tables", level="failure", what=f"{tenant.slug!r}: {what}", remedy=remedy, tenant=tenant.slug
+        )
+
+
+def _drift(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    """Compare the tables that migrations create with those of a reference tenant at the same revision."""
+    if not fleet.migrator.is_configured:
+        return
+    complete = _complete(every)
+    try:
+        drifts = list(fleet.migrator.reference().drift(complete))
+    except (PersistenceError, SettingsError, TenancyError) as error:
+        what = f"The tables of migrations cannot be examined: {error}"
+        remedy = "Fix the revisions. If this role may not create a schema, run doctor as one that may."
+        yield Finding(name="drift", level="warning", what=what, remedy=remedy)
+        return
+    if not drifts:
+        what = f"The tables of migrations of {_counted(len(complete))} are as their revisions create them."
+        yield Finding(name="drift", level="ok", what=what)
+    for each in drifts:
+        slug = each.tenant.slug
+        remedy = "Undo the change by hand, or make it a revision: tenancy migrations revision"
+        yield Finding(
+            name="drift", level="failure", what=f"{slug!r}: {each.table} {each.what}.", remedy=remedy, tenant=slug
         )
 
 
