@@ -230,7 +230,7 @@ class Provisioning:
         if not self._migrator.is_configured:
             return ()
         self._registry.expect_pause(session)
-        # The tables of an adopted tenant are not touched before somebody migrates it.
+        # Adopting changes no table. The next migration does.
         return self._migrator.current(tenant, session) if tenant.adopted else self._migrator.migrate(tenant, session)
 
     def create_missing(self, tenant: Tenant) -> None:

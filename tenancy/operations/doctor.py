@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from eventsourcing.persistence import PersistenceError
 
 from eventsourcing_sqlalchemy import sequences
-from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy.errors import EncodingMismatch, RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
@@ -296,8 +295,9 @@ def _drift(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     complete = _complete(every)
     try:
         drifts = list(fleet.migrator.reference().drift(complete))
-    except (PersistenceError, SettingsError, TenancyError) as error:
-        what = f"The tables of migrations cannot be examined: {error}"
+    except Exception as error:  # noqa: BLE001 (revisions are the user's code)
+        reason = str(error) if isinstance(error, TenancyError | PersistenceError) else type(error).__name__
+        what = f"The tables of migrations cannot be examined: {reason.rstrip('.')}."
         remedy = "Fix the revisions. If this role may not create a schema, run doctor as one that may."
         yield Finding(name="drift", level="warning", what=what, remedy=remedy)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -285,8 +286,9 @@ def test_behind_a_transaction_pooler(
 def test_creation_while_others_are_migrated(tenants: Tenancy, revisions: Revisions) -> None:
     revisions.add("b2", "a1", NUMBERS)
     with Tenancy(system=SYSTEM, env=dict(tenants.settings.given), migrations=revisions.path) as others:
-        creators: list[partial[object]] = [partial(others.create, f"new{number}") for number in range(20)]
-        run_together([partial(migrate, tenants), *creators])
+        calls: list[Callable[[], object]] = [partial(others.create, f"new{number}") for number in range(20)]
+        calls.append(partial(migrate, tenants))
+        run_together(calls)
     migrate(tenants)  # nothing is left behind, whichever came first
     assert set(versions(tenants).values()) == set(true_versions(tenants).values()) == {("b2",)}
     assert len(versions(tenants)) == 22
