@@ -173,7 +173,7 @@ class SQLAlchemyDatastore:
     def admit(self, *, writes: bool) -> None:
         """Raise an exception to refuse a call; overridden in subclasses.
 
-        Called before each read, and with ``writes`` before each write and commit.
+        Called once for each read, and with ``writes`` for each write; also when a transaction begins and commits.
         """
 
     def default_schema(self) -> str | None:
@@ -191,7 +191,6 @@ class SQLAlchemyDatastore:
 
     def session_to_write(self) -> Session | None:
         """Return :func:`current_session`; raises ProgrammingError when an open transaction would not commit a write."""
-        self.admit(writes=True)
         transaction = current_transaction(self)
         if transaction is None:
             check_not_copied(self)
@@ -238,11 +237,14 @@ class SQLAlchemyDatastore:
     def run_in_session(
         self, session: Session, work: Callable[[Executor], _T], subject: str = "", *, savepoint: bool = True
     ) -> _T:
-        """Call ``work`` in a session's transaction; errors are the library's.
+        """Call ``work`` in a session's transaction if it is admitted; errors are the library's.
 
         In a savepoint, so that the transaction stays usable when ``work`` fails, unless ``work`` only reads.
         """
         self.admit(writes=savepoint)
+        return self._run_in_session(session, work, subject, savepoint=savepoint)
+
+    def _run_in_session(self, session: Session, work: Callable[[Executor], _T], subject: str, *, savepoint: bool) -> _T:
         if self._is_closed and self._lease is not None:
             raise self._closed_error()
         try:
@@ -272,12 +274,12 @@ class SQLAlchemyDatastore:
 
         A connection that breaks is replaced once; so is one that has prepared the statement for columns of other types.
         """
-        self.admit(writes=False)
         session = self.current_session()
         if session is not None:
             return self.run_in_session(
                 session, lambda executor: executor.fetch(statement, parameters), subject, savepoint=False
             )
+        self.admit(writes=False)
         try:
             return self.run(lambda executor: executor.fetch(statement, parameters), subject)
         except (ConnectionLostError, NotSupportedError):
@@ -298,8 +300,8 @@ class SQLAlchemyDatastore:
         elif self.dialect.can_notify:
             # The user commits, and the database notifies subscribers then.
             parameters = (CHANNEL, payload("", (key,)))
-            self.run_in_session(
-                session, lambda executor: executor.fetch(self.dialect.notify_statement, parameters), savepoint=False
+            self._run_in_session(
+                session, lambda executor: executor.fetch(self.dialect.notify_statement, parameters), "", savepoint=False
             )
 
     def wait_for(self, key: int) -> Waiter:

@@ -43,8 +43,10 @@ __all__ = [
     "SequenceBehindError",
     "SettingsError",
     "cause_of",
+    "code_of",
     "constraint",
     "describe",
+    "frames_of",
     "is_retryable",
     "sqlstate",
     "translate",
@@ -186,10 +188,11 @@ _BY_CLASS_NAME: Final[dict[str, type[PersistenceError]]] = {
 # a text, sqlite3 an OverflowError for an integer of more than 64 bits, pg8000 a struct.error.
 _VALUE_ERRORS: Final = (ValueError, TypeError, OverflowError)
 
-# Both a class name and a user exception's code can be any text, and so leak a value.
+# Names of classes and modules, and a user exception's code, can be any text, and so leak a value.
 _NOT_IN_NAMES: Final = re.compile(r"[^\w.<>]")
 _IS_CODE: Final = re.compile("[0-9A-Z]{5}|[A-Z]+(_[A-Z]+)+")
 _MAX_NAME: Final = 200
+_MAX_FRAMES: Final = 20
 
 # Deadlock, serialization failure, lock timeout, too many connections, shutdown, startup, connection failure, failover.
 _RETRYABLE: Final = ("08", "40", "53", "55P03", "57P", "25P03", READ_ONLY)
@@ -244,11 +247,30 @@ def describe(error: BaseException) -> str:
 
     Safe for logs and records: the message, which may contain values, is left out.
     """
-    cls = type(error)
-    names = (getattr(each, "sqlite_errorname", None) for each in _chain(error))
-    code = sqlstate(error) or next(filter(None, names), "")
+    cls, code = type(error), code_of(error)
     name = _NOT_IN_NAMES.sub("", f"{cls.__module__}.{cls.__qualname__}")[:_MAX_NAME]
-    return f"{name} {code}" if _IS_CODE.fullmatch(str(code)) else name
+    return name if code is None else f"{name} {code}"
+
+
+def code_of(error: BaseException) -> str | None:
+    """Return the database's code for an error or for one of its causes: an SQLSTATE, or SQLite's error name.
+
+    Safe for logs and records, as :func:`describe` is: any other text is left out.
+    """
+    names = (getattr(each, "sqlite_errorname", None) for each in _chain(error))
+    code = str(sqlstate(error) or next(filter(None, names), ""))
+    return code if _IS_CODE.fullmatch(code) else None
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Return an error's stack frames as module:function:line, innermost last; safe for logs and records, too."""
+    frames, traceback = [], error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = _NOT_IN_NAMES.sub("", str(frame.f_globals.get("__name__", "")))[:_MAX_NAME]
+        frames.append(f"{module}:{frame.f_code.co_qualname}:{traceback.tb_lineno}")
+        traceback = traceback.tb_next
+    return frames[-_MAX_FRAMES:]
 
 
 def is_retryable(error: PersistenceError) -> bool:

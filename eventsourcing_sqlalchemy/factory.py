@@ -24,7 +24,7 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from eventsourcing_sqlalchemy.settings import Settings
+from eventsourcing_sqlalchemy.settings import Location, Settings
 
 __all__ = ["Factory", "SQLAlchemyFactory"]
 
@@ -58,9 +58,13 @@ class SQLAlchemyFactory(InfrastructureFactory[SQLAlchemyTrackingRecorder]):
 
     def __init__(self, env: Environment | EnvType | None) -> None:
         super().__init__(env)
-        self.settings = Settings.read(self.env)
+        self.settings = Settings.read(self.env, self._location())
         self._claim: _Claim | None = _claim_name(self.env.name) if self.env.name else None
         self.datastore = self._construct_datastore()
+
+    def _location(self) -> Location | None:
+        """Return where the tables are; None to read it from the environment. Overridden in subclasses."""
+        return None
 
     def _construct_datastore(self) -> SQLAlchemyDatastore:
         settings = self.settings

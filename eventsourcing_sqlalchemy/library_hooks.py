@@ -1,6 +1,6 @@
 """Patch the library where it offers persistence modules no hook for transactions.
 
-Importing this package wraps two library methods. Applications with other persistence modules are not affected.
+Importing this package wraps three library methods. Applications with other persistence modules are not affected.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def install() -> None:
     """Wrap the library's methods."""
     _protect_caches()
     _take_snapshots_in_sessions()
+    _show_tables()
 
 
 def _protect_caches() -> None:
@@ -51,3 +52,15 @@ def _take_snapshots_in_sessions() -> None:
             take(self, processing_event)
 
     Application._take_snapshots = _take_snapshots  # type: ignore[method-assign] # noqa: SLF001
+
+
+def _show_tables() -> None:
+    show = Application.__repr__
+
+    @wraps(show)
+    def __repr__(self: Application[Any]) -> str:  # noqa: N807
+        # An application whose constructor failed has no recorder.
+        recorder = getattr(self, "recorder", None)
+        return f"{self.name}({recorder!r})" if isinstance(recorder, SQLAlchemyAggregateRecorder) else show(self)
+
+    Application.__repr__ = __repr__  # type: ignore[assignment, method-assign]

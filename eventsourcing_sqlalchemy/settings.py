@@ -21,12 +21,22 @@ from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorI
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import environment_name, expand_template
 
-__all__ = ["Settings", "mask", "parse_url"]
+__all__ = ["Location", "Settings", "mask", "parse_url"]
 
 _T = TypeVar("_T")
 
 _ALIASES: Final = {"postgres": "postgresql"}  # as some hosting platforms spell it
 _HOST: Final = re.compile(r"[\w.-]+(:\d+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where an application's tables are, and how to connect to their database."""
+
+    url: URL | None = field(repr=False)  # its password and its query may be secrets
+    connection_creator_topic: str | None
+    schema: str | None
+    table_prefix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,25 +55,24 @@ class Settings:
     engine: EngineSettings
 
     @classmethod
-    def read(cls, env: Environment) -> Settings:
-        """Read the settings of the application that ``env`` belongs to.
+    def read(cls, env: Environment, location: Location | None = None) -> Settings:
+        """Read the settings of the application that ``env`` belongs to; a ``location`` replaces its variables.
 
         Raises SettingsError, which names the variable and the accepted values.
         """
         read = _Reader(env)
-        # A user's session or engine takes precedence over the URL, which is then not even parsed.
-        ignores_url = read.text("SQLALCHEMY_SCOPED_SESSION_TOPIC") or read.text("SQLALCHEMY_ENGINE_TOPIC")
+        where = read.location() if location is None else location
         return cls(
             application=env.name,
-            url=None if ignores_url else read.url("SQLALCHEMY_URL"),
-            schema=read.template("SQLALCHEMY_SCHEMA"),
-            table_prefix=read.template("SQLALCHEMY_TABLE_PREFIX") or "",
+            url=where.url,
+            schema=where.schema,
+            table_prefix=where.table_prefix,
             autoflush=read.boolean("SQLALCHEMY_AUTOFLUSH", default=True),
             originator_id_type=cast(
                 "OriginatorIDType", (read.choice("ORIGINATOR_ID_TYPE", ("uuid", "text")) or "uuid")
             ),
             scoped_session_topic=read.text("SQLALCHEMY_SCOPED_SESSION_TOPIC"),
-            connection_creator_topic=read.text("SQLALCHEMY_CONNECTION_CREATOR_TOPIC"),
+            connection_creator_topic=where.connection_creator_topic,
             engine_topic=read.text("SQLALCHEMY_ENGINE_TOPIC"),
             engine=EngineSettings(
                 pool_size=read.number("SQLALCHEMY_POOL_SIZE", int, minimum=1),
@@ -120,6 +129,16 @@ class _Reader:
             if value is not None:
                 return name, value
         return None
+
+    def location(self) -> Location:
+        # A user's session or engine takes precedence over the URL, which is then not even parsed.
+        ignores_url = self.text("SQLALCHEMY_SCOPED_SESSION_TOPIC") or self.text("SQLALCHEMY_ENGINE_TOPIC")
+        return Location(
+            url=None if ignores_url else self.url("SQLALCHEMY_URL"),
+            connection_creator_topic=self.text("SQLALCHEMY_CONNECTION_CREATOR_TOPIC"),
+            schema=self.template("SQLALCHEMY_SCHEMA"),
+            table_prefix=self.template("SQLALCHEMY_TABLE_PREFIX") or "",
+        )
 
     def text(self, key: str) -> str | None:
         found = self.raw(key)

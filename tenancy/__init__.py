@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
+    from tenancy.storage.cross_tenant import TenantTracking
     from tenancy.tenancy import Tenancy
 
-__all__ = ["PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus"]
+__all__ = ["PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus", "TenantTracking"]
 
 _HOMES = {
     "PurgeCertificate": "lifecycle.purging",
@@ -20,6 +21,7 @@ _HOMES = {
     "Tenancy": "tenancy",
     "Tenant": "model.tenant",
     "TenantStatus": "model.tenant",
+    "TenantTracking": "storage.cross_tenant",
 }
 
 

@@ -14,9 +14,12 @@
     ├── TransitionRefused       the change does not apply to the tenant's status
     ├── NoCurrentTenant         the context has no current tenant
     ├── RegistryMissing         this database has no registry
+    ├── RegistryMismatch        the registry has an older or newer format than this version
     ├── RegistryUnavailable     the registry cannot be reached
     ├── NotRegistered           the application is not registered with this fleet
     ├── EncodingMismatch        this process has another cipher or compressor than the fleet
+    ├── JobNotFound             no job has this id
+    ├── JobEnded                the job has ended, or was cancelled
     ├── NotCaughtUp             a follower has not processed the events in time
     ├── TenancyClosed           the Tenancy object is closed
     ├── InvalidArgument         an argument has the wrong type, or a value that is not accepted
@@ -37,10 +40,13 @@ __all__ = [
     "EncodingMismatch",
     "InvalidArgument",
     "InvalidSlug",
+    "JobEnded",
+    "JobNotFound",
     "NoCurrentTenant",
     "NotCaughtUp",
     "NotRegistered",
     "PartlyDone",
+    "RegistryMismatch",
     "RegistryMissing",
     "RegistryUnavailable",
     "TenancyClosed",
@@ -148,6 +154,12 @@ class RegistryMissing(TenancyError):  # noqa: N818 (as above)
     code = "no_registry"
 
 
+class RegistryMismatch(TenancyError):  # noqa: N818 (as above)
+    """The registry's tables have an older or newer format than this version needs."""
+
+    code = "registry_mismatch"
+
+
 class RegistryUnavailable(TenancyError):  # noqa: N818 (as above)
     """The registry has been unreachable for longer than TENANCY_MAX_OUTAGE."""
 
@@ -164,6 +176,18 @@ class EncodingMismatch(TenancyError):  # noqa: N818 (as above)
     """This process has another cipher or compressor than the fleet."""
 
     code = "encoding_mismatch"
+
+
+class JobNotFound(TenancyError, LookupError):  # noqa: N818 (as above)
+    """No job has this id."""
+
+    code = "job_not_found"
+
+
+class JobEnded(TenancyError):  # noqa: N818 (as above)
+    """The job has ended or was cancelled, so it can be neither resumed nor cancelled."""
+
+    code = "job_ended"
 
 
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)

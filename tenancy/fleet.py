@@ -7,18 +7,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from eventsourcing_sqlalchemy import migrations
 from tenancy.application_cache import ApplicationCache
 from tenancy.errors import TenancyClosed
-from tenancy.isolation.environment import variables
+from tenancy.isolation.environment import local_variables, variables
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
 from tenancy.lifecycle.transitions import Transitions
 from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
-from tenancy.model.projections import Projections, RegisteredProjection, TenantProjection
+from tenancy.model.projections import (
+    Projections,
+    RegisteredProjection,
+    TenantProjection,
+    check_registered,
+    name_taken,
+)
 from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.model.versions import Versions
 from tenancy.registry.cache import lease_registry
 from tenancy.settings import TenancySettings
+from tenancy.storage.cross_tenant import CrossTenantProjection, CrossTenantProjections
 from tenancy.storage.inventory import ShardInventory
 from tenancy.storage.migrator import Migrator
 from tenancy.storage.provisioner import Provisioner
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
     from eventsourcing.application import Application
     from eventsourcing.projection import Projection
     from eventsourcing.system import System
+
+    from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 
 __all__ = ["Fleet"]
 
@@ -46,8 +57,11 @@ class Fleet:
         classes: Iterable[type[Application[Any]]],
         system: System | None = None,
         env: Mapping[str, str] | None = None,
+        code_version: str | None = None,
     ) -> None:
         self.settings = TenancySettings.read(env)
+        self.code_version = code_version
+        """The version of the user's code, for the record of jobs."""
         self.system = system
         self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The application classes by name."""
@@ -61,7 +75,9 @@ class Fleet:
         self._release_registry = weakref.finalize(self, self.registry_cache.abandon)
         self._release_registry.atexit = False
         self.registry = self.registry_cache.registry
+        self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
+        self.provisioner = Provisioner(self.shard, self.inventory)
         self.migrator = Migrator(self.shard, self.application_specs)
         remover = Remover(self.shard, self.inventory)
         self.provisioning = Provisioning(
@@ -69,14 +85,22 @@ class Fleet:
             self.registry,
             shard=self.shard,
             inventory=self.inventory,
-            provisioner=Provisioner(self.shard, self.inventory),
+            provisioner=self.provisioner,
             migrator=self.migrator,
             remover=remover,
             application_specs=self.application_specs,
-            changed=self._changed,
+            head=self.head_versions,
+            changed=self.changed,
         )
-        self.transitions = Transitions(self.settings, self.registry, self._changed)
-        self.purging = Purging(self.registry, self.inventory, remover, self._all_specs, self._changed)
+        self.transitions = Transitions(self.settings, self.registry, self.changed)
+        self.purging = Purging(
+            self.registry,
+            self.inventory,
+            remover,
+            application_specs=self._all_specs,
+            cross_tenant=self.cross_tenant,
+            changed=self.changed,
+        )
         self.is_closed = False
 
     def close(self) -> None:
@@ -87,6 +111,7 @@ class Fleet:
                 if self._release_registry.detach() is not None:
                     resources.callback(self.registry_cache.release)
                 resources.callback(self.shard.close)
+                resources.callback(self.cross_tenant.close)
                 resources.callback(self.application_cache.close)
 
     def application_specs(self) -> Sequence[ApplicationSpec]:
@@ -115,20 +140,47 @@ class Fleet:
         own = {spec.application: spec for spec in self.application_specs()}
         return list({**self._recorded_specs(), **own}.values())
 
-    def _changed(self, tenant: Tenant) -> None:
+    def head_versions(self) -> Versions:
+        """Return the versions of the tables that this process creates."""
+        created = sorted({name for spec in self.application_specs() for name in spec.table_names()})
+        return Versions(tables=migrations.HEAD, created=tuple(created))
+
+    def changed(self, tenant: Tenant) -> None:
+        """Forget what this process has cached of a tenant: it has changed it."""
         self.registry_cache.forget(tenant.id)
         if tenant.status is TenantStatus.PURGING:
             self.application_cache.forget(tenant.id)
 
     def register_projection(self, registered: RegisteredProjection) -> None:
         """Register a projection; raises NotRegistered for the projection of another fleet's application."""
+        if registered.projection.name in self.cross_tenant:
+            raise name_taken(registered.projection)
         self.projections.register(registered, self.applications)
         self._specs = None
+
+    def register_across(
+        self,
+        application: type[Application[Any]],
+        projection: type[Projection[Any]],
+        view: type[SQLAlchemyTrackingRecorder],
+        url: str | None,
+    ) -> None:
+        """Register a projection over all tenants; raises NotRegistered for the application of another fleet."""
+        check_registered(application, self.applications)
+        if projection.name in {*self.applications, *(each.projection.name for each in self.projections)}:
+            raise name_taken(projection)
+        self.cross_tenant.register(application, projection, view, url)
+
+    def across(self, projection: type[Projection[Any]]) -> CrossTenantProjection:
+        """Return a registered projection over all tenants; raises NotRegistered."""
+        if self.is_closed:
+            raise TenancyClosed
+        return self.cross_tenant.find(projection)
 
     def application(self, cls: type[_TApplication], tenant: Tenant) -> _TApplication:
         """Return a tenant's application, the same object to all callers; raises a TenantUnavailable."""
         self._admit(tenant, cls.name)
-        return self.application_cache.get(cls, tenant.id, lambda: cls(env=self.env(tenant)))
+        return self.application_cache.get(cls, tenant.id, lambda: cls(env=self._local_env(tenant)))
 
     def projection(self, cls: type[Projection[Any]], tenant: Tenant) -> TenantProjection:
         """Return a tenant's projection with its view; raises as :meth:`application` does, and NotRegistered."""
@@ -136,7 +188,7 @@ class Fleet:
         self._admit(tenant, cls.name)
         process = self.settings.environment
         return self.application_cache.get(
-            cls, tenant.id, lambda: TenantProjection(registered, process, self.env(tenant))
+            cls, tenant.id, lambda: TenantProjection(registered, process, self._local_env(tenant))
         )
 
     def _admit(self, tenant: Tenant, application: str) -> None:
@@ -152,6 +204,9 @@ class Fleet:
         if requirement is not None:
             requirement.check(tenant)
 
+    def _local_env(self, tenant: Tenant) -> dict[str, str]:
+        return local_variables(self.settings, tenant.placement, tenant.id, self.application_specs())
+
     def env(self, tenant: Tenant) -> dict[str, str]:
-        """Return the variables that put a process's applications into a tenant's tables."""
+        """Return the variables that put another process's applications into a tenant's tables."""
         return variables(self.settings, tenant.placement, tenant.id, self.application_specs())

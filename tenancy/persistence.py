@@ -15,10 +15,11 @@ from uuid import UUID
 
 from eventsourcing.persistence import Mapper, PersistenceError, ProgrammingError
 
-from eventsourcing_sqlalchemy import factory as persistence
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy.errors import RegistryUnavailable
+from tenancy.isolation import factory
+from tenancy.isolation.environment import TENANT, PlacedTenant
 from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.encodings import Encoding
 from tenancy.registry.cache import RegistryCache, lease_registry
@@ -73,15 +74,14 @@ class TenantDatastore(SQLAlchemyDatastore):
             registry_cache.release()
 
 
-class TenantFactory(persistence.SQLAlchemyFactory):
+class TenantFactory(factory.PlacedFactory):
     """Constructs the recorders of one application of one tenant."""
 
     datastore_class = TenantDatastore
     datastore: TenantDatastore
 
     def _construct_datastore(self) -> SQLAlchemyDatastore:
-        tenant_id = self._tenant_id()
-        settings = _settings(frozenset(item for item in self.env.items() if _is_of_registry(item[0])))
+        tenant_id, settings = self._tenant()
         datastore = super()._construct_datastore()
         assert isinstance(datastore, TenantDatastore)
         datastore.requirement = requirement_of(self.env.name, self.env)
@@ -93,28 +93,30 @@ class TenantFactory(persistence.SQLAlchemyFactory):
         self.datastore.encoding = (self.env.name, Encoding.read(self.env))
         return super().mapper(*args, **kwargs)
 
-    def _tenant_id(self) -> UUID:
-        value = self.env.get(_OF_TENANT, "")
+    def _tenant(self) -> tuple[UUID, TenancySettings]:
+        value = self.env.get(TENANT, "")
+        if isinstance(value, PlacedTenant):
+            return value.id, value.settings
         try:
-            return UUID(value)
+            tenant_id = UUID(value)
         except ValueError:
             msg = (
                 f"TENANCY_TENANT is {value!r} (application {self.env.name!r}). It must be a tenant's id: take all "
                 "variables together from tenants.env(slug), or from: tenancy env SLUG"
             )
-            raise SettingsError(msg, variable="TENANCY_TENANT") from None
+            raise SettingsError(msg, variable=TENANT) from None
+        return tenant_id, _settings(frozenset(item for item in self.env.items() if _is_of_registry(item[0])))
 
 
 # These are the same for all tenants.
 _OF_DATABASE: Final = ("SQLALCHEMY_URL", "SQLALCHEMY_CONNECTION_CREATOR_TOPIC")
-_OF_TENANT: Final = "TENANCY_TENANT"
 
 
 def _is_of_registry(variable: str) -> bool:
-    return variable in _OF_DATABASE or (variable.startswith("TENANCY_") and variable != _OF_TENANT)
+    return variable in _OF_DATABASE or (variable.startswith("TENANCY_") and variable != TENANT)
 
 
 @lru_cache(maxsize=16)
 def _settings(environment: frozenset[tuple[str, str]]) -> TenancySettings:
-    """Return the settings, which most applications of a process share."""
+    """Return the settings of a process that was given variables, which most of its applications share."""
     return TenancySettings.read(dict(environment))

@@ -20,6 +20,7 @@ from eventsourcing.projection import Projection
 from eventsourcing.system import System
 from eventsourcing.utils import get_topic
 
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import context
 from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
@@ -31,8 +32,10 @@ from tenancy.model.projections import RegisteredProjection, TenantProjection
 from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.settings import TenancySettings
+from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
+    from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
 
@@ -46,7 +49,7 @@ class Tenancy:
 
     ``applications`` are classes; ``system`` adds the applications of its pipes. ``env`` takes precedence over the
     process's environment, also for applications. Without applications and system, everything works that needs no code:
-    the registry has recorded the tables.
+    the registry has recorded the tables. ``code_version`` names the version of your code, for the record of jobs.
 
     ``migrations`` is the directory of the Alembic migrations of your own tables. ``requires`` is the revision that a
     tenant needs to be served, or one for each class of an application or projection: others raise TenantOutdated.
@@ -66,6 +69,7 @@ class Tenancy:
         env: Mapping[str, str] | None = None,
         migrations: str | PathLike[str] | None = None,
         requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None = None,
+        code_version: str | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
         classes = list(applications)
@@ -78,7 +82,9 @@ class Tenancy:
             check_type("env", env, Mapping, 'variables: Tenancy(env={"SQLALCHEMY_URL": "..."})')
             for value in env.values():
                 check_type("A variable of env", value, str, "all values as text")
-        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)})
+        if code_version is not None:
+            check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
+        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
         self._registry_name = str(self._fleet.registry)
 
     def __repr__(self) -> str:
@@ -219,6 +225,28 @@ class Tenancy:
         check_class("The view", view, TrackingRecorder, "a class of TrackingRecorder")
         self.fleet.register_projection(RegisteredProjection(application, projection, view))
 
+    def project_across(
+        self,
+        application: type[Application[Any]],
+        projection: type[Projection[Any]],
+        view: type[SQLAlchemyTrackingRecorder],
+        *,
+        url: str | None = None,
+    ) -> None:
+        """Register a projection over all tenants: one view, which runners feed with the events of every tenant.
+
+        The view's tables are beside the registry, or in the database of ``url``, in the schema of
+        TENANCY_CONTROL_SCHEMA. It needs a method ``forget(tenant)``, which deletes a purged tenant's rows. The
+        projection gets each event with a :class:`TenantTracking`, whose ``tenant`` has recorded it. Register the same
+        projection again for each further application that it follows.
+
+        Call it before any other method. Raises NotRegistered for an application that is not part of this fleet.
+        """
+        check_class("The application", application, Application, "its class")
+        check_class("The projection", projection, Projection, "its class")
+        check_class("The view", view, SQLAlchemyTrackingRecorder, "a class of SQLAlchemyTrackingRecorder")
+        self.fleet.register_across(application, projection, view, url)
+
     # -- lifecycle --
 
     def rename(
@@ -292,7 +320,36 @@ class Tenancy:
         """Inspect and control followers, whichever process runs them."""
         from tenancy.runner import FollowerMonitor  # noqa: PLC0415 (as above)
 
-        return FollowerMonitor(self.fleet.registry, self.fleet.shard, self.fleet.application_specs())
+        return FollowerMonitor(
+            self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
+        )
+
+    def migrate(
+        self,
+        *,
+        tenants: TenantSelection | None = None,
+        options: JobOptions | None = None,
+        lock_timeout: float = 0.5,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Migrate the registry, and the tables of the tenants that are behind, in this process; return the job's end.
+
+        ``tenants`` are by default all. An attempt waits ``lock_timeout`` seconds for a lock, and is repeated after
+        growing pauses, so that a long reader delays no writer for longer. A tenant that fails does not raise: see the
+        report. Safe in many processes at once. Raises RegistryMissing, and RegistryMismatch for a registry of a newer
+        format.
+        """
+        from tenancy.operations.migrations import migrate  # noqa: PLC0415 (most processes migrate nothing)
+
+        check_type("lock_timeout", lock_timeout, (int, float), "a number of seconds")
+        return migrate(self.fleet, tenants=tenants, options=options, lock_timeout=lock_timeout, actor=actor)
+
+    @property
+    def jobs(self) -> Jobs:
+        """Run, inspect and control jobs: operations over many tenants, whichever process executes them."""
+        from tenancy.operations.jobs import Jobs  # noqa: PLC0415 (most processes run none)
+
+        return Jobs(self.fleet)
 
     # -- lookup --
 
@@ -373,6 +430,11 @@ class Tenancy:
         fleet = self.fleet
         fleet.projections.find(cls)  # before the tenant is looked up
         return fleet.projection(cls, self.current if tenant is None else self._resolve(tenant))
+
+    def across(self, cls: type[Projection[Any]]) -> CrossTenantProjection:
+        """Return a projection over all tenants, with its ``view``; raises NotRegistered."""
+        check_class("The projection", cls, Projection, "its class")
+        return self.fleet.across(cls)
 
     def env(self, tenant: Tenant | str) -> dict[str, str]:
         """Return the environment variables that put a process's applications into a tenant's tables.

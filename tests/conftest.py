@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from tenancy.testing.postgresql import Postgres, PostgresServer, find_postgres
 from tests.support.activity import Activity
 from tests.support.deadlines import DEADLINE_SECONDS
+from tests.support.engine_count import count_leases, describe_leases, release_all, wait_for_leases
 from tests.support.pgbouncer import PgBouncer, find_pgbouncer
 
 # No example is too slow on a machine that does much else.
@@ -112,6 +113,17 @@ def no_signal_left() -> Iterator[None]:
         signal.signal(number, handler)
     if after != before:
         pytest.fail(f"left signals handled otherwise: {dict(zip(numbers, after, strict=True))}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_engine_left() -> Iterator[None]:
+    """Fail a test that leaves an engine leased, and release it, so that no other test fails for it."""
+    before = count_leases()  # Those of fixtures that outlive the test.
+    yield
+    if left := wait_for_leases(before, DEADLINE_SECONDS):
+        description = describe_leases(left)
+        release_all(left)
+        pytest.fail(f"left engines in use:\n{description}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

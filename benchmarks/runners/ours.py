@@ -13,7 +13,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from eventsourcing_sqlalchemy.high_water import read_positions
 from tenancy import Tenancy
-from tenancy.runner.pipes import Pipe, Pipes
+from tenancy.following.pipes import Pipe, Pipes
 
 from benchmarks.runners.measurement import CONNECTIONS, Contestant, measure, show
 from benchmarks.runners.system import LIBRARY, SYSTEM, Source
@@ -30,7 +30,8 @@ class Fleet(Contestant):
         self._workers = workers
         self._source: Callable[[str], Source] = lambda slug: tenants[slug].get(Source)
         pipe, pipes = Pipe("Copies", "Totals"), Pipes(tenants.application_specs())
-        self._tables = [pipes.tracking_table(pipe, tenant.placement, None) for tenant in tenants.list()]
+        tables = [pipes.tracking_table(pipe, tenant.placement, None) for tenant in tenants.list()]
+        self._tables = [table for table in tables if table is not None]
         self._observer = sa.create_engine(url, pool_size=1, isolation_level="AUTOCOMMIT")
 
     def source(self, slug: str) -> Source:

@@ -135,6 +135,7 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
 
     def _append(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None) -> list[int]:
         """Write on a pooled connection, in a transaction of its own."""
+        self.datastore.admit(writes=True)
         batch = self._writer.pack(stored_events, tracking)
         if batch.can_join and batch.size <= MAX_BYTES and len(stored_events) <= MAX_ROWS:
             ids = self._group_commit.append(self, batch)

@@ -79,6 +79,7 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
             with self.transaction(commit=True) as session:
                 self._insert_tracking(session, tracking)
             return
+        self.datastore.admit(writes=True)
         batch = self._writer.pack((), tracking)
         try:
             self._track(batch)

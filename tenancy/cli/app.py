@@ -15,6 +15,8 @@ from tenancy.cli.commands.doctor import doctor
 from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
+from tenancy.cli.commands.jobs import jobs
+from tenancy.cli.commands.migrate import migrate
 from tenancy.cli.commands.migrations import migrations
 from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
@@ -47,6 +49,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("history", history, "tenancy history acme"),
     ("env", env, 'eval "$(tenancy env acme)"'),
     ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
+    ("migrate", migrate, "tenancy --app shop:tenants migrate --canary 5 --check 'python smoke_test.py'"),
     ("doctor", doctor, "tenancy doctor --repair"),
 )
 """Name, function and example of each command."""
@@ -65,7 +68,7 @@ def _version(*, wanted: bool) -> None:
 @app.callback(
     invoke_without_command=True,
     epilog="Exit codes: 0 success, 1 failure, 2 usage error, 3 not found, 4 already exists, 5 refused by tenant "
-    "status, 6 database unreachable, 7 partly done.",
+    "or job status, 6 database unreachable, 7 partly done.",
 )
 def _root(
     context: typer.Context,
@@ -116,20 +119,16 @@ def _help_without_command(context: typer.Context) -> None:
 for _name, _function, _example in COMMANDS:
     app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
 
-app.add_typer(
-    runner,
-    name="runner",
-    help="Run followers, inspect them, and retry failures.",
-    callback=_help_without_command,
-    invoke_without_command=True,
-    no_args_is_help=False,
-)
-
-app.add_typer(
-    migrations,
-    name="migrations",
-    help="Set up the migrations of your own tables, and write revisions.",
-    callback=_help_without_command,
-    invoke_without_command=True,
-    no_args_is_help=False,
-)
+for _name, _group, _help in (
+    ("runner", runner, "Run followers, inspect them, and retry failures."),
+    ("migrations", migrations, "Set up the migrations of your own tables, and write revisions."),
+    ("jobs", jobs, "Run operations over many tenants, and control them."),
+):
+    app.add_typer(
+        _group,
+        name=_name,
+        help=_help,
+        callback=_help_without_command,
+        invoke_without_command=True,
+        no_args_is_help=False,
+    )

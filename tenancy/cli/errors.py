@@ -48,8 +48,10 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "not_executable": 126,
     "interrupted": INTERRUPTED,
     "not_found": 3,
+    "job_not_found": 3,
     "exists": 4,
     "refused": REFUSED,
+    "job_ended": REFUSED,
     "unreachable": UNREACHABLE,
     "partly_done": 7,
 }

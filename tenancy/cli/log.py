@@ -60,8 +60,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
     # None: a follower that failed before its first notification has no notification_id.
     fields |= {name: value for name in _FIELDS if (value := getattr(record, name, None)) is not None}
     if record.exc_info and record.exc_info[1] is not None:
-        from eventsourcing_sqlalchemy.errors import describe  # noqa: PLC0415 (slow; not needed by --help)
-        from tenancy.runner.failures import frames_of  # noqa: PLC0415 (as above)
+        from eventsourcing_sqlalchemy.errors import describe, frames_of  # noqa: PLC0415 (slow; not needed by --help)
 
         # Not the error's message, which may contain values.
         fields |= {"error": describe(record.exc_info[1]), "frames": frames_of(record.exc_info[1])}

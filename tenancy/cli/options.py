@@ -12,7 +12,7 @@ from tenancy.cli.errors import CommandError
 from tenancy.errors import TenancyError
 from tenancy.model.tenant import check_actor
 
-__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "metadata_of", "seconds"]
+__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "json_object", "seconds"]
 
 _MAX_SECONDS: Final = 1_000_000
 
@@ -34,8 +34,8 @@ def seconds(value: float) -> float:
     return value
 
 
-def metadata_of(text: str | None) -> dict[str, Any]:
-    """Parse ``--metadata``."""
+def json_object(option: str, text: str | None) -> dict[str, Any]:
+    """Parse the JSON object of an option, such as ``--metadata``."""
     if text is None:
         return {}
     from tenancy.registry.tables import check_metadata  # noqa: PLC0415 (slow; loaded next in any case)
@@ -44,8 +44,8 @@ def metadata_of(text: str | None) -> dict[str, Any]:
         value = json.loads(text)
         check_metadata(value)
     except (ValueError, RecursionError) as error:
-        msg = "--metadata is not a valid JSON object. NaN, Infinity, NUL and lone surrogates are not allowed."
-        raise CommandError(msg, remedy="""Pass an object: --metadata '{"plan": "gold"}'""") from error
+        msg = f"{option} is not a valid JSON object. NaN, Infinity, NUL and lone surrogates are not allowed."
+        raise CommandError(msg, remedy=f"""Pass an object: {option} '{{"plan": "gold"}}'""") from error
     return cast("dict[str, Any]", value)
 
 

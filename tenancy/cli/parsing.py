@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from typer.core import TyperCommand, TyperGroup
 
 from tenancy.cli.errors import CommandError, UsageError
 
-__all__ = ["Command", "Group"]
+__all__ = ["ARGUMENTS", "Command", "Group"]
+
+
+ARGUMENTS: Final = "tenancy.arguments"
+"""The key of ``context.meta`` for the arguments that follow the command."""
 
 
 class Command(TyperCommand):
@@ -18,6 +22,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments of a command."""
+        ctx.meta[ARGUMENTS] = list(args)
         with _explained(ctx):
             return super().parse_args(ctx, args)
 

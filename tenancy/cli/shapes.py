@@ -9,11 +9,12 @@ from uuid import UUID
 
 if TYPE_CHECKING:
     from tenancy import PurgeCertificate, Tenant
+    from tenancy.operations.jobs import ItemReport, Job
     from tenancy.registry.registry import Change
     from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
 
-__all__ = ["certificate", "change", "details", "failure", "follower", "moment", "summary"]
+__all__ = ["certificate", "change", "details", "failure", "follower", "item", "job", "moment", "next_steps", "summary"]
 
 
 def summary(tenant: Tenant) -> dict[str, Any]:
@@ -62,7 +63,28 @@ def failure(stored: Failure) -> dict[str, Any]:
     return _plain(stored)
 
 
-def _plain(instance: PurgeCertificate | FollowerStatus | Failure) -> dict[str, Any]:
+def job(recorded: Job) -> dict[str, Any]:
+    """Return the shape of a job, with the commands that may follow."""
+    return {**_plain(recorded), "next_steps": next_steps(recorded)}
+
+
+def next_steps(recorded: Job) -> list[str]:
+    """Return the commands that apply to a job."""
+    resume = f"tenancy jobs resume {recorded.id}"
+    if recorded.has_check and recorded.phase != "rest":
+        resume += " --check CMD"
+    show, cancel = (f"tenancy jobs {verb} {recorded.id}" for verb in ("show", "cancel"))
+    return {"running": [show, resume, cancel], "halted": [show, resume, cancel], "failed": [show, resume]}.get(
+        recorded.status, []
+    )
+
+
+def item(recorded: ItemReport) -> dict[str, Any]:
+    """Return the shape of a job's item."""
+    return _plain(recorded)
+
+
+def _plain(instance: PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
     return {name: _plain_value(value) for name, value in asdict(instance).items()}
 
 

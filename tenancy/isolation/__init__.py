@@ -1,1 +1,1 @@
-"""Where tenants' tables go: names, placements and environment variables. No I/O."""
+"""Where tenants' tables go: names, placements, and how an application is told its placement."""

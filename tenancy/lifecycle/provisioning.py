@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from tenancy.model.application_spec import ApplicationSpec
+    from tenancy.model.versions import Versions
     from tenancy.settings import TenancySettings
     from tenancy.storage.inventory import ShardInventory
     from tenancy.storage.migrator import Migrator
@@ -57,6 +58,7 @@ class Provisioning:
         migrator: Migrator,
         remover: Remover,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
+        head: Callable[[], Versions],
         changed: Callable[[Tenant], None],
     ) -> None:
         self._settings = settings
@@ -67,20 +69,29 @@ class Provisioning:
         self._migrator = migrator
         self._remover = remover
         self._application_specs = application_specs
+        self._head = head
         self._changed = changed
 
     def init(self, *, accept_encodings: bool = False) -> None:
         """Create the registry if it is missing, and record the fleet's applications."""
         try:
-            application_specs = self._application_specs()
+            specs = self._application_specs()
         except RegistryMissing:  # without classes, only a registry has the applications
-            application_specs = ()
-        fleet_settings = (
-            {"applications": [application_spec.to_json() for application_spec in application_specs]}
-            if application_specs
-            else {}
-        )
-        self._registry.init(fleet_settings, encodings_of(application_specs), accept_encodings=accept_encodings)
+            specs = ()
+        fleet_settings = {"applications": [spec.to_json() for spec in specs]} if specs else {}
+        self._registry.init(fleet_settings, encodings_of(specs), accept_encodings=accept_encodings)
+
+    def record_new_applications(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Record the applications that are new in the code, unless the code lacks recorded ones.
+
+        Return the names of the new ones, and of those that the code lacks.
+        """
+        recorded = {each["application"] for each in self._registry.fleet_settings().get("applications", [])}
+        code = {each.application for each in self._application_specs()}
+        new, lacking = sorted(code - recorded), sorted(recorded - code)
+        if new and not lacking:
+            self.init()
+        return new, lacking
 
     def _record_encodings(self) -> None:
         """Record how new applications' events are stored; raises EncodingMismatch before anything is created."""
@@ -129,11 +140,8 @@ class Provisioning:
                     yield self.create(request, actor, exist_ok=exist_ok)
 
     def _batches(self, requests: Iterable[TenantRequest]) -> Iterator[list[TenantRequest]]:
-        size = max(
-            1,
-            _TABLES_PER_STEP
-            // max(1, sum(len(application_spec.tables) for application_spec in self._application_specs())),
-        )
+        tables = sum(len(application_spec.tables) for application_spec in self._application_specs())
+        size = max(1, _TABLES_PER_STEP // max(1, tables))
         batch: list[TenantRequest] = []
         for request in requests:
             batch.append(request)
@@ -148,7 +156,7 @@ class Provisioning:
         tenant_id = uuid4()
         names = [application_spec.application for application_spec in self._application_specs()]
         placement = allocate_placement(self._settings, slug, tenant_id, names, self._shard.identifier_limit)
-        return Tenant.requested(request, tenant_id, slug, placement)
+        return Tenant.requested(request, tenant_id, slug, placement, self._head())
 
     def _check_code(self, slug: str) -> None:
         """Raise NotRegistered if this process could not create all of a new tenant's tables."""
@@ -213,30 +221,39 @@ class Provisioning:
             _check_is_kept(now[tenant.id])
         return [now[tenant.id] for tenant in tenants]
 
-    def _activate(self, session: Session, tenants: Sequence[Tenant], actor: str | None) -> list[Tenant]:
-        """Run the migrations of new tenants, and activate these tenants with the versions that they have."""
-        by_versions: dict[tuple[str, ...], list[Tenant]] = {}
-        for tenant in tenants:
-            by_versions.setdefault(self._migrated(session, tenant), []).append(tenant)
-        ready: list[Tenant] = []
-        for migrations, some in by_versions.items():
-            versions = replace(some[0].versions, migrations=migrations)
-            ready += self._registry.change(
-                session, some, Verb.ACTIVATE, actor, status=TenantStatus.ACTIVE, versions=versions
-            )
-        return ready
+    def _activate(self, session: Session, waiting: Iterable[Tenant], actor: str | None) -> Sequence[Tenant]:
+        head, change, status = self._head(), Verb.ACTIVATE, TenantStatus.ACTIVE
+        groups: dict[Versions, list[Tenant]] = {}
+        for each in waiting:
+            versions = each.versions if each.adopted else each.versions.created_by(head)
+            versions = replace(versions, migrations=self._migrated(session, each))
+            groups.setdefault(versions, []).append(each)
+        changed = (
+            self._registry.change(session, tenants, change, actor, status=status, versions=versions)
+            for versions, tenants in groups.items()
+        )
+        return [tenant for tenants in changed for tenant in tenants]
 
     def _migrated(self, session: Session, tenant: Tenant) -> tuple[str, ...]:
+        """Run the migrations of a new tenant, and return its revisions."""
         if not self._migrator.is_configured:
             return ()
         self._registry.expect_pause(session)
         # Adopting changes no table. The next migration does.
         return self._migrator.current(tenant, session) if tenant.adopted else self._migrator.migrate(tenant, session)
 
-    def create_missing(self, tenant: Tenant) -> None:
-        """Create tables that a tenant has lost or that are new in the code; do nothing for one that is being purged."""
-        with self._with_tables([tenant], _is_provisioned):
-            pass
+    def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
+        """Create tables that a tenant has lost or that are new in the code, and record them; do nothing for one that is
+        being purged.
+        """
+        with self._with_tables([tenant], _is_provisioned) as (session, current):
+            created = self._head().created
+            lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(created)]
+            for each in lacking:
+                versions = replace(each.versions, created=tuple(sorted({*each.versions.created, *created})))
+                self._registry.change(session, [each], Verb.MIGRATE, actor, versions=versions)
+        for each in lacking:
+            self._changed(each)
 
     @contextmanager
     def _with_tables(
@@ -282,7 +299,8 @@ class Provisioning:
             )
             remedy = "Check the schema and prefix, or create it: construct the application once with CREATE_TABLE=yes."
             raise TenancyError(msg, remedy=remedy, tenant=slug)
-        new = Tenant.requested(request, uuid4(), slug, placement, adopted=True)
+        versions = replace(self._head(), tables=self._inventory.version(placement, application_specs))
+        new = Tenant.requested(request, uuid4(), slug, placement, versions, adopted=True)
         try:
             found = self._taken(slug, request.request_id, exist_ok=False)
         except RegistryMissing:

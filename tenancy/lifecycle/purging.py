@@ -24,6 +24,7 @@ from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
+    from tenancy.storage.cross_tenant import CrossTenantProjections
     from tenancy.storage.inventory import ShardInventory
     from tenancy.storage.remover import Remover
 
@@ -56,13 +57,16 @@ class Purging:
         registry: Registry,
         inventory: ShardInventory,
         remover: Remover,
+        *,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
+        cross_tenant: CrossTenantProjections,
         changed: Callable[[Tenant], None],
     ) -> None:
         self._registry = registry
         self._inventory = inventory
         self._remover = remover
         self._application_specs = application_specs
+        self._cross_tenant = cross_tenant
         self._changed = changed
 
     def purge(self, tenants: Sequence[str | Tenant], actor: str | None) -> Iterator[PurgeCertificate]:
@@ -80,6 +84,8 @@ class Purging:
         by_id = self._registry.get_many([each.id for each in tenants if isinstance(each, Tenant)])
         for each in tenants:
             _check_is_meant(each, there.get(known_slug(each)) if isinstance(each, str) else by_id.get(each.id))
+        if tenants:
+            self._cross_tenant.check_code()  # before anything is removed
         purging = [self._mark_purging(each, actor) for each in tenants]
         if purging:
             # Wait until every process has seen the status. This needs no clock that processes share.
@@ -105,6 +111,7 @@ class Purging:
 
     def _remove(self, tenant: Tenant, actor: str | None) -> PurgeCertificate:
         application_specs = self._application_specs()
+        self._cross_tenant.forget(tenant)
         removed = self._remover.drop(tenant, application_specs)
         left = self._inventory.of_tenant(tenant, application_specs)
         if left:

@@ -20,7 +20,7 @@ from tenancy.model.application_spec import ApplicationSpec, projection_spec_of
 if TYPE_CHECKING:
     from eventsourcing.application import Application
 
-__all__ = ["Projections", "RegisteredProjection", "TenantProjection"]
+__all__ = ["Projections", "RegisteredProjection", "TenantProjection", "check_registered", "name_taken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,9 @@ class Projections:
         Raises NotRegistered for an application that is not part of the fleet, and TenancyError for a duplicate name.
         """
         leader, name = registered.application, registered.projection.name
-        if applications.get(leader.name) is not leader:
-            msg = f"Application {leader.name!r} ({get_topic(leader)}) is not registered with this Tenancy."
-            raise NotRegistered(msg, remedy="Pass its class to Tenancy(applications=[...]).")
+        check_registered(leader, applications)
         if name in applications or self._registered.get(name, registered) != registered:
-            msg = f"The projection name {name!r} is taken by an application or another projection."
-            raise TenancyError(msg, remedy="Rename it: their tables would be the same.")
+            raise name_taken(registered.projection)
         self._registered[name] = registered
 
     def find(self, projection: type[Projection[Any]]) -> RegisteredProjection:
@@ -82,6 +79,19 @@ def _own_tables(registered: RegisteredProjection, environment: Mapping[str, str]
     env = Environment(registered.projection.name, {**environment, **plain})
     with closing(InfrastructureFactory.construct(env)) as factory:
         return getattr(factory.tracking_recorder(registered.view), "own_tables", None)
+
+
+def check_registered(application: type[Application[Any]], applications: Mapping[str, type[Application[Any]]]) -> None:
+    """Raise NotRegistered for an application that is not part of the fleet."""
+    if applications.get(application.name) is not application:
+        msg = f"Application {application.name!r} ({get_topic(application)}) is not registered with this Tenancy."
+        raise NotRegistered(msg, remedy="Pass its class to Tenancy(applications=[...]).")
+
+
+def name_taken(projection: type[Projection[Any]]) -> TenancyError:
+    """Return the error for the name of a projection that an application or another projection has."""
+    msg = f"The projection name {projection.name!r} is taken by an application or another projection."
+    return TenancyError(msg, remedy="Rename it: their tables would be the same.")
 
 
 class TenantProjection:

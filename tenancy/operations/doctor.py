@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from eventsourcing.persistence import PersistenceError
 
 from eventsourcing_sqlalchemy import sequences
-from tenancy.errors import EncodingMismatch, RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
+from tenancy.errors import (
+    EncodingMismatch,
+    RegistryMismatch,
+    RegistryMissing,
+    RegistryUnavailable,
+    TenancyError,
+    TenantNotFound,
+)
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
 from tenancy.model.tenant import TenantStatus
@@ -67,12 +74,12 @@ def examine(fleet: Fleet) -> Sequence[Finding]:
     findings += _connection(fleet)
     every: Sequence[Tenant] = ()
     try:
-        registry = _registry(fleet)
-        findings.append(registry)
-        if registry.level == "ok":
-            every = fleet.registry.list()
-            findings += _fleet(fleet, every)
-    except RegistryMissing as error:
+        fleet.registry.check_format()
+        every = fleet.registry.list()
+        what = f"Format {FORMAT}, in {fleet.registry.datastore.shared}."
+        findings.append(Finding(name="registry", level="ok", what=what))
+        findings += _fleet(fleet, every)
+    except (RegistryMissing, RegistryMismatch) as error:
         findings.append(_failure("registry", error))
     except PersistenceError as error:
         findings.append(Finding(name="registry", level="failure", what=f"It cannot be examined: {error}."))
@@ -178,16 +185,6 @@ _RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
 
 
 # -- the registry --
-
-
-def _registry(fleet: Fleet) -> Finding:
-    known = fleet.registry.fleet_settings().get("format")
-    if known == FORMAT:
-        return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {fleet.registry.datastore.shared}.")
-    what = f"It has the format {known}, and this version knows the format {FORMAT}."
-    return Finding(
-        name="registry", level="failure", what=what, remedy="Install the version that created it, or a newer one."
-    )
 
 
 def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
@@ -380,7 +377,7 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
     try:
         yield from _record_new_applications(fleet)
         every = fleet.registry.list()
-    except (RegistryMissing, EncodingMismatch) as error:
+    except (RegistryMissing, RegistryMismatch, EncodingMismatch) as error:
         yield _failure("registry", error)
         return
     yield from _repair_sequences(fleet, every)  # first: the repairs below record registry events
@@ -414,14 +411,11 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
 
 
 def _record_new_applications(fleet: Fleet) -> Iterator[Finding]:
-    recorded = {each["application"] for each in fleet.registry.fleet_settings().get("applications", [])}
-    code = {each.application for each in fleet.application_specs()}
-    new = code - recorded
-    if new and recorded <= code:
-        fleet.provisioning.init()
-        yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
+    new, lacking = fleet.provisioning.record_new_applications()
+    if new and not lacking:
+        yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(new)}.")
     elif new:
-        what = f"Not recorded: {', '.join(sorted(new))}. The code lacks {', '.join(sorted(recorded - code))}."
+        what = f"Not recorded: {', '.join(new)}. The code lacks {', '.join(lacking)}."
         remedy = "If these were removed permanently, run: tenancy init"
         yield Finding(name="applications", level="failure", what=what, remedy=remedy)
 

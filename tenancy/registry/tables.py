@@ -60,7 +60,8 @@ class Rows:
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("changed_at", _Moment, nullable=False),
             sa.Column("due_at", _Moment),
-            sa.Column("versions", sa.JSON, nullable=False),
+            # The default is for processes of earlier versions, which do not know the column.
+            sa.Column("versions", sa.JSON, nullable=False, server_default="{}"),
         )
         self.remarks = sa.Table(
             f"{prefix}remarks",
@@ -125,11 +126,19 @@ class Rows:
             self.metadata,
             sa.Column("id", sa.Uuid, primary_key=True),
             sa.Column("kind", sa.Text, nullable=False),
+            # Where processes import the kind from.
+            sa.Column("topic", sa.Text, nullable=False),
             sa.Column("parameters", sa.JSON, nullable=False),
             sa.Column("status", sa.Text, nullable=False),
-            # Why a halted or cancelled job has stopped.
+            sa.Column("phase", sa.Text, nullable=False),
+            # Why a halted job has stopped.
             sa.Column("reason", sa.Text),
+            sa.Column("has_check", sa.Boolean, nullable=False),
+            sa.Column("error_budget", sa.Text, nullable=False),
+            sa.Column("lease_seconds", sa.Double, nullable=False),
             sa.Column("actor", sa.Text),
+            sa.Column("package_version", sa.Text, nullable=False),
+            # The version of the user's code, if the fleet names one.
             sa.Column("code_version", sa.Text),
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("ended_at", _Moment),
@@ -144,18 +153,22 @@ class Rows:
             sa.Column("is_canary", sa.Boolean, nullable=False),
             sa.Column("status", sa.Text, nullable=False),
             sa.Column("owner", sa.Text),
-            # Seconds since 1970, by the database's clock.
+            # Seconds since 1970, by the database's clock; so are the times below.
             sa.Column("expires", sa.Double, nullable=False),
+            # Starts since the last recorded progress.
             sa.Column("attempts", sa.Integer, nullable=False),
             # How far an interrupted item has come; for the operation to interpret.
             sa.Column("progress", sa.JSON, nullable=False),
-            # What was done, or why the item was skipped.
+            # What is to be done; later what was done, or why the item was skipped. None for a purged tenant.
             sa.Column("summary", sa.Text),
             sa.Column("error", sa.Text),
             sa.Column("sqlstate", sa.Text),
             sa.Column("frames", sa.JSON, nullable=False),
-            sa.Column("started_at", _Moment),
-            sa.Column("ended_at", _Moment),
+            sa.Column("started", sa.Double),
+            sa.Column("ended", sa.Double),
+            # For claims, counts, and purges.
+            sa.Index(f"{prefix}job_items_by_status", "job_id", "status", "number"),
+            sa.Index(f"{prefix}job_items_by_tenant", "tenant_id"),
         )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.tenant import Tenant, TenantStatus
-from tenancy.runner.pipes import Pipe, Pipes
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.naming import TableName
@@ -57,7 +57,7 @@ class Assignment:
         "used_up_at",
     )
 
-    def __init__(self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName) -> None:
+    def __init__(self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName | None) -> None:
         self.tenant = tenant
         self.pipe = pipe
         self.events = events
@@ -76,6 +76,11 @@ class Assignment:
         """When it last exhausted a slice, leaving no time for the follower's other leaders."""
         self._since = time.monotonic()
         self._counted = 0
+
+    @property
+    def follower(self) -> tuple[UUID, Pipe, TableName | None]:
+        """The tenant's id, the pipe, and the table of the recorded positions."""
+        return self.tenant.id, self.pipe, self.tracking
 
     @property
     def key(self) -> Key:

@@ -6,7 +6,6 @@ stack frames. It never holds the event, its values, or the error message, becaus
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,23 +14,18 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from eventsourcing_sqlalchemy.errors import describe, sqlstate
+from eventsourcing_sqlalchemy.errors import describe, frames_of, sqlstate
 
 if TYPE_CHECKING:
     from tenancy.registry import Registry
     from tenancy.runner.ready_queue import Key
 
-__all__ = ["Failure", "FailureStore", "failure_of", "frames_of", "outage_of", "retry_delay"]
+__all__ = ["Failure", "FailureStore", "failure_of", "outage_of", "retry_delay"]
 
 _FIRST_DELAY: Final = 0.1
 _MAX_DELAY: Final = 30.0
 # Enough to reach the maximum. Without a limit, the power would overflow a float.
 _MAX_DOUBLINGS: Final = 30
-
-_FRAMES: Final = 20
-_MAX_NAME: Final = 200
-# Code may set a module's name at run time, even to a value.
-_NO_NAME: Final = re.compile(r"[^\w.<>]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +89,6 @@ def failure_of(
         last_at=now,
         is_quarantined=notification_id is not None and attempts >= max_attempts,
     )
-
-
-def frames_of(error: BaseException) -> list[str]:
-    """Return an error's stack frames as module:function:line, innermost last."""
-    frames, traceback = [], error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
-        module = frame.f_globals.get("__name__", "")
-        frames.append(_NO_NAME.sub("", f"{module}")[:_MAX_NAME] + f":{frame.f_code.co_qualname}:{traceback.tb_lineno}")
-        traceback = traceback.tb_next
-    return frames[-_FRAMES:]
 
 
 # By SQLSTATE, or by its class: the first two characters.

@@ -10,20 +10,22 @@ from uuid import UUID
 
 from eventsourcing.persistence import IntegrityError, Tracking
 
-from eventsourcing_sqlalchemy.high_water import HighWaterMarks, read_last_ids, read_positions
+from eventsourcing_sqlalchemy.high_water import HighWaterMarks, read_last_ids
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy.arguments import check_type
 from tenancy.errors import TenancyError
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
 from tenancy.registry.lookup import find_tenant, one_tenant
 from tenancy.runner.failures import Failure, FailureStore
 from tenancy.runner.leases import bucket_of, failing, owners
-from tenancy.runner.pipes import Pipe, Pipes
+from tenancy.runner.positions import RecordedPositions
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.registry import Registry
     from tenancy.runner.assignments import Assignment
+    from tenancy.storage.cross_tenant import CrossTenantProjections
     from tenancy.storage.shard import Shard
 
 __all__ = ["FollowerMonitor", "FollowerState", "FollowerStatus"]
@@ -59,10 +61,17 @@ class FollowerStatus:
 class FollowerMonitor:
     """Inspect and control the followers of all active tenants. Safe to use from many threads."""
 
-    def __init__(self, registry: Registry, shard: Shard, application_specs: Sequence[ApplicationSpec]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        shard: Shard,
+        application_specs: Sequence[ApplicationSpec],
+        cross_tenant: CrossTenantProjections,
+    ) -> None:
         self._registry = registry
         self._shard = shard
-        self._pipes = Pipes(application_specs)
+        self._cross_tenant = cross_tenant
+        self._pipes = Pipes(application_specs, cross_tenant)
         self._failure_store = FailureStore(registry)
 
     def __repr__(self) -> str:
@@ -117,13 +126,12 @@ class FollowerMonitor:
         # Read these before the recorded positions: a recorded position behind them was then set back.
         known = [None if assignment_of is None else _known(assignment_of(tenant.id, pipe)) for tenant, pipe, *_ in rows]
         last_ids = HighWaterMarks(self._shard.datastore).read(list({events for _, _, events, _ in rows}))
-        positions = read_positions(self._shard.datastore, list({tracking for *_, tracking in rows}))
+        recorded = RecordedPositions(self._shard.datastore, self._cross_tenant)
+        positions = recorded.read((tenant.id, pipe, tracking) for tenant, pipe, _, tracking in rows)
         # After a rollback or a server crash, a high-water mark exceeds the last id. It was also read before the
         # positions. So read the exact last id wherever the two differ.
         differing = {
-            events
-            for _, pipe, events, tracking in rows
-            if last_ids.get(events, 0) != positions.get(tracking, {}).get(pipe.leader, 0)
+            events for tenant, pipe, events, _ in rows if last_ids.get(events, 0) != positions.get((tenant.id, pipe), 0)
         }
         last_ids |= read_last_ids(self._shard.datastore, list(differing))
         return [
@@ -131,13 +139,13 @@ class FollowerMonitor:
                 tenant,
                 pipe,
                 last=last_ids.get(events, 0),
-                position=positions.get(tracking, {}).get(pipe.leader, 0),
+                position=positions.get((tenant.id, pipe), 0),
                 owner=(owner := owned.get(bucket_of(tenant.id))),
                 owner_failing=None if owner is None else fails.get(owner),
                 failure=failures.get((tenant.id, pipe.follower)),
                 known=here,
             )
-            for (tenant, pipe, events, tracking), here in zip(rows, known, strict=True)
+            for (tenant, pipe, events, _), here in zip(rows, known, strict=True)
         ]
 
     def retry(self, tenant: str | Tenant | None, follower: str | None = None) -> Sequence[Failure]:
@@ -183,8 +191,12 @@ class FollowerMonitor:
         datastore = self._shard.datastore
         default = None if tenant.placement.schema else datastore.default_schema()
         table = self._pipes.tracking_table(pipe, tenant.placement, default)
-        recorder = SQLAlchemyTrackingRecorder(datastore, tracking_table_name=table.name, schema_name=table.schema)
         try:
+            if table is None:
+                projection = self._cross_tenant[pipe.follower]
+                projection.view.insert_tracking(projection.tracking(tenant, pipe.leader, notification_id, 0))
+                return
+            recorder = SQLAlchemyTrackingRecorder(datastore, tracking_table_name=table.name, schema_name=table.schema)
             recorder.insert_tracking(Tracking(pipe.leader, notification_id))
         except IntegrityError:
             return  # the recorded position is already there, or beyond

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Final, Self
 
 from tenancy.arguments import check_type
 from tenancy.errors import NotCaughtUp, TenancyError
+from tenancy.following.follower import FollowerDriver, open_follower
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.tenant import Tenant
 from tenancy.registry.lookup import find_tenant
 from tenancy.runner.assignments import Assignments
 from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.failures import Failure, FailureStore
-from tenancy.runner.follower import FollowerDriver, open_follower
 from tenancy.runner.leases import Leases, bucket_of
 from tenancy.runner.metrics import Metrics
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
-from tenancy.runner.pipes import Pipe, Pipes
+from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
@@ -66,7 +67,7 @@ class Runner:
         self._fleet = fleet
         self._registry_cache = registry_cache = fleet.registry_cache
         self._shard = shard = fleet.shard
-        self._pipes = Pipes(fleet.application_specs())
+        self._pipes = Pipes(fleet.application_specs(), fleet.cross_tenant)
         if not self._pipes.all:
             msg = "The runner has nothing to do: no application follows another, and no projection is registered."
             raise TenancyError(msg, remedy="Pass them: Tenancy(system=...) with pipes, or tenants.project(...).")
@@ -78,7 +79,9 @@ class Runner:
         self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
         # In the same database, use the registry's connection, and leave the pooled ones to the workers.
         is_same = fleet.settings.registry_is_beside
-        sweep = Sweep(registry_cache.registry.datastore if is_same else shard.datastore, self._assignments, self._ready)
+        datastore = registry_cache.registry.datastore if is_same else shard.datastore
+        positions = RecordedPositions(datastore, fleet.cross_tenant)
+        sweep = Sweep(datastore, positions, self._assignments, self._ready)
         metrics = Metrics()
         self._worker = Worker(
             fleet, self._assignments, self._ready, self._quarantine, metrics=metrics, may_work=self._may_work
@@ -136,6 +139,7 @@ class Runner:
             table_listener = self._shard.datastore.shared.wakeups.listen_to_all(self._coordinator.on_commit)
             self._registrations.callback(table_listener.close)
             self._coordinator.use_listener(table_listener)
+            self._fleet.cross_tenant.record()
             self._coordinator.start()
             for application, encoding in encodings_of(self._fleet.application_specs()).items():
                 self._registry_cache.check_encoding(application, encoding)
@@ -234,7 +238,9 @@ class Runner:
 
         Followers that run in other processes have no rate here.
         """
-        monitor = FollowerMonitor(self._fleet.registry, self._shard, self._fleet.application_specs())
+        monitor = FollowerMonitor(
+            self._fleet.registry, self._shard, self._fleet.application_specs(), self._fleet.cross_tenant
+        )
         return monitor.status(assignment_of=self._assignments.get)
 
     def health(self) -> Mapping[str, str | None]:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from eventsourcing_sqlalchemy.high_water import HighWaterMarks, read_positions
+from eventsourcing_sqlalchemy.high_water import HighWaterMarks
 from tenancy.runner.assignments import Assignment, Assignments, PendingGap
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from tenancy.runner.positions import RecordedPositions
     from tenancy.runner.ready_queue import ReadyQueue
 
 __all__ = ["MIN_SWEEP_INTERVAL", "SWEEP_INTERVAL", "SWEEP_INTERVAL_WITHOUT_WAKEUPS", "Sweep"]
@@ -38,8 +39,14 @@ class Sweep:
     its first id, so the gap's mark is a transaction number assigned at the next sweep.
     """
 
-    def __init__(self, datastore: SQLAlchemyDatastore, assignments: Assignments, ready: ReadyQueue) -> None:
-        self._datastore = datastore
+    def __init__(
+        self,
+        datastore: SQLAlchemyDatastore,
+        positions: RecordedPositions,
+        assignments: Assignments,
+        ready: ReadyQueue,
+    ) -> None:
+        self._positions = positions
         self._last_ids = HighWaterMarks(datastore)
         self._assignments = assignments
         self._ready = ready
@@ -49,12 +56,11 @@ class Sweep:
     def locate(self, assignments: Iterable[Assignment]) -> None:
         """Read the recorded positions of new assignments, so that only followers with work are woken."""
         assignments = list(assignments)
-        positions = read_positions(self._datastore, list({assignment.tracking for assignment in assignments}))
+        positions = self._positions.read(assignment.follower for assignment in assignments)
         for assignment in assignments:
-            if assignment.tracking in positions and assignment.position is None:
-                assignment.position = assignment.recorded = positions[assignment.tracking].get(
-                    assignment.pipe.leader, 0
-                )
+            position = positions.get((assignment.tenant.id, assignment.pipe))
+            if position is not None and assignment.position is None:
+                assignment.position = assignment.recorded = position
 
     def run(self) -> None:
         """Wake the followers that may have work."""
@@ -84,12 +90,9 @@ class Sweep:
         self._compared = start + _COMPARE_BATCH
         # Taken before the query: workers may record later positions meanwhile.
         known = {assignment: assignment.recorded for assignment in assignments[start : self._compared]}
-        positions = read_positions(self._datastore, list({assignment.tracking for assignment in known}))
+        positions = self._positions.read(assignment.follower for assignment in known)
         for assignment, recorded in known.items():
-            if (
-                assignment.tracking in positions
-                and positions[assignment.tracking].get(assignment.pipe.leader, 0) < recorded
-            ):
+            if positions.get((assignment.tenant.id, assignment.pipe), recorded) < recorded:
                 assignment.is_comparison_due = True
                 self._wake(assignment)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, PersistenceError
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
-from eventsourcing_sqlalchemy.errors import describe, is_retryable
+from eventsourcing_sqlalchemy.errors import describe, frames_of, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
+from tenancy.following.follower import FollowerDriver, open_follower
 from tenancy.runner.assignments import Assignment, Assignments
-from tenancy.runner.failures import frames_of, outage_of
-from tenancy.runner.follower import FollowerDriver, open_follower
+from tenancy.runner.failures import outage_of
 from tenancy.runner.quarantine import Quarantine
 
 if TYPE_CHECKING:
@@ -190,13 +190,16 @@ class _Slice:
         # With topics, skipped notifications need not be read again. No notification up to this id can appear later.
         passed = driver.last_id() if driver.topics else 0
         for page in driver.pages(position):
-            for notification in page.wanted:
+            wanted = list(page.wanted)
+            while wanted:
                 if self.processed >= self._budget or time.monotonic() >= self._until:
                     return False
                 if not self._may_go_on(assignment):
                     return True
-                if not self._process(driver, notification):
+                batch = wanted[: min(driver.batch_size, self._budget - self.processed)]
+                if not (self._process_batch(driver, batch) if len(batch) > 1 else self._process(driver, batch[0])):
                     return False
+                del wanted[: len(batch)]
             position = assignment.position = page.last_id
             if page.is_last:
                 break
@@ -229,6 +232,18 @@ class _Slice:
         else:
             self._resume(position, position)
         return self.assignment.recorded
+
+    def _process_batch(self, driver: FollowerDriver, batch: Sequence[Notification]) -> bool:
+        """Process a batch in one transaction, or one by one if that fails, as :meth:`_process` does."""
+        assignment = self.assignment
+        try:
+            driver.process_batch(batch, assignment.recorded)
+        except (Exception, SystemExit):  # noqa: BLE001 (the one that fails raises it again)
+            return all(self._process(driver, notification) for notification in batch)
+        assignment.position = assignment.recorded = batch[-1].id
+        assignment.processed += len(batch)
+        self.processed += len(batch)
+        return True
 
     def _process(self, driver: FollowerDriver, notification: Notification) -> bool:
         """Process one notification; return False when the recorded position was moved elsewhere."""

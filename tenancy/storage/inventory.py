@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eventsourcing.persistence import ProgrammingError
 
-from eventsourcing_sqlalchemy import sequences
+from eventsourcing_sqlalchemy import migrations, sequences
 from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
 from tenancy.isolation.names import fixed_start, name_pattern, placement_pattern
@@ -68,6 +68,21 @@ class ShardInventory:
         names = [spec.name for spec in specs]
         describe = self._shard.datastore.dialect.describe
         return missing_tables(specs, self._shard.datastore.run(lambda executor: describe(executor, names)))
+
+    def version(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> int:
+        """Return the version of the oldest of a tenant's own tables, by its shape."""
+        specs = self.specs(placement, application_specs)
+        describe = self._shard.datastore.dialect.describe
+        shapes = self._shard.datastore.run(lambda executor: describe(executor, [spec.name for spec in specs]))
+        return migrations.version_of(specs, shapes)
+
+    def versions(
+        self, tenants: Sequence[Tenant], application_specs: Sequence[ApplicationSpec]
+    ) -> Iterator[tuple[Tenant, int]]:
+        """Yield each tenant with the version of the oldest of its own tables; queries the database once."""
+        shapes = self._shard.datastore.run(self._shard.datastore.dialect.describe_all)
+        for tenant in tenants:
+            yield tenant, migrations.version_of(self.specs(tenant.placement, application_specs), shapes)
 
     def faults(
         self, tenants: Sequence[Tenant], application_specs: Sequence[ApplicationSpec]

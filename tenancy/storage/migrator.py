@@ -40,6 +40,10 @@ class Migrator:
         """Whether the fleet has migrations."""
         return self._shard.settings.migrations is not None
 
+    def heads(self) -> tuple[str, ...]:
+        """Return the newest revisions; empty for a fleet without migrations."""
+        return self.directory.heads() if self.is_configured else ()
+
     @property
     def directory(self) -> RevisionDirectory:
         """The revisions; raises TenancyError for a fleet without migrations."""

@@ -18,7 +18,7 @@ from tenancy.cli.run import run
 
 ROOT: Final = Path(__file__).parents[2]
 PROGRAM: Final = (sys.executable, "-m", "tenancy")
-KENNEL: Final = "tests.samples.kennel_module"
+KENNEL: Final = "tests.support.kennel_fleets"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ import pytest
 
 from tests.acceptance.commands import KENNEL, Command
 
-CODE = f"""
+CODE = """
 from tenancy import Tenancy
-from {KENNEL} import Reports
+from tests.samples.kennels import Reports
 
 tenants = Tenancy(applications=[Reports])
 """

@@ -12,7 +12,8 @@ import pytest
 from tenancy import Tenancy
 from tests.acceptance.commands import KENNEL, Command
 from tests.acceptance.test_cli_verbs import quick, tenancy
-from tests.samples.kennel_module import GIVEN, Kennel
+from tests.samples.kennels import Kennel
+from tests.support.kennel_fleets import GIVEN
 
 __all__ = ["quick", "tenancy"]  # the fixtures
 

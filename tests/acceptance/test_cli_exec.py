@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from tenancy import Tenancy
 from tests.acceptance.commands import KENNEL, Command
-from tests.samples.kennel_module import Kennel
+from tests.samples.kennels import Kennel
 from tests.support.deadlines import wait_until
 
 PASSWORD = "canary-password-4711"  # noqa: S105 (what must not be seen)

@@ -12,15 +12,19 @@ import pytest
 import typer
 
 from tenancy.cli.app import COMMANDS, app
-from tenancy.cli.commands import runner
+from tenancy.cli.commands import jobs, runner
 from tenancy.cli.errors import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
     "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
-    "doctor runner"
+    "migrate doctor runner jobs"
 )
-EXAMPLES = [*COMMANDS, *((f"runner {name}", function, example) for name, function, example in runner.COMMANDS)]
+EXAMPLES = [
+    *COMMANDS,
+    *((f"runner {name}", function, example) for name, function, example in runner.COMMANDS),
+    *((f"jobs {name}", function, example) for name, function, example in jobs.COMMANDS),
+]
 PAGE = ROOT / "docs" / "commands.md"
 HEAVY = ("eventsourcing", "sqlalchemy", "eventsourcing_sqlalchemy", "tenancy.tenancy", "psycopg2")
 
@@ -31,7 +35,7 @@ def verbs() -> Iterator[tuple[str, Any]]:
     """Yield all commands; those of a group have its name as prefix."""
     for name, verb in COMMAND.commands.items():
         if hasattr(verb, "commands"):
-            yield from ((f"{name} {inner}", each) for inner, each in verb.commands.items())
+            yield from ((f"{name} {inner}", each) for inner, each in verb.commands.items() if not each.hidden)
         else:
             yield name, verb
 
@@ -79,7 +83,7 @@ def test_help_of_a_verb_has_an_example_that_the_command_accepts(name: str, examp
     assert options <= {option for verb, each in parameters() if verb == name for option in each.opts}
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("runner", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("runner", "--help"), ("jobs", "--help")])
 def test_no_line_about_a_verb_is_cut_off(arguments: tuple[str, ...], sqlite_url: str) -> None:
     listed = Command(sqlite_url).ok(*arguments).out.partition("Commands:")[2]
     assert listed
@@ -103,10 +107,13 @@ def test_no_line_about_a_verb_is_cut_off(arguments: tuple[str, ...], sqlite_url:
         "runner status --interval nan",
         "runner status --interval inf",
         "runner start --drain inf",
+        "jobs show 4711",
+        "jobs run --canary x",
+        "jobs resume --wrong",
     ],
 )
 def test_error_of_usage_leads_to_the_help_of_its_verb(arguments: str, sqlite_url: str) -> None:
-    verb = re.match(r"(runner )?[a-z]+", arguments)
+    verb = re.match(r"((runner|jobs) )?[a-z]+", arguments)
     assert verb is not None
     outcome = Command(sqlite_url)(*arguments.split())
     assert outcome.code == 2
@@ -184,7 +191,7 @@ def test_help_loads_no_database() -> None:
 
 
 def test_without_arguments_the_command_explains_itself(sqlite_url: str) -> None:
-    for arguments in ([], ["runner"]):
+    for arguments in ([], ["runner"], ["jobs"]):
         outcome = Command(sqlite_url)(*arguments)
         assert (outcome.code, outcome.err) == (2, "")
         assert re.search(r"^Commands:\n  \w+", outcome.out, re.MULTILINE)

@@ -18,15 +18,18 @@ import pytest
 from tenancy import Tenancy
 from tenancy.runner.failures import FailureStore, failure_of
 from tests.acceptance.commands import Command
-from tests.samples.kennel_system import Diaries, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import Diaries
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check, fleet
 
 CODE = """
 from tenancy import Tenancy
-from tests.samples.kennel_system import SYSTEM, CountersView, DogCounters, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM
+from tests.samples.training_school.views import CountersView, DogCounters
 tenants = Tenancy(system=SYSTEM)
-tenants.project(School, DogCounters, CountersView)
+tenants.project(TrainingSchool, DogCounters, CountersView)
 """
 
 
@@ -74,14 +77,14 @@ def states(command: Command) -> dict[tuple[str, str], str]:
 def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
     command = Command(url, app=None)
     with fleet(url, ["acme", "globex"]) as tenants, started(url, tmp_path, "--workers", "2", "--json") as process:
-        expected = {tenants["globex"].get(School).register("Rex", "sit"): ["Rex", "sit"]}
-        dog_id = tenants["acme"].get(School).register("Fido", "sit", "poison", "beg")
+        expected = {tenants["globex"].get(TrainingSchool).register("Rex", "sit"): ["Rex", "sit"]}
+        dog_id = tenants["acme"].get(TrainingSchool).register("Fido", "sit", "poison", "beg")
         wait_until(lambda: states(command)["acme", "Diaries"] == "retrying", "it fails", 60)
         wait_until(lambda: states(command)["globex", "Summaries"] == "current", "the other tenant goes on")
         check(tenants, "globex", expected)
         assert set(states(command).values()) == {"current", "retrying"}
         shown = command.ok("runner", "status", "acme").out
-        assert "tests.samples.kennel_system.Poisoned" in shown
+        assert "tests.samples.training_school.system.Poisoned" in shown
         assert "globex" not in shown
         assert command.ok("runner", "retry", "globex").out == "No follower of 'globex' is failing.\n"
         refused = command("runner", "skip", "acme", "Diaries", "2")
@@ -128,7 +131,8 @@ def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
                 ("globex", "Summaries", None),
             ):
                 key = (tenants[slug].id, follower)
-                failure_store.record(failure_of(ZeroDivisionError(), key, "School", number, None, max_attempts=1))
+                failure = failure_of(ZeroDivisionError(), key, "TrainingSchool", number, None, max_attempts=1)
+                failure_store.record(failure)
 
         fail()
         shown = command.ok("runner", "status", "globex").out

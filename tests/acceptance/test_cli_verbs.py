@@ -12,7 +12,7 @@ import pytest
 from tenancy import Tenancy
 from tenancy.testing.postgresql import Postgres
 from tests.acceptance.commands import Command
-from tests.samples.kennel_module import Kennel
+from tests.samples.kennels import Kennel
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
@@ -142,7 +142,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
         assert list(record) == DETAILS, arguments
         assert record["metadata"] == {"plan": "gold"}
     (foretold,) = quick.ok("purge", "acme", "--dry-run", "--json").json
-    assert foretold["would_remove"]["tables"] == 1
+    assert foretold["would_remove"]["tables"] == 2
     assert quick("create", "bad/slug", "--json").error["tenant"] == "bad/slug"
     (proof,) = quick.ok("purge", "acme", "--yes", "--json").json
     assert list(proof) == ["tenant_id", "slug", "slug_hash", "created_at", "purged_at", "removed", "left", "others"]
@@ -386,7 +386,7 @@ def test_what_destroys_is_shown_beforehand_and_not_done(tenancy: Command) -> Non
     assert tenancy.ok("delete", "acme", "--dry-run").out == (
         "Would delete 'acme'. Its grace period would be 30 days.\n"
     )
-    assert "1 table" in tenancy.ok("purge", "acme", "--dry-run").out
+    assert "2 tables" in tenancy.ok("purge", "acme", "--dry-run").out
     assert tenancy.ok("show", "acme", "--json").json["status"] == "active"
 
 
@@ -412,7 +412,7 @@ def test_tables_that_exist_become_a_tenant(tenancy: Command) -> None:
     with Kennel(
         env={"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": tenancy.url, place: name}
     ) as old:
-        old.enrol("Fido")
+        old.register("Fido")
     option = "--prefix" if tenancy.url.startswith("sqlite") else "--schema"
     record = tenancy.ok("adopt", "acme", option, name, "--json").json
     assert record["adopted"] is True

@@ -7,9 +7,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from tenancy.testing.postgresql import Postgres, fresh_database
-from tests.samples.training_school import own_engine
+from tests.samples.training_school.invoices import own_engine
 from tests.support.applications import Applications
-from tests.support.engine_count import engines_in_use, forget_abandoned
 from tests.support.places import PREFIX, SCHEMA, Place
 
 # Somebody who still holds a lock is a fault, which must not become a hang.
@@ -68,15 +67,6 @@ def place_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Place
 def place_variables(place_url: Callable[[Place], str]) -> Callable[[Place], dict[str, str]]:
     """Return a function that gives the environment variables of a place."""
     return lambda place: place.variables(place_url(place))
-
-
-@pytest.fixture(autouse=True)
-def no_engine_left() -> Iterator[None]:
-    """Fail a test after which an engine is in use."""
-    yield
-    if engines_in_use():
-        forget_abandoned()
-    assert [str(shared) for shared in engines_in_use()] == []
 
 
 @pytest.fixture(params=["file", "psycopg2", "psycopg"])

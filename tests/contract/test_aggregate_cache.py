@@ -20,7 +20,8 @@ from eventsourcing.persistence import IntegrityError
 from eventsourcing.utils import get_topic
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from tests.samples.training_school import Dog, Invoice, TrainingSchool, own_engine
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.invoices import Invoice, own_engine
 from tests.support.applications import stored_events
 from tests.support.deadlines import DEADLINE_SECONDS, run_together
 from tests.support.forked import forks, in_child

@@ -23,7 +23,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from eventsourcing.persistence import ProgrammingError
 
-from tests.samples.training_school import Dog, Invoice, TrainingSchool, invoices
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.invoices import Invoice, invoices
 
 P = ParamSpec("P")
 R = TypeVar("R")

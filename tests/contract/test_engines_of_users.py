@@ -21,7 +21,8 @@ from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from tenancy.testing.postgresql import Postgres, fresh_database
-from tests.samples.training_school import TrainingSchool, invoices, own_engine
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.invoices import invoices, own_engine
 from tests.support.engine_count import engines_in_use, forget_abandoned
 
 MODULE = "eventsourcing_sqlalchemy"

@@ -17,7 +17,8 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyProcessRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from tests.samples.training_school import Dog, Invoice, TrainingSchool, invoices
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.invoices import Invoice, invoices
 from tests.support.applications import stored_events
 
 

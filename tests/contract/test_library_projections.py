@@ -10,7 +10,7 @@ from eventsourcing.projection import BaseProjectionRunner
 from eventsourcing.tests import projection as library
 
 from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
-from tests.samples.counters_view import CountersView
+from tests.samples.training_school.views import CountersView
 from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.places import PLACES, InPlace, Place, in_places
 

@@ -21,7 +21,7 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from tests.samples.training_school import TrainingSchool
+from tests.samples.training_school.application import TrainingSchool
 from tests.support.applications import stored_events
 from tests.support.engine_count import engines_in_use
 
@@ -88,6 +88,20 @@ def test_every_form_of_persistence_module_is_found(topic: str) -> None:
         assert type(school.factory) is SQLAlchemyFactory
         school.register("Fido")
         assert school.names() == ["Fido"]
+
+
+def test_repr_of_an_application_shows_its_tables_and_of_another_module_is_the_librarys() -> None:
+    with TrainingSchool(
+        env={
+            "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
+            "SQLALCHEMY_URL": "sqlite://",
+            "SQLALCHEMY_TABLE_PREFIX": "acme_",
+        }
+    ) as school:
+        assert repr(school).startswith("TrainingSchool(SQLAlchemy")
+        assert '"acme_trainingschool_events"' in repr(school)
+    with TrainingSchool(env={"PERSISTENCE_MODULE": "eventsourcing.popo"}) as school:
+        assert repr(school) == object.__repr__(school)
 
 
 def test_names_of_the_variables_are_attributes_of_the_factory() -> None:

@@ -27,8 +27,9 @@ from eventsourcing_sqlalchemy.recorders import (
     SQLAlchemyProcessRecorder,
     SQLAlchemyTrackingRecorder,
 )
-from tests.samples.counters_view import CountersView
-from tests.samples.training_school import Invoice, TrainingSchool, invoices
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.invoices import Invoice, invoices
+from tests.samples.training_school.views import CountersView
 from tests.support.applications import stored_events
 
 

@@ -20,8 +20,9 @@ from eventsourcing.tests.projection import AggregateEventCountersProjection, Cou
 
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from tests.samples.counters_view import CountersView
-from tests.samples.restaurant import APPLICATIONS, RESTAURANT, Billing, Kitchen, Orders
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM, Diaries, Summaries
+from tests.samples.training_school.views import CountersView
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.engine_count import engines_in_use, forget_abandoned
 from tests.support.places import Place
@@ -32,8 +33,9 @@ RUNNERS: Final[tuple[type[Runner[UUID]], ...]] = (
     MultiThreadedRunner,
     NewMultiThreadedRunner,
 )
-DISHES: Final = [f"dish {number}" for number in range(8)]
-SHARED_MEMORY: Final = "sqlite:///file:restaurant?mode=memory&cache=shared&uri=true"
+DOGS: Final = [f"Dog {number}" for number in range(8)]
+APPLICATIONS: Final[tuple[type[Application[UUID]], ...]] = (TrainingSchool, Diaries, Summaries)
+SHARED_MEMORY: Final = "sqlite:///file:school?mode=memory&cache=shared&uri=true"
 
 
 @pytest.fixture(params=["shared memory", "file", "psycopg2", "psycopg"])
@@ -75,22 +77,22 @@ def expected_places(engine: sa.Engine, tables: dict[str, tuple[str, ...]]) -> se
 
 
 def is_done(runner: Runner[UUID]) -> bool:
-    kitchen, billing = runner.get(Kitchen).recorder, runner.get(Billing).recorder
+    diaries, summaries = runner.get(Diaries).recorder, runner.get(Summaries).recorder
     return (
-        kitchen.max_tracking_id("Orders") == runner.get(Orders).recorder.max_notification_id()
-        and billing.max_tracking_id("Kitchen") == kitchen.max_notification_id()
+        diaries.max_tracking_id("TrainingSchool") == runner.get(TrainingSchool).recorder.max_notification_id()
+        and summaries.max_tracking_id("Diaries") == diaries.max_notification_id()
     )
 
 
 def serve(runner_class: type[Runner[UUID]], variables: dict[str, str]) -> list[list[str]]:
-    """Run the restaurant; return the topics that each application has recorded."""
-    with runner_class(RESTAURANT, env=variables) as runner:
-        for dish in DISHES:
-            runner.get(Orders).order(dish)
-        wait_until(lambda: is_done(runner), "everything is billed")
+    """Run the school; return the topics that each application has recorded."""
+    with runner_class(SYSTEM, env=variables) as runner:
+        for name in DOGS:
+            runner.get(TrainingSchool).register(name, "sit")
+        wait_until(lambda: is_done(runner), "everything is summarized")
         assert len(engines_in_use()) == 1
-        for name in ("Orders", "Kitchen", "Billing"):
-            factory = runner.get(RESTAURANT.get_app_cls(name)).factory
+        for cls in APPLICATIONS:
+            factory = runner.get(cls).factory
             assert isinstance(factory, SQLAlchemyFactory)
             assert factory.datastore.engine.pool is engines_in_use()[0].engine.pool
         return [
@@ -109,15 +111,15 @@ def test_runner_follows_what_others_have_recorded_at_its_own_next_event(
         "SQLALCHEMY_URL": sqlite_url,
         "SQLALCHEMY_TABLE_PREFIX": "{application}_",
     }
-    with Orders(env=variables) as others:
-        others.order("backlog")
-        with runner_class(RESTAURANT, env=variables) as runner:
-            others.order("of another process")
-            kitchen, own = runner.get(Kitchen).recorder, runner.get(Orders)
-            assert kitchen.max_tracking_id("Orders") is None
-            own.order("own")
-            wait_until(lambda: is_done(runner), "everything is billed")
-            assert kitchen.max_notification_id() == 3
+    with TrainingSchool(env=variables) as others:
+        others.register("backlog", "sit")
+        with runner_class(SYSTEM, env=variables) as runner:
+            others.register("of another process", "sit")
+            diaries, own = runner.get(Diaries).recorder, runner.get(TrainingSchool)
+            assert diaries.max_tracking_id("TrainingSchool") is None
+            own.register("own", "sit")
+            wait_until(lambda: is_done(runner), "everything is summarized")
+            assert diaries.max_notification_id() == 6
 
 
 @pytest.mark.parametrize("runner_class", RUNNERS)
@@ -126,16 +128,17 @@ def test_runner_serves_each_application_in_its_own_place_on_one_engine(
 ) -> None:
     topics = serve(runner_class, variables)
     assert engines_in_use() == []
-    module = "tests.samples.restaurant"
-    assert topics == [
-        [f"{module}:Order.Placed"] * len(DISHES),
-        [f"{module}:Meal.Cooked"] * len(DISHES),
-        [f"{module}:Bill.Written"] * len(DISHES),
+    expected = [
+        ["Dog.Registered", "Dog.TrickAdded"] * len(DOGS),
+        ["Diary.Begun", "Diary.Written"] * len(DOGS),
+        ["Summary.Opened", *["Summary.Counted"] * len(DOGS)],
     ]
-    tables = {"orders": ("events",), "kitchen": ("events", "tracking"), "billing": ("events", "tracking")}
+    assert [[topic.partition(":")[2] for topic in recorded] for recorded in topics] == expected
+    tables = {"trainingschool": ("events",), "diaries": ("events", "tracking"), "summaries": ("events", "tracking")}
     assert places_of(spectator) == expected_places(spectator, tables)
     # The next run begins where this one ended.
-    assert [len(recorded) for recorded in serve(runner_class, variables)] == [2 * len(DISHES)] * 3
+    lengths = [len(recorded) for recorded in serve(runner_class, variables)]
+    assert lengths == [4 * len(DOGS), 4 * len(DOGS), 1 + 2 * len(DOGS)]
     assert engines_in_use() == []
 
 

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.transactions import Transaction
-from tests.samples.training_school import Dog, Invoice, TrainingSchool, invoices, own_engine
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.invoices import Invoice, invoices, own_engine
 from tests.support.applications import stored_events
 from tests.support.deadlines import run_together
 

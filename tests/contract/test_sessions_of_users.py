@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyProcessRecorder
-from tests.samples.training_school import own_engine
+from tests.samples.training_school.invoices import own_engine
 from tests.support.applications import Applications, stored_events, topics
 
 

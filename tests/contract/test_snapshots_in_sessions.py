@@ -12,7 +12,8 @@ from eventsourcing.domain import MutableOrImmutableAggregate
 from eventsourcing.utils import get_topic
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from tests.samples.training_school import Dog, TrainingSchool, own_engine
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.invoices import own_engine
 
 pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2", "psycopg", "pg8000"], indirect=True)
 

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
-from tests.samples.training_school import Base, Dog, Invoice, TrainingSchool, invoices, own_engine
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.invoices import Base, Invoice, invoices, own_engine
 from tests.support.applications import stored_events
 
 

@@ -15,7 +15,8 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
-from tests.samples.training_school import Dog, Invoice, TrainingSchool, invoices
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.invoices import Invoice, invoices
 
 pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2", "psycopg", "pg8000"], indirect=True)
 

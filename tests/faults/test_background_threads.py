@@ -18,7 +18,7 @@ from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.metrics import Metrics
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
-from tests.samples.kennel_system import School
+from tests.samples.training_school.application import TrainingSchool
 from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check, fleet
@@ -118,7 +118,7 @@ def test_worker_continues_after_an_error(url: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ReadyQueue, "take", failing.once())
     with fleet(url, ["acme"]) as tenants, tenants.runner(workers=1) as runner:
         assert failing.has_failed.wait(20)
-        dog_id = tenants["acme"].get(School).register("Fido", "sit")
+        dog_id = tenants["acme"].get(TrainingSchool).register("Fido", "sit")
         runner.wait("acme")
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
         wait_until(lambda: set(runner.health().values()) == {None}, "all is well")
@@ -155,7 +155,7 @@ def test_coordinator_continues_and_reports_failures(
         wait_until(lambda: shown() == {None}, "others see that")
         wait_until(lambda: gauge() == 0, "that is measured")
         tenants.create("new")
-        dog_id = tenants["new"].get(School).register("Fido", "sit")
+        dog_id = tenants["new"].get(TrainingSchool).register("Fido", "sit")
         runner.wait("new")
         check(tenants, "new", {dog_id: ["Fido", "sit"]})
     logged = [

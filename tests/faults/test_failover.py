@@ -15,7 +15,7 @@ from tenancy import Tenancy
 from tenancy.errors import RegistryUnavailable
 from tenancy.testing.postgresql import PostgresServer, find_postgres
 from tests.conftest import unavailable
-from tests.samples.kennel_system import School
+from tests.samples.training_school.application import TrainingSchool
 from tests.support.applications import Applications
 from tests.support.deadlines import run_together, wait_until
 from tests.support.fleets import check, fleet
@@ -55,7 +55,7 @@ class Trainer:
         try:
             while not is_over.is_set():
                 try:
-                    dog_id = self._tenants[self._slug].get(School).register("Fido", "sit")
+                    dog_id = self._tenants[self._slug].get(TrainingSchool).register("Fido", "sit")
                 except (OperationalError, RegistryUnavailable):
                     continue
                 self.expected[dog_id] = ["Fido", "sit"]

@@ -14,7 +14,7 @@ from eventsourcing.persistence import OperationalError, Tracking
 from eventsourcing_sqlalchemy.errors import is_retryable, sqlstate
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
-from tests.samples.kennel_system import School
+from tests.samples.training_school.application import TrainingSchool
 from tests.support.administrator import Database
 from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import run_together, wait_until
@@ -181,7 +181,7 @@ def test_runner_says_what_it_waits_for_and_goes_on(
 ) -> None:
     database, said = database_of_a_fleet, ("SQLSTATE 25006: the server is read-only", "Leases expired")
     with fleet(database.url(), ["acme"]) as tenants, tenants.runner(lease_seconds=1.0, max_attempts=1) as runner:
-        school = tenants["acme"].get(School)
+        school = tenants["acme"].get(TrainingSchool)
         expected = {school.register("Fido", "sit"): ["Fido", "sit"]}
         runner.wait("acme")
         with read_only(database):

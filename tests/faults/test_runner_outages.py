@@ -14,7 +14,8 @@ from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from tenancy.runner.leases import BUCKETS, owners
 from tenancy.runner.runner import Runner
 from tenancy.testing.postgresql import PostgresServer
-from tests.samples.kennel_system import Diaries, School, Summaries
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import Diaries, Summaries
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check, fleet
 
@@ -26,7 +27,7 @@ def caught_up(runner: Runner, slug: str) -> bool:
 def test_database_is_restarted(own_postgres_server: PostgresServer) -> None:
     expected: dict[UUID, list[str]] = {}
     with fleet(own_postgres_server.url(), ["acme"]) as tenants, tenants.runner(max_attempts=1) as runner:
-        school = tenants["acme"].get(School)
+        school = tenants["acme"].get(TrainingSchool)
         for _ in range(10):
             expected[school.register("Fido", *["sit"] * 5)] = ["Fido", *["sit"] * 5]
         own_postgres_server.stop()
@@ -47,7 +48,7 @@ def test_registry_is_unreachable_for_longer_than_the_leases(
     """
     settings = {"tenancy_control_url": own_postgres_server.url(), "tenancy_max_outage": 600}
     with fleet(sqlite_url, ["acme"], **settings) as tenants, tenants.runner(lease_seconds=1.0) as runner:
-        school = tenants["acme"].get(School)
+        school = tenants["acme"].get(TrainingSchool)
         expected = {school.register("Fido", "sit"): ["Fido", "sit"]}
         runner.wait("acme")
         own_postgres_server.stop()
@@ -66,11 +67,11 @@ def test_registry_is_unreachable_for_longer_than_the_leases(
 
 def test_tenant_is_purged_during_a_slice(postgres_url: str) -> None:
     with fleet(postgres_url, ["acme", "globex"]) as tenants, tenants.runner() as runner:
-        tenants["acme"].get(School).register("Fido", *["sit"] * 5000)
+        tenants["acme"].get(TrainingSchool).register("Fido", *["sit"] * 5000)
         wait_until(lambda: position(runner, "acme") > 20, "it is under way")
         certificate = tenants.purge("acme")
         assert set(certificate.left.values()) == {0}
-        dog_id = tenants["globex"].get(School).register("Rex", "sit")
+        dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "sit")
         runner.wait("globex")
         check(tenants, "globex", {dog_id: ["Rex", "sit"]})
         registry: Any = tenants.fleet.registry
@@ -88,7 +89,7 @@ def test_sweep_finds_events_without_a_wake_up(
     with fleet(postgres_url, ["acme", "globex"]) as tenants, tenants.runner() as runner:
         monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
         expected: dict[UUID, list[str]] = {}
-        school = tenants["acme"].get(School)
+        school = tenants["acme"].get(TrainingSchool)
         for number in repeat(2):
             expected[school.register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
             wait_until(lambda: caught_up(runner, "acme"), "the sweep finds it")
@@ -98,7 +99,7 @@ def test_sweep_finds_events_without_a_wake_up(
 def test_event_committed_long_after_its_id_was_assigned(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep keeps a gap pending while its transaction is open, and finds the event without a wake-up."""
     with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
-        school = tenants["acme"].get(School)
+        school = tenants["acme"].get(TrainingSchool)
         recorder: Any = school.recorder
         monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
         assignment = next(each for each in runner._assignments.all() if each.pipe.follower == "Diaries")  # noqa: SLF001 (the gap is internal)
@@ -138,7 +139,10 @@ def test_two_runners_with_the_same_tenant(postgres_url: str, monkeypatch: pytest
                 runner._coordinator._apply_reassignment(runner._assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
             expected = {}
             for number in range(20):
-                expected[tenants["acme"].get(School).register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
+                expected[tenants["acme"].get(TrainingSchool).register(f"Dog {number}", "sit")] = [
+                    f"Dog {number}",
+                    "sit",
+                ]
             one.wait("acme", timeout=60)
             other.wait("acme", timeout=60)
         check(tenants, "acme", expected)
@@ -149,7 +153,7 @@ def test_stop_waits_for_the_current_event(postgres_url: str) -> None:
     with fleet(postgres_url, ["acme"]) as tenants:
         runner = tenants.runner(workers=1)
         runner.start()
-        dog_id = tenants["acme"].get(School).register("Fido", *["slow 0.3"] * 200)
+        dog_id = tenants["acme"].get(TrainingSchool).register("Fido", *["slow 0.3"] * 200)
         wait_until(lambda: position(runner, "acme") >= 1, "it is under way")
         assert runner.stop(timeout=60)
         done = position(runner, "acme")

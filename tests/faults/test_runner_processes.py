@@ -13,7 +13,7 @@ import pytest
 
 from tenancy import Tenancy
 from tenancy.runner.leases import BUCKETS, owners
-from tests.samples.kennel_system import School
+from tests.samples.training_school.application import TrainingSchool
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check, fleet
 from tests.support.pgbouncer import PgBouncer
@@ -44,7 +44,7 @@ class Writers:
         while not self._stopping.wait(0.3):
             number += 1
             for slug in slugs:
-                school = self._tenants[slug].get(School)
+                school = self._tenants[slug].get(TrainingSchool)
                 dog_id = school.register(f"Dog {number}", "sit")
                 school.teach(dog_id, "roll over")
                 self.expected[slug][dog_id] = [f"Dog {number}", "sit", "roll over"]

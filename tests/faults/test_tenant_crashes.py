@@ -18,8 +18,8 @@ from sqlalchemy.engine.default import DefaultDialect
 from eventsourcing_sqlalchemy.engines.executors import CursorExecutor
 from tenancy import Tenancy
 from tenancy.errors import TenancyError, TenantExists, TenantNotFound
-from tests.samples import catalog
-from tests.samples.kennel import Kennel
+from tests.samples.kennels import Kennel
+from tests.support import catalog
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 

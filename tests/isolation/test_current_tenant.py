@@ -21,7 +21,7 @@ from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant
 from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
-from tests.samples.diary import Diary
+from tests.samples.kennels import Kennel
 from tests.support.deadlines import DEADLINE_SECONDS
 
 TENANTS: Final = 20
@@ -33,9 +33,9 @@ Hop = Callable[[Callable[[], str]], Awaitable[str]]
 @pytest.fixture(scope="module")
 def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenancy]:
     url = f"sqlite:///{tmp_path_factory.mktemp('fleet') / 'fleet.db'}"
-    with Tenancy(applications=[Diary], env={"SQLALCHEMY_URL": url}) as tenancy:
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": url}) as tenancy:
         for tenant in tenancy.create_many(f"t-{number}" for number in range(TENANTS)):
-            tenant.get(Diary).begin(tenant.slug)
+            tenant.get(Kennel).adopt_house_dog(tenant.slug)
         yield tenancy
 
 
@@ -45,7 +45,7 @@ def owner(tenants: Tenancy) -> Callable[[], str]:
 
     def owner() -> str:
         try:
-            return tenants.application(Diary).owner()
+            return tenants.application(Kennel).house_dog()
         except NoCurrentTenant:
             return NOBODY
 

@@ -11,7 +11,8 @@ from eventsourcing.tests.projection import EventCountersView
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
-from tests.samples.kennel_system import DogCounters, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.views import DogCounters
 
 
 class View(SQLAlchemyTrackingRecorder, EventCountersView):
@@ -41,6 +42,6 @@ class View(SQLAlchemyTrackingRecorder, EventCountersView):
 
 def fleet() -> Tenancy:
     """Return the fleet."""
-    tenants = Tenancy(applications=[School], migrations="migrations")
-    tenants.project(School, DogCounters, View)
+    tenants = Tenancy(applications=[TrainingSchool], migrations="migrations")
+    tenants.project(TrainingSchool, DogCounters, View)
     return tenants

@@ -1,4 +1,4 @@
-"""What a PostgreSQL server says about the connections to one database."""
+"""Observe a database's connections, as the PostgreSQL server reports them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIENTS = "FROM pg_stat_activity WHERE datname = :database AND backend_type = 'c
 
 
 class Activity:
-    """Asks the server on a connection to another database; use it as a context manager."""
+    """Queries the server through a connection to another database. Use it as a context manager."""
 
     def __init__(self, server: Postgres, database: str) -> None:
         self._engine = sa.create_engine(server.url(), isolation_level="AUTOCOMMIT")
@@ -31,19 +31,19 @@ class Activity:
         self._engine.dispose()
 
     def connections(self) -> int:
-        """Return how many connections there are."""
+        """Return the number of connections."""
         return int(self._ask(f"SELECT count(*) {CLIENTS}"))
 
     def blocked(self) -> int:
-        """Return how many connections wait for a lock."""
+        """Return the number of connections that wait for a lock."""
         return int(self._ask(f"SELECT count(*) {CLIENTS} AND wait_event_type = 'Lock'"))
 
     def wait_until_none(self, seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until the last connection is closed: the server learns of it a little later than the client."""
+        """Wait until the server has no connection left. It notices a closed one slightly later than the client."""
         wait_until(lambda: self.connections() == 0, "no connection is left", seconds)
 
     def terminate(self) -> None:
-        """End all connections that there are; returns when they are gone."""
+        """Terminate all connections, and return when they are gone."""
         pids = self._ask(f"SELECT coalesce(array_agg(pid), '{{}}') {CLIENTS}")
         self._ask("SELECT count(pg_terminate_backend(pid)) FROM unnest(:pids) AS pid", pids=pids)
         are_gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ANY (:pids))"
@@ -52,7 +52,7 @@ class Activity:
 
     @contextmanager
     def watch(self) -> Iterator[list[int]]:
-        """Count the connections again and again while the block runs; the list is what was counted."""
+        """Count the connections repeatedly during the block; yield the list of counts."""
         counts = [self.connections()]
         stopping = threading.Event()
 
@@ -75,8 +75,8 @@ class Activity:
 
 
 def wait_until_ended(pids: Iterable[int]) -> None:
-    """Wait until these processes of a server on this machine have ended: the server forgets one a moment before its
-    connection is closed, and whoever looks at the connection in that moment finds it alive.
+    """Wait until these processes of a local server have ended. The server forgets a process just before it closes the
+    connection, which still looks alive in between.
     """
     wait_until(lambda: not any(map(_is_server_process, pids)), "the server processes have ended")
 

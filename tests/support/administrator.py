@@ -1,4 +1,4 @@
-"""A database as its administrator sees it."""
+"""Administer and observe a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.deadlines import wait_until
 
 
 class Database:
-    """A database of PostgreSQL, as its administrator sees it: through connections of his own, one for each look."""
+    """A PostgreSQL database, seen through the administrator's connections: a new one for each query."""
 
     def __init__(self, server: Postgres, name: str) -> None:
         self._server = server
@@ -23,14 +23,12 @@ class Database:
         return self._server.url(self.name, driver)
 
     def scalar(self, statement: str, **parameters: object) -> int:
-        """Run a statement and return the number that it selects."""
+        """Run a statement and return the selected number."""
         with self.engine.connect() as connection:
             return int(connection.execute(text(statement), parameters).scalar() or 0)
 
     def terminate(self, which: str = "true") -> int:
-        """End the server processes of this database to which a condition on pg_stat_activity applies; return how
-        many.
-        """
+        """Terminate server processes of this database by a condition on pg_stat_activity; return their number."""
         condition = f"datname = current_database() AND pid <> pg_backend_pid() AND ({which})"
         with self.engine.connect() as connection:
             pids = list(connection.scalars(text(f"SELECT pid FROM pg_stat_activity WHERE {condition}")))
@@ -44,11 +42,11 @@ class Database:
         return len(pids)
 
     def wait_for_blocked(self, count: int = 1) -> None:
-        """Wait until so many server processes wait for a lock."""
+        """Wait until `count` server processes wait for a lock."""
         wait_until(lambda: self.blocked() == count, f"{count} server processes wait for a lock")
 
     def blocked(self) -> int:
-        """Return how many server processes wait for a lock."""
+        """Return the number of server processes that wait for a lock."""
         return self.scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )

@@ -1,4 +1,4 @@
-"""Applications of the tests: from settings to recorders, and events to record."""
+"""Applications constructed from settings, their recorders, and events to record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER_VARIABLES = ("CREATE_TABLE", "ORIGINATOR_ID_TYPE")
 class Applications:
     """Applications on one database, each with its own schema or prefix. Closed with the block.
 
-    `settings` go to all of them: `pool_size=1` is the variable SQLALCHEMY_POOL_SIZE.
+    `settings` apply to all of them: `pool_size=1` sets SQLALCHEMY_POOL_SIZE.
     """
 
     def __init__(self, url: str, **settings: object) -> None:
@@ -41,7 +41,7 @@ class Applications:
         factory_class: type[SQLAlchemyFactory] = SQLAlchemyFactory,
         **settings: object,
     ) -> SQLAlchemyFactory:
-        """Return the factory of an application whose tables are in a schema, or behind a prefix, called `place`."""
+        """Return an application's factory; `place` is the schema of its tables, or their prefix on SQLite."""
         env = {_variable(key): str(value) for key, value in {**self._settings, **settings}.items()}
         env.setdefault("SQLALCHEMY_URL", self.url)
         if place is not None:
@@ -51,14 +51,14 @@ class Applications:
         return factory
 
     def recorder(self, name: str = "App", place: str | None = None, **options: Any) -> SQLAlchemyProcessRecorder:
-        """Return a recorder of everything that an application has; `options` are those of `factory`."""
+        """Return an application's process recorder; `options` are those of `factory`."""
         recorder = self.factory(name, place, **options).process_recorder()
         assert isinstance(recorder, SQLAlchemyProcessRecorder)
         return recorder
 
     def elsewhere(self, recorder: SQLAlchemyProcessRecorder, **engine_options: Any) -> SQLAlchemyProcessRecorder:
-        """Return a recorder of the same tables on an engine of its own, as another process has."""
-        # An engine with options of its own is shared with nobody.
+        """Return a recorder of the same tables on a separate engine, as in another process."""
+        # An engine with its own options is not shared.
         datastore = SQLAlchemyDatastore(url=self.url, **(engine_options or {"echo": False}))
         self._resources.callback(datastore.close)
         return twin(recorder, datastore)
@@ -74,7 +74,7 @@ def twin(
     datastore: SQLAlchemyDatastore | None = None,
     recorder_class: type[SQLAlchemyProcessRecorder] = SQLAlchemyProcessRecorder,
 ) -> SQLAlchemyProcessRecorder:
-    """Return another recorder of the same tables, on another datastore or of another class."""
+    """Return another recorder of the same tables, with another datastore or class."""
     return recorder_class(
         datastore or recorder.datastore,
         events_table_name=recorder.events_table_name,
@@ -91,11 +91,11 @@ def stored_events(
     state: bytes = b"{}",
     topic: str = "module:Class",
 ) -> list[StoredEvent]:
-    """Return events of one aggregate, a new one if none is given."""
+    """Return events of one aggregate, by default of a new one."""
     originator_id = originator_id or uuid4()
     return [StoredEvent(originator_id, first_version + number, topic, state) for number in range(count)]
 
 
 def topics(recorder: SQLAlchemyProcessRecorder) -> list[str]:
-    """Return the topics of all that is recorded, in the order of the ids; tests put marks there."""
+    """Return the topics of all notifications in id order. Tests mark events by topic."""
     return [notification.topic for notification in recorder.select_notifications(start=None, limit=1_000_000)]

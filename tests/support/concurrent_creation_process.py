@@ -1,6 +1,6 @@
-"""Many processes that do something to the same tenants at once.
+"""Processes that change the same tenants concurrently.
 
-Usage: crowd_process.py WHAT URL COUNT. It forks, so that fifty take not much longer to begin than one.
+Usage: concurrent_creation_process.py TASK URL COUNT. It forks, because fifty forks start almost as fast as one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from tenancy import Tenancy
 from tenancy.errors import TenantExists, TenantNotFound, TenantUnavailable, TransitionRefused
-from tests.samples.kennel import Kennel
+from tests.samples.kennels import Kennel
 
 SLUGS = ("acme", "globex", "initech", "umbrella")
 
@@ -31,20 +31,18 @@ VERBS: list[Callable[[Tenancy, str, str], object]] = [
 
 
 def create(tenants: Tenancy) -> str:
-    """Create one slug, as all others do."""
+    """Create the same slug as all other processes."""
     try:
         return str(tenants.create("acme").id)
     except TenantExists:
         return "TenantExists"
 
 
-def mingle(tenants: Tenancy, threads: int = 8, rounds: int = 3) -> list[str]:
-    """Create, rename, suspend and purge overlapping slugs from many threads; return the errors that no document
-    names.
-    """
+def change_at_random(tenants: Tenancy, threads: int = 8, rounds: int = 3) -> list[str]:
+    """Create, rename, suspend and purge overlapping slugs in many threads; return all undocumented errors."""
 
     def live(seed: float) -> list[str]:
-        chance = random.Random(seed)  # noqa: S311 (nothing secret)
+        chance = random.Random(seed)  # noqa: S311 (not for security)
         errors = []
         for _ in range(rounds):
             slug, other = chance.sample(SLUGS, 2)
@@ -52,7 +50,7 @@ def mingle(tenants: Tenancy, threads: int = 8, rounds: int = 3) -> list[str]:
                 chance.choice(VERBS)(tenants, slug, other)
             except (TenantExists, TenantNotFound, TenantUnavailable, TransitionRefused):
                 pass
-            except Exception as error:  # noqa: BLE001 (what is reported)
+            except Exception as error:  # noqa: BLE001 (reported)
                 errors.append(f"{type(error).__name__}: {error}")
         return errors
 
@@ -65,24 +63,24 @@ WHAT: dict[str, Callable[[Tenancy], Any]] = {
     "create": create,
     "exist_ok": lambda tenants: str(tenants.create("acme", exist_ok=True).id),
     "request_id": lambda tenants: str(tenants.create("acme", request_id="r-1").id),
-    "mingle": mingle,
+    "change_at_random": change_at_random,
 }
 
 
 def child(what: str, url: str, ready: int, start: int, answers: int) -> None:
-    """Be one of the processes: say that it is ready, wait for the start, and answer with a line."""
+    """Run in a forked process: report that it is ready, wait for the start, and write one line."""
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": url, "SQLALCHEMY_LOCK_TIMEOUT": "60"}) as tenants:
         os.write(ready, b".")
-        os.read(start, 1)  # until nobody can write to it any more
+        os.read(start, 1)  # until the writing end is closed
         try:
             answer = WHAT[what](tenants)
-        except Exception as error:  # noqa: BLE001 (the answer)
+        except Exception as error:  # noqa: BLE001 (reported)
             answer = f"{type(error).__name__}: {error}"
         os.write(answers, json.dumps(answer).encode() + b"\n")
 
 
 def main() -> None:
-    """Fork before anything is connected, let all begin at once, and print their answers as a list."""
+    """Fork before connecting, start all processes at the same moment, and print their answers as a list."""
     what, url, count = sys.argv[1:]
     (ready, is_ready), (start, starter), (answers, answer) = os.pipe(), os.pipe(), os.pipe()
     for _ in range(int(count)):
@@ -96,7 +94,7 @@ def main() -> None:
         os.read(ready, 1)
     os.close(starter)
     with os.fdopen(answers) as lines:
-        print(json.dumps([json.loads(line) for line in lines]))  # noqa: T201 (to the test)
+        print(json.dumps([json.loads(line) for line in lines]))  # noqa: T201 (read by the test)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a process may have in its environment that would lead a tenant's application elsewhere."""
+"""Environment variables of a process that would direct a tenant's application elsewhere."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 
 def engine() -> sa.Engine:
-    """Return an engine of somebody else; never to be called."""
+    """Fail: a tenant's application must not use the process's engine."""
     msg = "a tenant's application took an engine of the process"
     raise AssertionError(msg)
 
 
 def session() -> scoped_session[Session]:
-    """Return a session of somebody else; never to be called."""
+    """Fail: a tenant's application must not use the process's session."""
     return scoped_session(sessionmaker(bind=engine()))
 
 
 def creator() -> Any:
-    """Return a connection to somewhere else; never to be called."""
+    """Fail: a tenant's application must not use the process's connections."""
     msg = "a tenant's application took a connection of the process"
     raise AssertionError(msg)
 
 
 def variables(url: str) -> dict[str, str]:
-    """Return variables of a process whose own applications are at ``url``."""
+    """Return the variables of a process whose own applications are at ``url``."""
     return {
         "SQLALCHEMY_URL": url,
         "SQLALCHEMY_SCHEMA": "public",

@@ -1,4 +1,4 @@
-"""Wait for conditions, and for threads, with a deadline."""
+"""Wait for conditions and threads, with a deadline."""
 
 import threading
 import time
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-# Ends a test that would hang: far more than any of them waits, also on a machine that does much else. Less than the
-# 60 s after which subscriptions look by themselves in tests of what wakes them.
+# Ends a test that hangs. Far longer than any test waits, even on a busy machine, and shorter than the 60 s after which
+# subscriptions poll in tests of wake-ups.
 DEADLINE_SECONDS = 45.0
 
 _T = TypeVar("_T")
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Poll until the condition holds; fail when it does not in time."""
+    """Poll until the condition holds; fail after the deadline."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not in time: {what}"
@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLI
 
 
 def run_together(calls: Iterable[Callable[[], _T]], seconds: float = DEADLINE_SECONDS) -> list[_T]:
-    """Call each in a thread of its own, all at once; return the results or raise the first error."""
+    """Call each in its own thread, all concurrently; return the results or raise the first error."""
     calls = list(calls)
     barrier = threading.Barrier(len(calls))
 

@@ -8,16 +8,28 @@ from typing import Any
 from uuid import UUID
 
 from tenancy import Tenancy
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import SYSTEM, Diaries, DogCounters, School, Summaries
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM, Diaries, Summaries
+from tests.samples.training_school.totals import CountAll, Totals
+from tests.samples.training_school.views import CountersView, DogCounters
 
 
 @contextmanager
 def fleet(url: str, slugs: Iterable[str] = (), **settings: object) -> Iterator[Tenancy]:
-    """Yield a fleet of tenants with the kennel's system and projection."""
+    """Yield a fleet of tenants with the training school's system and projection."""
     env = {"SQLALCHEMY_URL": url, **{key.upper(): str(value) for key, value in settings.items()}}
     with Tenancy(system=SYSTEM, env=env) as tenants:
-        tenants.project(School, DogCounters, CountersView)
+        tenants.project(TrainingSchool, DogCounters, CountersView)
+        for _ in tenants.create_many(slugs, exist_ok=True):
+            pass
+        yield tenants
+
+
+@contextmanager
+def fleet_across(url: str, slugs: Iterable[str] = ()) -> Iterator[Tenancy]:
+    """Yield a fleet as :func:`fleet` does, with a projection over all tenants."""
+    with fleet(url) as tenants:
+        tenants.project_across(TrainingSchool, CountAll, Totals)
         for _ in tenants.create_many(slugs, exist_ok=True):
             pass
         yield tenants

@@ -1,4 +1,4 @@
-"""Follow an application in a thread, and know how often it was looked at."""
+"""Follow an application in a thread, and count the reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.deadlines import wait_until
 
 
 class Follower:
-    """Follows what is recorded from now on; `topics` are those of what arrived, `reads` counts the looks."""
+    """Follows new events: `topics` are those of received events, `reads` counts the reads."""
 
     def __init__(self, recorder: SQLAlchemyProcessRecorder) -> None:
         self.reads = 0
@@ -24,8 +24,8 @@ class Follower:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        # Whoever has read once has listened before.
-        wait_until(lambda: self.reads > 0, "the subscription looks for the first time")
+        # A subscription listens before its first read.
+        wait_until(lambda: self.reads > 0, "the subscription reads for the first time")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -33,7 +33,7 @@ class Follower:
         self._thread.join()
 
     def wait_for(self, *expected: str) -> None:
-        """Wait until these topics, and no others, have arrived."""
+        """Wait until exactly these topics have been received."""
         wait_until(lambda: self.topics == list(expected), f"{expected} instead of {self.topics}")
 
     def _count(self, *args: Any, **kwargs: Any) -> list[Notification]:

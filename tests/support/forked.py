@@ -1,4 +1,4 @@
-"""Work in a forked child of the test."""
+"""Run functions in a forked child of the test."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 from tests.support.deadlines import DEADLINE_SECONDS
 
-# Python 3.12 and later warn of threads, of which pytest and the package have some.
+# Python 3.12 and later warn if the process has threads, as pytest and the package do.
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 def in_child(work: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
-    """Return what `work` returns in a forked child, as JSON carries it; fail when it raises or hangs there."""
+    """Return the result of `work` in a forked child, through JSON; fail if it raises or hangs."""
     result = start_child(work)
     return result(seconds)
 
@@ -30,7 +30,7 @@ def start_child(work: Callable[[], Any]) -> Callable[[float], Any]:
         try:
             answer = json.dumps({"result": work()})
             status = 0
-        except BaseException as error:  # noqa: BLE001 (told to the parent)
+        except BaseException as error:  # noqa: BLE001 (reported to the parent)
             answer = json.dumps({"error": f"{type(error).__name__}: {error}"})
         os.write(writing, answer.encode())
         os._exit(status)

@@ -1,4 +1,4 @@
-"""Know whether everybody goes on."""
+"""Check that all collections keep growing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence, Sized
 
 
 class Growth:
-    """Tells whether each of some collections has grown since this was made, or nobody goes on."""
+    """A condition: each collection has grown since construction, or none can grow any more."""
 
     def __init__(self, collections: Sequence[Sized], is_over: threading.Event) -> None:
         self._collections = collections

@@ -1,4 +1,4 @@
-"""Whoever follows a table by its ids must miss nothing: a reader that does so, and what it is held against."""
+"""A reader that follows a table by id, and checks that it misses nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LOCK = "pg_advisory_xact_lock"
 
 
 class PollingReader:
-    """Reads, in a thread, what has an id above the last one that it read, again and again; `ids` is what it found.
+    """Repeatedly reads the rows above the last id, in a thread; `ids` holds what it found.
 
-    After an error that it `survives` it reads again.
+    Continues after the errors in `survives`.
     """
 
     def __init__(self, recorder: SQLAlchemyProcessRecorder, survives: tuple[type[Exception], ...] = ()) -> None:
@@ -47,7 +47,7 @@ class PollingReader:
         try:
             is_last = False
             while not is_last:
-                # Set before the last read, so that it finds all that was written.
+                # Set before the last read, which therefore finds everything written.
                 is_last = self._stopping.is_set()
                 while found := self._page():
                     self.ids += [notification.id for notification in found]
@@ -64,7 +64,7 @@ class PollingReader:
 
 
 def assert_in_order(calls: Iterable[list[int]], read: Sequence[int]) -> None:
-    """Fail unless a polling reader saw all ids of the calls, and no call has an id between two of another one."""
+    """Fail unless a polling reader saw all ids, and the ids of each call are adjacent."""
     calls = sorted(calls)
     late = {number for ids in calls for number in ids}.difference(read)
     assert not late, f"late: {sorted(late)[:10]} became visible after a higher id was read"
@@ -75,18 +75,18 @@ def assert_in_order(calls: Iterable[list[int]], read: Sequence[int]) -> None:
 
 
 def _writers(recorder: SQLAlchemyProcessRecorder) -> list[Any]:
-    return [recorder._writer, recorder._session_writer]  # noqa: SLF001 (users have no way to choose)
+    return [recorder._writer, recorder._session_writer]  # noqa: SLF001 (not selectable by users)
 
 
 def write_in_rows(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Let a recorder on PostgreSQL use its other insert form, a transaction of a lock and rows."""
+    """Make a PostgreSQL recorder use its other insert form, a transaction with a lock and rows."""
     for writer in _writers(recorder):
         assert writer.form == "statement"
         writer.form = "rows"
 
 
 def write_without_lock(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Take the writer lock out of the statements of a recorder on PostgreSQL: what proves that a test needs it."""
+    """Remove the writer lock from a PostgreSQL recorder's statements, to prove that a test detects its absence."""
     for writer in _writers(recorder):
         statements = {name: value for name, value in vars(writer).items() if isinstance(value, (str, tuple))}
         locking = {name: value for name, value in statements.items() if LOCK in str(value)}
@@ -101,7 +101,7 @@ def _without_lock(value: Any) -> Any:
 
 
 def write_mixed_batches(recorder: SQLAlchemyProcessRecorder, calls: int, seed: int) -> list[list[int]]:
-    """Record batches of one event and of many, with a tracking position now and then; return the ids of each call."""
+    """Record batches of one and of several events, some with a tracking position; return the ids of each call."""
     chooser = random.Random(seed)  # noqa: S311 (chance for tests)
     ids = []
     for number in range(1, calls + 1):
@@ -113,7 +113,7 @@ def write_mixed_batches(recorder: SQLAlchemyProcessRecorder, calls: int, seed: i
 
 
 def write_in_process(url: str, form: str, threads: int, calls: int, seed: int) -> list[list[int]]:
-    """Run `write_mixed_batches` in many threads, as a process of its own would: with an engine of its own."""
+    """Run `write_mixed_batches` in many threads with a separate engine, as in another process."""
     with Applications(url, pool_size=threads) as apps:
         recorder = apps.recorder()
         if form == "rows":

@@ -1,4 +1,4 @@
-"""Another process that writes to a file of SQLite."""
+"""Another process that writes to a SQLite file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ for line in sys.stdin:
 
 
 class OtherProcess:
-    """Another process with the file open, which knows nothing of the package."""
+    """Another process with the file open, which does not use the package."""
 
     def __init__(self, path: Path) -> None:
         self._process = subprocess.Popen(
@@ -24,11 +24,11 @@ class OtherProcess:
         )
 
     def close(self) -> None:
-        """Let the process end, and wait until it has."""
+        """End the process, and wait for it."""
         self._process.communicate()
 
     def run(self, *statements: str) -> None:
-        """Run statements; returns when they have been."""
+        """Run statements, and return when they are done."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         for statement in statements:

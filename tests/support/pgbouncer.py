@@ -28,7 +28,7 @@ max_client_conn = 500
 
 
 def find_pgbouncer() -> Path | None:
-    """Return the program: the one on PATH, or Debian's, which only root has on PATH."""
+    """Return the program: the one on PATH, or Debian's, whose directory is on root's PATH only."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     return Path(program) if program is not None else None
 
@@ -37,7 +37,7 @@ class PgBouncer(LocalServer):
     """A pooler that gives each database `pool_size` server connections; user `postgres` may log in without password."""
 
     name = "PgBouncer"
-    # It does not set SIGQUIT, which is ignored in what a shell runs in the background.
+    # It does not handle SIGQUIT, and a shell's background processes ignore that signal.
     quit_signal = signal.SIGTERM
 
     def __init__(self, program: Path, server: Postgres, *, pool_size: int = 3) -> None:
@@ -49,7 +49,7 @@ class PgBouncer(LocalServer):
 
     @property
     def pid_file(self) -> Path:
-        """The file that holds the process id."""
+        """The file with the process id."""
         return self.directory / "pid"
 
     def url(self, database: str | None = None, driver: str = "psycopg2") -> str:
@@ -58,7 +58,7 @@ class PgBouncer(LocalServer):
         return url.set(host=self.host, port=self.port).render_as_string(hide_password=False)
 
     def stop(self) -> None:
-        """Stop the pooler at once; its clients lose their connections."""
+        """Stop the pooler immediately; its clients lose their connections."""
         self._end(signal.SIGTERM)
 
     def _prepare(self) -> None:
@@ -72,7 +72,7 @@ class PgBouncer(LocalServer):
             pool_size=self._pool_size,
         )
         if self._version() >= (1, 21):
-            # Newer ones translate prepared statements by default. We must work with those that do not.
+            # Newer versions translate prepared statements by default. The package must work without that.
             text += "max_prepared_statements = 0\n"
         self._configuration_file.write_text(text)
         self._give(self._configuration_file)

@@ -1,6 +1,6 @@
-"""Where the library's own test cases run: on which database, with a schema and a prefix or without, with which ids.
+"""The places in which the library's own test cases run: database, schema, prefix, and type of ids.
 
-A test case of the library is a class. `in_places` makes one class of it for each place, in the module of the test.
+A test case of the library is a class. `in_places` creates a subclass for each place, in the test's module.
 """
 
 import secrets
@@ -20,14 +20,14 @@ Database = Literal["memory", "file", "psycopg2", "psycopg", "pg8000"]
 
 _T = TypeVar("_T", bound=type)
 
-# Names that hurt: capitals, spaces, both quotes, a dash, a percent sign, letters of two bytes.
+# Difficult names: capitals, spaces, both quotes, a dash, a percent sign, letters of two bytes.
 SCHEMA: Final = 'Größe\'s "1" %s-x {number}'
 PREFIX: Final = 'Präfix\'s "%s"-'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A database and the settings that say where in it the tables are."""
+    """A database, and the settings that place the tables in it."""
 
     database: Database
     schema: bool = False
@@ -40,11 +40,11 @@ class Place:
 
     @property
     def is_server(self) -> bool:
-        """Tell whether the database is on a server."""
+        """Return whether the database is on a server."""
         return self.database not in ("memory", "file")
 
     def variables(self, url: str) -> dict[str, str]:
-        """Return the environment variables of this place, with a new schema where it has one."""
+        """Return this place's environment variables, with a new schema if it has one."""
         variables = {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": url}
         if self.schema:
             variables["SQLALCHEMY_SCHEMA"] = SCHEMA.replace("{number}", secrets.token_hex(4))
@@ -55,8 +55,8 @@ class Place:
         return variables
 
 
-# On SQLite all pairs; on PostgreSQL every driver with every way to place the tables, and both types of ids for each
-# driver and for each way.
+# On SQLite all pairs. On PostgreSQL every driver with every placement, and both types of ids for each driver and for
+# each placement.
 SQLITE_PLACES: Final = (
     Place(database="memory"),
     Place(database="memory", prefix=True, text_ids=True),
@@ -70,7 +70,7 @@ POSTGRES_PLACES: Final = tuple(
 )
 PLACES: Final = SQLITE_PLACES + POSTGRES_PLACES
 
-# For what takes long: every database and driver once, and each setting at least twice.
+# For slow tests: every database and driver once, and each setting at least twice.
 SOME_PLACES: Final = (
     Place(database="memory"),
     Place(database="file", prefix=True),
@@ -81,7 +81,7 @@ SOME_PLACES: Final = (
 
 
 class InPlace:
-    """Gives a test case the variables of its place, and a factory; afterwards everything is removed."""
+    """Sets up a test case with the variables of its place and a factory, and removes everything afterwards."""
 
     __test__ = False
     place: ClassVar[Place]
@@ -97,12 +97,12 @@ class InPlace:
         self.factory.close()
 
     def new_originator_id(self) -> UUID | str:
-        """Return an id of the type of this place."""
+        """Return an id of this place's type."""
         return f"Größe-{uuid4()}" if self.place.text_ids else uuid4()
 
 
 def in_places(*places: Place, without: tuple[str, ...] = ()) -> Callable[[_T], _T]:
-    """Return a decorator that adds a subclass for each place to the module; `without` names tests to leave out."""
+    """Return a decorator that adds a subclass per place to the module; `without` names tests to skip."""
 
     def decorate(base: _T) -> _T:
         for place in places:

@@ -28,12 +28,12 @@ class _Conversation:
 
 
 class Relay:
-    """Relays to the server of a URL; use `url(driver)` in place of it.
+    """Relays to the server of a URL; use `url(driver)` instead of it.
 
-    `break_at` arms it once. The first client that says `marker`, in upper or lower case, loses its connection: `before`
-    the server hears of it; `during`, when the server has heard of it; `after` the server has committed and answered,
-    which nobody gets to see; or in a way that is `silent`: as `during`, but the server is not told that its client is
-    gone. `broken` counts the connections that were broken so.
+    `break_at` arms it once. The first client that sends `marker`, in upper or lower case, loses its connection:
+    `before` the server receives it; `during`, once the server has received it; `after` the server has committed and
+    answered, without the answer; or `silent`: like `during`, but the server does not notice that its client is gone.
+    `broken` counts the connections broken this way.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,7 +51,7 @@ class Relay:
 
     def url(self, driver: str = "psycopg2") -> str:
         """Return the SQLAlchemy URL of the database through the relay, never encrypted."""
-        # Of the drivers, pg8000 alone does not ask for encryption when it is told nothing.
+        # pg8000 is the only driver that does not request encryption by default.
         query = {} if driver == "pg8000" else {"sslmode": "disable", "gssencmode": "disable"}
         url = self._target.set(
             drivername=f"postgresql+{driver}", host="127.0.0.1", port=self._listening.getsockname()[1], query=query
@@ -59,12 +59,12 @@ class Relay:
         return url.render_as_string(hide_password=False)
 
     def break_at(self, point: Point, marker: str, *, times: int = 1) -> None:
-        """Break the connection of whoever says `marker` next, and again until it was done `times` times."""
+        """Break the connection of the next client that sends `marker`, `times` times in total."""
         with self._lock:
             self._point, self._marker, self._times = point, marker.lower().encode(), times
 
     def lead_to(self, url: str) -> None:
-        """Relay new connections to the server of another URL, as an address that moves does."""
+        """Relay new connections to the server of another URL, like a virtual IP address that moves."""
         self._target = make_url(url)
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class Relay:
                     return
                 if key.fileobj is self._listening:
                     self._accept()
-                elif key.data.is_open:  # not closed in this very round
+                elif key.data.is_open:  # not closed in this round
                     self._pass_on(key.data, key.fileobj)
 
     def _accept(self) -> None:
@@ -144,7 +144,7 @@ class Relay:
         self._close(conversation)
 
     def _hold_back(self, conversation: _Conversation, data: bytes) -> None:
-        """Keep the answer that says that everything is committed, and pass on what comes before it."""
+        """Hold back the answer that confirms the commit, and pass on everything before it."""
         answer = conversation.answer
         answer += data
         position, is_complete = 0, False

@@ -1,4 +1,4 @@
-"""A runner of the kennel's fleet in a separate process, to be killed, paused, continued and drained.
+"""A runner of the training school's fleet in a separate process, to be killed, paused, continued and drained.
 
 It prints its owner after the start. SIGTERM ends it, with 0 if all slices were finished.
 """
@@ -13,14 +13,15 @@ import threading
 from typing import Self
 
 from tests.support.deadlines import DEADLINE_SECONDS
-from tests.support.fleets import fleet
+from tests.support.fleets import fleet, fleet_across
 
 
 class RunnerProcess:
     """The process. Leaving the block kills it."""
 
-    def __init__(self, url: str, lease_seconds: float = 2.0) -> None:
-        command = [sys.executable, "-m", "tests.support.runner_process", url, str(lease_seconds)]
+    def __init__(self, url: str, lease_seconds: float = 2.0, *, across: bool = False) -> None:
+        program = [sys.executable, "-m", "tests.support.runner_process"]
+        command = [*program, url, str(lease_seconds), *(["across"] if across else [])]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
         self.owner = ""
 
@@ -47,11 +48,11 @@ class RunnerProcess:
         return self._process.wait(seconds)
 
 
-def main(url: str, lease_seconds: str) -> int:
+def main(url: str, lease_seconds: str, across: str = "") -> int:
     """Run until SIGTERM."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    with fleet(url) as tenants:
+    with (fleet_across if across else fleet)(url) as tenants:
         runner = tenants.runner(workers=2, lease_seconds=float(lease_seconds))
         runner.start()
         print(runner.owner, flush=True)  # noqa: T201 (the parent process reads it)

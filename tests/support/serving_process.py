@@ -1,6 +1,5 @@
-"""A process that serves one tenant, and says what becomes of each kind of call.
-
-Its variables are the tenant's. For each line that it reads it answers with one line.
+"""A process that serves one tenant and reports the outcome of each kind of call. It has the tenant's variables. Each
+line of input is a call, answered with one line.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.samples.kennel import Dog, Kennel
+from tests.samples.kennels import Dog, Kennel
 
 
 def main() -> None:
@@ -48,7 +47,7 @@ def main() -> None:
     for line in sys.stdin:
         try:
             calls[line.strip()]()
-        except Exception as error:  # noqa: BLE001 (the answer)
+        except Exception as error:  # noqa: BLE001 (reported)
             print(type(error).__name__, flush=True)  # noqa: T201 (as above)
         else:
             print("done", flush=True)  # noqa: T201 (as above)

@@ -1,4 +1,4 @@
-"""A synchronous standby of a server, to take over when that is gone."""
+"""A synchronous standby, which can take over when its primary fails."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.support.deadlines import wait_until
 
 
 class Standby(PostgresServer):
-    """A copy of a running primary that follows it. The primary acknowledges no commit before this has it."""
+    """A replica of a running primary, which acknowledges no commit before the replica has it."""
 
     def __init__(self, primary: PostgresServer) -> None:
         super().__init__(primary.bin_directory, source=primary.source, fsync=False)
         self._primary = primary
 
     def start(self) -> None:
-        """Start, and return when the primary waits for this."""
+        """Start, and return when the primary waits for the standby."""
         super().start()
         ask(self._primary, "ALTER SYSTEM SET synchronous_standby_names = '*'")
         ask(self._primary, "SELECT pg_reload_conf()")
@@ -28,7 +28,7 @@ class Standby(PostgresServer):
         wait_until(lambda: ask(self._primary, in_step) == 1, "the primary waits for the standby")
 
     def promote(self) -> None:
-        """Become a primary, and return when writes are taken."""
+        """Promote the standby, and return when it accepts writes."""
         assert ask(self, "SELECT pg_promote()"), self.log_tail()
 
     def _prepare(self) -> None:
@@ -47,7 +47,7 @@ class Standby(PostgresServer):
 
 
 def ask(server: PostgresServer, statement: str) -> object:
-    """Run a statement on a connection of its own and return what it selects, if anything."""
+    """Run a statement on a new connection and return the selected value, if any."""
     engine = create_engine(server.url(), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         result = connection.exec_driver_sql(statement)

@@ -1,4 +1,4 @@
-"""Do something in a thread at the n-th moment at which Python lets signals, interrupts and finalizers come in."""
+"""Call a function in a thread at the n-th point where Python may run signal handlers and finalizers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-# After these, the interpreter looks whether there is something to be done. Never between taking a lock and the first
-# step of the block of its `with`.
+# After these instructions, the interpreter checks for pending work. It never does between acquiring a lock and the
+# first step of the block of its `with`.
 _LOOKS_AFTER = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
 
 
 class Stepping:
-    """Calls `action` once, in the thread that calls `begin`, at moment `number` of what runs from one file.
+    """Calls `action` once, in the thread that calls `begin`, at point `number` of the code from one file.
 
-    `happened` tells whether there was such a moment.
+    `happened` is whether that point was reached.
     """
 
     def __init__(self, filename: str, number: int, action: Callable[[], None]) -> None:
@@ -28,7 +28,7 @@ class Stepping:
         self.happened = False
 
     def begin(self) -> None:
-        """Look at each step of this thread from now on."""
+        """Trace each step of this thread from now on."""
         sys.settrace(self._entered)
 
     def _entered(self, frame: FrameType, event: str, argument: object) -> Any:

@@ -1,4 +1,4 @@
-"""A table in memory that several threads append to, and the faults of a database that a test chooses."""
+"""An in-memory table that several threads append to, with database faults chosen by the test."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _again: Any = SQLAlchemyAggregateRecorder.write_batch_again
 
 
 class Interrupted(BaseException):
-    """What is raised in a thread from outside, as Ctrl-C is in the main one."""
+    """Raised in a thread from outside, as Ctrl-C raises KeyboardInterrupt in the main thread."""
 
 
 class Table:
-    """Writes as a recorder does. `faults` happen one after the other, in as many statements; None is no fault.
+    """Writes as a recorder does. Each statement consumes one of the `faults`; None is no fault.
 
-    The id of an event is its place in `rows`. `statements` are the batches that arrived, `again` those that came again
-    because a connection was lost, `suffered` the faults that happened. `before_write` is called in each statement.
+    An event's id is its position in `rows`. `statements` are the received batches, `again` those written again after a
+    lost connection, `suffered` the faults that occurred. `before_write` is called in each statement.
     """
 
     def __init__(self, faults: Iterable[str | None] = ()) -> None:
@@ -44,7 +44,7 @@ class Table:
         self.suffered: Counter[str] = Counter()
         self.before_write: Callable[[Batch], None] = lambda _: None
         self._subject = "Table"
-        # One attempt, so that a fault is a fault.
+        # No retry, which would hide a fault.
         self.datastore = SimpleNamespace(settings=EngineSettings(commit_resolve_timeout=0.0))
         self._lock = threading.Lock()
 
@@ -95,22 +95,22 @@ class Table:
 
 
 def key(event: StoredEvent) -> tuple[UUID | str, int]:
-    """Return what is unique."""
+    """Return the unique key."""
     return event.originator_id, event.originator_version
 
 
 def batch_of(events: Sequence[StoredEvent], size: int = 0) -> Batch:
-    """Return a batch that says to have so many bytes."""
+    """Return a batch that claims to have this size in bytes."""
     return Batch(events, None, size, needs_transaction=False, can_join=True)
 
 
 def new_batch(count: int = 1) -> Batch:
-    """Return a batch of events that nobody has written."""
+    """Return a batch of new events."""
     return batch_of(stored_events(count, uuid4()))
 
 
 class Call:
-    """An append in a thread of its own; `ids` or `error` is what became of it."""
+    """An append in its own thread; `ids` or `error` is the outcome."""
 
     def __init__(
         self, group: GroupCommit, table: Table, batch: Batch, around: Callable[[], object] = lambda: None
@@ -119,29 +119,29 @@ class Call:
         self.ids: list[int] | None = None
         self.error: BaseException | None = None
         self._group, self._table, self._around = group, table, around
-        self.thread = threading.Thread(target=self._run, daemon=True)  # one that hangs fails the test, and no other
+        self.thread = threading.Thread(target=self._run, daemon=True)  # a hanging thread fails only this test
         self.thread.start()
 
     def _run(self) -> None:
         try:
             self._around()
             self.ids = self._group.append(self._table, self.batch)
-        except BaseException as error:  # noqa: BLE001 (to be looked at)
+        except BaseException as error:  # noqa: BLE001 (checked by the test)
             self.error = error
 
     def ident(self) -> int:
-        """Return the number of its thread."""
+        """Return the thread's identifier."""
         assert self.thread.ident is not None
         return self.thread.ident
 
     def end(self) -> None:
-        """Wait for the end."""
+        """Wait for the call to end."""
         self.thread.join(DEADLINE_SECONDS)
         assert not self.thread.is_alive(), "a thread hangs"
 
 
 class Busy:
-    """A group whose turn somebody has for as long as the block lasts, so that who comes now queues."""
+    """A group that is occupied during the block, so that new calls queue."""
 
     def __init__(self, group: GroupCommit, table: Table) -> None:
         self._group, self._table = group, table
@@ -165,14 +165,14 @@ class Busy:
         return self
 
     def queue(self, batch: Batch, around: Callable[[], object] = lambda: None) -> Call:
-        """Let another one append, and wait until he queues."""
-        queue = self._group._queue  # noqa: SLF001 (nobody else needs to know)
+        """Start another append, and wait until it queues."""
+        queue = self._group._queue  # noqa: SLF001 (internal)
         before = list(queue)
         call = Call(self._group, self._table, batch, around)
         self.calls.append(call)
 
         def queues() -> bool:
-            # Not by the length of the queue: who was interrupted may leave it at the same time.
+            # Not by the length of the queue, because an interrupted call may leave it at the same time.
             return any(entry not in before for entry in list(queue)) or not call.thread.is_alive()
 
         wait_until(queues, "the call queues")
@@ -185,12 +185,12 @@ class Busy:
 
 
 def is_queued(group: GroupCommit, batch: Batch) -> bool:
-    """Tell whether a batch is kept by a group."""
+    """Return whether a group holds a batch."""
     return any(entry.batch is batch for entry in list(group._queue))  # noqa: SLF001 (as above)
 
 
 def assert_at_rest(group: GroupCommit) -> None:
-    """Fail unless the group is as it was at first."""
+    """Fail unless the group is in its initial state."""
     assert not group._queue, "batches are kept"  # noqa: SLF001 (as above)
     assert not group._write_lock.locked()  # noqa: SLF001
     assert group._leader is None  # noqa: SLF001

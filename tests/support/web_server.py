@@ -1,4 +1,4 @@
-"""A server of its own process, whose every answer says whose events it has read.
+"""A server process whose every answer contains the house dog of the tenant that it read.
 
 ``python -m tests.support.web_server asgi`` serves FastAPI with uvicorn, ``wsgi`` Flask with a thread for each
 connection; it prints its port.
@@ -26,10 +26,10 @@ from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tenancy.web.responses import ErrorResponse, error_response
 from tenancy.web.wsgi import WSGIMiddleware
-from tests.samples.diary import Diary
+from tests.samples.kennels import Kennel
 
 READS: Final = 8
-"""How often the tenant is read for one answer of ``/many`` or ``/stream``."""
+"""The number of reads per answer of ``/many`` and ``/stream``."""
 
 
 def fastapi_app(tenants: Tenancy) -> FastAPI:
@@ -37,7 +37,11 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
     app = FastAPI(default_response_class=PlainTextResponse)
 
     def owner() -> str:
-        return tenants.application(Diary).owner()
+        return tenants.application(Kennel).house_dog()
+
+    def register(name: str) -> str:
+        kennel = tenants.application(Kennel)
+        return kennel.name_of(kennel.register(name))
 
     @app.get("/one")
     def one() -> str:
@@ -57,12 +61,12 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
 
     @app.get("/write")
     def write(name: str, background: BackgroundTasks) -> str:
-        background.add_task(lambda: tenants.application(Diary).write(name))
-        return tenants.application(Diary).write(name)
+        background.add_task(lambda: register(name))
+        return register(name)
 
     @app.get("/public")
     async def public() -> str:
-        return whoever(tenants)
+        return current_name(tenants)
 
     app.add_middleware(ASGIMiddleware, tenants=tenants, resolver=by_path("/t"), public=["/public"])
     return app
@@ -75,7 +79,7 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
         app.register_error_handler(error, refuse)
 
     def owner() -> str:
-        return tenants.application(Diary).owner()
+        return tenants.application(Kennel).house_dog()
 
     @app.get("/one")
     @app.get("/hop")
@@ -84,7 +88,7 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
 
     @app.get("/many")
     def many() -> str:
-        # A thread of a pool has the context that it is given, and none of its own.
+        # A pooled thread has only the context that it is given.
         calls = [threads.submit(contextvars.copy_context().run, owner) for _ in range(READS)]
         return "\n".join(call.result() for call in calls)
 
@@ -94,11 +98,12 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
 
     @app.get("/write")
     def write() -> str:
-        return tenants.application(Diary).write(request.args["name"])
+        kennel = tenants.application(Kennel)
+        return kennel.name_of(kennel.register(request.args["name"]))
 
     @app.get("/public")
     def public() -> str:
-        return whoever(tenants)
+        return current_name(tenants)
 
     app.wsgi_app = WSGIMiddleware(  # type: ignore[method-assign]
         app.wsgi_app, tenants=tenants, resolver=by_path("/t"), public=["/public"]
@@ -107,29 +112,29 @@ def flask_app(tenants: Tenancy, threads: ThreadPoolExecutor) -> Flask:
 
 
 def refuse(error: TenantUnavailable | RegistryUnavailable) -> ErrorResponse:
-    """Answer for what comes out of an endpoint: Flask answers errors itself, and the middleware sees none of them."""
+    """Answer an endpoint's error: Flask handles errors itself, so the middleware never sees them."""
     return error_response(error)
 
 
-def whoever(tenants: Tenancy) -> str:
-    """Return the name of the current tenant, or that there is none."""
+def current_name(tenants: Tenancy) -> str:
+    """Return the current tenant's name, or `no tenant`."""
     try:
         return tenants.current.name
     except NoCurrentTenant:
-        return "nobody"
+        return "no tenant"
 
 
 def say_port(port: int) -> None:
-    """Tell the process that has started this one."""
+    """Report the port to the parent process."""
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
 
 
 def serve_asgi() -> None:
-    """Serve until the process is told to end."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, Tenancy(applications=[Diary]) as tenants:
+    """Serve until the process is terminated."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, Tenancy(applications=[Kennel]) as tenants:
         say_port(listener.getsockname()[1])
-        # A client that gets no processor for some seconds finds its connection open.
+        # Keep connections open for clients that get no processor time for some seconds.
         config = uvicorn.Config(
             fastapi_app(tenants),
             log_level="warning",
@@ -141,15 +146,15 @@ def serve_asgi() -> None:
 
 
 def serve_wsgi() -> None:
-    """Serve until the process is told to end."""
+    """Serve until the process is terminated."""
 
     class Handler(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"  # a thread serves many requests of a connection
 
         def log_request(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    with Tenancy(applications=[Diary]) as tenants, ThreadPoolExecutor(8) as threads:
+    with Tenancy(applications=[Kennel]) as tenants, ThreadPoolExecutor(8) as threads:
         server = make_server("127.0.0.1", 0, flask_app(tenants, threads), threaded=True, request_handler=Handler)
         say_port(server.port)
         server.serve_forever()

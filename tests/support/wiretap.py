@@ -1,4 +1,4 @@
-"""A TCP relay in front of a server, which counts what goes over the wire."""
+"""A TCP relay in front of a server that counts round trips and bytes."""
 
 import contextlib
 import selectors
@@ -12,9 +12,9 @@ _CHUNK = 2**16
 
 
 class Wiretap:
-    """Relays to the server of a URL, and counts round trips and bytes; use `url` in place of the given one.
+    """Relays to the server of a URL, and counts round trips and bytes; use `url` instead of it.
 
-    A round trip begins when a client speaks after the server has, so one request in many packets is one.
+    A round trip begins when a client sends after the server did, so a request of many packets counts once.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,7 +46,7 @@ class Wiretap:
             end.close()
 
     def reset(self) -> None:
-        """Count from nothing."""
+        """Reset the counts."""
         self.round_trips = self.bytes_to_client = 0
 
     def _relay(self) -> None:
@@ -74,7 +74,7 @@ class Wiretap:
             data = end.recv(_CHUNK)
         except OSError:
             data = b""
-        # Counted before it is passed on: who has got an answer finds it counted.
+        # Count before passing on, so that a client that has its answer finds it counted.
         if is_server:
             self.bytes_to_client += len(data)
             self._waiting_for_client.add(peer)

@@ -1,4 +1,4 @@
-"""Write for as long as a test takes, whatever happens to the server."""
+"""Write for the duration of a test, whatever happens to the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.applications import stored_events
 
 
 class Writer:
-    """Appends until it is told to end, one event or a batch at a time, half of them with tracking."""
+    """Appends single events and batches until the test is over, half of them with tracking."""
 
     def __init__(self, name: str, recorder: SQLAlchemyProcessRecorder) -> None:
         self.name = name
@@ -24,7 +24,7 @@ class Writer:
         self.is_done = threading.Event()
 
     def run(self, is_over: threading.Event) -> None:
-        """Write; the same recorder serves for all of it."""
+        """Write with one recorder throughout."""
         calls = 0
         try:
             while not is_over.is_set():

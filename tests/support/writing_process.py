@@ -1,8 +1,7 @@
-"""Processes that record events until they are killed, and note each call that has returned.
+"""Processes that record events until they are killed, and log each call that returned.
 
-Run as a module, this reads tasks from its standard input, one a line, and starts a process for each, one after
-another. It imports everything once, and forks. It answers each task with the id of the process, and with its exit
-status once it has ended.
+As a program, it reads one task per line from standard input and forks a process for each, one after another, because
+importing is slow. It answers each task with the process id, and then with the exit status.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ NAME = "Shop"
 
 @dataclass(frozen=True, kw_only=True)
 class WritingTask:
-    """Where to write and where to note it; `notes_too_early` is what must not pass for recording."""
+    """Where to write and where to log; `notes_too_early` logs before the commit, which a test must detect."""
 
     url: str
     place: str
@@ -40,7 +39,7 @@ class WritingTask:
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """A call that has returned."""
+    """A call that returned."""
 
     call: int
     originator_id: str
@@ -51,7 +50,7 @@ class Acknowledgement:
 
     @classmethod
     def read_all(cls, log: Path) -> list[Self]:
-        """Return what is noted in a log; a line without an end does not count."""
+        """Return the calls in a log; an incomplete line does not count."""
         lines = log.read_text().split("\n")[:-1] if log.exists() else []
         return [
             cls(int(call), originator_id, tuple(map(int, ids)))
@@ -60,7 +59,7 @@ class Acknowledgement:
 
 
 def write(task: WritingTask) -> None:
-    """Record one to three events at a time: by turns with tracking, without, and in a transaction."""
+    """Record one to three events at a time: alternately with tracking, without, and in a transaction."""
     if task.in_rows:
         postgresql_writer.MAX_ARRAY_BYTES = 1
     log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -73,7 +72,7 @@ def write(task: WritingTask) -> None:
         call = max((int(notification.state) for notification in recorder.select_notifications(None, 10**6)), default=0)
         while True:
             call += 1
-            # Call and number of events are in the events, for who reads them.
+            # The events contain the number of the call and of its events, for the check.
             events = stored_events(1 + call % 3, state=b"%d" % call, topic=f"{1 + call % 3} events")
             if task.notes_too_early:
                 with recorder.transaction():
@@ -90,7 +89,7 @@ def write(task: WritingTask) -> None:
 
 
 class WritingProcesses:
-    """Starts processes that write, and kills them."""
+    """Starts and kills writing processes."""
 
     def __init__(self) -> None:
         self._starter: subprocess.Popen[str] | None = None
@@ -110,9 +109,7 @@ class WritingProcesses:
         self._starter.communicate()
 
     def run_until(self, task: WritingTask, condition: Callable[[], None]) -> int:
-        """Start a process, call a function that returns when it is to be killed, kill it, and return its exit
-        status.
-        """
+        """Start a process, kill it when `condition` returns, and return its exit status."""
         pid = int(self._ask(json.dumps(asdict(task))))
         try:
             condition()
@@ -138,12 +135,12 @@ def main() -> None:
         if pid == 0:
             try:
                 write(WritingTask(**json.loads(line)))
-            except BaseException:  # noqa: BLE001 (the process ends here, whatever it is)
+            except BaseException:  # noqa: BLE001 (the process ends here)
                 traceback.print_exc()
                 os._exit(1)
-        print(pid, flush=True)  # noqa: T201 (the answer)
-        sys.stdin.readline()  # Until somebody waits for its end, it is a zombie, whose id nobody else can get.
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)  # noqa: T201 (the answer)
+        print(pid, flush=True)  # noqa: T201 (read by the parent)
+        sys.stdin.readline()  # Until it is waited for, it is a zombie, and its id is not reused.
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)  # noqa: T201 (read by the parent)
 
 
 if __name__ == "__main__":

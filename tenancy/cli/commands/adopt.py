@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tenancy.cli.loader import open_tenancy
-from tenancy.cli.options import Actor, Json, Metadata, Name, NewSlug, metadata_of
+from tenancy.cli.options import Actor, Json, Metadata, Name, NewSlug, json_object
 from tenancy.cli.output import quoted, say, show_json
 from tenancy.cli.shapes import details
 
@@ -39,7 +39,7 @@ def adopt(
     json: Json = False,
 ) -> None:
     """Register existing tables as a tenant. Nothing is copied or changed."""
-    parsed = metadata_of(metadata)
+    parsed = json_object("--metadata", metadata)
     with open_tenancy(context) as tenants:
         tenant = tenants.adopt(slug, schema=schema, table_prefix=prefix, name=name, metadata=parsed, actor=actor)
     if json:

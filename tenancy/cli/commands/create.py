@@ -15,7 +15,7 @@ import typer
 
 from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy
-from tenancy.cli.options import Actor, Json, Metadata, Name, metadata_of
+from tenancy.cli.options import Actor, Json, Metadata, Name, json_object
 from tenancy.cli.output import printable, quoted, say, show_json
 from tenancy.cli.shapes import summary
 from tenancy.errors import PartlyDone, TenancyError
@@ -63,7 +63,7 @@ def create(
     if len(wanted) > 1 and (name is not None or request_id is not None):
         msg = "--name and --request-id apply to a single tenant."
         raise CommandError(msg, remedy="Create that tenant separately. To retry many tenants, use --exist-ok.")
-    parsed = metadata_of(metadata)
+    parsed = json_object("--metadata", metadata)
     done = "Ready:" if exist_ok or request_id is not None else "Created"  # some may have existed
     with open_tenancy(context) as tenants, _progress(len(wanted)) as advance, _ctrl_c() as is_interrupted:
         from tenancy import TenantRequest  # noqa: PLC0415 (slow; loaded by now)

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
+
+from tenancy.migrations.running import HEADS
+from tenancy.operations.migrations.missing_tables import MissingTables
+from tenancy.operations.migrations.own_tables import OwnTables
+from tenancy.operations.migrations.part import Part
+from tenancy.operations.migrations.user_migrations import UserMigrations
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
-    from tenancy.model.tenant import Tenant
-    from tenancy.operations.jobs import JobItem
 
-__all__ = ["PARTS", "Part"]
+__all__ = ["PARTS", "parts_of"]
 
-
-class Part(ABC):
-    """One part of a tenant's migration, constructed once in each process that executes items.
-
-    ``lock_timeout`` is in seconds: how long one attempt waits for a lock while writers queue behind it.
-    """
-
-    def __init__(self, fleet: Fleet, *, lock_timeout: float, actor: str | None = None) -> None:
-        self.fleet = fleet
-        self.lock_timeout = lock_timeout
-        self.actor = actor
-
-    @abstractmethod
-    def is_behind(self, tenant: Tenant) -> str | None:
-        """Return what :meth:`apply` would do in one line, or None for a tenant that needs nothing.
-
-        It reads memory only: the tenant, whose versions the registry has recorded, and the code.
-        """
-
-    @abstractmethod
-    def apply(self, tenant: Tenant, item: JobItem) -> None:
-        """Migrate a tenant and record its new versions.
-
-        It is called again after a failure, and after a process was killed at any point.
-        """
-
-
-PARTS: Final[tuple[type[Part], ...]] = ()
+PARTS: Final[tuple[type[Part], ...]] = (OwnTables, MissingTables, UserMigrations)
 """The parts in the order in which a tenant is migrated: own tables, missing tables, the user's migrations, versioned
 views.
 """
+
+
+def parts_of(fleet: Fleet, *, lock_timeout: float, actor: str | None = None, target: str = HEADS) -> list[Part]:
+    """Return the parts for a fleet."""
+    return [part(fleet, lock_timeout=lock_timeout, actor=actor, target=target) for part in PARTS]

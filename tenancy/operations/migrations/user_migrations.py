@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from eventsourcing.persistence import PersistenceError
-
-from eventsourcing_sqlalchemy.errors import is_retryable
+from eventsourcing_sqlalchemy.migrations import retry_while_locked
 from tenancy.migrations.running import HEADS
 from tenancy.model.tenant import TenantStatus, Verb
 from tenancy.operations.jobs import ItemSkipped
-from tenancy.operations.migrations.parts import Part
+from tenancy.operations.migrations.part import Part
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UserMigrations"]
 
-# Attempts to get the locks of a tenant's tables, and the seconds between them, in which queued writers go on.
-_ATTEMPTS: Final = 10
-_PAUSE: Final = 0.5
 _NOT_MIGRATED: Final = (TenantStatus.PROVISIONING, TenantStatus.PURGING)
 
 
@@ -35,9 +29,7 @@ class UserMigrations(Part):
     """
 
     def __init__(self, fleet: Fleet, *, lock_timeout: float, actor: str | None = None, target: str = HEADS) -> None:
-        super().__init__(fleet, lock_timeout=lock_timeout, actor=actor)
-        self.target = target
-        """The revision to migrate to, up or down; by default the newest of every branch."""
+        super().__init__(fleet, lock_timeout=lock_timeout, actor=actor, target=target)
         # A fleet has few versions and many tenants.
         self._work: dict[tuple[str, ...], str | None] = {}
 
@@ -59,21 +51,11 @@ class UserMigrations(Part):
         else:
             revision = directory.revision(self.target)
             target = None if revision in revisions else revision
-        return target and f"migrate own tables from {', '.join(revisions) or 'base'} to {target}"
+        return target and f"run migrations from {', '.join(revisions) or 'base'} to {target}"
 
     def apply(self, tenant: Tenant, item: JobItem) -> None:
-        if not self.fleet.migrator.is_configured:
-            return
-        for attempt in range(1, _ATTEMPTS + 1):
-            item.check()
-            try:
-                self._migrate(tenant)
-            except PersistenceError as error:
-                if attempt == _ATTEMPTS or not is_retryable(error):
-                    raise
-                time.sleep(_PAUSE)
-            else:
-                return
+        retry_while_locked(lambda: self._migrate(tenant), item.check)
+        self.fleet.changed(tenant)
 
     def _migrate(self, tenant: Tenant) -> None:
         # The locked row keeps other processes from migrating, completing or purging the tenant meanwhile.
@@ -86,4 +68,3 @@ class UserMigrations(Part):
             if revisions != current[0].versions.migrations:
                 versions = replace(current[0].versions, migrations=revisions)
                 self.fleet.registry.change(session, current, Verb.MIGRATE, self.actor, versions=versions)
-        self.fleet.registry_cache.forget(tenant.id)

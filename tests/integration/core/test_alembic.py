@@ -19,8 +19,9 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLA
 from tenancy import Tenancy
 from tenancy.alembic import FleetFilter
 from tenancy.testing.postgresql import Postgres
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import SYSTEM, DogCounters, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM
+from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.applications import stored_events
 
 
@@ -117,7 +118,7 @@ def test_table_of_the_user_is_dropped(engine: sa.Engine) -> None:
 @pytest.mark.parametrize("hooks", ["both", "include_object"])
 def test_nothing_of_a_fleet_is_touched(url: str, engine: sa.Engine, place: dict[str, str], hooks: str) -> None:
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url, **place}) as tenants:
-        tenants.project(School, DogCounters, CountersView)
+        tenants.project(TrainingSchool, DogCounters, CountersView)
         with Tenancy(env={"SQLALCHEMY_URL": url, **place}) as unknown:
             for before in (tenants, unknown):
                 assert FleetFilter(before).include_name("public", "schema", {})  # there is no registry yet

@@ -16,7 +16,7 @@ from tenancy.model.tenant import Tenant
 from tenancy.registry import cache as cache_module
 from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
-from tests.samples.shop import Shop
+from tests.samples.kennels import Kennel
 from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.web import App, Message, Receive, Scope, Send, call, run
 
@@ -58,7 +58,7 @@ def test_an_answer_that_has_begun_is_not_replaced(tenants: Tenancy) -> None:
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         tenants.suspend("acme")
-        tenants.application(Shop)
+        tenants.application(Kennel)
 
     sent: list[Message] = []
 
@@ -76,7 +76,7 @@ def test_what_comes_out_of_a_task_group_is_refused_when_it_is_nothing_else(is_al
     tenants.create("acme")
 
     async def use() -> None:
-        tenants.application(Shop)
+        tenants.application(Kennel)
 
     async def fail() -> None:
         if not is_alone:
@@ -153,7 +153,7 @@ def serving(tenants: Tenancy, *before: str) -> App:
         for kind in before:
             await send({"type": kind})
         tenants.suspend("acme")
-        tenants.application(Shop)
+        tenants.application(Kennel)
 
     return app
 

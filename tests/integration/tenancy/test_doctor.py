@@ -24,7 +24,7 @@ from tenancy.operations.doctor import Finding, examine, is_unreachable, repair
 from tenancy.storage.provisioner import Provisioner
 from tenancy.storage.remover import Remover
 from tests.acceptance.commands import ROOT, Command
-from tests.samples.kennel_module import Kennel, Reports
+from tests.samples.kennels import Kennel, Reports
 from tests.support.pgbouncer import PgBouncer
 
 ABOUT = [
@@ -72,10 +72,9 @@ def run(url: str, *statements: str) -> None:
 
 
 def tables(tenants: Tenancy, slug: str) -> list[str]:
-    """Return the names of a tenant's tables."""
-    return [
-        str(spec.name) for spec in tenants.fleet.inventory.specs(tenants[slug].placement, tenants.application_specs())
-    ]
+    """Return the names of a tenant's event tables."""
+    specs = tenants.fleet.inventory.specs(tenants[slug].placement, tenants.application_specs())
+    return [str(spec.name) for spec in specs if spec.name.name.endswith("_events")]
 
 
 def age(url: str, slug: str, status: TenantStatus) -> None:
@@ -245,7 +244,7 @@ def test_missing_tables_are_found_and_made(tenants: Tenancy, url: str) -> None:
     assert report.code == 0
     assert [each["tenant"] for each in report.json["repairs"]] == ["acme"]
     assert levels(examine(tenants.fleet)) == {}
-    tenants["acme"].get(Kennel).enrol("Fido")
+    tenants["acme"].get(Kennel).register("Fido")
 
 
 def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) -> None:
@@ -258,12 +257,12 @@ def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) ->
         with pytest.raises(SequenceBehindError, match=r"tenancy_registry_events_id_seq.*tenancy doctor --repair"):
             tenants.suspend("umbrella")
         for slug in slugs:
-            tenants[slug].get(Kennel).enrol("Fido")
+            tenants[slug].get(Kennel).register("Fido")
             (table,) = tables(tenants, slug)
             sequence = f'{table[:-1]}_id_seq"'
             run(postgres_url, f"UPDATE {table} SET id = 100", f"ALTER SEQUENCE {sequence} RESTART")
             with pytest.raises(SequenceBehindError, match="tenancy doctor --repair"):
-                tenants[slug].get(Kennel).enrol("Rex")
+                tenants[slug].get(Kennel).register("Rex")
         found = about(examine(tenants.fleet), "sequences")
         assert [(each.level, each.tenant) for each in found] == [("failure", owner) for owner in (None, *slugs)]
         blocker = sa.create_engine(postgres_url)
@@ -280,7 +279,7 @@ def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) ->
         }
         assert Command(postgres_url)("doctor", "--repair").code == 0
         for slug in slugs:
-            tenants[slug].get(Kennel).enrol("Rex")
+            tenants[slug].get(Kennel).register("Rex")
         tenants.suspend("umbrella")
         assert list(repair(tenants.fleet)) == []
 
@@ -303,7 +302,7 @@ def test_a_new_application_of_the_code_is_recorded_and_gets_its_tables(url: str)
         assert "not recorded" in about(findings, "applications")[0].what
         assert {each.level for each in repair(grown.fleet)} == {"ok"}
         assert levels(examine(grown.fleet)) == {}
-        grown["acme"].get(Reports).enrol("Fido")
+        grown["acme"].get(Reports).register("Fido")
 
 
 @pytest.mark.usefixtures("tenants")
@@ -349,7 +348,7 @@ def test_what_was_begun_is_completed(url: str, monkeypatch: pytest.MonkeyPatch) 
         assert levels(examine(tenants.fleet)) == {}
         assert [tenant.slug for tenant in tenants] == ["begun", "good"]
         assert tenants.history("begun")[-1].actor == "cron"
-        tenants["begun"].get(Kennel).enrol("Fido")
+        tenants["begun"].get(Kennel).register("Fido")
 
 
 def test_a_tenant_that_is_purged_meanwhile_is_not_brought_back(

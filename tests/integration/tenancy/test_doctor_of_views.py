@@ -15,10 +15,10 @@ from tenancy.model.tenant import TenantStatus
 from tenancy.operations.doctor import Finding, examine, repair
 from tests.acceptance.commands import Command
 from tests.integration.tenancy.test_doctor import age
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import DogCounters, School
-from tests.samples.shop import Shop
-from tests.samples.views import MadeByMetadata
+from tests.samples.kennels import Kennel
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.shared_tables import CreatedByMetadata
+from tests.samples.training_school.views import CountersView, DogCounters
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -29,9 +29,9 @@ def url(request: pytest.FixtureRequest) -> str:
 
 def fleet(url: str, *applications: type[Application[Any]], view: type[Any] | None = CountersView) -> Tenancy:
     """Return a fleet, with a projection unless there is no view."""
-    tenants = Tenancy(applications=[School, *applications], env={"SQLALCHEMY_URL": url})
+    tenants = Tenancy(applications=[TrainingSchool, *applications], env={"SQLALCHEMY_URL": url})
     if view is not None:
-        tenants.project(School, DogCounters, view)
+        tenants.project(TrainingSchool, DogCounters, view)
     return tenants
 
 
@@ -77,14 +77,19 @@ def test_a_new_projection_is_recorded_and_gets_its_tables(url: str) -> None:
 def test_a_new_application_is_recorded_beside_a_projection(url: str) -> None:
     with fleet(url) as tenants:
         tenants.create("acme")
-    with fleet(url, Shop) as grown:
-        assert "Recorded: Shop." in [each.what for each in repair(grown.fleet)]
+    with fleet(url, Kennel) as grown:
+        assert "Recorded: Kennel." in [each.what for each in repair(grown.fleet)]
         assert faults(examine(grown.fleet)) == []
-        assert grown["acme"].get(Shop).open() == 1
+        grown["acme"].get(Kennel).register("Fido")
+        assert grown["acme"].get(Kennel).names() == ["Fido"]
     with fleet(url) as shrunk:
         assert list(repair(shrunk.fleet)) == []
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
-        assert {each.application for each in operator.application_specs()} == {"School", "DogCounters", "Shop"}
+        assert {each.application for each in operator.application_specs()} == {
+            "TrainingSchool",
+            "DogCounters",
+            "Kennel",
+        }
 
 
 # -- tables of views --
@@ -197,7 +202,7 @@ def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
 def test_a_view_that_strays_is_a_failure_of_each_tenant(url: str) -> None:
     with fleet(url, view=None) as tenants:
         list(tenants.create_many(["acme", "globex"]))
-    with fleet(url, view=MadeByMetadata) as tenants:
+    with fleet(url, view=CreatedByMetadata) as tenants:
         recorded, *repairs = repair(tenants.fleet)
         assert recorded.level == "ok"
         assert [(each.level, each.tenant) for each in repairs] == [("failure", "acme"), ("failure", "globex")]

@@ -16,7 +16,7 @@ from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_path
 from tenancy.web.responses import error_response
 from tenancy.web.wsgi import WSGIMiddleware
-from tests.samples.shop import Shop
+from tests.samples.kennels import Kennel
 from tests.support.web import App, call
 
 
@@ -27,7 +27,7 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
     @app.get("/suspend")
     def suspend() -> str:
         tenants.suspend("acme")
-        return str(tenants.application(Shop))
+        return str(tenants.application(Kennel))
 
     @app.get("/url")
     def url(request: Request) -> str:
@@ -38,7 +38,7 @@ def fastapi_app(tenants: Tenancy) -> FastAPI:
         await websocket.accept()
         await websocket.send_text(tenants.current.slug)
         tenants.suspend("acme")
-        tenants.application(Shop)
+        tenants.application(Kennel)
 
     return app
 
@@ -94,7 +94,7 @@ def test_flask_refuses_a_tenant_that_is_suspended_meanwhile(is_registered: bool,
     @app.get("/suspend")
     def suspend() -> str:
         tenants.suspend("acme")
-        return str(tenants.application(Shop))
+        return str(tenants.application(Kennel))
 
     @app.get("/url")
     def url() -> str:

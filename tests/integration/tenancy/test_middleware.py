@@ -13,10 +13,11 @@ from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant, TenantNotFound, TenantPurged
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant, TenantRequest
+from tenancy.model.versions import Versions
 from tenancy.testing.postgresql import PostgresServer
 from tenancy.web.resolvers import Request, Resolver, by_header, by_host, by_path
 from tenancy.web.responses import error_response
-from tests.samples.shop import Shop
+from tests.samples.kennels import Kennel
 from tests.support.web import Answer, Kind, Web
 
 SECRET = "overdue"  # noqa: S105 (a reason that no client may see)
@@ -143,7 +144,7 @@ def test_a_public_path_is_served_whatever_the_request_names(
     assert web.get("/", headers={"host": "off.example.com"}).status == 403
     assert serve(current_or_none(tenants), fail_if_called, public=["/health"]).get("/health").body == "none"
     # The registry is not queried either: it does not exist here.
-    with Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": f"{tenants.settings.url}.nowhere"}) as away:
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": f"{tenants.settings.url}.nowhere"}) as away:
         web = Web(kind, away, current_or_none(away), by_host("example.com"), public=["/health"])
         assert web.get("/health", headers={"host": "acme.example.com"}).body == "none"
 
@@ -184,7 +185,7 @@ def make_provisioning(tenants: Tenancy) -> None:
     placement = Placement(None, "acme_0000_")
     tenants.init()
     tenants.fleet.registry.add(
-        [Tenant.requested(TenantRequest(slug="acme", name="Acme"), uuid4(), "acme", placement)], None
+        [Tenant.requested(TenantRequest(slug="acme", name="Acme"), uuid4(), "acme", placement, Versions())], None
     )  # as a process leaves it that dies
 
 
@@ -228,18 +229,18 @@ def test_a_purged_tenant_is_unknown(tenants: Tenancy, serve: Callable[..., Web])
 
 def test_what_only_reads_is_served_for_a_tenant_that_can_be_read(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
-    tenants.application(Shop, "acme").open()
+    tenants.application(Kennel, "acme").register("Fido")
     tenants.suspend("acme", reads=True)
-    web = serve(lambda _, path: str((SHOP[path])(tenants.application(Shop))))
+    web = serve(lambda _, path: str((CALLS[path])(tenants.application(Kennel))))
     assert web.get("/t/acme/read").body == "1"
     answer = web.get("/t/acme/write")
     assert answer.status == 403
     assert_says_nothing(answer, "acme")
 
 
-SHOP: dict[str, Callable[[Shop], object]] = {
-    "/read": lambda shop: shop.recorder.max_notification_id(),
-    "/write": Shop.open,
+CALLS: dict[str, Callable[[Kennel], object]] = {
+    "/read": lambda kennel: kennel.recorder.max_notification_id(),
+    "/write": lambda kennel: kennel.register("Rex"),
 }
 
 
@@ -266,7 +267,7 @@ def test_a_refusal_is_only_for_what_can_be_refused() -> None:
 def test_a_registry_that_cannot_be_reached_is_unavailable(
     kind: Kind, own_postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": own_postgres_server.url()}) as tenants:
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": own_postgres_server.url()}) as tenants:
         tenants.create("acme")
         tenants.create("globex")
         web = Web(kind, tenants, slug_of_current(tenants), by_path("/t"))

@@ -14,7 +14,7 @@ from tenancy import Tenancy
 from tenancy.errors import RegistryUnavailable, TenantNotFound
 from tenancy.registry import cache as cache_module
 from tenancy.registry.cache import drain, lease_registry
-from tests.samples.shop import Shop
+from tests.samples.kennels import Kennel
 from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.support.engine_count import engines_in_use, forget_abandoned
 
@@ -32,13 +32,13 @@ def test_a_slug_of_before_a_rename_is_nobodys_however_often_it_is_asked_for(tena
 def test_a_fleet_that_nobody_closes_gives_the_registry_back(sqlite_url: str, tmp_path: Path) -> None:
     forget_abandoned()
     before = engines_in_use()
-    tenants = Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": sqlite_url})
-    tenants.create("acme").get(Shop)
+    tenants = Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": sqlite_url})
+    tenants.create("acme").get(Kennel)
     assert len(engines_in_use()) > len(before)
     del tenants
     gc.collect()
     # The next fleet, of whatever registry, finds the note and acts on it.
-    with Tenancy(applications=[Shop], env={"SQLALCHEMY_URL": f"sqlite:///{tmp_path}/other.db"}) as other:
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": f"sqlite:///{tmp_path}/other.db"}) as other:
         other.init()
     forget_abandoned()
     assert engines_in_use() == before
@@ -50,7 +50,7 @@ def test_applications_that_nobody_closes_give_it_back_once(tenants: Tenancy) -> 
     shared = lease_registry(tenants.settings)
     users = shared.users
     for _ in range(3):
-        application = Shop(env=tenants.env("acme"))
+        application = Kennel(env=tenants.env("acme"))
         assert shared.users == users + 1
         application.itself = application  # type: ignore[attr-defined]  # so that only the collector finds it
         del application

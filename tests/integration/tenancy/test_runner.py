@@ -21,8 +21,9 @@ from tenancy.registry.cache import drain
 from tenancy.runner.assignments import Assignment
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.sweep import Sweep
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import SYSTEM, Diaries, DogCounters, School, Summaries
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM, Diaries, Summaries
+from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check, fleet, recorded_events
 
@@ -45,10 +46,10 @@ def one(tenants: Tenancy, slug: str, follower: str = "Diaries") -> FollowerStatu
 
 
 def test_runs_every_pipe_and_projection_of_every_tenant(tenants: Tenancy) -> None:
-    before = {tenants["acme"].get(School).register("Fido", "sit"): ["Fido", "sit"]}
+    before = {tenants["acme"].get(TrainingSchool).register("Fido", "sit"): ["Fido", "sit"]}
     with tenants.runner(workers=2) as runner:
-        dog_id = tenants["globex"].get(School).register("Rex", "beg", "roll")
-        tenants["globex"].get(School).teach(dog_id, "heel")
+        dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "beg", "roll")
+        tenants["globex"].get(TrainingSchool).teach(dog_id, "heel")
         for slug in ("acme", "globex"):
             runner.wait(slug)
         check(tenants, "acme", before)
@@ -70,7 +71,7 @@ def test_positions_are_read_in_batches(tenants: Tenancy, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Sweep, "locate", count)
     monkeypatch.setattr("tenancy.runner.coordinator._LOCATE_BATCH", 2)
-    dog_id = tenants["globex"].get(School).register("Rex", "beg")
+    dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "beg")
     with tenants.runner(workers=2) as runner:
         runner.wait("globex")
         check(tenants, "globex", {dog_id: ["Rex", "beg"]})
@@ -80,7 +81,7 @@ def test_positions_are_read_in_batches(tenants: Tenancy, monkeypatch: pytest.Mon
 
 def test_same_results_as_the_library_runner(tenants: Tenancy) -> None:
     """The library's runner processes the events of one tenant, and ours the same events of another one."""
-    school, copy = tenants["acme"].get(School), tenants["globex"].get(School)
+    school, copy = tenants["acme"].get(TrainingSchool), tenants["globex"].get(TrainingSchool)
     for number in range(20):
         dog_id = school.register(f"Dog {number}", "sit")
         school.teach(dog_id, f"trick {number}")
@@ -102,7 +103,7 @@ def test_same_results_as_the_library_runner(tenants: Tenancy) -> None:
         # Pull the existing events as the library does when prompted.
         for leader, follower in SYSTEM.edges:
             one_thread.apps[follower].pull_and_process(leader)  # type: ignore[attr-defined]
-        for cls in (School, Diaries, Summaries):
+        for cls in (TrainingSchool, Diaries, Summaries):
             ours: Application[Any] = tenants["globex"].get(cls)
             theirs: Application[Any] = one_thread.get(cls)
             assert recorded_events(ours) == recorded_events(theirs)
@@ -114,7 +115,7 @@ def test_same_results_as_the_library_runner(tenants: Tenancy) -> None:
 def test_tenant_changes_while_it_runs(tenants: Tenancy) -> None:
     with tenants.runner() as runner:
         tenants.create("new")
-        dog_id = tenants["new"].get(School).register("Fido", "sit")
+        dog_id = tenants["new"].get(TrainingSchool).register("Fido", "sit")
         runner.wait("new")
         check(tenants, "new", {dog_id: ["Fido", "sit"]})
         tenants.suspend("new")
@@ -122,20 +123,20 @@ def test_tenant_changes_while_it_runs(tenants: Tenancy) -> None:
             runner.wait("new")
         wait_until(lambda: "new" not in {each.tenant for each in runner.status()}, "it is released")
         tenants.resume("new")
-        tenants["new"].get(School).teach(dog_id, "beg")
+        tenants["new"].get(TrainingSchool).teach(dog_id, "beg")
         runner.wait("new")
         check(tenants, "new", {dog_id: ["Fido", "sit", "beg"]})
         tenants.rename("new", "renamed")
-        tenants["renamed"].get(School).teach(dog_id, "roll")
+        tenants["renamed"].get(TrainingSchool).teach(dog_id, "roll")
         runner.wait("renamed")
         tenants.purge("renamed")
-        dog_id = tenants.create("new").get(School).register("Rex")
+        dog_id = tenants.create("new").get(TrainingSchool).register("Rex")
         runner.wait("new")
         check(tenants, "new", {dog_id: ["Rex"]})
 
 
 def test_rolled_back_events_do_not_count_as_lag(tenants: Tenancy) -> None:
-    school = tenants["acme"].get(School)
+    school = tenants["acme"].get(TrainingSchool)
     recorder: Any = school.recorder
     with tenants.runner() as runner:
         with recorder.transaction() as session:
@@ -156,11 +157,12 @@ def test_failure_stops_only_that_follower_of_that_tenant(
     tenants: Tenancy, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    sick, well = tenants["acme"].get(School), tenants["globex"].get(School)
+    sick, well = tenants["acme"].get(TrainingSchool), tenants["globex"].get(TrainingSchool)
     with tenants.runner(max_attempts=2) as runner:
         dog_id = sick.register("Fido", "sit", f"poison {SECRET}", "beg")
         with pytest.raises(
-            NotCaughtUp, match=r"quarantined at notification 3 of 'School' \(tests.samples.kennel_system.Poisoned"
+            NotCaughtUp,
+            match=r"quarantined at notification 3 of 'TrainingSchool' \(tests.samples.training_school.system.Poisoned",
         ) as e:
             runner.wait("acme")
         other = well.register("Rex", "sit")
@@ -170,7 +172,7 @@ def test_failure_stops_only_that_follower_of_that_tenant(
         failure = one(tenants, "acme").failure
         assert failure is not None
         assert (failure.notification_id, failure.attempts, failure.is_quarantined) == (3, 2, True)
-        assert failure.frames[-1].startswith("tests.samples.kennel_system:Diaries._:")
+        assert failure.frames[-1].startswith("tests.samples.training_school.system:Diaries._:")
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit"]
         with pytest.raises(TenancyError, match="notification 2 cannot be skipped"):
             tenants.followers.skip("acme", "Diaries", 2)
@@ -185,7 +187,7 @@ def test_failure_stops_only_that_follower_of_that_tenant(
         assert [(each.verb, each.actor, each.remark) for each in tenants.history("acme")][-1] == (
             "skip",
             "ops",
-            "Diaries: notification 3 of School",
+            "Diaries: notification 3 of TrainingSchool",
         )
         registry = tenants.fleet.registry
         with registry.reading() as session:
@@ -196,7 +198,7 @@ def test_failure_stops_only_that_follower_of_that_tenant(
 
 def test_quarantine_outlives_the_process_and_goes_with_the_tenant(tenants: Tenancy) -> None:
     with tenants.runner(max_attempts=1) as runner:
-        tenants["acme"].get(School).register("Fido", "exit 1")
+        tenants["acme"].get(TrainingSchool).register("Fido", "exit 1")
         with pytest.raises(NotCaughtUp, match="SystemExit"):
             runner.wait("acme")
     first = one(tenants, "acme").failure
@@ -223,7 +225,7 @@ def test_resolved_failure_is_cleared(tenants: Tenancy, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Diaries, "process_event", process_event)
     with tenants.runner(max_attempts=1000) as runner:
-        dog_id = tenants["acme"].get(School).register("Fido", "sit")
+        dog_id = tenants["acme"].get(TrainingSchool).register("Fido", "sit")
         wait_until(lambda: state(tenants, "acme") == "retrying", "it fails")
         with pytest.raises(NotCaughtUp, match=r"fails and is being retried \(builtins.ZeroDivisionError\)"):
             runner.wait("acme", timeout=0)
@@ -235,9 +237,9 @@ def test_resolved_failure_is_cleared(tenants: Tenancy, monkeypatch: pytest.Monke
 
 def test_policy_refused_by_another_tenant_is_quarantined(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants.suspend("globex")
-    monkeypatch.setattr(Diaries, "process_event", lambda *_: tenants["globex"].get(School))
+    monkeypatch.setattr(Diaries, "process_event", lambda *_: tenants["globex"].get(TrainingSchool))
     with tenants.runner(max_attempts=1) as runner:
-        tenants["acme"].get(School).register("Fido")
+        tenants["acme"].get(TrainingSchool).register("Fido")
         with pytest.raises(NotCaughtUp, match=r"quarantined at notification 1 .*TenantSuspended") as caught:
             runner.wait("acme")
     assert "globex" not in str(caught.value)
@@ -256,7 +258,7 @@ def test_tenant_released_during_a_slice_leaves_no_metrics(tenants: Tenancy, monk
 
     monkeypatch.setattr(Diaries, "process_event", process_event)
     with tenants.runner() as runner:
-        acme.get(School).register("Fido", "sit")
+        acme.get(TrainingSchool).register("Fido", "sit")
         assert reached.wait(20)
         tenants.suspend("acme")
         wait_until(lambda: not runner._assignments.holds(acme.id), "it is released")  # noqa: SLF001 (nothing else says when)
@@ -272,7 +274,7 @@ def test_evicted_and_reconstructed_application_is_followed(postgres_url: str) ->
         expected: dict[str, Any] = {slug: {} for slug in slugs}
         for number in range(3):
             for slug in slugs:
-                dog_id = tenants[slug].get(School).register(f"Dog {number}", "sit")
+                dog_id = tenants[slug].get(TrainingSchool).register(f"Dog {number}", "sit")
                 expected[slug][dog_id] = [f"Dog {number}", "sit"]
         for slug in slugs:
             runner.wait(slug)
@@ -293,7 +295,7 @@ def test_missing_registry_names_the_remedy(postgres_url: str) -> None:
 
 def test_status_and_skip_without_application_code(tenants: Tenancy) -> None:
     with tenants.runner(max_attempts=1) as runner:
-        tenants["acme"].get(School).register("Fido", "poison")
+        tenants["acme"].get(TrainingSchool).register("Fido", "poison")
         with pytest.raises(NotCaughtUp):
             runner.wait("acme")
         env = {"SQLALCHEMY_URL": tenants.settings.url.render_as_string(hide_password=False)}
@@ -310,7 +312,7 @@ def test_skip_applies_to_the_tenant_despite_a_concurrent_rename(
 ) -> None:
     with tenants.runner(max_attempts=1) as runner:
         acme = tenants["acme"]
-        acme.get(School).register("Fido", "poison")
+        acme.get(TrainingSchool).register("Fido", "poison")
         with pytest.raises(NotCaughtUp):
             runner.wait("acme")
     move = FollowerMonitor._move  # noqa: SLF001 (between its two steps)
@@ -327,7 +329,7 @@ def test_skip_applies_to_the_tenant_despite_a_concurrent_rename(
 
 
 def test_invalid_projections_and_runners_are_refused() -> None:
-    with Tenancy(applications=[School], env={"SQLALCHEMY_URL": "sqlite:///unused.db"}) as tenants:
+    with Tenancy(applications=[TrainingSchool], env={"SQLALCHEMY_URL": "sqlite:///unused.db"}) as tenants:
         with pytest.raises(NotRegistered, match="'Diaries'"):
             tenants.project(Diaries, DogCounters, CountersView)
         with pytest.raises(NotRegistered, match=r"tenants\.project"):
@@ -345,7 +347,7 @@ def test_registry_is_closed_with_the_fleet(postgres_url: str) -> None:
     before = set(registry_caches)  # fleets of loaded modules
     with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
         assert len(registry_caches) == len(before) + 1
-        tenants["acme"].get(School).register("Fido", "sit")
+        tenants["acme"].get(TrainingSchool).register("Fido", "sit")
         runner.wait("acme")
     del tenants, runner
     gc.collect()

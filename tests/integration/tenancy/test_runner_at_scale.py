@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from tests.samples.kennel_system import Diaries, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import Diaries
 from tests.support.fleets import check, fleet
 
 WORKERS = 4
@@ -60,7 +61,7 @@ def test_many_tenants_on_few_threads_and_connections(postgres_url: str, repeat: 
         before = threading.active_count()
         expected: dict[str, dict[UUID, list[str]]] = {}
         for slug in slugs:
-            school = tenants[slug].get(School)
+            school = tenants[slug].get(TrainingSchool)
             tricks = [f"{slug} {number}" for number in range(4)]
             expected[slug] = {school.register(name, *tricks): [name, *tricks] for name in ("Fido", "Rex")}
         samples = Samples(postgres_url)
@@ -79,7 +80,7 @@ def test_flooding_tenant_delays_the_others_by_a_few_slices(postgres_url: str, re
     quiet = [f"quiet-{number}" for number in range(10)]
     flood = len(repeat(2000))
     with fleet(postgres_url, ["flood", *quiet]) as tenants:
-        school = tenants["flood"].get(School)
+        school = tenants["flood"].get(TrainingSchool)
         for number in range(flood // 20):
             school.register(f"Dog {number}", *["sit"] * 19)
         with tenants.runner(workers=2) as runner:
@@ -90,7 +91,7 @@ def test_flooding_tenant_delays_the_others_by_a_few_slices(postgres_url: str, re
 
             for slug in quiet:
                 before = processed()
-                tenants[slug].get(School).register("Rex")
+                tenants[slug].get(TrainingSchool).register("Rex")
                 runner.wait(slug)
                 done.append(processed() - before)
                 if processed() >= 2 * flood:
@@ -104,10 +105,10 @@ def test_flooding_tenant_delays_the_others_by_a_few_slices(postgres_url: str, re
 def test_slow_policy_does_not_delay_other_tenants(postgres_url: str) -> None:
     with fleet(postgres_url, ["slow", "quick"]) as tenants, tenants.runner(workers=2) as runner:
         # A minute of work, interrupted at the end.
-        slow = tenants["slow"].get(School).register("Fido", *["slow 0.2"] * 300)
+        slow = tenants["slow"].get(TrainingSchool).register("Fido", *["slow 0.2"] * 300)
         quick = {}
         for number in range(10):
-            quick[tenants["quick"].get(School).register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
+            quick[tenants["quick"].get(TrainingSchool).register(f"Dog {number}", "sit")] = [f"Dog {number}", "sit"]
             runner.wait("quick")
         assert len(tenants["slow"].get(Diaries).entries(slow)) < 301
         check(tenants, "quick", quick)

@@ -14,9 +14,9 @@ from eventsourcing.utils import get_topic
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
-from tenancy.runner.follower import FollowerDriver, _FollowerDriver, _ProjectionDriver
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import Dog, DogCounters, School
+from tenancy.following.follower import FollowerDriver, _FollowerDriver, _ProjectionDriver
+from tests.samples.training_school.application import Dog, TrainingSchool
+from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
 
 
@@ -51,11 +51,11 @@ def fleets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
     Tricks.processed.clear()
     env = {"SQLALCHEMY_URL": request.getfixturevalue(request.param)}
-    system = System(pipes=[[School, Tricksters]])
+    system = System(pipes=[[TrainingSchool, Tricksters]])
     with Tenancy(system=system, env=env) as ours, Tenancy(system=system, env=env) as others:
         for tenants in (ours, others):
-            tenants.project(School, DogCounters, CountersView)
-            tenants.project(School, Tricks, SQLAlchemyTrackingRecorder)
+            tenants.project(TrainingSchool, DogCounters, CountersView)
+            tenants.project(TrainingSchool, Tricks, SQLAlchemyTrackingRecorder)
         ours.create("acme")
         yield ours, others
 
@@ -64,7 +64,7 @@ def test_skipped_events_do_not_count_as_lag_elsewhere(fleets: tuple[Tenancy, Ten
     tenants, others = fleets
     with tenants.runner() as runner:
         for number in range(5):
-            tenants["acme"].get(School).register(f"Dog {number}")
+            tenants["acme"].get(TrainingSchool).register(f"Dog {number}")
         runner.wait("acme")
         wait_until(
             lambda: (
@@ -75,7 +75,7 @@ def test_skipped_events_do_not_count_as_lag_elsewhere(fleets: tuple[Tenancy, Ten
         others.runner().wait("acme")  # not started: no tenants are assigned to it
     assert Tricks.processed == [1, 2, 3, 4, 5]
     with others.runner() as runner:
-        tenants["acme"].get(School).register("Rex", "sit")
+        tenants["acme"].get(TrainingSchool).register("Rex", "sit")
         runner.wait("acme")
     assert Tricks.processed == [1, 2, 3, 4, 5, 6, 7]  # no event twice
 
@@ -99,7 +99,7 @@ def test_positions_recorded_with_events_are_not_recorded_again(
     count(_FollowerDriver, "Tricksters")
     count(_ProjectionDriver, "Tricks")
     with tenants.runner() as runner:
-        school = tenants["acme"].get(School)
+        school = tenants["acme"].get(TrainingSchool)
         school.register("Fido", "sit", "beg")
         runner.wait("acme")
         assignments = runner._assignments.all()  # noqa: SLF001 (not visible otherwise)

@@ -10,15 +10,16 @@ import sqlalchemy as sa
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy import Tenancy
 from tenancy.errors import TenancyError
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.operations import doctor
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import FailureStore
 from tenancy.runner.leases import BUCKETS, bucket_of
-from tenancy.runner.pipes import Pipe, Pipes
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.ready_queue import ReadyQueue
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import SYSTEM, DogCounters, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM
+from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check, fleet
 
@@ -51,10 +52,10 @@ def test_locked_tenant_row_delays_only_the_stored_failure(postgres_url: str) -> 
         engine = sa.create_engine(tenants.settings.url)
         with engine.connect() as connection:
             connection.execute(sa.select(rows.tenants).where(rows.tenants.c.id == acme.id).with_for_update())
-            acme.get(School).register("Fido", "poison")
+            acme.get(TrainingSchool).register("Fido", "poison")
             key = (acme.id, "Diaries")
             wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it has stopped")
-            dog_id = tenants["globex"].get(School).register("Rex", "sit")
+            dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "sit")
             runner.wait("globex")
             check(tenants, "globex", {dog_id: ["Rex", "sit"]})
             known.refresh()  # as the coordinator does, with exclusive use of the registry
@@ -71,9 +72,9 @@ def test_missing_tables_are_retried(
     monkeypatch.setattr("tenancy.runner.failures._MAX_DELAY", 0.2)
     env = {"SQLALCHEMY_URL": request.getfixturevalue(database)}
     with Tenancy(system=SYSTEM, env=env) as before:
-        before.create("acme").get(School).register("Fido", "sit")
+        before.create("acme").get(TrainingSchool).register("Fido", "sit")
     with Tenancy(system=SYSTEM, env=env) as tenants:
-        tenants.project(School, DogCounters, CountersView)
+        tenants.project(TrainingSchool, DogCounters, CountersView)
         with tenants.runner(max_attempts=2) as runner:
             key = (tenants["acme"].id, "DogCounters")
             known = runner._quarantine  # noqa: SLF001 (the store lags behind)
@@ -138,13 +139,13 @@ def test_failure_of_a_slice_whose_tenant_is_being_released(sqlite_url: str, monk
         assignment = next(assignment for assignment in assignments.all() if assignment.pipe.follower == "Diaries")
 
         def fail(*_: object) -> None:
-            runner._quarantine.record_failure(ZeroDivisionError(), assignment, 1, ["School"])  # noqa: SLF001 (as a worker does)
+            runner._quarantine.record_failure(ZeroDivisionError(), assignment, 1, ["TrainingSchool"])  # noqa: SLF001 (as a worker does)
 
         monkeypatch.setattr(coordinator._application_cache, "forget", fail)  # noqa: SLF001 (during the release)
         coordinator._apply_reassignment(assignments.hold(()))  # noqa: SLF001 (as when another process gets the leases)
         assert [failure.follower for failure in tenants.followers.retry("acme")] == ["Diaries"]
         coordinator._apply_reassignment(assignments.hold(range(BUCKETS)))  # noqa: SLF001 (as above)
         before = len(ready)
-        ready.add(assignment.key, ["School"])
+        ready.add(assignment.key, ["TrainingSchool"])
         assert len(ready) == before + 1
         runner.stop()

@@ -15,8 +15,8 @@ from tenancy import Tenancy
 from tenancy.errors import NotCaughtUp
 from tenancy.runner.monitor import FollowerStatus
 from tests.integration.tenancy.test_runner_positions import Tricks
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import DogCounters, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.views import CountersView, DogCounters
 
 ALL_DRIVERS = pytest.mark.parametrize("tenants", ["psycopg2", "psycopg", "pg8000", "sqlite"], indirect=True)
 
@@ -31,9 +31,9 @@ class Counting(ProcessApplication[UUID]):
 
 
 def fleet(url: str) -> Tenancy:
-    tenants = Tenancy(system=System(pipes=[[School, Counting]]), env={"SQLALCHEMY_URL": url})
-    tenants.project(School, DogCounters, CountersView)
-    tenants.project(School, Tricks, SQLAlchemyTrackingRecorder)
+    tenants = Tenancy(system=System(pipes=[[TrainingSchool, Counting]]), env={"SQLALCHEMY_URL": url})
+    tenants.project(TrainingSchool, DogCounters, CountersView)
+    tenants.project(TrainingSchool, Tricks, SQLAlchemyTrackingRecorder)
     return tenants
 
 
@@ -54,7 +54,7 @@ def tenants(request: pytest.FixtureRequest) -> Iterator[Tenancy]:
 
 def register(tenants: Tenancy, count: int = 1) -> None:
     for _ in range(count):
-        tenants["acme"].get(School).register("Fido")
+        tenants["acme"].get(TrainingSchool).register("Fido")
 
 
 def view_of(tenants: Tenancy) -> CountersView:
@@ -70,7 +70,7 @@ def restore(view: CountersView, position: int, count: int) -> None:
         session.execute(sa.delete(view.counters))
         if position:
             session.execute(
-                sa.insert(view.tracking_table).values(application_name=School.name, notification_id=position)
+                sa.insert(view.tracking_table).values(application_name=TrainingSchool.name, notification_id=position)
             )
             session.execute(sa.insert(view.counters).values(name="created", value=count))
 
@@ -150,7 +150,7 @@ def test_process_application_with_a_position_set_back(tenants: Tenancy) -> None:
             session.execute(sa.update(recorder.tracking_table).values(notification_id=7))
         register(tenants)
         runner.wait("acme")
-        assert recorder.max_tracking_id(School.name) == 11
+        assert recorder.max_tracking_id(TrainingSchool.name) == 11
     # Recording the eleventh is refused at first, so it is processed twice.
     assert Counting.processed == [*range(1, 12), 8, 9, 10, 11]
 

@@ -10,7 +10,7 @@ from eventsourcing.application import Application
 from eventsourcing.system import ProcessApplication, System
 
 from tenancy import Tenancy
-from tests.samples.kennel_system import Dog
+from tests.samples.training_school.application import Dog
 
 
 class Busy(Application[UUID]):

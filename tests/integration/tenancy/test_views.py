@@ -10,9 +10,9 @@ from eventsourcing.utils import get_topic
 
 from tenancy import Tenancy
 from tenancy.errors import TenancyError
-from tests.samples import views
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import DogCounters, School
+from tests.samples.training_school import shared_tables as shared
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.views import CountersView, DogCounters
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
@@ -23,7 +23,7 @@ PLACES = [
     {"TENANCY_SCHEMA": "fleet", "TENANCY_TABLE_PREFIX": "{tenant}_"},
     {"TENANCY_SCHEMA": "{tenant}_{application}"},
 ]
-STRAYING = [views.MadeByMetadata, views.MadeAlone, views.MadeByStatement]
+STRAYING = [shared.CreatedByMetadata, shared.CreatedAlone, shared.CreatedByStatement]
 
 
 @pytest.fixture(params=["sqlite", *range(len(PLACES))])
@@ -36,9 +36,9 @@ def env(request: pytest.FixtureRequest) -> dict[str, str]:
 
 def fleet(env: dict[str, str], view: type[Any] | None = None) -> Tenancy:
     """Return a fleet, with a view."""
-    tenants = Tenancy(applications=[School], env=env)
+    tenants = Tenancy(applications=[TrainingSchool], env=env)
     if view is not None:
-        tenants.project(School, DogCounters, view)
+        tenants.project(TrainingSchool, DogCounters, view)
     return tenants
 
 
@@ -55,27 +55,30 @@ def test_a_table_that_all_tenants_would_share_is_refused(env: dict[str, str], vi
             with pytest.raises(TenancyError) as caught:
                 tenants.create(slug)
             assert slug not in caught.value.message
-            assert views.STRAY in caught.value.message
+            assert shared.SHARED in caught.value.message
             assert DogCounters.name in caught.value.message
             assert "own_table" in caught.value.remedy
-            if view is views.MadeByStatement:
+            if view is shared.CreatedByStatement:
                 break  # noticed when it appears
-            assert views.STRAY not in relations(tenants)
+            assert shared.SHARED not in relations(tenants)
 
 
 def test_a_table_of_all_tenants_that_is_there_is_refused(env: dict[str, str]) -> None:
     engine = sa.create_engine(env["SQLALCHEMY_URL"])
-    views.Base.metadata.create_all(engine)
+    shared.Base.metadata.create_all(engine)
     engine.dispose()
-    with fleet(env, views.MadeByMetadata) as tenants, pytest.raises(TenancyError, match=views.STRAY):
+    with (
+        fleet(env, shared.CreatedByMetadata) as tenants,
+        pytest.raises(TenancyError, match=shared.SHARED),
+    ):
         tenants.create("acme")
 
 
 def test_a_table_in_the_place_of_another_tenant_is_refused_and_not_named(
     env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views.MadeForTheFirst, "table", None)
-    with fleet(env, views.MadeForTheFirst) as tenants:
+    monkeypatch.setattr(shared.CreatedForFirstTenant, "table", None)
+    with fleet(env, shared.CreatedForFirstTenant) as tenants:
         tenants.create("acme")
         with pytest.raises(TenancyError) as caught:
             tenants.create("globex")
@@ -83,12 +86,15 @@ def test_a_table_in_the_place_of_another_tenant_is_refused_and_not_named(
 
 
 def test_the_recorder_of_an_application_is_refused_too(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APPLICATION_RECORDER_TOPIC", get_topic(views.OfAnApplication))
-    with fleet(env) as tenants, pytest.raises(TenancyError, match=f"{views.STRAY}.* recorder of 'School'"):
+    monkeypatch.setenv("APPLICATION_RECORDER_TOPIC", get_topic(shared.EventRecorderWithSharedTable))
+    with (
+        fleet(env) as tenants,
+        pytest.raises(TenancyError, match=f"{shared.SHARED}.* recorder of 'TrainingSchool'"),
+    ):
         tenants.create("acme")
 
 
-@pytest.mark.parametrize("view", [CountersView, views.WithAnIndex])
+@pytest.mark.parametrize("view", [CountersView, shared.WithIndex])
 def test_tables_in_the_place_of_the_tenant_go_with_it(env: dict[str, str], view: type[Any]) -> None:
     with fleet(env, view) as tenants:
         tenants.create("acme")
@@ -100,7 +106,7 @@ def test_tables_in_the_place_of_the_tenant_go_with_it(env: dict[str, str], view:
 
 
 def test_a_refused_tenant_is_completed_when_the_code_is_mended(env: dict[str, str]) -> None:
-    with fleet(env, views.MadeByMetadata) as tenants, pytest.raises(TenancyError, match="doctor --repair"):
+    with fleet(env, shared.CreatedByMetadata) as tenants, pytest.raises(TenancyError, match="doctor --repair"):
         tenants.create("acme")
     with fleet(env, CountersView) as tenants:
         tenants.complete(tenants["acme"])

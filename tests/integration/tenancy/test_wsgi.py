@@ -16,7 +16,7 @@ from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant, TenantSuspended
 from tenancy.web.resolvers import by_path
 from tenancy.web.wsgi import WSGIMiddleware
-from tests.samples.shop import Shop
+from tests.samples.kennels import Kennel
 
 HEADERS = [("Content-Type", "text/plain")]
 
@@ -107,7 +107,7 @@ def suspended_after(pieces: int, tenants: Tenancy) -> WSGIApplication:
         for _ in range(pieces):
             yield b"piece"
         tenants.suspend("acme")
-        tenants.application(Shop)
+        tenants.application(Kennel)
 
     return app
 
@@ -127,7 +127,7 @@ def test_an_application_that_fails_after_it_has_started_is_replaced(tenants: Ten
     def app(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", HEADERS)
         tenants.suspend("acme")
-        return [str(tenants.application(Shop)).encode()]
+        return [str(tenants.application(Kennel)).encode()]
 
     answer = serve(behind(app, tenants))
     assert "403 Forbidden" in answer

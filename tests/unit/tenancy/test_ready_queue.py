@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from uuid import UUID, uuid4
 
-from tenancy.runner.pipes import Pipe, Pipes
+from tenancy.following.pipes import Pipe, Pipes
 from tenancy.runner.ready_queue import ReadyQueue
 from tests.support.deadlines import wait_until
 

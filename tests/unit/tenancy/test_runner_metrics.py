@@ -8,11 +8,11 @@ from uuid import uuid4
 from prometheus_client import REGISTRY
 
 from eventsourcing_sqlalchemy.naming import TableName
+from tenancy.following.pipes import Pipe
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.runner.assignments import Assignment
 from tenancy.runner.metrics import Metrics
-from tenancy.runner.pipes import Pipe
 
 
 def assignment() -> Assignment:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from tenancy.runner.follower import Page
+from tenancy.following.follower import Page
 from tenancy.runner.worker import _Slice
 
 

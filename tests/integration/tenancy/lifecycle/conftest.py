@@ -10,7 +10,7 @@ import pytest
 from eventsourcing.application import Application
 
 from tenancy import Tenancy
-from tests.samples.kennel import Kennel, Visits
+from tests.samples.kennels import Kennel, Visits
 
 
 class MakeFleet(Protocol):

@@ -20,8 +20,8 @@ from tenancy.errors import (
     TenantSuspended,
 )
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import Kennel
+from tests.samples.kennels import Kennel
+from tests.support import catalog
 from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.support.relay import Relay
 

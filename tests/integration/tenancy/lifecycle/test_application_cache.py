@@ -18,7 +18,7 @@ from tenancy import Tenancy
 from tenancy.application_cache import ApplicationCache
 from tenancy.errors import TenancyError
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples.kennel import Kennel, Visits
+from tests.samples.kennels import Kennel, Visits
 from tests.support.deadlines import run_together
 from tests.support.engine_count import engines_in_use, forget_abandoned
 

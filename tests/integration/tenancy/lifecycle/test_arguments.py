@@ -14,8 +14,9 @@ from tenancy.errors import InvalidArgument, TenancyClosed, TenancyError
 from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import by_header, by_host, by_path
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples.kennel import Kennel, Visits
-from tests.samples.kennel_system import SYSTEM, DogCounters
+from tests.samples.kennels import Kennel, Visits
+from tests.samples.training_school.system import SYSTEM
+from tests.samples.training_school.views import DogCounters
 
 Call = Callable[[Any], object]
 
@@ -174,7 +175,7 @@ def test_objects_show_what_they_are(fleet: MakeFleet, url: str) -> None:
         assert repr(without_code) == f"Tenancy(no applications; the registry in {where})"
         assert repr(without_code.followers).startswith("FollowerMonitor(none; ")
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url}) as driver:
-        assert "Diaries of School" in repr(driver.followers)
+        assert "Diaries of TrainingSchool" in repr(driver.followers)
         runner = driver.runner(workers=2)
         assert repr(runner).endswith("; 2 workers; not started)")
         with runner:

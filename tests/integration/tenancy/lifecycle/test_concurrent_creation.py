@@ -14,9 +14,9 @@ import pytest
 from tenancy import Tenancy
 from tenancy.registry import FLEET_ID
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import Kennel
-from tests.support.concurrent_creation_process import mingle
+from tests.samples.kennels import Kennel
+from tests.support import catalog
+from tests.support.concurrent_creation_process import change_at_random
 
 DEADLINE = 200.0
 
@@ -80,7 +80,7 @@ def consistent(tenants: Tenancy, url: str) -> None:
 def test_crowd_of_threads_and_processes(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel)
     tenants.init()
-    for errors in crowd("mingle", url, 4):
+    for errors in crowd("change_at_random", url, 4):
         assert errors == []
     consistent(tenants, url)
 
@@ -88,5 +88,5 @@ def test_crowd_of_threads_and_processes(fleet: MakeFleet, url: str) -> None:
 def test_crowd_of_threads(fleet: MakeFleet, url: str, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
     tenants = fleet(Kennel)
     tenants.init()
-    assert mingle(tenants, threads=16, rounds=4) == []
+    assert change_at_random(tenants, threads=16, rounds=4) == []
     consistent(tenants, url)

@@ -19,8 +19,8 @@ from tenancy.errors import (
     TenantUnavailable,
 )
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import Kennel, Notes
+from tests.samples.kennels import Kennel, Notes
+from tests.support import catalog
 from tests.support.deadlines import run_together
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")

@@ -14,7 +14,7 @@ from tenancy import Tenancy
 from tenancy.errors import EncodingMismatch
 from tenancy.operations.doctor import examine, repair
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples.kennel import SYSTEM, Dog, Kennel, Notes
+from tests.samples.kennels import SYSTEM, Dog, Kennel, Notes
 from tests.support.deadlines import run_together, wait_until
 
 

@@ -18,8 +18,8 @@ from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy import Tenancy
 from tenancy.errors import TenantPurged
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import SYSTEM, Kennel, Visits
+from tests.samples.kennels import SYSTEM, Kennel, Visits
+from tests.support import catalog
 from tests.support import conflicting_environment as hostile
 
 
@@ -65,7 +65,7 @@ def test_another_process(tenants: Tenancy, tmp_path: Path) -> None:
     """As `tenancy exec` starts it: its variables, and the process's own below."""
     acme = tenants.create("acme")
     program = (
-        "from tests.samples.kennel import Kennel; kennel = Kennel(); kennel.register('Rex'); print(kennel.names())"
+        "from tests.samples.kennels import Kennel; kennel = Kennel(); kennel.register('Rex'); print(kennel.names())"
     )
     own = {key: value for key, value in hostile.variables(elsewhere(tmp_path)).items() if key != "FACTORY_TOPIC"}
     prefixed = {f"KENNEL_{key}": value for key, value in own.items()}
@@ -86,7 +86,9 @@ def test_runners_of_the_library(tenants: Tenancy) -> None:
 
 
 @pytest.mark.usefixtures("no_purge_delay")
-def test_process_of_a_purged_tenant_brings_no_table_back(tenants: Tenancy, url: str) -> None:
+def test_process_of_a_purged_tenant_brings_no_table_back(
+    tenants: Tenancy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env = tenants.create("acme").env()
     with Kennel(env=env) as before:
         tenants.purge("acme")
@@ -97,9 +99,10 @@ def test_process_of_a_purged_tenant_brings_no_table_back(tenants: Tenancy, url: 
             with pytest.raises(TenantPurged, match="has been purged"):
                 call()
         # Past the door, as by a process that was let in just before.
-        kennel.factory.datastore._registry_cache = None  # type: ignore[attr-defined]  # noqa: SLF001 (there is no other way)
-        with pytest.raises(ProgrammingError):
-            kennel.register("Fido")
+        with monkeypatch.context() as patch:
+            patch.setattr(kennel.factory.datastore, "_registry_cache", None)  # type: ignore[attr-defined]
+            with pytest.raises(ProgrammingError):
+                kennel.register("Fido")
     assert catalog.tenants(url) == set()
 
 

@@ -17,9 +17,9 @@ from eventsourcing.utils import get_topic
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy import Tenancy
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel import SYSTEM, Kennel, Visits
-from tests.samples.kennel_system import DogCounters, School
+from tests.samples.kennels import SYSTEM, Kennel, Visits
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.conflicting_environment import variables
 
 
@@ -88,23 +88,43 @@ def test_they_are_in_force_for_applications(fleet: MakeFleet) -> None:
 
 def test_they_are_in_force_for_views(fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """So are those of the process, as in the library's runners."""
-    tenants = fleet(School, DOGCOUNTERS_SQLALCHEMY_AUTOFLUSH="no")
-    tenants.project(School, DogCounters, View)
+    tenants = fleet(TrainingSchool, DOGCOUNTERS_SQLALCHEMY_AUTOFLUSH="no")
+    tenants.project(TrainingSchool, DogCounters, View)
     tenants.create("acme")
     assert tenants.projection(DogCounters, "acme").view.autoflush() is False
     monkeypatch.setenv("SQLALCHEMY_AUTOFLUSH", "no")
-    other = fleet(School)
-    other.project(School, DogCounters, View)
+    other = fleet(TrainingSchool)
+    other.project(TrainingSchool, DogCounters, View)
     assert other.projection(DogCounters, "acme").view.autoflush() is False
 
 
 def test_they_are_in_force_in_another_process(fleet: MakeFleet) -> None:
     acme = fleet(**GIVEN).create("acme")
     acme.get(Kennel).register("Fido")
-    program = "from tests.samples.kennel import Kennel; k = Kennel(); print(k.names(), type(k.mapper.cipher).__name__)"
+    program = "from tests.samples.kennels import Kennel; k = Kennel(); print(k.names(), type(k.mapper.cipher).__name__)"
     env = {**os.environ, **acme.env()}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert done.stdout == "['Fido'] AESCipher\n", done.stderr
+
+
+def test_applications_of_this_process_parse_no_placement(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do views, nor what the library constructs for a leader, nor the construction that creates extra tables."""
+
+    def parse(*_: object) -> None:
+        pytest.fail("variables were parsed")
+
+    with Tenancy(applications=[TrainingSchool], system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
+        tenants.project(TrainingSchool, DogCounters, View)
+        tenants.init()
+        monkeypatch.setattr("eventsourcing_sqlalchemy.settings._Reader.location", parse)
+        monkeypatch.setattr("tenancy.settings.TenancySettings.read", parse)
+        acme = tenants.create("acme")
+        acme.get(Kennel).register("Fido")
+        acme.get(TrainingSchool).register("Rex")
+        tenants.projection(DogCounters, acme)
+        with tenants.runner() as runner:
+            runner.wait("acme")
+        assert acme.get(Visits).recorder.max_tracking_id("Kennel") == 1
 
 
 def test_a_placement_takes_precedence(fleet: MakeFleet, url: str) -> None:

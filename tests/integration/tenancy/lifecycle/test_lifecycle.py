@@ -24,8 +24,8 @@ from tenancy.errors import (
     TransitionRefused,
 )
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import Kennel
+from tests.samples.kennels import Kennel
+from tests.support import catalog
 from tests.support.deadlines import run_together
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")

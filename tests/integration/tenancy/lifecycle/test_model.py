@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tenancy import Tenancy, TenantStatus
 from tenancy.errors import TenantExists, TenantNotFound, TenantUnavailable, TransitionRefused
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import Kennel
+from tests.samples.kennels import Kennel
+from tests.support import catalog
 
 SLUGS = st.sampled_from(["acme", "globex", "initech"])
 

@@ -15,8 +15,8 @@ from tenancy.errors import TenancyError, TenantNotFound, TransitionRefused
 from tenancy.model.tenant import TenantStatus
 from tenancy.operations.doctor import repair
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
-from tests.samples import catalog
-from tests.samples.kennel import Kennel, Notes, Visits
+from tests.samples.kennels import Kennel, Notes, Visits
+from tests.support import catalog
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 

@@ -21,8 +21,8 @@ from eventsourcing.system import SingleThreadedRunner
 from tenancy import Tenancy
 from tenancy.errors import NotCaughtUp, TenantSuspended
 from tenancy.testing.postgresql import Postgres
-from tests.samples import catalog
-from tests.samples.kennel import SYSTEM, Kennel, Visits
+from tests.samples.kennels import SYSTEM, Kennel, Visits
+from tests.support import catalog
 from tests.support.administrator import Database
 from tests.support.deadlines import wait_until
 

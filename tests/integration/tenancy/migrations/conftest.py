@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tenancy import Tenancy
-from tests.samples.kennel_system import SYSTEM
+from tests.samples.training_school.system import SYSTEM
 from tests.support.revisions import Revisions
 
 # Names of a place, and its variables on PostgreSQL.

@@ -15,8 +15,9 @@ from tenancy.model.tenant import Verb
 from tenancy.registry import Registry
 from tenancy.web.responses import APPLICATION_ERRORS, error_response
 from tests.integration.tenancy.migrations.conftest import NO_NUMBERS, NUMBERS
-from tests.samples.counters_view import CountersView
-from tests.samples.kennel_system import SYSTEM, Diaries, DogCounters, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM, Diaries
+from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
 from tests.support.fleets import check
 from tests.support.revisions import Revisions, migrate
@@ -26,17 +27,17 @@ def newer(tenants: Tenancy, revisions: Revisions, **options: Any) -> Tenancy:
     """Return the fleet of code that brings the revision b2."""
     revisions.add("b2", "a1", NUMBERS, NO_NUMBERS)
     fleet = Tenancy(system=SYSTEM, env=dict(tenants.settings.given), migrations=revisions.path, **options)
-    fleet.project(School, DogCounters, CountersView)
+    fleet.project(TrainingSchool, DogCounters, CountersView)
     return fleet
 
 
 def test_a_tenant_behind_is_refused_and_the_others_serve(tenants: Tenancy, revisions: Revisions) -> None:
     with newer(tenants, revisions, requires="b2") as new:
-        old, acme = tenants["acme"].get(School), new["acme"]
+        old, acme = tenants["acme"].get(TrainingSchool), new["acme"]
         migrate(new, "globex")
-        new["globex"].get(School).register("Rex")
+        new["globex"].get(TrainingSchool).register("Rex")
         for call in (
-            lambda: acme.get(School),
+            lambda: acme.get(TrainingSchool),
             lambda: new.scope(acme),
             lambda: new.projection(DogCounters, acme),
         ):
@@ -46,13 +47,13 @@ def test_a_tenant_behind_is_refused_and_the_others_serve(tenants: Tenancy, revis
             assert "globex" not in str(caught.value)
         old.register("Fido")  # the older code
         migrate(new)
-        assert acme.get(School).register("Fido")
+        assert acme.get(TrainingSchool).register("Fido")
 
 
 def test_objects_that_were_handed_out_are_refused_after_a_downgrade(tenants: Tenancy, revisions: Revisions) -> None:
     with newer(tenants, revisions, requires="b2") as new:
         migrate(new)
-        school = new["acme"].get(School)
+        school = new["acme"].get(TrainingSchool)
         dog_id = school.register("Fido")
         migrate(new, "acme", target="a1")
         with pytest.raises(TenantOutdated):
@@ -62,22 +63,22 @@ def test_objects_that_were_handed_out_are_refused_after_a_downgrade(tenants: Ten
 
 
 def test_each_application_has_its_own_requirement(tenants: Tenancy, revisions: Revisions) -> None:
-    with newer(tenants, revisions, requires={School: "b2", DogCounters: "b2"}) as new:
+    with newer(tenants, revisions, requires={TrainingSchool: "b2", DogCounters: "b2"}) as new:
         acme = new["acme"]
         with new.scope(acme):
             assert new.application(Diaries).name == "Diaries"
-            for call in (lambda: new.application(School), lambda: new.projection(DogCounters)):
+            for call in (lambda: new.application(TrainingSchool), lambda: new.projection(DogCounters)):
                 with pytest.raises(TenantOutdated):
                     call()
         # The variables carry it to other processes, whatever code constructs the application there.
         env = acme.env()
-        school = School(env=env)
+        school = TrainingSchool(env=env)
         with pytest.raises(TenantOutdated):
             school.register("Fido")
         school.close()
         Diaries(env=env).close()
         migrate(new)
-        assert acme.get(School).register("Fido")
+        assert acme.get(TrainingSchool).register("Fido")
 
 
 def test_a_newer_tenant_is_served(tenants: Tenancy, revisions: Revisions) -> None:
@@ -85,12 +86,12 @@ def test_a_newer_tenant_is_served(tenants: Tenancy, revisions: Revisions) -> Non
         migrate(new)
     revisions.remove("b2")
     with Tenancy(system=SYSTEM, env=dict(tenants.settings.given), migrations=revisions.path, requires="a1") as old:
-        assert old["acme"].get(School).register("Fido")
+        assert old["acme"].get(TrainingSchool).register("Fido")
 
 
 def test_an_unknown_requirement_is_a_mistake_of_the_code(tenants: Tenancy, revisions: Revisions) -> None:
     with newer(tenants, revisions, requires="zz") as new, pytest.raises(TenancyError, match="zz"):
-        new["acme"].get(School)
+        new["acme"].get(TrainingSchool)
     with pytest.raises(InvalidArgument):
         newer(tenants, revisions, requires=["b2"])
 
@@ -99,7 +100,7 @@ def test_another_process_notices_the_migration(tenants: Tenancy, revisions: Revi
     with newer(tenants, revisions, requires="b2") as new:
         acme = new["acme"]
         with pytest.raises(TenantOutdated):
-            acme.get(School)
+            acme.get(TrainingSchool)
         elsewhere = Registry(new.settings)
         with elsewhere.locked([acme.id]) as (session, current):
             versions = replace(current[0].versions, migrations=("b2",))
@@ -108,7 +109,7 @@ def test_another_process_notices_the_migration(tenants: Tenancy, revisions: Revi
 
         def serves() -> bool:
             try:
-                acme.get(School)
+                acme.get(TrainingSchool)
             except TenantOutdated:
                 return False
             return True
@@ -121,7 +122,7 @@ def test_admission_asks_the_database_for_nothing(tenants: Tenancy, revisions: Re
     with newer(tenants, revisions, requires="b2") as new:
         migrate(new)
         acme = new["acme"]
-        acme.get(School)
+        acme.get(TrainingSchool)
         statements: list[str] = []
         engine = new.fleet.registry.datastore.engine
 
@@ -150,8 +151,8 @@ def test_the_runner_waits_for_the_migration(tenants: Tenancy, revisions: Revisio
         for slug in ("acme", "globex"):
             new.create_missing(slug)
         migrate(new, "globex")
-        dog_id = tenants["acme"].get(School).register("Fido", "sit")
-        rex = new["globex"].get(School).register("Rex")
+        dog_id = tenants["acme"].get(TrainingSchool).register("Fido", "sit")
+        rex = new["globex"].get(TrainingSchool).register("Rex")
         with new.runner(workers=2) as runner:
             runner.wait("globex")
             check(new, "globex", {rex: ["Rex"]})

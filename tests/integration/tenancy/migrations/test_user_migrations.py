@@ -12,15 +12,16 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import OperationalError, PersistenceError
 
+from eventsourcing_sqlalchemy.migrations import locking
 from tenancy import Tenancy
 from tenancy.alembic import FleetFilter
 from tenancy.errors import TenancyError
 from tenancy.model.tenant import Verb
 from tenancy.operations.jobs import ItemSkipped
-from tenancy.operations.migrations import user_migrations
 from tenancy.operations.migrations.user_migrations import UserMigrations
 from tests.integration.tenancy.migrations.conftest import NO_NUMBERS, NUMBERS, PLACES
-from tests.samples.kennel_system import SYSTEM, School
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.system import SYSTEM
 from tests.support.deadlines import run_together
 from tests.support.pgbouncer import PgBouncer
 from tests.support.revisions import Item, Revisions, has_table, insert, migrate, own_table, rows
@@ -40,7 +41,7 @@ def test_new_tenants_are_at_the_heads(tenants: Tenancy) -> None:
     assert versions(tenants) == true_versions(tenants) == {"acme": ("a1",), "globex": ("a1",)}
     insert(tenants, "acme", "notes", id=1, text="Fido")
     assert (rows(tenants, "acme", "notes"), rows(tenants, "globex", "notes")) == ([(1, "Fido")], [])
-    assert tenants["acme"].get(School).register("Fido")
+    assert tenants["acme"].get(TrainingSchool).register("Fido")
     assert migrate(tenants) == []
 
 
@@ -74,13 +75,13 @@ def test_tables_of_applications_with_prefixes_of_their_own(postgres_url: str, re
     with Tenancy(
         system=SYSTEM, env={"SQLALCHEMY_URL": postgres_url, **PLACES["both"]}, migrations=revisions.path
     ) as tenants:
-        revisions.add("b2", "a1", "op.add_column(own_name('school_events'), sa.Column('more', sa.Integer))")
+        revisions.add("b2", "a1", "op.add_column(own_name('trainingschool_events'), sa.Column('more', sa.Integer))")
         tenants.create("acme")
-        prefix = tenants["acme"].placement.prefix_of("school")
+        prefix = tenants["acme"].placement.prefix_of("trainingschool")
         with tenants.fleet.shard.datastore.get_connection() as connection:
-            columns = sa.inspect(connection).get_columns(f"{prefix}school_events", schema="fleet")
+            columns = sa.inspect(connection).get_columns(f"{prefix}trainingschool_events", schema="fleet")
         assert "more" in {column["name"] for column in columns}
-        assert tenants["acme"].get(School).register("Fido")
+        assert tenants["acme"].get(TrainingSchool).register("Fido")
 
 
 def test_a_schema_for_each_application_is_refused(postgres_url: str, revisions: Revisions) -> None:
@@ -201,7 +202,7 @@ def test_an_adopted_tenant_is_migrated_when_somebody_does_it(env: dict[str, str]
 def test_a_long_reader_is_waited_for_in_short_attempts(
     tenants: Tenancy, revisions: Revisions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(user_migrations, "_PAUSE", 0.0)
+    monkeypatch.setattr(locking, "_FIRST_PAUSE", 0.0)
     revisions.add("b2", "a1", NUMBERS)
     reader = tenants.fleet.shard.datastore.engine.connect()
     reader.execute(sa.select(own_table(tenants, "acme", "notes")))
@@ -224,14 +225,14 @@ def test_a_long_reader_is_waited_for_in_short_attempts(
 def test_a_reader_that_does_not_leave_ends_the_attempts(
     tenants: Tenancy, revisions: Revisions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(user_migrations, "_PAUSE", 0.0)
+    monkeypatch.setattr(locking, "_FIRST_PAUSE", 0.0)
     revisions.add("b2", "a1", NUMBERS)
     item = Item()
     with tenants.fleet.shard.datastore.engine.connect() as reader:
         reader.execute(sa.select(own_table(tenants, "acme", "notes")))
         with pytest.raises(OperationalError):
             UserMigrations(tenants.fleet, lock_timeout=0.05).apply(tenants["acme"], item)
-    assert item.checks == user_migrations._ATTEMPTS  # noqa: SLF001 (the bound)
+    assert item.checks == locking._ATTEMPTS  # noqa: SLF001 (the bound)
     assert versions(tenants)["acme"] == true_versions(tenants)["acme"] == ("a1",)
 
 
@@ -239,7 +240,7 @@ def test_a_reader_that_does_not_leave_ends_the_attempts(
 def test_a_lost_connection_is_tried_again(
     tenants: Tenancy, revisions: Revisions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(user_migrations, "_PAUSE", 0.0)
+    monkeypatch.setattr(locking, "_FIRST_PAUSE", 0.0)
     flag = tmp_path / "lost"
     revisions.add(
         "b2",

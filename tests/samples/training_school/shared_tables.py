@@ -1,4 +1,4 @@
-"""Views whose tables are not in the place of their tenant, as users may write them."""
+"""Views whose tables are outside their tenant's placement, as users may write them by mistake."""
 
 from __future__ import annotations
 
@@ -9,63 +9,63 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder, SQLAlchemyTrackingRecorder
 
-STRAY = "item_counts"
-"""The name of the table that all tenants would share."""
+SHARED = "item_counts"
+"""The table that all tenants would share."""
 
 
 class Base(DeclarativeBase):
-    """Has the table of all tenants."""
+    """Declares the shared table."""
 
 
 class ItemCount(Base):
-    """How many there are of an item."""
+    """A row of the shared table."""
 
-    __tablename__ = STRAY
+    __tablename__ = SHARED
     item: Mapped[str] = mapped_column(primary_key=True)
 
 
-COUNTS = sa.Table(STRAY, sa.MetaData(), sa.Column("item", sa.Text, primary_key=True))
+COUNTS = sa.Table(SHARED, sa.MetaData(), sa.Column("item", sa.Text, primary_key=True))
 
 
-class MadeByMetadata(SQLAlchemyTrackingRecorder):
-    """Makes it with everything else that is declared."""
+class CreatedByMetadata(SQLAlchemyTrackingRecorder):
+    """Creates the shared table with all declared tables."""
 
     def create_table(self) -> None:
         super().create_table()
         Base.metadata.create_all(self.datastore.engine)
 
 
-class MadeAlone(SQLAlchemyTrackingRecorder):
-    """Makes it alone."""
+class CreatedAlone(SQLAlchemyTrackingRecorder):
+    """Creates the shared table alone."""
 
     def create_table(self) -> None:
         super().create_table()
         COUNTS.create(self.datastore.engine, checkfirst=True)
 
 
-class MadeByStatement(SQLAlchemyTrackingRecorder):
-    """Makes it by a statement of its own."""
+class CreatedByStatement(SQLAlchemyTrackingRecorder):
+    """Creates the shared table with SQL text."""
 
     def create_table(self) -> None:
         super().create_table()
         with self.datastore.engine.begin() as connection:
-            connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {STRAY} (item TEXT PRIMARY KEY)")
+            connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {SHARED} (item TEXT PRIMARY KEY)")
 
 
-class MadeForTheFirst(SQLAlchemyTrackingRecorder):
-    """Takes the table of the tenant who came first to be everybody's."""
+class CreatedForFirstTenant(SQLAlchemyTrackingRecorder):
+    """Keeps the first tenant's table for all tenants."""
 
     table: sa.Table | None = None
 
     def create_table(self) -> None:
         super().create_table()
-        if MadeForTheFirst.table is None:
-            MadeForTheFirst.table = self.own_table("counts", sa.Column("item", sa.Text, primary_key=True))
-        MadeForTheFirst.table.metadata.create_all(self.datastore.engine)
+        if CreatedForFirstTenant.table is None:
+            CreatedForFirstTenant.table = self.own_table("counts", sa.Column("item", sa.Text, primary_key=True))
+        CreatedForFirstTenant.table.metadata.create_all(self.datastore.engine)
 
 
-class WithAnIndex(SQLAlchemyTrackingRecorder):
-    """Has a table in its place."""
+class WithIndex(SQLAlchemyTrackingRecorder):
+    """Has a table with an index in its tenant's placement."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -78,8 +78,8 @@ class WithAnIndex(SQLAlchemyTrackingRecorder):
         self.counts.create(self.datastore.engine, checkfirst=True)
 
 
-class OfAnApplication(SQLAlchemyApplicationRecorder):
-    """Makes the table of all tenants, as a recorder of events."""
+class EventRecorderWithSharedTable(SQLAlchemyApplicationRecorder):
+    """Creates the shared table, as an event recorder."""
 
     def create_table(self) -> None:
         super().create_table()

@@ -1,4 +1,4 @@
-"""What a database says of itself; nothing here is taken from the package."""
+"""List the objects of a database from its catalog, without using the package."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from sqlalchemy.pool import NullPool
 
 
 def objects(url: str) -> set[str]:
-    """Return the names of everything in a database that is not the server's own: schemas and what is in them, types and
-    functions too.
-    """
+    """Return the names of all objects except the server's own: schemas, relations, types and functions."""
     engine = sa.create_engine(url, poolclass=NullPool)
     statement = _SQLITE if engine.dialect.name == "sqlite" else _POSTGRESQL
     with engine.connect() as connection:
@@ -17,7 +15,7 @@ def objects(url: str) -> set[str]:
 
 
 def tenants(url: str, registry: str = "tenancy") -> set[str]:
-    """Return what `objects` does, without the registry's."""
+    """Return the same without the registry's objects."""
     return {name for name in objects(url) if not name.startswith((f"{registry}.", f"{registry}_")) and name != registry}
 
 

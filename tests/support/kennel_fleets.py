@@ -1,33 +1,12 @@
-"""What the command line is tried on: an application, a fleet of it, and programs that `tenancy exec` runs."""
+"""Fleets of kennels for the command line, and a program that `tenancy exec` runs."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
-
-from eventsourcing.application import Application
-from eventsourcing.domain import Aggregate, event
 
 from tenancy import Tenancy
-
-
-class Dog(Aggregate):
-    @event("Enrolled")
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class Kennel(Application[Any]):
-    def enrol(self, name: str) -> None:
-        self.save(Dog(name))
-
-    def count(self) -> int:
-        return int(self.recorder.max_notification_id() or 0)
-
-
-class Reports(Kennel):
-    name = "Reports"
+from tests.samples.kennels import Kennel
 
 
 def tenants() -> Tenancy:
@@ -49,13 +28,13 @@ def given() -> Tenancy:
 
 
 def failing() -> Tenancy:
-    """Fail, as code may."""
+    """Raise an error of the application's code."""
     msg = "the moon is full"
     raise RuntimeError(msg)
 
 
 def leaking() -> Tenancy:
-    """Fail, and tell everybody the URL."""
+    """Raise an error whose message contains the URL."""
     msg = f"cannot use {os.environ['SQLALCHEMY_URL']}"
     raise RuntimeError(msg)
 
@@ -64,14 +43,14 @@ ready = 42
 """Not a fleet."""
 
 
-def write_for_ever() -> None:
-    """Record events until that is refused."""
+def write_until_refused() -> None:
+    """Record events until an error ends the program."""
     kennel = Kennel()
     while True:
-        kennel.enrol("Fido")
+        kennel.register("Fido")
         sys.stdout.write("written\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    write_for_ever()
+    write_until_refused()

@@ -1,4 +1,4 @@
-"""A system of three applications for the fleets of tests, and a projection with a view of its own."""
+"""The school as a system: diaries of what each dog learns, and a summary of all diaries."""
 
 from __future__ import annotations
 
@@ -6,45 +6,20 @@ import time
 from typing import Any, ClassVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.dispatch import singledispatchmethod
 from eventsourcing.domain import Aggregate, event
-from eventsourcing.projection import Projection
 from eventsourcing.system import ProcessApplication, System
 from eventsourcing.utils import get_topic
 
-from tests.samples.counters_view import CountersView
-
-
-class Dog(Aggregate):
-    """A dog that learns."""
-
-    class Registered(Aggregate.Created):
-        """It came to school."""
-
-        name: str
-
-    class TrickAdded(Aggregate.Event):
-        """It has learned something."""
-
-        trick: str
-
-    @event(Registered)
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.tricks: list[str] = []
-
-    @event(TrickAdded)
-    def add_trick(self, trick: str) -> None:
-        """Learn a trick."""
-        self.tricks.append(trick)
+from tests.samples.training_school.application import Dog, TrainingSchool
 
 
 class Diary(Aggregate):
-    """What happened to a dog, in the order in which it was processed."""
+    """Records what happened to a dog, in the order of processing."""
 
     class Written(Aggregate.Event):
-        """Something was written."""
+        """An entry was added."""
 
         entry: str
 
@@ -64,7 +39,7 @@ class Diary(Aggregate):
 
 
 class Summary(Aggregate):
-    """How much was written in all diaries."""
+    """Counts the entries of all diaries."""
 
     ID: ClassVar = uuid5(NAMESPACE_URL, "/summary")
 
@@ -78,34 +53,19 @@ class Summary(Aggregate):
 
     @event("Counted")
     def add(self) -> None:
-        """Count one."""
+        """Count an entry."""
         self.count += 1
 
 
-class School(Application[UUID]):
-    """Trains dogs."""
-
-    def register(self, name: str, *tricks: str) -> UUID:
-        """Register a dog that knows tricks: one event and one for each trick."""
-        dog = Dog(name)
-        for trick in tricks:
-            dog.add_trick(trick)
-        self.save(dog)
-        return dog.id
-
-    def teach(self, dog_id: UUID, trick: str) -> None:
-        """Teach a dog."""
-        dog: Dog = self.repository.get(dog_id)
-        dog.add_trick(trick)
-        self.save(dog)
-
-
 class Diaries(ProcessApplication[UUID]):
-    """Writes down what dogs learn. A trick called "poison..." is an error, one called "slow..." takes a while."""
+    """Keeps a diary for each dog.
+
+    Trick "poison..." raises an error, "exit..." ends the thread, and "slow N" takes N seconds.
+    """
 
     @singledispatchmethod
     def policy(self, domain_event: Any, processing_event: Any) -> None:
-        """Do nothing with other events."""
+        """Ignore other events."""
 
     @policy.register(Dog.Registered)
     def _(self, domain_event: Any, processing_event: Any) -> None:
@@ -125,17 +85,17 @@ class Diaries(ProcessApplication[UUID]):
         processing_event.collect_events(diary)
 
     def entries(self, dog_id: UUID) -> list[str]:
-        """Return what was written about a dog."""
+        """Return the diary of a dog."""
         diary: Diary = self.repository.get(Diary.create_id(dog_id))
         return diary.entries
 
 
-class Poisoned(Exception):  # noqa: N818 (what the event is)
-    """The trick cannot be written down; says which it is, as errors do."""
+class Poisoned(Exception):  # noqa: N818 (named after the event)
+    """The trick cannot be processed. The message contains it, as errors of users often contain values."""
 
 
 class Summaries(ProcessApplication[UUID]):
-    """Counts what is written; does not care for beginnings."""
+    """Counts diary entries. Follows no other events."""
 
     follow_topics: ClassVar = [get_topic(Diary.Written)]
 
@@ -148,7 +108,7 @@ class Summaries(ProcessApplication[UUID]):
         processing_event.collect_events(summary)
 
     def count(self) -> int:
-        """Return how much was written."""
+        """Return the number of entries."""
         try:
             summary: Summary = self.repository.get(Summary.ID)
         except AggregateNotFoundError:
@@ -156,21 +116,4 @@ class Summaries(ProcessApplication[UUID]):
         return summary.count
 
 
-class DogCounters(Projection[CountersView]):
-    """Counts dogs and tricks in a view."""
-
-    @singledispatchmethod
-    def process_event(self, domain_event: Any, tracking: Any) -> None:
-        """Move on at other events."""
-        self.view.insert_tracking(tracking)
-
-    @process_event.register(Dog.Registered)
-    def _(self, domain_event: Any, tracking: Any) -> None:
-        self.view.incr_created_event_counter(tracking)
-
-    @process_event.register(Dog.TrickAdded)
-    def _(self, domain_event: Any, tracking: Any) -> None:
-        self.view.incr_subsequent_event_counter(tracking)
-
-
-SYSTEM = System(pipes=[[School, Diaries, Summaries]])
+SYSTEM = System(pipes=[[TrainingSchool, Diaries, Summaries]])

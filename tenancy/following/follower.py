@@ -15,9 +15,10 @@ from eventsourcing_sqlalchemy.recorders import ConditionalTracking
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
+    from tenancy.following.pipes import Pipe
     from tenancy.model.projections import TenantProjection
     from tenancy.model.tenant import Tenant
-    from tenancy.runner.pipes import Pipe
+    from tenancy.storage.cross_tenant import CrossTenantProjection
 
 __all__ = ["PAGE", "FollowerDriver", "Page", "open_follower"]
 
@@ -40,6 +41,9 @@ class Page(NamedTuple):
 
 class FollowerDriver(ABC):
     """A follower behind one leader. Its references keep both applications open."""
+
+    batch_size = 1
+    """The most notifications of one :meth:`process_batch`."""
 
     def __init__(self, leader: Application[Any], topics: Sequence[str]) -> None:
         self.leader = leader
@@ -70,6 +74,10 @@ class FollowerDriver(ABC):
         ``recorded`` is the last position known to be recorded. Raises IntegrityError and changes nothing if the
         recorded position is behind it, because it was set back, or has already reached the notification.
         """
+
+    def process_batch(self, notifications: Sequence[Notification], recorded: int) -> None:
+        """Process notifications, all or none, and record the position of the last one; raises as :meth:`process`."""
+        raise NotImplementedError
 
     def has_passed(self, target: int) -> bool:
         """Return whether everything up to ``target`` is processed."""
@@ -132,19 +140,68 @@ class _ProjectionDriver(FollowerDriver):
         self._projection.view.insert_tracking(_tracking(self.leader.name, position, recorded))
 
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
-        while True:
-            found = self.leader.recorder.select_notifications(
-                start or None, PAGE, stop, topics=self.topics, inclusive_of_start=False
-            )
-            if not found:
-                return
-            start = found[-1].id
-            yield Page(found, start, len(found) < PAGE)
+        return _read_pages(self.leader, self.topics, start, stop)
 
     def process(self, notification: Notification, recorded: int) -> None:
         domain_event: Any = self.leader.mapper.to_domain_event(notification)
         tracking = _tracking(self.leader.name, notification.id, recorded)
         self._projection.projection.process_event(domain_event, tracking)
+
+
+class _CrossTenantDriver(FollowerDriver):
+    """Projects one tenant's events into the view of all tenants."""
+
+    # A transaction holds locks on rows that other tenants' events also update.
+    batch_size = 50
+
+    def __init__(self, leader: Application[Any], projection: CrossTenantProjection, tenant: Tenant) -> None:
+        super().__init__(leader, projection.projection.topics)
+        self._projection = projection
+        self._tenant = tenant
+        self._is_open = False
+
+    def position(self) -> int:
+        return self._projection.position(self._tenant, self.leader.name) or 0
+
+    def record(self, position: int, recorded: int) -> None:
+        self._open(recorded)
+        self._projection.view.insert_tracking(self._tracking(position, recorded))
+
+    def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
+        return _read_pages(self.leader, self.topics, start, stop)
+
+    def process(self, notification: Notification, recorded: int) -> None:
+        self._open(recorded)
+        domain_event: Any = self.leader.mapper.to_domain_event(notification)
+        tracking = self._tracking(notification.id, recorded)
+        self._projection.projection.process_event(domain_event, tracking)
+
+    def process_batch(self, notifications: Sequence[Notification], recorded: int) -> None:
+        self._open(recorded)  # not in the transaction, which may be rolled back
+        with self._projection.view.transaction():
+            for notification in notifications:
+                self.process(notification, recorded)
+            # The projection may ignore the last one, whose position makes the batch complete.
+            if self.position() < notifications[-1].id:
+                self.record(notifications[-1].id, recorded)
+
+    def _open(self, recorded: int) -> None:
+        if not recorded and not self._is_open:
+            self._projection.open(self._tenant, self.leader.name)
+            self._is_open = True
+
+    def _tracking(self, position: int, recorded: int) -> Any:
+        return self._projection.tracking(self._tenant, self.leader.name, position, recorded)
+
+
+def _read_pages(leader: Application[Any], topics: Sequence[str], start: int, stop: int | None) -> Iterator[Page]:
+    """Yield a leader's notifications with these topics, all for none."""
+    while True:
+        found = leader.recorder.select_notifications(start or None, PAGE, stop, topics=topics, inclusive_of_start=False)
+        if not found:
+            return
+        start = found[-1].id
+        yield Page(found, start, len(found) < PAGE)
 
 
 def _tracking(name: str, notification_id: int, recorded: int) -> Tracking:
@@ -155,6 +212,8 @@ def _tracking(name: str, notification_id: int, recorded: int) -> Tracking:
 def open_follower(fleet: Fleet, tenant: Tenant, pipe: Pipe) -> FollowerDriver:
     """Return the driver of a tenant's follower behind a leader. Raises TenantUnavailable for an inactive tenant."""
     leader: Application[Any] = fleet.application(fleet.applications[pipe.leader], tenant)
+    if pipe.follower in fleet.cross_tenant:
+        return _CrossTenantDriver(leader, fleet.cross_tenant[pipe.follower], tenant)
     cls = fleet.applications.get(pipe.follower)
     if cls is None:
         projection = next(each.projection for each in fleet.projections if each.projection.name == pipe.follower)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
+
+if TYPE_CHECKING:
+    from tenancy.storage.cross_tenant import CrossTenantProjection
 
 __all__ = ["Pipe", "Pipes"]
 
@@ -22,7 +25,9 @@ class Pipe(NamedTuple):
 class Pipes:
     """All pipes of a fleet, and the tables they use."""
 
-    def __init__(self, application_specs: Sequence[ApplicationSpec]) -> None:
+    def __init__(
+        self, application_specs: Sequence[ApplicationSpec], cross_tenant: Iterable[CrossTenantProjection] = ()
+    ) -> None:
         self._application_specs = {
             application_spec.application: application_spec for application_spec in application_specs
         }
@@ -31,6 +36,7 @@ class Pipes:
             for application_spec in application_specs
             for leader in application_spec.follows
         ]
+        pipes += [Pipe(leader, projection.name) for projection in cross_tenant for leader in projection.applications]
         self.all: Sequence[Pipe] = _downstream(pipes)
         """In downstream order: a leader's own pipes come first, except in cycles."""
 
@@ -38,8 +44,10 @@ class Pipes:
         """Return the leader's events table, which the tenant's follower reads."""
         return self._table(pipe.leader, "events", placement, default_schema)
 
-    def tracking_table(self, pipe: Pipe, placement: Placement, default_schema: str | None) -> TableName:
-        """Return the table that stores the positions of a tenant's follower."""
+    def tracking_table(self, pipe: Pipe, placement: Placement, default_schema: str | None) -> TableName | None:
+        """Return the tenant's table that stores its follower's positions, or None for a projection over all tenants."""
+        if pipe.follower not in self._application_specs:
+            return None
         return self._table(pipe.follower, "tracking", placement, default_schema)
 
     def _table(self, name: str, kind: str, placement: Placement, default_schema: str | None) -> TableName:

@@ -1,0 +1,177 @@
+"""Claim items under leases, and record their ends; an executor that lost its lease can record nothing.
+
+Leases expire by the database's clock, so executors never compare clocks. Every change of an item requires that the
+executor still owns it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from tenancy.operations.jobs.job import ItemStatus, Job, JobPhase, JobStatus
+from tenancy.operations.jobs.store import JobStore
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from tenancy.registry import Registry
+
+__all__ = ["Claim", "Claims", "ItemEnd", "ItemLost"]
+
+MAX_ATTEMPTS: Final = 10
+"""After so many attempts that ended with the death of their executor, without progress, an item fails."""
+_DEATH: Final = "executor died"
+
+
+class ItemLost(Exception):  # noqa: N818 (not an error of the item)
+    """Another executor has taken over the item."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An item that this executor runs."""
+
+    tenant_id: UUID
+    is_canary: bool
+    progress: Mapping[str, Any]
+    valid_until: float
+    """When the lease expires unless it is renewed, by this process's monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemEnd:
+    """How an item has ended."""
+
+    status: ItemStatus
+    summary: str | None = None
+    error: str | None = None
+    sqlstate: str | None = None
+    frames: list[str] = field(default_factory=list)
+
+
+class Claims:
+    """One executor's claims on the items of one job. Safe to use from many threads."""
+
+    def __init__(self, registry: Registry, job: Job, owner: str) -> None:
+        self._registry = registry
+        self._store = JobStore(registry)
+        self._jobs = registry.rows.jobs
+        self._items = registry.rows.job_items
+        self._tenants = registry.rows.tenants
+        self._job_id = job.id
+        self._seconds = job.lease_seconds
+        self._owner = owner
+        self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
+
+    def claim(self) -> Claim | None:
+        """Claim the next item; return None when no item may be claimed now."""
+        began = time.monotonic()
+        with self._registry.writing_rows() as session:
+            jobs = self._jobs
+            job = session.execute(sa.select(jobs.c.status, jobs.c.phase).where(jobs.c.id == self._job_id)).one()
+            if job.status != JobStatus.RUNNING or job.phase == JobPhase.CHECK:
+                return None
+            row = self._free_item(session, in_canaries=job.phase == JobPhase.CANARIES)
+            if row is None:
+                return None
+            values = {
+                "status": str(ItemStatus.RUNNING),
+                "owner": self._owner,
+                "expires": self._now + self._seconds,
+                "attempts": row.attempts + 1,
+                "started": self._now,
+            }
+            session.execute(sa.update(self._items).where(self._is(row.tenant_id)).values(values))
+        return Claim(
+            tenant_id=row.tenant_id,
+            is_canary=row.is_canary,
+            progress=row.progress,
+            valid_until=began + self._seconds,
+        )
+
+    def _free_item(self, session: Session, *, in_canaries: bool) -> Any:
+        """Lock and return an item of a dead executor, otherwise the next pending one, otherwise None."""
+        items = self._items
+        expired = sa.and_(items.c.status == str(ItemStatus.RUNNING), items.c.expires < self._now)
+        pending = items.c.status == str(ItemStatus.PENDING)
+        for which in (expired, pending):
+            query = sa.select(items).where(items.c.job_id == self._job_id, which).order_by(items.c.number).limit(1)
+            if in_canaries:
+                query = query.where(items.c.is_canary)
+            # Skip rows that another executor is claiming; do not wait for them.
+            while (row := session.execute(query.with_for_update(skip_locked=True)).first()) is not None:
+                if row.attempts < MAX_ATTEMPTS:
+                    return row
+                self._record(session, row.tenant_id, ItemEnd(status=ItemStatus.FAILED, error=_DEATH))
+                self._store.halt_after_failure(session, self._job_id, was_canary=row.is_canary)
+        return None
+
+    def renew(self, tenant_id: UUID) -> tuple[bool, JobStatus]:
+        """Renew the lease of an item; return whether this executor still owns it, and the status of the job."""
+        with self._registry.writing_rows() as session:
+            values = {"expires": self._now + self._seconds}
+            result: Any = session.execute(sa.update(self._items).where(self._is_mine(tenant_id)).values(values))
+            status = session.scalar(sa.select(self._jobs.c.status).where(self._jobs.c.id == self._job_id))
+        return bool(result.rowcount), JobStatus(str(status))
+
+    def save_progress(self, tenant_id: UUID, progress: Mapping[str, Any]) -> None:
+        """Record the progress of an item; raises ItemLost."""
+        with self._registry.writing_rows() as session:
+            values = {"progress": dict(progress), "attempts": 1}
+            result: Any = session.execute(sa.update(self._items).where(self._is_mine(tenant_id)).values(values))
+            if not result.rowcount:
+                raise ItemLost
+
+    def end(self, claim: Claim, end: ItemEnd) -> None:
+        """Record the end of an item, and halt the job if its failure exceeds the error budget; raises ItemLost."""
+        with self._registry.writing_rows() as session:
+            self._lock(session, claim.tenant_id)
+            self._record(session, claim.tenant_id, end)
+            if end.status is ItemStatus.FAILED:
+                self._store.halt_after_failure(session, self._job_id, was_canary=claim.is_canary)
+
+    def release(self, claim: Claim) -> None:
+        """Give an item back, for another executor to start it at once; raises ItemLost."""
+        with self._registry.writing_rows() as session:
+            self._lock(session, claim.tenant_id)
+            is_cancelled = self._store.lock(session, self._job_id).status == JobStatus.CANCELLED
+            values = {
+                "status": str(ItemStatus.CANCELLED if is_cancelled else ItemStatus.PENDING),
+                "owner": None,
+                # An interruption is no reason to give the item up.
+                "attempts": sa.case((self._items.c.attempts > 0, self._items.c.attempts - 1), else_=0),
+            }
+            session.execute(sa.update(self._items).where(self._is(claim.tenant_id)).values(values))
+
+    def _lock(self, session: Session, tenant_id: UUID) -> None:
+        # Waits for a purge of the tenant, which erases what the row says of it.
+        query = sa.select(self._items.c.tenant_id).where(self._is_mine(tenant_id)).with_for_update()
+        if session.execute(query).first() is None:
+            raise ItemLost
+
+    def _record(self, session: Session, tenant_id: UUID, end: ItemEnd) -> None:
+        tenants = self._tenants
+        is_known = session.scalar(sa.select(tenants.c.id).where(tenants.c.id == tenant_id)) is not None
+        values = {
+            "status": str(end.status),
+            "summary": end.summary if is_known else None,
+            "error": end.error,
+            "sqlstate": end.sqlstate,
+            "frames": end.frames,
+            "owner": None,
+            "ended": self._now,
+        }
+        session.execute(sa.update(self._items).where(self._is(tenant_id)).values(values))
+
+    def _is(self, tenant_id: UUID) -> sa.ColumnElement[bool]:
+        return sa.and_(self._items.c.job_id == self._job_id, self._items.c.tenant_id == tenant_id)
+
+    def _is_mine(self, tenant_id: UUID) -> sa.ColumnElement[bool]:
+        owned = self._items.c.owner == self._owner
+        return sa.and_(self._is(tenant_id), owned, self._items.c.status == str(ItemStatus.RUNNING))

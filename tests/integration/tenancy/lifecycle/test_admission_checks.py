@@ -1,0 +1,145 @@
+"""How often a call checks whether the tenant may be used, and that no call inside a transaction is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from eventsourcing.persistence import StoredEvent, Tracking
+from eventsourcing.utils import get_topic
+from sqlalchemy.orm import Session
+
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
+from tenancy import Tenancy
+from tenancy.errors import TenantSuspended
+from tenancy.persistence import TenantDatastore
+from tests.integration.tenancy.lifecycle.conftest import MakeFleet
+from tests.samples.kennels import Kennel, Visits
+
+
+class HookedRecorder(SQLAlchemyApplicationRecorder):
+    """Takes part in each write, which therefore needs a session."""
+
+    def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
+        assert session.in_transaction()
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], list[str]]:
+    """Return a function that returns the checks of a call."""
+    found: list[str] = []
+    admit = TenantDatastore.admit
+
+    def count(datastore: TenantDatastore, *, writes: bool) -> None:
+        found.append("write" if writes else "read")
+        admit(datastore, writes=writes)
+
+    monkeypatch.setattr(TenantDatastore, "admit", count)
+
+    def of(call: Callable[[], object]) -> list[str]:
+        found.clear()
+        call()
+        return found.copy()
+
+    return of
+
+
+def event() -> StoredEvent:
+    return StoredEvent(originator_id=uuid4(), originator_version=1, topic="t", state=b"{}")
+
+
+def inside(recorder: Any, *calls: Callable[[], object], commit: bool = True) -> Callable[[], None]:
+    """Return a function that makes calls in one transaction."""
+
+    def call() -> None:
+        with recorder.transaction(commit=commit):
+            for each in calls:
+                each()
+
+    return call
+
+
+def test_a_call_checks_once(tenants: Tenancy, checks: Callable[[Callable[[], object]], list[str]]) -> None:
+    acme = tenants.create("acme")
+    kennel, visits = acme.get(Kennel), acme.get(Visits)
+    recorder: Any = kennel.recorder
+    position = iter(range(1, 100))
+
+    def write() -> object:
+        return recorder.insert_events([event()])
+
+    def read() -> object:
+        return recorder.select_notifications(1, 10)
+
+    def track() -> None:
+        visits.recorder.insert_tracking(Tracking("Kennel", next(position)))
+
+    assert checks(write) == ["write"]
+    assert checks(read) == ["read"]
+    assert checks(track) == ["write"]
+    assert checks(lambda: kennel.register("Fido")) == ["write"]
+
+
+def test_a_transaction_checks_once_more_when_it_begins_and_when_it_ends(
+    tenants: Tenancy, checks: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    acme = tenants.create("acme")
+    recorder: Any = acme.get(Kennel).recorder
+    visits: Any = acme.get(Visits).recorder
+
+    def write() -> object:
+        return recorder.insert_events([event()])
+
+    def read() -> object:
+        return recorder.select_notifications(1, 10)
+
+    assert checks(inside(recorder, write)) == ["write", "write", "write"]
+    assert checks(inside(recorder, write, write, read)) == ["write", "write", "write", "read", "write"]
+    assert checks(inside(recorder, read, commit=False)) == ["read", "read"]
+    track = checks(inside(visits, lambda: visits.insert_tracking(Tracking("Kennel", 1))))
+    assert track == ["write", "write", "write"]
+
+
+def test_a_write_with_hooks_checks_as_its_transaction_does(
+    fleet: MakeFleet, checks: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    tenants = fleet(KENNEL_APPLICATION_RECORDER_TOPIC=get_topic(HookedRecorder))
+    kennel = tenants.create("acme").get(Kennel)
+    assert checks(lambda: kennel.register("Fido")) == ["write", "write", "write"]
+
+
+def test_a_write_in_the_users_session_checks_once(
+    tenants: Tenancy, checks: Callable[[Callable[[], object]], list[str]]
+) -> None:
+    recorder: Any = tenants.create("acme").get(Kennel).recorder
+    with recorder.datastore.session_maker() as session:
+        assert checks(lambda: recorder.insert_events([event()], session=session)) == ["write"]
+        session.commit()
+
+
+@pytest.fixture
+def apart(fleet: MakeFleet, tmp_path: Path) -> Tenancy:
+    """A fleet whose registry has a file of its own: one file has one writer, for which a suspension would wait."""
+    return fleet(TENANCY_CONTROL_URL=f"sqlite:///{tmp_path / 'control.db'}")
+
+
+def test_an_open_transaction_refuses_the_next_call(apart: Tenancy) -> None:
+    acme = apart.create("acme")
+    recorder: Any = acme.get(Kennel).recorder
+    visits: Any = acme.get(Visits).recorder
+    calls: list[tuple[Any, Callable[[], object]]] = [
+        (recorder, lambda: recorder.insert_events([event()])),
+        (recorder, lambda: recorder.select_notifications(1, 10)),
+        (recorder, lambda: recorder.transaction().__enter__()),
+        (visits, lambda: visits.insert_tracking(Tracking("Kennel", 1))),
+    ]
+    for owner, call in calls:
+        with owner.transaction(commit=True):
+            apart.suspend("acme", reads=False)
+            with pytest.raises(TenantSuspended):
+                call()
+            apart.resume("acme")
+    assert recorder.max_notification_id() is None

@@ -1,0 +1,213 @@
+"""Projections over all tenants: one view of every tenant's events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from eventsourcing.persistence import IntegrityError
+
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
+from tenancy import Tenancy
+from tenancy.errors import NotCaughtUp, NotRegistered, TenancyError
+from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.totals import CountAll, Totals
+from tests.samples.training_school.views import CountersView, DogCounters
+from tests.support.deadlines import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_purge_delay")
+
+
+@pytest.fixture(params=["sqlite", "schema", "prefix"])
+def env(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The variables of a fleet on an empty database."""
+    if request.param == "sqlite":
+        return {"SQLALCHEMY_URL": request.getfixturevalue("sqlite_url")}
+    env = {"SQLALCHEMY_URL": request.getfixturevalue("postgres_url")}
+    return env if request.param == "schema" else {**env, "TENANCY_SCHEMA": "", "TENANCY_TABLE_PREFIX": "{tenant}_"}
+
+
+@contextmanager
+def fleet(env: dict[str, str], url: str | None = None) -> Iterator[Tenancy]:
+    """Yield a fleet with a projection over all tenants."""
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants:
+        tenants.project_across(TrainingSchool, CountAll, Totals, url=url)
+        yield tenants
+
+
+def totals(tenants: Tenancy) -> dict[str, tuple[int, int]]:
+    """Return the view's rows by slug."""
+    view = tenants.across(CountAll).view
+    assert isinstance(view, Totals)
+    slugs = {tenant.id: tenant.slug for tenant in tenants}
+    return {slugs.get(tenant_id, "gone"): row for tenant_id, row in view.all().items()}
+
+
+def test_one_view_has_the_events_of_all_tenants(env: dict[str, str]) -> None:
+    with fleet(env) as tenants:
+        for number, slug in enumerate(("acme", "globex", "initech")):
+            tenants.create(slug)
+            tenants[slug].get(TrainingSchool).register("Rex", *["sit"] * number)
+        with tenants.runner(workers=2) as runner:
+            for slug in ("acme", "globex", "initech"):
+                runner.wait(slug)
+            assert totals(tenants) == {"acme": (1, 0), "globex": (1, 1), "initech": (1, 2)}
+            tenants.create("hooli").get(TrainingSchool).register("Fido", "stay")  # joins while the runner runs
+            runner.wait("hooli")
+            assert totals(tenants)["hooli"] == (1, 1)
+            status = {(each.tenant, each.follower): each for each in runner.status()}
+            assert status["hooli", "CountAll"].state == "current"
+            assert status["hooli", "CountAll"].position == 2
+
+
+def test_it_is_in_the_database_of_its_url(env: dict[str, str], tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'reports.db'}"
+    with fleet(env, url) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit")
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+        tenant_id = tenants["acme"].id
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT tenant_id, dogs, tricks FROM tenancy_countall_tracking_totals")
+        assert [tuple(row) for row in rows] == [(tenant_id.hex, 1, 1)]
+    engine.dispose()
+
+
+def test_a_suspended_tenant_is_not_followed_and_catches_up_when_it_is_resumed(env: dict[str, str]) -> None:
+    with fleet(env) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex")
+        tenants.create("globex")
+        tenants.suspend("acme")
+        with tenants.runner(workers=1) as runner:
+            tenants["globex"].get(TrainingSchool).register("Fido")
+            runner.wait("globex")
+            assert totals(tenants) == {"globex": (1, 0)}
+            tenants.resume("acme")
+            runner.wait("acme")
+            assert totals(tenants) == {"acme": (1, 0), "globex": (1, 0)}
+
+
+def test_purge_removes_a_tenants_rows_and_refuses_its_late_events(env: dict[str, str]) -> None:
+    with fleet(env) as tenants:
+        for slug in ("acme", "globex"):
+            tenants.create(slug).get(TrainingSchool).register("Rex", "sit")
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+            runner.wait("globex")
+        purged = tenants["acme"]
+        tenants.purge("acme")
+        assert totals(tenants) == {"globex": (1, 1)}
+        across = tenants.across(CountAll)
+        view = across.view
+        assert isinstance(view, Totals)
+        # A process that has read the event before the purge.
+        with pytest.raises(IntegrityError):
+            view.add(across.tracking(purged, "TrainingSchool", 3, 2), tricks=1)
+        assert totals(tenants) == {"globex": (1, 1)}
+        tenants.create("acme").get(TrainingSchool).register("Bella")
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+            assert totals(tenants) == {"acme": (1, 0), "globex": (1, 1)}
+
+
+def test_a_tenant_that_was_never_followed_can_be_purged(env: dict[str, str]) -> None:
+    with fleet(env) as tenants:
+        tenants.create("acme")
+        certificate = tenants.purge("acme")
+        assert not any(certificate.left.values())
+
+
+def test_purge_without_the_code_of_the_view_is_refused_before_anything_is_removed(env: dict[str, str]) -> None:
+    with fleet(env) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex")
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+    with Tenancy(env=env) as tenants:
+        with pytest.raises(NotRegistered, match="CountAll"):
+            tenants.purge("acme")
+        assert tenants["acme"].status == "active"
+
+
+def test_a_poison_event_stops_its_own_tenant_only(env: dict[str, str]) -> None:
+    with fleet(env) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit", "poison", "stay")
+        tenants.create("globex").get(TrainingSchool).register("Fido", "sit")
+        with tenants.runner(workers=1, max_attempts=1) as runner:
+            runner.wait("globex")
+            with pytest.raises(NotCaughtUp, match="notification 3"):
+                runner.wait("acme")
+            # Everything before the poison event has been counted, once.
+            assert totals(tenants) == {"acme": (1, 1), "globex": (1, 1)}
+            tenants.followers.skip("acme", "CountAll", 3)
+            runner.wait("acme")
+            assert totals(tenants) == {"acme": (1, 2), "globex": (1, 1)}
+
+
+def test_a_position_that_was_set_back_is_followed_from_there(env: dict[str, str]) -> None:
+    with fleet(env) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit")
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+            view = tenants.across(CountAll).view
+            assert isinstance(view, Totals)
+            with view.transaction() as session:
+                session.execute(sa.delete(view.totals))
+                session.execute(sa.delete(view.tracking_table))
+            wait_until(lambda: totals(tenants) == {"acme": (1, 1)}, "the view is complete again")
+            assert runner.status()[0].state == "current"
+
+
+def test_many_events_are_one_transaction(postgres_url: str) -> None:
+    with fleet({"SQLALCHEMY_URL": postgres_url}) as tenants:
+        school = tenants.create("acme").get(TrainingSchool)
+        for _ in range(10):
+            school.register("Rex", *["sit"] * 9)
+        view = tenants.across(CountAll).view
+        commits: list[Any] = []
+        sa.event.listen(view.datastore.engine, "commit", commits.append)
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+        assert totals(tenants) == {"acme": (10, 90)}
+        assert 2 <= len(commits) <= 6
+
+
+def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
+    class Lasting(SQLAlchemyTrackingRecorder):
+        """Cannot forget."""
+
+    class Another(CountAll):
+        """Another projection of the same name."""
+
+        name = "CountAll"
+
+    class Other(TrainingSchool):
+        """Not of this fleet."""
+
+        name = "Other"
+
+    with Tenancy(applications=[TrainingSchool], env={"SQLALCHEMY_URL": sqlite_url}) as tenants:
+        with pytest.raises(TenancyError, match=r"forget\(tenant\)"):
+            tenants.project_across(TrainingSchool, CountAll, Lasting)
+        with pytest.raises(NotRegistered, match="Other"):
+            tenants.project_across(Other, CountAll, Totals)
+        with pytest.raises(NotRegistered, match="CountAll"):
+            tenants.across(CountAll)
+        tenants.project_across(TrainingSchool, CountAll, Totals)
+        with pytest.raises(TenancyError, match="CountAll"):
+            tenants.project_across(TrainingSchool, Another, Totals)
+        with pytest.raises(NotRegistered):
+            tenants.across(Another)
+        tenants.project(TrainingSchool, DogCounters, CountersView)
+
+        class Taken(CountAll):
+            """Has the name of a projection of single tenants."""
+
+            name = DogCounters.name
+
+        with pytest.raises(TenancyError, match=DogCounters.name):
+            tenants.project_across(TrainingSchool, Taken, Totals)

@@ -1,0 +1,64 @@
+"""The check that every test gives its engines back, which the conftest makes."""
+
+from __future__ import annotations
+
+import gc
+
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings
+from eventsourcing_sqlalchemy.engines.engine import EngineSource
+from eventsourcing_sqlalchemy.engines.leases import lease_engine
+from eventsourcing_sqlalchemy.settings import parse_url
+from tenancy.registry.cache import lease_registry
+from tenancy.settings import TenancySettings
+from tests.support.deadlines import DEADLINE_SECONDS
+from tests.support.engine_count import count_leases, describe_leases, release_all, wait_for_leases
+
+URL = "sqlite:///never-created.db"
+
+
+def test_datastore_that_is_not_closed_is_named_with_its_holder_and_released() -> None:
+    before = count_leases()
+    held = [SQLAlchemyDatastore(url=URL, application="Forgotten") for _ in range(2)]
+    left = wait_for_leases(before, 0)
+    assert list(left.values()) == [2]
+    described = describe_leases(left)
+    assert "2 left of 2 leases, with 2 lease objects" in described
+    assert described.count("application 'Forgotten', referred to by:") == 2
+    assert "builtins.list" in described
+    release_all(left)
+    assert count_leases() == before
+    assert all(datastore._is_closed for datastore in held)  # noqa: SLF001
+
+
+def test_lease_that_was_lost_is_seen_and_its_engine_disposed_of() -> None:
+    before = count_leases()
+    lease_engine(EngineSource(url=parse_url(URL)), EngineSettings(), "Forgotten")
+    left = wait_for_leases(before, 0)
+    assert "1 left of 1 leases, with 0 lease objects" in describe_leases(left)
+    release_all(left)
+    assert count_leases() == before
+
+
+def test_leases_of_before_are_not_counted() -> None:
+    wider = SQLAlchemyDatastore(url=URL)
+    before = count_leases()
+    assert wait_for_leases(before, 0) == {}
+    another = SQLAlchemyDatastore(url=URL)
+    assert list(wait_for_leases(before, 0).values()) == [1]
+    another.close()
+    wider.close()
+    assert wait_for_leases(before, 0) == {}
+
+
+def test_what_was_collected_is_waited_for_and_given_back() -> None:
+    before = count_leases()
+    lost = SQLAlchemyDatastore(url=URL)
+    lost.itself = lost  # type: ignore[attr-defined]  # so that only the collector finds it
+    lease_registry(TenancySettings.read({"SQLALCHEMY_URL": URL})).abandon()
+    gc.disable()
+    try:
+        del lost
+        assert wait_for_leases(before, DEADLINE_SECONDS) == {}
+    finally:
+        gc.enable()
