@@ -42,15 +42,20 @@ COLUMNS = "(originator_id, originator_version, topic, state)"
 
 
 class PublishedTables:
-    """The tables as the published package left them, with two events, a snapshot and a tracking position."""
+    """The tables as the published package left them, with two events, a snapshot and a tracking position.
 
-    def __init__(self, url: str, schema: str | None) -> None:
+    On SQLite, `table_prefix` stands where a schema cannot.
+    """
+
+    def __init__(self, url: str, schema: str | None, table_prefix: str = "") -> None:
         self.schema = schema
         self.originator_id = uuid4()
         self._engine = sa.create_engine(url)
         is_sqlite = self._engine.dialect.name == "sqlite"
         self.prefix = "" if is_sqlite else f"{quote(schema or 'public')}."
         script = ON_SQLITE if is_sqlite else ON_POSTGRES.format(schema=quote(schema or "public"))
+        script = script.replace("school_", f"{table_prefix}school_")
+        school = f"{self.prefix}{table_prefix}school"
         stored_id = self.originator_id.bytes if is_sqlite else self.originator_id
         with self._engine.begin() as connection:
             if schema is not None:
@@ -59,12 +64,10 @@ class PublishedTables:
                 connection.execute(sa.text(statement))
             for table, version in (("events", 1), ("events", 2), ("snapshots", 2)):
                 connection.execute(
-                    sa.text(
-                        f"INSERT INTO {self.prefix}school_{table} {COLUMNS} VALUES (:id, :version, :topic, :state)"
-                    ),
+                    sa.text(f"INSERT INTO {school}_{table} {COLUMNS} VALUES (:id, :version, :topic, :state)"),
                     {"id": stored_id, "version": version, "topic": "old", "state": b"\0\xff"},
                 )
-            connection.execute(sa.text(f"INSERT INTO {self.prefix}school_tracking VALUES ('upstream', 7)"))
+            connection.execute(sa.text(f"INSERT INTO {school}_tracking VALUES ('upstream', 7)"))
 
     def close(self) -> None:
         """Close the connection."""
