@@ -330,19 +330,21 @@ class Tenancy:
         tenants: TenantSelection | None = None,
         options: JobOptions | None = None,
         lock_timeout: float = 0.5,
+        to: str = "heads",
         actor: str | None = None,
     ) -> JobReport:
         """Migrate the registry, and the tables of the tenants that are behind, in this process; return the job's end.
 
         ``tenants`` are by default all. An attempt waits ``lock_timeout`` seconds for a lock, and is repeated after
-        growing pauses, so that a long reader delays no writer for longer. A tenant that fails does not raise: see the
+        growing pauses, so that a long reader delays no writer for longer. ``to`` is the revision that your own tables
+        are migrated to, up or down; by default the newest of each branch. A tenant that fails does not raise: see the
         report. Safe in many processes at once. Raises RegistryMissing, and RegistryMismatch for a registry of a newer
         format.
         """
         from tenancy.operations.migrations import migrate  # noqa: PLC0415 (most processes migrate nothing)
 
         check_type("lock_timeout", lock_timeout, (int, float), "a number of seconds")
-        return migrate(self.fleet, tenants=tenants, options=options, lock_timeout=lock_timeout, actor=actor)
+        return migrate(self.fleet, tenants=tenants, options=options, lock_timeout=lock_timeout, to=to, actor=actor)
 
     @property
     def jobs(self) -> Jobs:

@@ -121,7 +121,7 @@ for _name, _function, _example in COMMANDS:
 
 for _name, _group, _help in (
     ("runner", runner, "Run followers, inspect them, and retry failures."),
-    ("migrations", migrations, "Set up the migrations of your own tables, and write revisions."),
+    ("migrations", migrations, "Set up migrations of your own tables."),
     ("jobs", jobs, "Run operations over many tenants, and control them."),
 ):
     app.add_typer(

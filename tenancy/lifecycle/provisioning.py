@@ -226,21 +226,13 @@ class Provisioning:
         groups: dict[Versions, list[Tenant]] = {}
         for each in waiting:
             versions = each.versions if each.adopted else each.versions.created_by(head)
-            versions = replace(versions, migrations=self._migrated(session, each))
+            versions = replace(versions, migrations=self._migrator.start(each, session))
             groups.setdefault(versions, []).append(each)
         changed = (
             self._registry.change(session, tenants, change, actor, status=status, versions=versions)
             for versions, tenants in groups.items()
         )
         return [tenant for tenants in changed for tenant in tenants]
-
-    def _migrated(self, session: Session, tenant: Tenant) -> tuple[str, ...]:
-        """Run the migrations of a new tenant, and return its revisions."""
-        if not self._migrator.is_configured:
-            return ()
-        self._registry.expect_pause(session)
-        # Adopting changes no table. The next migration does.
-        return self._migrator.current(tenant, session) if tenant.adopted else self._migrator.migrate(tenant, session)
 
     def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
         """Create tables that a tenant has lost or that are new in the code, and record them; do nothing for one that is

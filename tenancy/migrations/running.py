@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from eventsourcing_sqlalchemy.dialects import dialect_of
 from tenancy.errors import TenancyError
 from tenancy.migrations.environment import ATTRIBUTE
 from tenancy.migrations.revisions import alembic_lock, explained
@@ -14,19 +15,24 @@ if TYPE_CHECKING:
     from tenancy.migrations.environment import MigrationRun
     from tenancy.migrations.revisions import RevisionDirectory
 
-__all__ = ["HEADS", "LONG_IDLE", "current_revisions", "migrate", "set_locally", "write_sql"]
+__all__ = ["HEADS", "current_revisions", "keep_open", "migrate", "set_locally", "write_sql"]
 
 HEADS: Final = "heads"
 """The target of a migration to the newest revision of every branch."""
-LONG_IDLE: Final = "1h"
-"""A migration may compute for long between two statements. After this time, the server ends the transaction of a client
-that has vanished without closing its connection.
-"""
+# A migration may compute for long between two statements. After this time, the server ends the transaction of a client
+# that has vanished without closing its connection.
+_LONG_IDLE: Final = "1h"
 
 
 def set_locally(connection: sa.Connection, name: str, value: str) -> None:
     """Change a setting of a server until the transaction ends."""
     connection.execute(sa.select(sa.func.set_config(sa.literal(name), sa.literal(value), sa.true())))
+
+
+def keep_open(connection: sa.Connection) -> None:
+    """Let a transaction on a server be idle for long."""
+    if dialect_of(connection.dialect).is_server:
+        set_locally(connection, "idle_in_transaction_session_timeout", _LONG_IDLE)
 
 
 def current_revisions(run: MigrationRun) -> tuple[str, ...]:

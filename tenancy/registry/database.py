@@ -55,8 +55,6 @@ _OF_CONNECTIONS: Final = (
 # Attempts to create the tables while other processes create them, too.
 _ATTEMPTS: Final = 10
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
-# After this time, the server ends the transaction of a process that has vanished without closing its connection.
-_LONG_IDLE: Final = "1h"
 # undefined_table, invalid_schema_name
 _OF_MISSING: Final = ("42P01", "3F000")
 
@@ -294,14 +292,6 @@ class RegistryDatabase:
         """Yield a session as :meth:`writing` does, and translate the block's errors: it must use this session only."""
         with self._reaching(), self.writing() as session:
             yield session
-
-    def expect_pause(self, session: Session) -> None:
-        """Keep a transaction open while a tenant's tables are migrated, which may take long."""
-        if self.datastore.dialect.is_server:
-            with self._reaching():
-                session.execute(
-                    sa.select(sa.func.set_config("idle_in_transaction_session_timeout", _LONG_IDLE, sa.true()))
-                )
 
     # -- errors --
 

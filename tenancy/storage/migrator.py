@@ -13,7 +13,7 @@ from tenancy.errors import TenancyError
 from tenancy.migrations.environment import MigrationRun
 from tenancy.migrations.place import MigrationPlace
 from tenancy.migrations.revisions import alembic_lock, revision_directory
-from tenancy.migrations.running import HEADS, LONG_IDLE, current_revisions, migrate, set_locally, write_sql
+from tenancy.migrations.running import HEADS, current_revisions, keep_open, migrate, set_locally, write_sql
 from tenancy.storage.reference import ReferenceTenant
 
 if TYPE_CHECKING:
@@ -76,6 +76,12 @@ class Migrator:
         with self._connection(session, lock_timeout) as connection:
             return migrate(self.directory, self._run(tenant.placement, connection), target)
 
+    def start(self, tenant: Tenant, session: Session) -> tuple[str, ...]:
+        """Migrate a new tenant, and return its revisions; only read those of an adopted one, whose tables exist."""
+        if not self.is_configured:
+            return ()
+        return self.current(tenant, session) if tenant.adopted else self.migrate(tenant, session)
+
     def current(self, tenant: Tenant, session: Session) -> tuple[str, ...]:
         """Return the revisions in a tenant's version table, which is the truth."""
         with self._connection(session, None) as connection:
@@ -116,17 +122,18 @@ class Migrator:
     @contextmanager
     def _connection(self, session: Session, lock_timeout: float | None) -> Iterator[sa.Connection]:
         """Yield a connection in a transaction that commits at the end of the block."""
-        if self._shard.is_file_of_registry:
-            # One SQLite file has one writer: the registry's transaction.
-            try:
-                yield session.connection()
-            except sa.exc.SQLAlchemyError as error:
-                raise translate(error) from error
-            return
-        with self._shard.datastore.transaction() as own:
-            connection = own.connection()
-            if self._shard.datastore.dialect.is_server:
-                set_locally(connection, "idle_in_transaction_session_timeout", LONG_IDLE)
-                if lock_timeout is not None:
+        try:
+            registry = session.connection()
+            if self._shard.is_file_of_registry:
+                # One SQLite file has one writer: the registry's transaction.
+                yield registry
+                return
+            keep_open(registry)  # idle meanwhile
+            with self._shard.datastore.transaction() as own:
+                connection = own.connection()
+                keep_open(connection)
+                if lock_timeout is not None and self._shard.datastore.dialect.is_server:
                     set_locally(connection, "lock_timeout", f"{int(lock_timeout * 1000)}ms")
-            yield connection
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise translate(error) from error

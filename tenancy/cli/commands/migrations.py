@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -18,7 +19,7 @@ from tenancy.cli.parsing import Command, Group
 if TYPE_CHECKING:
     from tenancy import Tenancy
 
-__all__ = ["migrations"]
+__all__ = ["COMMANDS", "migrations"]
 
 migrations = typer.Typer(cls=Group, rich_markup_mode=None)
 
@@ -36,9 +37,8 @@ def _shown(path: Path) -> str:
     return os.path.relpath(path)
 
 
-@migrations.command("init", cls=Command, epilog="Example: tenancy migrations init")
 def init(context: typer.Context, *, json: Json = False) -> None:
-    """Create the directory of the migrations, with an env.py that runs in each tenant's place."""
+    """Create the directory of the migrations."""
     from tenancy.migrations.scripts import create_directory  # noqa: PLC0415 (slow: loads SQLAlchemy)
 
     with open_tenancy(context) as tenants:
@@ -50,9 +50,6 @@ def init(context: typer.Context, *, json: Json = False) -> None:
         say(f"Created {file}.")
 
 
-@migrations.command(
-    "revision", cls=Command, epilog="Example: tenancy migrations revision -m 'add notes' --autogenerate"
-)
 def revision(
     context: typer.Context,
     *,
@@ -81,7 +78,7 @@ def revision(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a revision. With --autogenerate, the database must allow this role to create a schema, which is undone."""
+    """Write a revision, empty or with what has changed."""
     from tenancy.operations.migrations import revisions  # noqa: PLC0415 (slow: loads SQLAlchemy)
 
     options: dict[str, Any] = {
@@ -98,7 +95,6 @@ def revision(
         say(f"Created {path}.")
 
 
-@migrations.command("heads", cls=Command, epilog="Example: tenancy migrations heads")
 def heads(context: typer.Context, *, json: Json = False) -> None:
     """Show the newest revision of each branch."""
     with open_tenancy(context) as tenants:
@@ -114,14 +110,31 @@ def heads(context: typer.Context, *, json: Json = False) -> None:
         show_table(("revision", "message", "file"), [tuple(each.values()) for each in found])
 
 
-@migrations.command("sql", cls=Command, epilog="Example: tenancy migrations sql acme > acme.sql")
 def sql(
     context: typer.Context,
     slug: Slug,
     *,
     to: Annotated[str, typer.Option("--to", metavar="REVISION", help="Revision to upgrade to.")] = "heads",
+    json: Json = False,
 ) -> None:
-    """Write the SQL that upgrades a tenant from its recorded revision, without running it."""
+    """Write SQL that upgrades a tenant, and run nothing."""
+    output = StringIO()
     with open_tenancy(context) as tenants:
         _directory(tenants)
-        tenants.fleet.migrator.write_sql(tenant_of(tenants, slug), sys.stdout, to)
+        tenants.fleet.migrator.write_sql(tenant_of(tenants, slug), output, to)
+    if json:
+        show_json({"sql": output.getvalue()})
+    else:
+        say(output.getvalue().rstrip())
+
+
+COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
+    ("init", init, "tenancy migrations init"),
+    ("revision", revision, "tenancy migrations revision -m 'add notes' --autogenerate"),
+    ("heads", heads, "tenancy migrations heads"),
+    ("sql", sql, "tenancy migrations sql acme"),
+)
+"""Name, function and example of each command."""
+
+for _name, _function, _example in COMMANDS:
+    migrations.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)

@@ -63,7 +63,6 @@ class UserMigrations(Part):
             if not current or current[0].status in _NOT_MIGRATED:
                 msg = "It is being created or purged."
                 raise ItemSkipped(msg)
-            self.fleet.registry.expect_pause(session)
             revisions = self.fleet.migrator.migrate(current[0], session, self.target, lock_timeout=self.lock_timeout)
             if revisions != current[0].versions.migrations:
                 versions = replace(current[0].versions, migrations=revisions)
