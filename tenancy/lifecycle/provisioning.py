@@ -222,17 +222,16 @@ class Provisioning:
         return [now[tenant.id] for tenant in tenants]
 
     def _activate(self, session: Session, waiting: Iterable[Tenant], actor: str | None) -> Sequence[Tenant]:
-        head, change, status = self._head(), Verb.ACTIVATE, TenantStatus.ACTIVE
+        head = self._head()
         groups: dict[Versions, list[Tenant]] = {}
         for each in waiting:
             versions = each.versions if each.adopted else each.versions.created_by(head)
-            versions = replace(versions, migrations=self._migrator.start(each, session))
-            groups.setdefault(versions, []).append(each)
-        changed = (
-            self._registry.change(session, tenants, change, actor, status=status, versions=versions)
-            for versions, tenants in groups.items()
-        )
-        return [tenant for tenants in changed for tenant in tenants]
+            groups.setdefault(replace(versions, migrations=self._migrator.start(each, session)), []).append(each)
+        ready: list[Tenant] = []
+        for versions, some in groups.items():
+            changes = {"status": TenantStatus.ACTIVE, "versions": versions}
+            ready += self._registry.change(session, some, Verb.ACTIVATE, actor, **changes)
+        return ready
 
     def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
         """Create tables that a tenant has lost or that are new in the code, and record them; do nothing for one that is
