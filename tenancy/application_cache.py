@@ -1,4 +1,4 @@
-"""The process's cache of tenant applications: one object for each class and tenant.
+"""The process's cache of tenant applications and projections: one object for each class and tenant.
 
 An application has no thread and no connection of its own, only some kilobytes of memory. The cache keeps the most
 recently used ones. An evicted application is closed when its last reference is gone.
@@ -7,17 +7,22 @@ recently used ones. An evicted application is closed when its last reference is 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from eventsourcing.persistence import InfrastructureFactory
+from eventsourcing.utils import Environment
+
 from eventsourcing_sqlalchemy.locks import renew_after_fork
 from tenancy.errors import TenancyClosed
+from tenancy.model.projections import RegisteredProjection
 
-__all__ = ["ApplicationCache"]
+__all__ = ["ApplicationCache", "TenantProjection"]
 
 
 class Closable(Protocol):
@@ -29,6 +34,29 @@ class Closable(Protocol):
 
     def close(self) -> None:
         """Release its resources."""
+
+
+class TenantProjection:
+    """A projection of one tenant with its view."""
+
+    def __init__(self, registered: RegisteredProjection, process: Mapping[str, str], env: Mapping[str, str]) -> None:
+        # Unlike an application, a factory does not add the process's environment.
+        factory: InfrastructureFactory[Any] = InfrastructureFactory.construct(
+            Environment(registered.projection.name, {**process, **env})
+        )
+        self.view = factory.tracking_recorder(registered.view)
+        self.projection = registered.projection(self.view)
+        self.closing = threading.Event()
+        # Tied to the view, because a caller may keep only the view.
+        self._close = weakref.finalize(self.view, factory.close)
+
+    def __repr__(self) -> str:
+        return f"TenantProjection({type(self.projection).__name__}, view={self.view!r})"
+
+    def close(self) -> None:
+        """Release the engine."""
+        self.closing.set()
+        self._close()
 
 
 _T = TypeVar("_T", bound=Closable)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventsourcing_sqlalchemy import migrations
-from tenancy.application_cache import ApplicationCache
+from tenancy.application_cache import ApplicationCache, TenantProjection
 from tenancy.errors import TenancyClosed
 from tenancy.isolation.environment import local_variables, variables
 from tenancy.lifecycle.provisioning import Provisioning
@@ -19,7 +19,6 @@ from tenancy.model.application_spec import ApplicationSpec, application_spec_of,
 from tenancy.model.projections import (
     Projections,
     RegisteredProjection,
-    TenantProjection,
     check_registered,
     name_taken,
 )

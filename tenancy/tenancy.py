@@ -22,13 +22,14 @@ from eventsourcing.utils import get_topic
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import context
+from tenancy.application_cache import TenantProjection
 from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
 from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
-from tenancy.model.projections import RegisteredProjection, TenantProjection
+from tenancy.model.projections import RegisteredProjection
 from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.settings import TenancySettings

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from uuid import UUID, SafeUUID
+from uuid import UUID
 
-from eventsourcing.persistence import DataError, IntegrityError, StoredEvent, Tracking
+from eventsourcing.persistence import DataError, StoredEvent, Tracking
+
+from eventsourcing_sqlalchemy.dialects.tracking import ConditionalTracking
 
 _MAX_VERSION = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class ConditionalTracking(Tracking):
-    """A position that is recorded only if the recorded one is at least ``at_least`` and below the new one.
-
-    Otherwise IntegrityError is raised and nothing is written. A follower that caches its position thus detects, in the
-    same statement, that it was moved back or deleted.
-    """
-
-    at_least: int
 
 
 def check_events(events: Sequence[StoredEvent], max_bytes: int) -> int:
@@ -109,35 +99,3 @@ def _is_text(value: str) -> bool:
         return value.isascii() or bool(value.encode())
     except UnicodeEncodeError:
         return False
-
-
-def tracking_conflict(tracking: Tracking) -> IntegrityError:
-    """Return the error for a tracking position that is not ahead of the recorded one, or whose condition fails."""
-    if isinstance(tracking, ConditionalTracking):
-        msg = (
-            f"The recorded tracking position of application {tracking.application_name!r} is not between "
-            f"{tracking.at_least} and {tracking.notification_id - 1}: it was moved back, or notification "
-            f"{tracking.notification_id} has already been processed. Nothing was written."
-        )
-        return IntegrityError(msg)
-    msg = (
-        f"Notification {tracking.notification_id} of application {tracking.application_name!r} has already been "
-        "processed: the recorded tracking position is not behind it. Nothing was written."
-    )
-    return IntegrityError(msg)
-
-
-_set = object.__setattr__
-
-
-def uuid_of_int(number: int) -> UUID:
-    """Return the UUID with this number, three times as fast as its constructor."""
-    value = object.__new__(UUID)
-    _set(value, "int", number)
-    _set(value, "is_safe", SafeUUID.unknown)
-    return value
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Return a duration for PostgreSQL's settings, where 0 means no limit."""
-    return str(round((seconds or 0.0) * 1000))

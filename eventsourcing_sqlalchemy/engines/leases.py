@@ -74,8 +74,14 @@ def lease_engine(source: EngineSource, settings: EngineSettings, application: st
         else:
             _check_settings(shared, settings, application)
         shared.leases += 1
-    _drain()
-    return EngineLease(key, shared)
+    lease = EngineLease(key, shared)
+    try:
+        _drain()
+    except BaseException:
+        # Disposing of another engine was interrupted, and the caller gets no lease to release.
+        lease.release()
+        raise
+    return lease
 
 
 def _check_settings(shared: SharedEngine, settings: EngineSettings, application: str) -> None:

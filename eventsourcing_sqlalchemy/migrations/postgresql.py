@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.conversion import milliseconds
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
-from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.migrations.steps import Step, Steps
 from eventsourcing_sqlalchemy.tables import TableSpec

@@ -9,8 +9,8 @@ from typing import ClassVar, Final
 from eventsourcing.persistence import ProgrammingError
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.conversion import milliseconds
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
-from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.migrations.steps import Step, Steps
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, quote

@@ -1,6 +1,6 @@
 """Recorders write and read an application's events, snapshots and tracking positions."""
 
-from eventsourcing_sqlalchemy.dialects.validation import ConditionalTracking
+from eventsourcing_sqlalchemy.dialects.tracking import ConditionalTracking
 from eventsourcing_sqlalchemy.recorders.aggregate import SQLAlchemyAggregateRecorder
 from eventsourcing_sqlalchemy.recorders.application import SQLAlchemyApplicationRecorder
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 __all__ = ["ExecutorProcesses", "interruptible", "run_check"]
 
 # Seconds between two looks at the command of a check.
-_POLL = 0.1
+_POLL: Final = 0.1
+_STANDARD_ERROR: Final = 2
 
 
 class ExecutorProcesses:
@@ -48,11 +49,6 @@ class ExecutorProcesses:
     def are_alive(self) -> bool:
         """Whether any of them is still running."""
         return any(process.poll() is None for process in self._processes)
-
-    @property
-    def have_failed(self) -> bool:
-        """Whether any of them has ended with an error."""
-        return any(process.poll() for process in self._processes)
 
     def replace_killed(self) -> None:
         """Start another process for each that was killed. One that has ended with an error would do so again."""
@@ -88,7 +84,7 @@ def interruptible() -> Iterator[threading.Event]:
 
 def run_check(command: str, interrupted: threading.Event) -> int | None:
     """Run a shell command and return its exit code, or None if it was interrupted. Its output is not ours."""
-    with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=sys.stderr) as process:  # noqa: S602 (the operator's command)
+    with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR) as process:  # noqa: S602 (the operator's command)
         while process.poll() is None:
             if interrupted.wait(_POLL):
                 process.terminate()

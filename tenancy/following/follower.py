@@ -14,9 +14,9 @@ from eventsourcing.system import Follower
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking
 
 if TYPE_CHECKING:
+    from tenancy.application_cache import TenantProjection
     from tenancy.fleet import Fleet
     from tenancy.following.pipes import Pipe
-    from tenancy.model.projections import TenantProjection
     from tenancy.model.tenant import Tenant
     from tenancy.storage.cross_tenant import CrossTenantProjection
 

@@ -23,6 +23,7 @@ from tenancy.model.slugs import normalize
 from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status, status_error
 from tenancy.registry import Registry
 from tenancy.registry.tables import check_texts
+from tenancy.storage.extra_tables import check_code
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -162,7 +163,7 @@ class Provisioning:
         """Raise NotRegistered if this process could not create all of a new tenant's tables."""
         try:
             for application_spec in self._application_specs():
-                application_spec.check_code()
+                check_code(application_spec)
         except NotRegistered:
             with suppress(RegistryMissing):
                 if self._registry.find(slug) is not None:
@@ -222,21 +223,18 @@ class Provisioning:
         return [now[tenant.id] for tenant in tenants]
 
     def _activate(self, session: Session, waiting: Iterable[Tenant], actor: str | None) -> Sequence[Tenant]:
-        head = self._head()
+        head, change, status = self._head(), Verb.ACTIVATE, TenantStatus.ACTIVE
         groups: dict[Versions, list[Tenant]] = {}
         for each in waiting:
-            versions = each.versions if each.adopted else each.versions.created_by(head)
-            groups.setdefault(replace(versions, migrations=self._migrator.start(each, session)), []).append(each)
-        ready: list[Tenant] = []
-        for versions, some in groups.items():
-            changes = {"status": TenantStatus.ACTIVE, "versions": versions}
-            ready += self._registry.change(session, some, Verb.ACTIVATE, actor, **changes)
-        return ready
+            groups.setdefault(self._migrator.start(each, session, head), []).append(each)
+        changed = (
+            self._registry.change(session, tenants, change, actor, status=status, versions=versions)
+            for versions, tenants in groups.items()
+        )
+        return [tenant for tenants in changed for tenant in tenants]
 
     def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
-        """Create tables that a tenant has lost or that are new in the code, and record them; do nothing for one that is
-        being purged.
-        """
+        """Create and record tables that a tenant has lost or that are new in the code; skip one that is being purged."""
         with self._with_tables([tenant], _is_provisioned) as (session, current):
             created = self._head().created
             lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(created)]

@@ -5,23 +5,20 @@ They follow from its class and the environment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-import sqlalchemy as sa
-from eventsourcing.persistence import InfrastructureFactory, PersistenceError, TrackingRecorder
+from eventsourcing.persistence import TrackingRecorder
 from eventsourcing.projection import EventSourcedProjection, Projection
-from eventsourcing.utils import Environment, TopicError, get_topic, resolve_topic, strtobool
+from eventsourcing.utils import Environment, get_topic, strtobool
 
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import TableName, is_extended
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import Settings
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
-from tenancy.errors import NotRegistered, TenancyError
+from tenancy.errors import TenancyError
 from tenancy.model.encodings import Encoding
 from tenancy.model.placement import Placement
 
@@ -103,66 +100,6 @@ class ApplicationSpec:
     def from_json(cls, stored: Mapping[str, Any]) -> ApplicationSpec:
         """Return the specification that :meth:`to_json` returned."""
         return cls(**{**stored, "tables": tuple(stored["tables"]), "follows": tuple(stored.get("follows", ()))})
-
-    def check_code(self) -> None:
-        """Raise NotRegistered if creating its tables requires code that cannot be imported."""
-        if self.creates_extra_tables:
-            self._code()
-
-    def _code(self) -> Any:
-        try:
-            return resolve_topic(self.view or self.topic)
-        except TopicError as error:
-            msg = f"The tables of {self.application!r} can only be created by its code: {error}."
-            raise NotRegistered(msg, remedy="Pass it: --app module:name, from the directory of the module.") from error
-
-    def construct(self, environment: Mapping[str, str], look: Callable[[TableName], None]) -> None:
-        """Construct the application or view once, which creates its extra tables.
-
-        ``look`` is called with each table of a MetaData, before SQLAlchemy creates it or finds that it exists; it may
-        raise. Raises NotRegistered if the code cannot be imported, and TenancyError if it fails.
-        """
-        code = self._code()
-        looking = _look.set(look)
-        try:
-            if self.view:
-                env = Environment(self.application, {**environment})
-                with closing(InfrastructureFactory.construct(env)) as factory:
-                    factory.tracking_recorder(code)
-            else:
-                code(env=environment).close()
-        except (TenancyError, PersistenceError, SettingsError):
-            raise
-        except (Exception, SystemExit) as error:
-            # First line only: SQLAlchemy and drivers append SQL with parameters.
-            what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-            msg = f"{self.application!r} could not be constructed, which creates its tables: {what}."
-            raise TenancyError(msg, remedy="Fix the error, then run: tenancy doctor --repair") from error
-        finally:
-            _look.reset(looking)
-
-
-# The callback for tables that are created in this context.
-_look: ContextVar[Callable[[TableName], None] | None] = ContextVar("_look", default=None)
-
-
-def _before_create(target: sa.MetaData | sa.Table, connection: sa.Connection, **options: Any) -> None:
-    look = _look.get()
-    if look is None:
-        return
-    if isinstance(target, sa.Table):
-        tables: Iterable[sa.Table] = (target,)
-    else:
-        # Including tables that exist: the event's own list omits them.
-        wanted = options["_ddl_runner"].tables
-        tables = target.tables.values() if wanted is None else wanted
-    for table in tables:
-        look(TableName(connection.schema_for_object(table), table.name))
-
-
-# Never removed: an engine's listeners cannot be changed while other threads use it.
-sa.event.listen(sa.MetaData, "before_create", _before_create)
-sa.event.listen(sa.Table, "before_create", _before_create)
 
 
 def projection_spec_of(

@@ -23,9 +23,11 @@ from tenancy.errors import (
 )
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
-from tenancy.model.tenant import TenantStatus
+from tenancy.model.tenant import TenantStatus, Verb
+from tenancy.operations.migrations import Migrate
 from tenancy.registry import FORMAT
 from tenancy.registry.remedies import remedy_of
+from tenancy.storage.extra_tables import check_code
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
@@ -55,7 +57,8 @@ class Finding:
 
     name: str
     """The subject: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
-    ``registry``, ``applications``, ``tables``, ``drift``, ``sequences``, ``steps``, ``orphans``, ``due``.
+    ``registry``, ``applications``, ``tables``, ``migrations``, ``drift``, ``sequences``, ``steps``, ``orphans``,
+    ``due``.
     """
     level: Level
     what: str
@@ -191,6 +194,7 @@ def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     yield from _applications(fleet)
     yield from _steps(every)
     yield from _tables(fleet, every)
+    yield from _migrations(fleet, every)
     yield from _drift(fleet, every)
     yield from _sequences(fleet, every)
     yield from _orphans(fleet, every)
@@ -309,6 +313,31 @@ def _drift(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
         )
 
 
+def _migrations(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    complete = _complete(every)
+    older = list(_older_than_recorded(fleet, complete))
+    for tenant, version in older:
+        yield Finding(
+            name="migrations",
+            level="failure",
+            what=f"{tenant.slug!r}: own tables of version {version}, and version {tenant.versions.tables} is recorded.",
+            remedy="Record their version: tenancy doctor --repair. Then: tenancy migrate",
+            tenant=tenant.slug,
+        )
+    behind = Migrate(fleet, {}).plan(complete)
+    if behind:
+        what = f"{_counted(len(behind))} to migrate, for example {behind[0].tenant.slug!r}: {behind[0].summary}."
+        yield Finding(name="migrations", level="warning", what=what, remedy="Migrate: tenancy migrate")
+    elif not older:
+        yield Finding(name="migrations", level="ok", what=f"{_counted(len(complete))} at the version of the code.")
+
+
+def _older_than_recorded(fleet: Fleet, complete: Sequence[Tenant]) -> Iterator[tuple[Tenant, int]]:
+    for tenant, version in fleet.inventory.versions(complete, fleet.application_specs()):
+        if version < tenant.versions.tables:
+            yield tenant, version
+
+
 class _Behind(NamedTuple):
     """A tenant's or the registry's sequence that is behind its table."""
 
@@ -380,13 +409,14 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
     except (RegistryMissing, RegistryMismatch, EncodingMismatch) as error:
         yield _failure("registry", error)
         return
+    yield from _repair_versions(fleet, every, actor)
     yield from _repair_sequences(fleet, every)  # first: the repairs below record registry events
     application_specs = fleet.application_specs()
     broken = {tenant.id for tenant, _ in fleet.inventory.faults(_complete(every), application_specs)}
     creates_extra_tables = any(application_spec.creates_extra_tables for application_spec in application_specs)
     try:
         for application_spec in application_specs:
-            application_spec.check_code()
+            check_code(application_spec)
     except TenancyError as error:
         yield Finding(name="tables", level="failure", what=str(error))  # once, instead of for every tenant
         creates_extra_tables = False
@@ -418,6 +448,16 @@ def _record_new_applications(fleet: Fleet) -> Iterator[Finding]:
         what = f"Not recorded: {', '.join(new)}. The code lacks {', '.join(lacking)}."
         remedy = "If these were removed permanently, run: tenancy init"
         yield Finding(name="applications", level="failure", what=what, remedy=remedy)
+
+
+def _repair_versions(fleet: Fleet, every: Sequence[Tenant], actor: str | None) -> Iterator[Finding]:
+    for tenant, version in _older_than_recorded(fleet, _complete(every)):
+        with fleet.registry.locked(tenant.id) as (session, current):
+            for found in current:
+                versions = replace(found.versions, tables=version)
+                fleet.registry.change(session, [found], Verb.MIGRATE, actor, versions=versions)
+        what = f"{tenant.slug!r}: version {version} of its own tables is recorded."
+        yield Finding(name="migrations", level="ok", what=what, tenant=tenant.slug)
 
 
 def _repair_sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:

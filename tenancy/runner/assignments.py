@@ -13,6 +13,7 @@ from tenancy.model.tenant import Tenant, TenantStatus
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.naming import TableName
+    from tenancy.model.placement import Placement
     from tenancy.runner.ready_queue import Key
 
 __all__ = ["Assignment", "Assignments", "PendingGap"]
@@ -100,10 +101,10 @@ class Assignments:
     """Assignments of the active tenants in the held buckets. Safe to use from many threads."""
 
     def __init__(
-        self, pipes: Pipes, default_schema: Callable[[], str | None], bucket_of: Callable[[UUID], int]
+        self, pipes: Pipes, default_schema_of: Callable[[Placement], str | None], bucket_of: Callable[[UUID], int]
     ) -> None:
         self.pipes = pipes
-        self._default_schema = default_schema
+        self._default_schema_of = default_schema_of
         self._bucket_of = bucket_of
         # Guards the fields below, for in-memory operations only. Lookups of one entry take no lock.
         self._lock = threading.Lock()
@@ -187,7 +188,7 @@ class Assignments:
 
     def _acquire(self, tenant: Tenant) -> Iterable[Assignment]:
         placement = tenant.placement
-        default = None if placement.schema else self._default_schema()
+        default = self._default_schema_of(placement)
         assignments = {}
         for pipe in self.pipes.all:
             events = self.pipes.events_table(pipe, placement, default)

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FollowerMonitor", "FollowerState", "FollowerStatus"]
 
-FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined"]
-"""Ahead means that the recorded position exceeds the leader's last id: new events up to it will be skipped."""
+FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined", "waiting"]
+"""Ahead means that the recorded position exceeds the leader's last id: new events up to it will be skipped. Waiting
+means that the follower's tables are still to be created.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,6 @@ class FollowerMonitor:
             self._failure_store.all(),
             self._pipes,
         )
-        default = self._shard.datastore.default_schema()
         rows = [
             (
                 tenant,
@@ -121,6 +122,7 @@ class FollowerMonitor:
                 pipes.tracking_table(pipe, tenant.placement, default),
             )
             for tenant in tenants
+            for default in [self._shard.default_schema_of(tenant.placement)]
             for pipe in pipes.all
         ]
         # Read these before the recorded positions: a recorded position behind them was then set back.
@@ -144,6 +146,7 @@ class FollowerMonitor:
                 owner_failing=None if owner is None else fails.get(owner),
                 failure=failures.get((tenant.id, pipe.follower)),
                 known=here,
+                is_waiting=bool(pipes.lacking(pipe, tenant.versions)),
             )
             for (tenant, pipe, events, _), here in zip(rows, known, strict=True)
         ]
@@ -188,8 +191,7 @@ class FollowerMonitor:
         return failure
 
     def _move(self, tenant: Tenant, pipe: Pipe, notification_id: int) -> None:
-        datastore = self._shard.datastore
-        default = None if tenant.placement.schema else datastore.default_schema()
+        datastore, default = self._shard.datastore, self._shard.default_schema_of(tenant.placement)
         table = self._pipes.tracking_table(pipe, tenant.placement, default)
         try:
             if table is None:
@@ -236,6 +238,7 @@ def _status(
     owner_failing: str | None,
     failure: Failure | None,
     known: _Known | None,
+    is_waiting: bool,
 ) -> FollowerStatus:
     reached = position
     # A position that was set back takes precedence over the remembered one.
@@ -246,6 +249,8 @@ def _status(
     state: FollowerState = "behind" if lag else "ahead" if position > last else "current"
     if failure is not None:
         state = "quarantined" if failure.is_quarantined else "retrying"
+    if is_waiting:
+        state = "waiting"
     return FollowerStatus(
         tenant=tenant.slug,
         tenant_id=tenant.id,

@@ -73,7 +73,7 @@ class Runner:
             raise TenancyError(msg, remedy="Pass them: Tenancy(system=...) with pipes, or tenants.project(...).")
         # A tenant with many followers uses at most half of the workers.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
-        self._assignments = Assignments(self._pipes, shard.datastore.default_schema, bucket_of)
+        self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
         self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
@@ -180,11 +180,12 @@ class Runner:
         """Wait until a tenant's followers have processed all events recorded so far.
 
         That includes the events that upstream followers record in response. Raises NotCaughtUp, a TimeoutError, after
-        ``timeout`` seconds, or at once when a follower is quarantined.
+        ``timeout`` seconds, or at once when a follower is quarantined or its tables are still to be created.
         """
         deadline = time.monotonic() + timeout
         tenant = find_tenant(self._registry_cache, slug)
         for pipe in self._pipes.all:
+            self._raise_if_waiting(tenant, pipe)
             driver = open_follower(self._fleet, tenant, pipe)
             target = driver.last_id()
             self._wake_if_ours(tenant, pipe)
@@ -193,6 +194,12 @@ class Runner:
                 self._raise_if_stuck(tenant, pipe, time.monotonic() > deadline)
                 time.sleep(pause)
                 pause = min(pause * 1.5, _POLL_MAX)
+
+    def _raise_if_waiting(self, tenant: Tenant, pipe: Pipe) -> None:
+        lacking = self._pipes.lacking(pipe, tenant.versions)
+        if lacking:
+            msg = f"Follower {pipe.follower!r} of tenant {tenant.slug!r} waits for its tables: {', '.join(lacking)}."
+            raise NotCaughtUp(msg, remedy="Create them: tenancy migrate", tenant=tenant.slug)
 
     def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
         if self._assignments.holds(tenant.id):

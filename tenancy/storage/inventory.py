@@ -59,7 +59,7 @@ class ShardInventory:
 
     def specs(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> list[TableSpec]:
         """Return the tables that a tenant must have."""
-        default = None if placement.schema else self._shard.default_schema
+        default = self._shard.default_schema_of(placement)
         return [spec for application_spec in application_specs for spec in application_spec.specs(placement, default)]
 
     def missing(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> list[TableSpec]:
@@ -169,8 +169,9 @@ class ShardInventory:
         self, placement: Placement, application_specs: Iterable[ApplicationSpec]
     ) -> list[tuple[RelationKind, TableName]]:
         """Return what has the schema and prefix of an adopted tenant's applications."""
+        default = self._shard.default_schema_of(placement)
         locations = {
-            (placement.schema_of(name) or self._shard.default_schema, placement.prefix_of(name))
+            (placement.schema_of(name) or default, placement.prefix_of(name))
             for name in (application_spec.application for application_spec in application_specs)
         }
         relations = self._shard.datastore.dialect.relations
@@ -183,7 +184,7 @@ class ShardInventory:
 
     def owns(self, placement: Placement, name: TableName, application_specs: Iterable[ApplicationSpec]) -> bool:
         """Return whether applications or views own a relation, by its name, in an adopted tenant's placement."""
-        default, limit = self._shard.default_schema, self._shard.identifier_limit
+        default, limit = self._shard.default_schema_of(placement), self._shard.identifier_limit
         return any(application_spec.owns(placement, default, name, limit) for application_spec in application_specs)
 
     def _is_of_registry(self, name: TableName) -> bool:
@@ -216,7 +217,7 @@ class ShardInventory:
         """Return whether a table is, or would be if it existed, in the inventory of a tenant."""
         if tenant.adopted:
             return self.owns(tenant.placement, name, application_specs)
-        default = None if tenant.placement.schema else self._shard.default_schema
+        default = self._shard.default_schema_of(tenant.placement)
         return strategy_of(tenant.placement).covers(tenant.placement, name, default)
 
     def is_tenant_name(self, name: TableName) -> bool:

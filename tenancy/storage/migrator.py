@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.model.placement import Placement
     from tenancy.model.tenant import Tenant
+    from tenancy.model.versions import Versions
     from tenancy.storage.shard import Shard
 
 __all__ = ["Migrator"]
@@ -76,11 +78,18 @@ class Migrator:
         with self._connection(session, lock_timeout) as connection:
             return migrate(self.directory, self._run(tenant.placement, connection), target)
 
-    def start(self, tenant: Tenant, session: Session) -> tuple[str, ...]:
-        """Migrate a new tenant, and return its revisions; only read those of an adopted one, whose tables exist."""
+    def start(self, tenant: Tenant, session: Session, head: Versions) -> Versions:
+        """Migrate a new tenant, whose other tables were just created at ``head``, and return its versions.
+
+        The tables of an adopted tenant exist: its revisions are only read.
+        """
+        versions = tenant.versions if tenant.adopted else tenant.versions.created_by(head)
         if not self.is_configured:
-            return ()
-        return self.current(tenant, session) if tenant.adopted else self.migrate(tenant, session)
+            return versions
+        return replace(
+            versions,
+            migrations=self.current(tenant, session) if tenant.adopted else self.migrate(tenant, session),
+        )
 
     def current(self, tenant: Tenant, session: Session) -> tuple[str, ...]:
         """Return the revisions in a tenant's version table, which is the truth."""

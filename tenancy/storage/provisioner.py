@@ -14,6 +14,7 @@ from tenancy.errors import TenancyError
 from tenancy.isolation.environment import local_variables
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant
+from tenancy.storage.extra_tables import construct
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -90,9 +91,8 @@ class Provisioner:
                 environment[f"{prefix}CREATE_TABLE"] = "yes"
             before = self._around(tenant.placement, creators)
             for application_spec in creators:
-                application_spec.construct(
-                    environment, partial(self._check_placement, tenant, "is created by", [application_spec])
-                )
+                look = partial(self._check_placement, tenant, "is created by", [application_spec])
+                construct(application_spec, environment, look)
             # Their code may also create tables with SQL, which SQLAlchemy does not report.
             for name in self._around(tenant.placement, creators) - before:
                 if not self._inventory.is_tenant_name(name):

@@ -67,6 +67,10 @@ class Shard:
         """The schema of tables that name none."""
         return self.datastore.default_schema()
 
+    def default_schema_of(self, placement: Placement) -> str | None:
+        """Return the schema of a placement's tables that name none; None, without connecting, if it has a schema."""
+        return None if placement.schema else self.default_schema
+
     def check(self, placement: Placement) -> None:
         """Raise TenancyError for a placement that is impossible in this database."""
         if placement.schema is not None and not self.datastore.dialect.has_schemas:

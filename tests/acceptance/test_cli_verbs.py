@@ -82,7 +82,7 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     assert tenancy.ok("history", gone["tenant_id"], "--json").json[-1]["status"] == "purged"
 
 
-def test_what_is_not_given_again_stays_as_it_is(quick: Command) -> None:
+def test_omitted_values_stay_unchanged(quick: Command) -> None:
     quick.ok("create", "acme")
 
     def done(*arguments: str) -> tuple[str | None, bool]:

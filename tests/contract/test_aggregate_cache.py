@@ -1,7 +1,7 @@
-"""The library's cache of aggregates holds what is committed, and nothing else, however a transaction ends.
+"""The library's aggregate cache holds committed state only, however a transaction ends.
 
-`WAYS_NOT_TO_COMMIT` change and read aggregates; none of it may be seen afterwards, nor by other threads meanwhile.
-`WAYS_TO_COMMIT` do the same, and all of it must be seen.
+`WAYS_NOT_TO_COMMIT` change and read aggregates; the changes must not be visible afterwards, nor to other threads
+meanwhile. `WAYS_TO_COMMIT` do the same, and the changes must be visible.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODES: Final[list[tuple[Database, str, str]]] = [
 
 
 class Scene:
-    """An application with a cache, one on the same tables without, and an engine of the user."""
+    """An application with a cache, one without on the same tables, and the user's engine."""
 
     def __init__(self, school: TrainingSchool, uncached: TrainingSchool, engine: sa.Engine) -> None:
         self.school = school
@@ -48,23 +48,23 @@ class Scene:
         self.engine = engine
 
     def change(self, dog_id: UUID, session: Session | None = None) -> UUID:
-        """Teach a dog and register another one, and read both; return the id of the new one."""
+        """Teach a dog, register another one, and read both; return the new dog's id."""
         school = self.school
         dog: Dog = school.repository.get(dog_id)
         puppy = Dog("Puppy")
         dog.add_trick("fetch")
         school.save(dog, puppy, **({} if session is None else {"session": session}))
         for each in (dog_id, puppy.id):
-            # Read in the transaction, and so cached without care; but outside of a session of the user.
+            # Read in the transaction, so a careless cache would keep it; but outside the user's session.
             assert school.knows(each) == (session is None or each == dog_id)
         if session is None:
             assert self.tricks(dog_id) == ["fetch"]
-        # Other threads have no transaction: they see what is committed.
+        # Other threads have no transaction, so they see committed state.
         assert run_together([lambda: self.tricks(dog_id), lambda: school.knows(puppy.id)]) == [[], False]
         return puppy.id
 
     def tricks(self, dog_id: UUID) -> list[str]:
-        """Return what the application believes that the dog has learned."""
+        """Return the dog's tricks according to the application."""
         dog: Dog = self.school.repository.get(dog_id)
         return dog.tricks
 
@@ -124,8 +124,8 @@ def a_savepoint(scene: Scene, dog_id: UUID) -> UUID:
     return puppy
 
 
-def a_write_that_is_not_ours(scene: Scene, _: UUID) -> UUID:
-    """What the session's user wrote by other means is read inside, too."""
+def a_write_by_the_user(scene: Scene, _: UUID) -> UUID:
+    """Reads inside the session also see the user's own writes."""
     puppy = stored_events()[0].originator_id
     assert isinstance(puppy, UUID)
     event = scene.uncached.events.mapper.to_stored_event(Dog("Puppy").collect_events()[0])
@@ -146,12 +146,12 @@ def a_session_rolled_back_later(scene: Scene, dog_id: UUID) -> UUID:
     return puppy
 
 
-def a_session_that_is_closed(scene: Scene, dog_id: UUID) -> UUID:
+def a_closed_session(scene: Scene, dog_id: UUID) -> UUID:
     with Session(scene.engine) as session:
         return scene.change(dog_id, session)
 
 
-def a_session_that_is_collected(scene: Scene, dog_id: UUID) -> UUID:
+def a_garbage_collected_session(scene: Scene, dog_id: UUID) -> UUID:
     session = Session(scene.engine)
     puppy = scene.change(dog_id, session)
     del session
@@ -168,11 +168,11 @@ def a_session_on_a_connection_that_rolls_back(scene: Scene, dog_id: UUID) -> UUI
     return puppy
 
 
-def a_save_that_is_refused(scene: Scene, dog_id: UUID) -> UUID:
+def a_refused_save(scene: Scene, dog_id: UUID) -> UUID:
     dog: Dog = scene.school.repository.get(dog_id)
     puppy = Dog("Puppy")
     dog.add_trick("fetch")
-    dog.pending_events.append(dog.pending_events[0])  # a conflict with itself
+    dog.pending_events.append(dog.pending_events[0])  # conflicts with itself
     with pytest.raises(IntegrityError):
         scene.school.save(puppy, dog)
     return puppy.id
@@ -183,17 +183,17 @@ WAYS_NOT_TO_COMMIT: Final[list[Callable[[Scene, UUID], UUID]]] = [
     an_interrupt,
     a_commit_that_fails,
     a_savepoint,
-    a_write_that_is_not_ours,
+    a_write_by_the_user,
     a_session_rolled_back_later,
-    a_session_that_is_closed,
-    a_session_that_is_collected,
+    a_closed_session,
+    a_garbage_collected_session,
     a_session_on_a_connection_that_rolls_back,
-    a_save_that_is_refused,
+    a_refused_save,
 ]
 
 
 @pytest.mark.filterwarnings("ignore:The garbage collector is trying to clean up:sqlalchemy.exc.SAWarning")
-def test_nothing_is_cached_of_what_is_not_committed(scene: Scene) -> None:
+def test_uncommitted_state_is_not_cached(scene: Scene) -> None:
     for way in WAYS_NOT_TO_COMMIT:
         fido = scene.school.register("Fido")
         assert scene.tricks(fido) == []
@@ -236,7 +236,7 @@ def a_session_on_a_connection_that_commits(scene: Scene, dog_id: UUID) -> UUID:
 WAYS_TO_COMMIT: Final = [a_transaction, a_session_that_commits_later, a_session_on_a_connection_that_commits]
 
 
-def test_what_is_committed_is_seen(scene: Scene) -> None:
+def test_committed_state_is_visible(scene: Scene) -> None:
     for way in WAYS_TO_COMMIT:
         fido = scene.school.register("Fido")
         assert scene.tricks(fido) == []
@@ -245,8 +245,8 @@ def test_what_is_committed_is_seen(scene: Scene) -> None:
         assert scene.tricks(fido) == ["fetch"], way.__name__
 
 
-def test_conflict_drops_a_copy_that_another_process_has_made_stale(scene: Scene) -> None:
-    """Without fast-forward, a retry would read the stale copy again, each time."""
+def test_conflict_evicts_a_stale_copy(scene: Scene) -> None:
+    """Without fast-forward, every retry would read the stale copy again."""
     fido = scene.school.register("Fido")
     scene.tricks(fido)
     dog: Dog = scene.uncached.repository.get(fido)
@@ -283,7 +283,7 @@ def test_forked_child_does_not_wait_for_a_thread_of_its_parent(scene: Scene) -> 
     is_held, may_end = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with scene.school.recorder.aggregate_caches._lock:  # noqa: SLF001 (held for a moment only, which a fork can meet)
+        with scene.school.recorder.aggregate_caches._lock:  # noqa: SLF001 (held briefly, but a fork can coincide)
             is_held.set()
             may_end.wait(DEADLINE_SECONDS)
 
@@ -301,7 +301,7 @@ def test_forked_child_does_not_wait_for_a_thread_of_its_parent(scene: Scene) -> 
 
 
 class Framework:
-    """What a web framework has: one session for each request, here for each thread."""
+    """A web framework's sessions: one per request, here one per thread."""
 
     session: ClassVar[scoped_session[Session]]
 
@@ -312,7 +312,7 @@ def framework_session() -> scoped_session[Session]:
 
 @pytest.mark.parametrize("fastforward", "yn")
 @pytest.mark.parametrize("database_url", ["file", "psycopg2", "psycopg", "pg8000"], indirect=True)
-def test_nothing_is_cached_of_a_scoped_session_that_rolls_back(database_url: str, fastforward: str) -> None:
+def test_rolled_back_scoped_session_leaves_nothing_in_the_cache(database_url: str, fastforward: str) -> None:
     env = {
         "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
         "SQLALCHEMY_SCOPED_SESSION_TOPIC": get_topic(framework_session),

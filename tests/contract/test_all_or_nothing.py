@@ -1,4 +1,4 @@
-"""What belongs to events is recorded with them or not at all, whatever a user does in a transaction."""
+"""Tracking and rows of hooks are recorded with their events or not at all, whatever a user does in a transaction."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Base(DeclarativeBase):
 
 
 class View(Base):
-    """What the user's recorder keeps beside the events."""
+    """The table that the user's recorder keeps beside the events."""
 
     __tablename__ = "view"
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class ViewRecorder(SQLAlchemyProcessRecorder):
-    """Adds a row to the view, and leaves it to the session when that is written."""
+    """Adds a row to the session, which decides when to flush it."""
 
     flushes: ClassVar[bool] = False
 
@@ -38,7 +38,7 @@ class ViewRecorder(SQLAlchemyProcessRecorder):
 
 
 class FlushingViewRecorder(ViewRecorder):
-    """Writes it at once."""
+    """Flushes the row immediately."""
 
     flushes = True
 
@@ -65,7 +65,7 @@ def test_tracking_is_not_recorded_without_its_events(apps: Applications) -> None
 
 
 @pytest.mark.parametrize("recorder_class", [ViewRecorder, FlushingViewRecorder])
-def test_row_that_a_hook_adds_is_not_recorded_without_the_events(
+def test_row_of_a_hook_is_not_recorded_without_the_events(
     apps: Applications, recorder_class: type[ViewRecorder]
 ) -> None:
     plain = apps.recorder()
@@ -88,7 +88,7 @@ def test_row_that_a_hook_adds_is_not_recorded_without_the_events(
     assert (rows(), recorder.max_tracking_id("upstream")) == ([7], 1)
 
 
-def test_one_transaction_object_cannot_be_entered_twice_at_a_time(apps: Applications) -> None:
+def test_a_transaction_object_cannot_be_entered_twice_at_once(apps: Applications) -> None:
     recorder = apps.recorder()
     transaction = recorder.transaction()
     with pytest.raises(ZeroDivisionError), transaction:  # noqa: PT012 (the block rolls back)
@@ -102,8 +102,8 @@ def test_one_transaction_object_cannot_be_entered_twice_at_a_time(apps: Applicat
     assert len(topics(recorder)) == 1
 
 
-def test_block_whose_transaction_ended_before_it_says_so(apps: Applications) -> None:
-    """A generator opens the transaction, its caller joins it and then exhausts the generator."""
+def test_block_whose_transaction_ended_early_raises(apps: Applications) -> None:
+    """A generator opens the transaction; its caller joins it and then exhausts the generator."""
     recorder = apps.recorder()
     Base.metadata.create_all(recorder.datastore.engine)
 

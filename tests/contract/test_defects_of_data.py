@@ -1,7 +1,6 @@
-"""The defects of the published package that put data at risk, 1 to 6: one test for each.
+"""Defects 1 to 6 of the published package, which put data at risk: one test for each.
 
-Each test also runs its check against a wrong variant, which behaves as the published package did, and expects it to
-fail there.
+Each test also runs its check against a wrong variant, which behaves like the published package, and expects a failure.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from tests.support.deadlines import run_together
 
 
 class IgnoresSchema(SQLAlchemyFactory):
-    """As published: the process recorder does not hear of the schema."""
+    """As published: the process recorder ignores the schema."""
 
     def process_recorder(self) -> ProcessRecorder:
         recorder = self.process_recorder_class(
@@ -56,7 +55,7 @@ def check_process_recorder_keeps_its_schema(apps: Applications, factory_class: t
 
 
 def test_defect_01_process_recorder_keeps_its_schema(apps: Applications) -> None:
-    """Wrong variant: a factory that gives the process recorder no schema."""
+    """Wrong variant: a factory that passes the process recorder no schema."""
     check_process_recorder_keeps_its_schema(apps, SQLAlchemyFactory)
     with pytest.raises(AssertionError):
         check_process_recorder_keeps_its_schema(apps, IgnoresSchema)
@@ -66,7 +65,7 @@ def test_defect_01_process_recorder_keeps_its_schema(apps: Applications) -> None
 
 
 class ReadsThenWrites(SQLAlchemyProcessRecorder):
-    """As published: the position is read and compared, and written later."""
+    """As published: the position is read, compared, and written later."""
 
     meeting = threading.Barrier(2)
 
@@ -97,7 +96,7 @@ def check_each_notification_is_processed_once(processors: list[SQLAlchemyProcess
     done = run_together([partial(process, recorder) for recorder in processors])
     assert sorted(chain.from_iterable(done)) == list(range(1, notifications + 1))
     assert topics(processors[0]) == [str(number) for number in range(1, notifications + 1)]
-    # ... and the position never moves backwards.
+    # The position never moves backwards, either.
     with pytest.raises(IntegrityError):
         processors[0].insert_tracking(Tracking("upstream", 1))
     assert processors[0].max_tracking_id("upstream") == notifications
@@ -122,7 +121,7 @@ def test_defect_02_notification_is_processed_by_one_of_two_processors(
 
 
 class ReadsThenListens(SQLAlchemySubscription):
-    """As published: the first page is read before wake-ups are heard."""
+    """As published: the first page is read before listening starts."""
 
     def __next__(self) -> Notification:
         if self._waiter is None:
@@ -148,7 +147,7 @@ def check_no_wakeup_is_lost_while_reading(
         notifications = read(*args, **kwargs)
         if is_first:
             is_first = False
-            # In a transaction of a user: the server tells of it at the commit, and not a moment later.
+            # In a user's transaction: the server notifies at the commit, and not later.
             with writer.datastore.session_maker() as session, session.begin():
                 writer.insert_events(stored_events(topic="overtaking"), session=session)
         return notifications
@@ -167,10 +166,10 @@ def check_no_wakeup_is_lost_while_reading(
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
-def test_defect_03_subscription_hears_what_is_recorded_during_its_first_read(
+def test_defect_03_subscription_receives_events_recorded_during_its_first_read(
     driver: str, postgres_server: Any, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant: a subscription that reads before it listens. Looking without being woken would hide it."""
+    """Wrong variant: a subscription that reads before it listens. Polling would hide it."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
     with Applications(postgres_server.url(postgres_database, driver)) as apps:
         check_no_wakeup_is_lost_while_reading(apps, SQLAlchemySubscription, 20)
@@ -201,7 +200,7 @@ def test_defect_04_application_does_not_write_into_the_transaction_of_another(
     """Wrong variant: any open transaction of the context serves every application."""
 
     def in_context() -> dict[int, OpenTransaction]:
-        return dict(transactions._transactions.get())  # noqa: SLF001 (it is what the defect was)
+        return dict(transactions._transactions.get())  # noqa: SLF001 (the cause of the defect)
 
     left_by_others = in_context()  # by tests that went before, of what becomes of a transaction that is never ended
 
@@ -217,7 +216,7 @@ def test_defect_04_application_does_not_write_into_the_transaction_of_another(
 # -- 5 --
 
 VICTIM = "CREATE TABLE public.victim AS SELECT 1 AS id"
-# The second one is a whole statement when it is not quoted: SELECT max(id) FROM victim; DROP TABLE victim; -- ...
+# Unquoted, the second one is a whole statement: SELECT max(id) FROM victim; DROP TABLE victim; -- ...
 INJECTIONS = (
     '"; DROP TABLE public.victim; --',
     "victim; DROP TABLE public.victim; --",
@@ -236,7 +235,7 @@ def has_victim(apps: Applications) -> bool:
 
 
 def use(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Run each of the statements that carry the name of a table."""
+    """Run each statement that contains a table name."""
     recorder.max_notification_id()
     events = stored_events(2)
     recorder.insert_events(events, tracking=Tracking("upstream", 1))
@@ -249,10 +248,10 @@ def use(recorder: SQLAlchemyProcessRecorder) -> None:
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_defect_05_sql_in_a_name_is_a_name(
+def test_defect_05_sql_in_a_name_is_not_executed(
     driver: str, postgres_server: Any, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant, where a driver runs several statements at once: names in statements are not quoted."""
+    """Wrong variant, where a driver accepts several statements: names in statements are not quoted."""
     with Applications(postgres_server.url(postgres_database, driver)) as apps:
         engine = sa.create_engine(apps.url)
         with engine.begin() as connection:
@@ -295,7 +294,7 @@ def check_copied_context_gets_no_session(apps: Applications) -> None:
 
 
 def test_defect_06_copied_context_does_not_use_the_session(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong variant: a transaction belongs to whoever finds it in the context."""
+    """Wrong variant: a transaction belongs to every context that contains it."""
     check_copied_context_gets_no_session(apps)
     monkeypatch.setattr(OpenTransaction, "is_owned", lambda _: True)
     with pytest.raises(AssertionError):

@@ -1,7 +1,7 @@
-"""The defects of the published package that trouble operation: 8 to 10, 13 and 16 to 19.
+"""Defects 8 to 10, 13 and 16 to 19 of the published package, which affect operation.
 
-Where that is cheap, a test also runs its check against a wrong variant, which behaves as the published package did, and
-expects it to fail there; else the docstring says which variant was seen to fail.
+Where it is cheap, a test also runs its check against a wrong variant, which behaves like the published package, and
+expects a failure. Otherwise the docstring says which variant was seen to fail.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ def check_no_wakeup_for_others(apps: Applications, *, from_elsewhere: bool) -> N
         for number in range(5):
             writers[1].insert_events(stored_events(topic=str(number)))
             other_follower.wait_for(*[str(done) for done in range(number + 1)])
-        # What was to be heard for the other one has been heard. This one has looked once; now it looks, finds
-        # something, and looks once more.
+        # The other application's wake-ups have arrived. This one has read once; now it reads, finds an event, and reads
+        # once more.
         writers[0].insert_events(stored_events(topic="mine"))
         follower.wait_for("mine")
         assert follower.reads <= 3
 
 
 @pytest.mark.parametrize("from_elsewhere", [False, True], ids=["same engine", "another process"])
-def test_defect_08_write_wakes_nobody_in_another_schema(
+def test_defect_08_write_wakes_no_subscription_in_another_schema(
     apps: Applications, monkeypatch: pytest.MonkeyPatch, *, from_elsewhere: bool
 ) -> None:
-    """Wrong variant: the name of the table alone stands for it."""
+    """Wrong variant: the table is identified by its name alone."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
     check_no_wakeup_for_others(apps, from_elsewhere=from_elsewhere)
     monkeypatch.setattr(TableName, "key", property(lambda self: len(self.name)))
@@ -80,10 +80,10 @@ def check_twenty_applications_use_one_engine(url: str, activity: Activity, secon
     activity.wait_until_none(seconds)
 
 
-def test_defect_09_twenty_applications_use_one_engine_and_leave_nothing(
+def test_defect_09_twenty_applications_use_one_engine_and_release_it(
     postgres_url: str, activity: Activity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variants: an engine for each application; close() that does nothing."""
+    """Wrong variants: an engine per application; a close() that does nothing."""
     check_twenty_applications_use_one_engine(postgres_url, activity)
     with monkeypatch.context() as patch:
         patch.setattr(EngineSource, "key", lambda _: object())
@@ -123,7 +123,7 @@ def in_a_transaction(recorder: SQLAlchemyProcessRecorder) -> None:
 
 
 def give_up(_: SQLAlchemyAggregateRecorder, batch: Batch) -> list[int]:
-    """Do not try again."""
+    """Do not retry."""
     raise ConnectionLostError(str(len(batch.events)))
 
 
@@ -131,8 +131,8 @@ def give_up(_: SQLAlchemyAggregateRecorder, batch: Batch) -> list[int]:
 def test_defect_10_first_call_after_a_disconnect_succeeds(
     driver: str, postgres_server: Postgres, postgres_database: str, activity: Activity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant: nobody looks at an idle connection before it is used, and nothing is tried again."""
-    # What tells other processes could be the first call.
+    """Wrong variant: idle connections are not checked before use, and nothing is retried."""
+    # Otherwise the notifier could make the first call.
     monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
     with Applications(postgres_server.url(postgres_database, driver)) as apps:
         check_first_call_after_a_disconnect(apps, activity)
@@ -160,7 +160,7 @@ def check_transaction_survives_a_duplicate(apps: Applications, place: str) -> No
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
-def test_defect_13_outer_transaction_goes_on_after_a_duplicate(
+def test_defect_13_outer_transaction_continues_after_a_duplicate(
     database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong variant, on PostgreSQL: no savepoint."""
@@ -172,24 +172,24 @@ def test_defect_13_outer_transaction_goes_on_after_a_duplicate(
                 check_transaction_survives_a_duplicate(apps, "wrong")
 
 
-def test_defect_13_errors_are_of_the_library(
+def test_defect_13_errors_are_library_errors(
     postgres_server: Postgres, postgres_database: str, sqlite_url: str
 ) -> None:
-    """Seen to fail against a `translate` that returns the error that it is given."""
+    """Seen to fail against a `translate` that returns its argument."""
     url = postgres_server.url(postgres_database)
     with Applications(url, pool_size=1, max_overflow=0, pool_timeout=0.1) as apps:
         with pytest.raises(OperationalError, match="Cannot connect"):
             apps.recorder(url=sa.make_url(url).set(port=1).render_as_string(hide_password=False))
         recorder = apps.recorder()
         with pytest.raises(ProgrammingError, match="exists but cannot be used"):
-            # A table of the wrong shape: that of tracking for events.
+            # A table of the wrong shape: a tracking table in place of the events table.
             SQLAlchemyProcessRecorder(recorder.datastore, events_table_name="app_tracking").create_table()
-        # Inside an outer transaction, by our calls and by the user's own statements.
+        # Inside an outer transaction, by calls of the package and by the user's own statements.
         with pytest.raises(ProgrammingError), recorder.transaction():
             SQLAlchemyProcessRecorder(recorder.datastore, events_table_name="missing").insert_events(stored_events())
         with pytest.raises(ProgrammingError), recorder.transaction() as session:
             session.execute(sa.text("SELECT * FROM missing"))
-        # The pool has run out.
+        # The pool is exhausted.
         with recorder.transaction(), pytest.raises(OperationalError, match="SQLALCHEMY_POOL_SIZE=1"):
             apps.recorder("Other", create_table="no").max_tracking_id("upstream")
     with Applications(sqlite_url) as apps:
@@ -207,9 +207,8 @@ def test_defect_13_errors_are_of_the_library(
 def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
     driver: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant: nobody says that events were committed, and looking without that would take too long.
-
-    With pg8000, which cannot hear, looking now and then is what finds them.
+    """Wrong variant: commits send no wake-ups, and polling would take too long. pg8000 cannot listen, so it relies on
+    polling.
     """
     if driver == "sqlite":
         url = request.getfixturevalue("sqlite_url")
@@ -224,13 +223,13 @@ def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
         before = threading.active_count()
         followers = [Follower(recorder) for recorder in recorders]
         with followers[0], followers[1], followers[2], followers[3]:
-            # Beside the threads of the test: at most one that listens, or watches the file, for all of them.
+            # Besides the test's threads: at most one listener or file watcher for all of them.
             assert threading.active_count() - before - len(followers) <= hears
             for number, recorder in enumerate(recorders):
                 recorder.insert_events(stored_events(topic=str(number)))
             for number, follower in enumerate(followers):
                 follower.wait_for(str(number))
-            # The only connection of the pool is free.
+            # The pool's only connection is free.
             with recorders[0].transaction() as session:
                 if driver != "sqlite":
                     assert session.scalar(sa.text("SELECT count(*) FROM pg_listening_channels()")) == 0
@@ -239,16 +238,15 @@ def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
             with Follower(recorders[0]) as follower:
                 recorders[0].insert_events(stored_events(topic="unheard"))
                 with pytest.raises(AssertionError):
-                    wait_until(lambda: follower.topics == ["unheard"], "nobody was woken", 0.3)
+                    wait_until(lambda: follower.topics == ["unheard"], "no subscription was woken", 0.3)
 
 
 # -- 17 --
 
 
 def lock_in_opposite_order(apps: Applications) -> list[PersistenceError | None]:
-    """Write to two tables in opposite orders, each inside the transaction of the other; return what became of it.
-
-    The server sees no deadlock: two of the four connections wait for nobody, it is their threads that wait.
+    """Write to two tables in opposite orders, each inside the other's transaction; return the outcomes. The server sees
+    no deadlock: two of the four connections are idle, and their threads wait.
     """
     recorders = [apps.recorder("One"), apps.recorder("Two")]
     meeting = threading.Barrier(2)
@@ -266,10 +264,8 @@ def lock_in_opposite_order(apps: Applications) -> list[PersistenceError | None]:
     return run_together([lambda: write(*recorders), lambda: write(*reversed(recorders))])
 
 
-def test_defect_17_opposite_lock_orders_end_in_an_error_that_may_be_retried(
-    postgres_url: str, activity: Activity
-) -> None:
-    """Wrong variant: no lock timeout, and both wait until somebody ends their connections."""
+def test_defect_17_opposite_lock_orders_end_in_a_retryable_error(postgres_url: str, activity: Activity) -> None:
+    """Wrong variant: without a lock timeout, both wait until their connections are terminated."""
     with Applications(postgres_url, lock_timeout=0.3) as apps:
         errors = [error for error in lock_in_opposite_order(apps) if error is not None]
         assert errors
@@ -295,30 +291,30 @@ CREATE UNIQUE INDEX {name}_events_aggregate_idx ON {name}_events (originator_id,
 """
 
 
-def check_last_id_is_not_used_again(recorder: SQLAlchemyProcessRecorder) -> None:
+def check_last_id_is_not_reused(recorder: SQLAlchemyProcessRecorder) -> None:
     assert recorder.insert_events(stored_events(3)) == [1, 2, 3]
     with recorder.transaction() as session:
         session.execute(sa.delete(recorder.events_table).where(recorder.events_table.c.id == 3))
     assert recorder.insert_events(stored_events()) == [4]
 
 
-def test_defect_18_id_of_a_deleted_event_is_not_used_again(sqlite_url: str) -> None:
-    """Wrong variant: the table that the published package makes, without AUTOINCREMENT."""
+def test_defect_18_id_of_a_deleted_event_is_not_reused(sqlite_url: str) -> None:
+    """Wrong variant: the published package's table, without AUTOINCREMENT."""
     with Applications(sqlite_url) as apps:
-        check_last_id_is_not_used_again(apps.recorder())
+        check_last_id_is_not_reused(apps.recorder())
         wrong = apps.recorder("Wrong", create_table="no")
         with wrong.datastore.engine.begin() as connection:
             for statement in AS_PUBLISHED.format(name="wrong").split(";"):
                 connection.execute(sa.text(statement))
         with pytest.raises(AssertionError):
-            check_last_id_is_not_used_again(wrong)
+            check_last_id_is_not_reused(wrong)
 
 
 # -- 19 --
 
 
 class ReadsWholeRow(SQLAlchemyProcessRecorder):
-    """As published: the last row is read for its id."""
+    """As published: the whole last row is read for its id."""
 
     def max_notification_id(self) -> int | None:
         with self.transaction(commit=False) as session:

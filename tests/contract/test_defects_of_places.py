@@ -1,6 +1,5 @@
-"""The defects of the published package in where tables are and how they are made: 7, 11, 12, 14 and 15.
-
-Their wrong variants are like those of operation.
+"""Defects 7, 11, 12, 14 and 15 of the published package: where tables are, and how they are created. Wrong variants as
+in test_defects_of_operation.py.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from tests.support.followers import Follower
 NAMES = ("School", "acme-school", "acme school", "Größe", "select", "1", "x" * 63)
 
 
-def check_schema_is_made(apps: Applications, name: str) -> None:
+def check_schema_is_created(apps: Applications, name: str) -> None:
     recorder = apps.recorder(place=name)
     recorder.insert_events(stored_events())
     assert len(topics(recorder)) == 1
@@ -43,7 +42,7 @@ def check_schema_is_made(apps: Applications, name: str) -> None:
 
 
 def leave_out(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Make tables without those statements that contain a text."""
+    """Create tables, skipping statements that contain a text."""
     run = PostgreSQLDialect.run_script
 
     def run_others(self: PostgreSQLDialect, connection: Any, statements: Sequence[str]) -> None:
@@ -52,52 +51,52 @@ def leave_out(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(PostgreSQLDialect, "run_script", run_others)
 
 
-def test_defect_07_schema_is_made_whatever_its_name(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong variants: CREATE SCHEMA is left out, and names are not quoted."""
+def test_defect_07_schema_is_created_whatever_its_name(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong variants: CREATE SCHEMA is skipped; names are not quoted."""
     for name in NAMES:
-        check_schema_is_made(apps, name)
+        check_schema_is_created(apps, name)
     with monkeypatch.context() as patch:
         leave_out(patch, "CREATE SCHEMA")
         with pytest.raises(ProgrammingError):
-            check_schema_is_made(apps, "other")
+            check_schema_is_created(apps, "other")
     monkeypatch.setattr(naming, "quote", lambda identifier: identifier)
     with pytest.raises(ProgrammingError):
-        check_schema_is_made(apps, "acme-school")
+        check_schema_is_created(apps, "acme-school")
 
 
 # -- 11 --
 
 
-def check_tables_are_made_together(apps: Applications, place: str) -> None:
-    # Each on an engine of its own, as another process has.
+def check_tables_are_created_together(apps: Applications, place: str) -> None:
+    # Each on a separate engine, as in another process.
     recorders = [apps.elsewhere(apps.recorder(place=place, create_table="no")) for _ in range(6)]
     for recorder in recorders:
-        recorder.datastore.default_schema()  # Connected, so that they begin at once.
+        recorder.datastore.default_schema()  # Connected beforehand, so that they start at the same moment.
     run_together([recorder.create_table for recorder in recorders])
     run_together([partial(recorder.insert_events, stored_events()) for recorder in recorders])
     assert len(topics(recorders[0])) == len(recorders)
 
 
-def test_defect_11_many_make_tables_at_once(
+def test_defect_11_tables_are_created_concurrently(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, repeat: Callable[[int], range]
 ) -> None:
-    """Wrong variant: tables are made without a lock."""
+    """Wrong variant: tables are created without a lock."""
     for number in repeat(3):
         with Applications(postgres_url) as apps:
-            check_tables_are_made_together(apps, f"place{number}")
+            check_tables_are_created_together(apps, f"place{number}")
     leave_out(monkeypatch, "pg_advisory_xact_lock")
 
     def try_often() -> None:
         for number in range(50):
             with Applications(postgres_url) as apps:
-                check_tables_are_made_together(apps, f"wrong{number}")
+                check_tables_are_created_together(apps, f"wrong{number}")
 
     with pytest.raises(PersistenceError):
         try_often()
 
 
 def test_defect_11_record_classes_are_freed_with_their_recorder(apps: Applications) -> None:
-    """Seen to fail against one registry of the module for all classes."""
+    """Seen to fail against one module-wide registry for all classes."""
     forgotten = []
     for number in range(3):
         recorder = apps.recorder(place=f"place{number}")
@@ -107,7 +106,7 @@ def test_defect_11_record_classes_are_freed_with_their_recorder(apps: Applicatio
         forgotten.append(weakref.ref(classes[0]))
         engine = recorder.datastore.engine
         del recorder, classes, session
-    engine.clear_compiled_cache()  # Of SQLAlchemy; it keeps the last few hundred statements.
+    engine.clear_compiled_cache()  # SQLAlchemy's cache, which keeps the last few hundred statements.
     gc.collect()
     assert [reference() for reference in forgotten] == [None] * 3
 
@@ -119,7 +118,7 @@ def check_places_are_kept_apart(recorders: list[SQLAlchemyProcessRecorder]) -> N
     for recorder in recorders:
         recorder.insert_events(stored_events(topic=str(recorder)))
     assert [topics(recorder) for recorder in recorders] == [[str(recorder)] for recorder in recorders]
-    # Locks and wake-ups are of one table too: inside the transaction of one, the others can write.
+    # Locks and wake-ups are per table, too: inside one application's transaction, the others can write.
     with recorders[0].transaction():
         recorders[0].insert_events(stored_events())
         for recorder in recorders[1:]:
@@ -127,8 +126,8 @@ def check_places_are_kept_apart(recorders: list[SQLAlchemyProcessRecorder]) -> N
     assert len({recorder.wakeup_key for recorder in recorders}) == len(recorders)
 
 
-def test_defect_12_dots_in_names_collide_with_nothing(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong variant: schema and table are joined by a dot to make the key."""
+def test_defect_12_dots_in_names_cause_no_collision(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong variant: the key joins schema and table with a dot."""
 
     def pair(number: int) -> list[SQLAlchemyProcessRecorder]:
         return [
@@ -143,7 +142,7 @@ def test_defect_12_dots_in_names_collide_with_nothing(apps: Applications, monkey
 
 
 def test_defect_12_no_schema_and_public_are_the_same_place(apps: Applications, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen to fail against keys and names that are made of the schema as it was given, None or `public`."""
+    """Seen to fail against keys and names that use the schema as given, None or `public`."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
     default, public = apps.recorder(lock_timeout=0.1), apps.recorder(place="public", lock_timeout=0.1)
     with Follower(default) as follower:
@@ -151,7 +150,7 @@ def test_defect_12_no_schema_and_public_are_the_same_place(apps: Applications, m
         follower.wait_for("first")
     assert topics(default) == topics(public) == ["first"]
     assert default.wakeup_key == public.wakeup_key
-    # One writer lock: otherwise ids of the two would become visible out of order.
+    # One writer lock: otherwise the ids of the two would become visible out of order.
     with default.transaction():
         default.insert_events(stored_events())
         with pytest.raises(OperationalError):
@@ -163,7 +162,7 @@ def test_defect_12_no_schema_and_public_are_the_same_place(apps: Applications, m
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
 def test_defect_14_long_application_names_are_recorded(database: str, request: pytest.FixtureRequest) -> None:
-    """Seen to fail against the column that the published package makes, varchar(32)."""
+    """Seen to fail against the published package's column, varchar(32)."""
     name = "Ä" * 50
     with Applications(request.getfixturevalue(database)) as apps:
         recorder = apps.recorder()
@@ -196,7 +195,7 @@ def check_long_names_are_refused(apps: Applications) -> None:
 def test_defect_14_identifiers_of_more_than_63_bytes_are_refused(
     apps: Applications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant: the length is not checked, and PostgreSQL cuts names silently."""
+    """Wrong variant: the length is not checked, and PostgreSQL truncates names silently."""
     check_long_names_are_refused(apps)
     monkeypatch.setattr(PostgreSQLDialect, "identifier_limit", 1000)
     with pytest.raises((pytest.fail.Exception, PersistenceError)):
@@ -217,7 +216,7 @@ def check_other_threads_find_the_tables(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", IN_MEMORY)
-def test_defect_15_every_url_of_a_database_in_memory_is_known(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defect_15_every_url_of_an_in_memory_database_is_recognized(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong variant: only `:memory:` is recognised."""
     check_other_threads_find_the_tables(url)
     if ":memory:" not in url:

@@ -1,7 +1,7 @@
-"""One transaction for a view of Django and for a task of Celery, with the decorator that the documentation advises.
+"""One transaction for a Django view and for a Celery task, with the decorator that the documentation recommends.
 
 Both frameworks are real: views behind Django's WSGI and ASGI handlers, tasks in a Celery worker. Each way succeeds for
-Fido and fails for a cat, for which nothing may be committed.
+Fido and fails for a cat, for which nothing must be committed.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2"], indir
 
 
 class CatsAreRefusedError(Exception):
-    """What the user's code raises after it has recorded something."""
+    """Raised by the user's code after it has recorded an event."""
 
 
 class Scene:
-    """The application under test and the error that a view ended with; Django's views are module-wide."""
+    """The application under test, and the error of a view. Django's views are module-wide, so this is too."""
 
     school: TrainingSchool
     error: BaseException | None = None
@@ -53,7 +53,7 @@ def in_transaction(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def register(name: str) -> None:
-    """Record a dog in the open transaction, with a row of the user's."""
+    """Record a dog and the user's row in the open transaction."""
     with Scene.school.recorder.transaction() as session:
         session.add(Invoice(number=1))
         Scene.school.save(Dog(name))
@@ -67,7 +67,7 @@ def _view(_: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(name)
 
 
-def _answered(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+def _responded(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     @wraps(view)
     def answer(request: HttpRequest, name: str) -> HttpResponse:
         try:
@@ -88,7 +88,7 @@ async def _async_view(_: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(name)
 
 
-urlpatterns = [path("view/<name>", _answered(_view)), path("async/<name>", _async_view)]
+urlpatterns = [path("view/<name>", _responded(_view)), path("async/<name>", _async_view)]
 
 CELERY: Final[Any] = Celery("school", broker="memory://", backend="cache+memory://")
 
@@ -103,7 +103,7 @@ def django_is_configured() -> None:
 
 @pytest.fixture
 def school(database_url: str, engine: sa.Engine) -> Iterator[sa.Engine]:
-    """The user's engine, beside the application on the same database."""
+    """The user's engine, with the application on the same database."""
     Scene.error = None
     with TrainingSchool({"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": database_url}) as school:
         Scene.school = school
@@ -115,7 +115,7 @@ def committed(engine: sa.Engine) -> tuple[list[str], list[int]]:
 
 
 @pytest.mark.parametrize("handler", [WSGIHandler, ASGIHandler])
-def test_view_of_django(school: sa.Engine, handler: Callable[[], Any]) -> None:
+def test_django_view(school: sa.Engine, handler: Callable[[], Any]) -> None:
     if handler is WSGIHandler:
         with httpx.Client(transport=httpx.WSGITransport(handler()), base_url="http://school") as client:
             codes = [client.get(f"/view/{name}").status_code for name in ("Cat", "Fido")]
@@ -131,7 +131,7 @@ def test_view_of_django(school: sa.Engine, handler: Callable[[], Any]) -> None:
     assert committed(school) == (["Fido"], [1])
 
 
-def test_async_view_of_django_that_records_in_a_thread_is_refused(school: sa.Engine) -> None:
+def test_async_django_view_that_records_in_a_thread_is_refused(school: sa.Engine) -> None:
     async def get() -> int:
         transport = httpx.ASGITransport(ASGIHandler())
         async with httpx.AsyncClient(transport=transport, base_url="http://school") as client:
@@ -143,13 +143,13 @@ def test_async_view_of_django_that_records_in_a_thread_is_refused(school: sa.Eng
 
 
 def _keep_logging(**_: Any) -> None:
-    """With a receiver, Celery leaves the process's logging as it is, which other tests look at."""
+    """With a receiver, Celery does not reconfigure the process's logging, which other tests check."""
 
 
 setup_logging.connect(_keep_logging)
 
 
-def test_task_of_celery(school: sa.Engine) -> None:
+def test_celery_task(school: sa.Engine) -> None:
     with start_worker(CELERY, pool="threads", perform_ping_check=False, shutdown_timeout=30):
         with pytest.raises(CatsAreRefusedError):
             register_in_task.delay("Cat").get(timeout=30)

@@ -1,4 +1,4 @@
-"""Engines and connections that users make themselves: SQLALCHEMY_ENGINE_TOPIC, SQLALCHEMY_CONNECTION_CREATOR_TOPIC."""
+"""Engines and connections that users create: SQLALCHEMY_ENGINE_TOPIC, SQLALCHEMY_CONNECTION_CREATOR_TOPIC."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class South(TrainingSchool):
 
 
 class Users:
-    """What the user made; topics name functions of this module, which look here."""
+    """The user's engines and connections; topics name functions of this module, which return them."""
 
     engine: ClassVar[Any]
     connections: ClassVar[dict[str, Callable[[], Any]]]
@@ -70,8 +70,8 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 
 
 @pytest.fixture
-def variables(engine: sa.Engine) -> dict[str, str]:  # noqa: ARG001 (the topic leads to it)
-    """The environment of applications on the user's engine; there is no URL."""
+def variables(engine: sa.Engine) -> dict[str, str]:  # noqa: ARG001 (found through the topic)
+    """The environment of applications on the user's engine, without a URL."""
     return {
         "PERSISTENCE_MODULE": MODULE,
         "SQLALCHEMY_ENGINE_TOPIC": f"{__name__}:users_engine",
@@ -79,7 +79,7 @@ def variables(engine: sa.Engine) -> dict[str, str]:  # noqa: ARG001 (the topic l
     }
 
 
-def test_engine_of_the_user_serves_and_stays_open(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_users_engine_is_used_and_stays_open(variables: dict[str, str], engine: sa.Engine) -> None:
     disposed = []
     sa.event.listen(engine, "engine_disposed", lambda _: disposed.append(True))
     with North(env=variables) as north, South(env=variables) as south:
@@ -94,8 +94,8 @@ def test_engine_of_the_user_serves_and_stays_open(variables: dict[str, str], eng
     assert invoices(engine) == []
 
 
-def test_engine_of_the_user_keeps_its_transactions(variables: dict[str, str], engine: sa.Engine) -> None:
-    """Our calls commit by themselves; what the user does on the same connections afterwards must not."""
+def test_users_engine_keeps_its_transactions(variables: dict[str, str], engine: sa.Engine) -> None:
+    """Calls of the package autocommit; the user's later statements on the same connections must not."""
     with North(env=variables) as north:
         north.register("Fido")
         insert = sa.text("INSERT INTO invoice (number) VALUES (1)")
@@ -111,7 +111,7 @@ def test_engine_of_the_user_keeps_its_transactions(variables: dict[str, str], en
 
 
 @pytest.mark.parametrize("database_url", ["file"], indirect=True)
-def test_topic_of_an_engine_must_give_one(variables: dict[str, str]) -> None:
+def test_engine_topic_must_return_an_engine(variables: dict[str, str]) -> None:
     Users.engine = "postgresql://"
     with pytest.raises(SettingsError, match=r"SQLALCHEMY_ENGINE_TOPIC.*users_engine.*Engine, not str"):
         SQLAlchemyFactory(Environment("North", variables))
@@ -121,7 +121,7 @@ def test_topic_of_an_engine_must_give_one(variables: dict[str, str]) -> None:
     "variable", ["SQLALCHEMY_ENGINE_TOPIC", "SQLALCHEMY_CONNECTION_CREATOR_TOPIC", "SQLALCHEMY_SCOPED_SESSION_TOPIC"]
 )
 @pytest.mark.parametrize("topic", ["no_such_module:name", f"{__name__}:no_such_name", f"{__name__}:MODULE"])
-def test_topic_that_leads_nowhere_is_named(variable: str, topic: str) -> None:
+def test_unresolvable_topic_is_named(variable: str, topic: str) -> None:
     env = Environment("North", {"SQLALCHEMY_URL": "sqlite://", f"NORTH_{variable}": topic})
     with pytest.raises(SettingsError, match="North") as raised:
         SQLAlchemyFactory(env)
@@ -133,7 +133,7 @@ def test_topic_that_leads_nowhere_is_named(variable: str, topic: str) -> None:
 
 
 def connect_with(driver: str, url: str) -> Callable[[], Any]:
-    """Return what connects to a database as a user's creator does."""
+    """Return a creator, as users write it, for a database."""
     if driver == "file":
         return lambda: sqlite3.connect(make_url(url).database or "", check_same_thread=False)
     arguments = make_url(url).translate_connect_args(username="user")
@@ -145,7 +145,7 @@ def connect_with(driver: str, url: str) -> Callable[[], Any]:
 
 @pytest.fixture(params=["file", "psycopg2", "psycopg", "pg8000"])
 def creators(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """One URL that serves two databases, by two creators."""
+    """One URL for two databases, with two creators."""
     driver: str = request.param
     Users.calls = []
     if driver == "file":
@@ -164,7 +164,7 @@ def use_two_databases(url: str) -> None:
     env = {"PERSISTENCE_MODULE": MODULE, "SQLALCHEMY_URL": url}
     in_north = {**env, "SQLALCHEMY_CONNECTION_CREATOR_TOPIC": f"{__name__}:connect_north"}
     in_south = {**env, "SQLALCHEMY_CONNECTION_CREATOR_TOPIC": f"{__name__}:connect_south"}
-    # The same application: its tables have the same names in both databases.
+    # The same application, so its tables have the same names in both databases.
     with North(env=in_north) as north, North(env=in_south) as south:
         north.register("Fido")
         south.register("Rex")
@@ -185,8 +185,8 @@ def test_two_creators_with_one_url_are_two_databases(creators: str) -> None:
 
 
 @pytest.mark.parametrize("creators", ["psycopg2"], indirect=True)
-def test_creators_are_told_apart(creators: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proof that the test above bites: engines that are known by their URL alone."""
+def test_creators_are_distinguished(creators: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that the test above can fail: engines identified by their URL alone."""
     monkeypatch.setattr(EngineSource, "key", lambda source: source.url)
     with pytest.raises(AssertionError):
         use_two_databases(creators)
@@ -194,7 +194,7 @@ def test_creators_are_told_apart(creators: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_creator_of_connections_needs_no_url(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver is that of the connections."""
+    """The driver is taken from the connections."""
     url = make_url(postgres_url)
     monkeypatch.setattr(
         sys.modules[__name__],

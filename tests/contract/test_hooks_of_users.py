@@ -1,4 +1,4 @@
-"""Recorders that users subclass: hooks that take part in what is recorded."""
+"""Hooks of recorders that users subclass."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support.applications import stored_events
 
 
 class Hooks:
-    """What the hooks below were called with."""
+    """The calls of the hooks below."""
 
     calls: ClassVar[list[str]] = []
     error: ClassVar[type[Exception] | None] = None
 
     @classmethod
     def called(cls, session: Session, hook: str, number: int) -> None:
-        """Remember the call, write an invoice with it, and fail when that is wanted."""
+        """Note the call, write an invoice, and fail if requested."""
         cls.calls.append(hook)
         session.add(Invoice(number=number))
         if cls.error is not None:
@@ -39,13 +39,13 @@ class Hooks:
 
 @pytest.fixture(autouse=True)
 def no_calls() -> None:
-    """Forget the calls of other tests."""
+    """Remove the calls of other tests."""
     Hooks.calls.clear()
     Hooks.error = None
 
 
 class WithEventsHook(SQLAlchemyApplicationRecorder):
-    """Takes part before events are written."""
+    """Writes before events are written."""
 
     def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
         Hooks.called(session, "_insert_events", 1)
@@ -53,7 +53,7 @@ class WithEventsHook(SQLAlchemyApplicationRecorder):
 
 
 class WithStoredEventsHook(SQLAlchemyApplicationRecorder):
-    """Takes part while events are written."""
+    """Writes while events are written."""
 
     def _insert_stored_events(self, session: Session, stored_events: Any, **kwargs: Any) -> list[int]:
         ids = super()._insert_stored_events(session, stored_events, **kwargs)
@@ -62,7 +62,7 @@ class WithStoredEventsHook(SQLAlchemyApplicationRecorder):
 
 
 class WithSnapshotsHook(SQLAlchemyAggregateRecorder):
-    """Takes part before events, or snapshots, are written that have no order."""
+    """Writes before unordered events or snapshots are written."""
 
     def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
         super()._insert_events(session, stored_events, **kwargs)
@@ -70,7 +70,7 @@ class WithSnapshotsHook(SQLAlchemyAggregateRecorder):
 
 
 class WithTrackingHook(SQLAlchemyTrackingRecorder):
-    """Takes part when a position is written."""
+    """Writes when a position is written."""
 
     def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
         super()._insert_tracking(session, tracking)
@@ -78,7 +78,7 @@ class WithTrackingHook(SQLAlchemyTrackingRecorder):
 
 
 class WithProcessHooks(SQLAlchemyProcessRecorder):
-    """Takes part in everything."""
+    """Has all hooks."""
 
     def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
         super()._insert_events(session, stored_events, **kwargs)
@@ -93,7 +93,7 @@ class WithProcessHooks(SQLAlchemyProcessRecorder):
     ("recorder_class", "calls", "numbers"),
     [(WithEventsHook, ["_insert_events"], [1]), (WithStoredEventsHook, ["_insert_stored_events [1, 2]"], [2])],
 )
-def test_hook_takes_part_in_recording_events(
+def test_hook_writes_with_events(
     recorder_class: type[SQLAlchemyApplicationRecorder],
     calls: list[str],
     numbers: list[int],
@@ -114,7 +114,7 @@ def test_hook_takes_part_in_recording_events(
         assert invoices(engine) == numbers
 
 
-def test_hook_takes_part_in_the_users_transaction(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_hook_writes_in_the_users_transaction(variables: dict[str, str], engine: sa.Engine) -> None:
     variables["APPLICATION_RECORDER_TOPIC"] = get_topic(WithEventsHook)
     with TrainingSchool(env=variables) as school:
         with school.recorder.transaction() as session:
@@ -129,7 +129,7 @@ def test_hook_takes_part_in_the_users_transaction(variables: dict[str, str], eng
         assert Hooks.calls == ["_insert_events"] * 2
 
 
-def test_hook_takes_part_in_recording_snapshots(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_hook_writes_with_snapshots(variables: dict[str, str], engine: sa.Engine) -> None:
     factory = SQLAlchemyFactory({**variables, "AGGREGATE_RECORDER_TOPIC": get_topic(WithSnapshotsHook)})
     try:
         recorder = factory.aggregate_recorder("snapshots")
@@ -140,7 +140,7 @@ def test_hook_takes_part_in_recording_snapshots(variables: dict[str, str], engin
         factory.close()
 
 
-def test_hook_takes_part_in_recording_a_position(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_hook_writes_with_a_position(variables: dict[str, str], engine: sa.Engine) -> None:
     factory = SQLAlchemyFactory({**variables, "TRACKING_RECORDER_TOPIC": get_topic(WithTrackingHook)})
     try:
         recorder: SQLAlchemyTrackingRecorder = factory.tracking_recorder()
@@ -158,7 +158,7 @@ def test_hook_takes_part_in_recording_a_position(variables: dict[str, str], engi
         factory.close()
 
 
-def test_hooks_take_part_in_processing(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_hooks_write_during_processing(variables: dict[str, str], engine: sa.Engine) -> None:
     factory = SQLAlchemyFactory({**variables, "PROCESS_RECORDER_TOPIC": get_topic(WithProcessHooks)})
     try:
         recorder = factory.process_recorder()

@@ -1,4 +1,4 @@
-"""What every isolation strategy guarantees: a tenant's placement covers its own tables, and no other tenant's."""
+"""The contract of isolation strategies: a tenant's placement covers its own tables, and no other tenant's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Isolation:
     templates: dict[str, str] = field(default_factory=dict)
 
     def placement(self, number: int) -> Placement:
-        """Return the placement of a new tenant; all have the same slug."""
+        """Return a new tenant's placement; all tenants have the same slug."""
         settings = TenancySettings.read({"SQLALCHEMY_URL": self.url, **self.templates})
         names = [spec.application for spec in SPECS]
         return allocate_placement(settings, "acme", UUID(int=number), names, LIMIT)

@@ -23,7 +23,7 @@ TEXT_PLACES = tuple(place for place in PLACES if place.text_ids)
 
 
 class InEnvironment(InPlace):
-    """A test case whose applications read the variables of the process."""
+    """A test case whose applications read the process's variables."""
 
     @pytest.fixture(autouse=True)
     def in_place(
@@ -41,24 +41,24 @@ class BankAccounts(InEnvironment, library.ExampleApplicationTestCase):
 
 
 @in_places(*(place for place in SOME_PLACES if not place.text_ids))
-# The test case looks for the warning itself.
+# The test case checks for the warning itself.
 @pytest.mark.filterwarnings("always:'log' is deprecated:DeprecationWarning")
 class Applications(InEnvironment, library.ApplicationTestCase):
     pass
 
 
 class Dog(BaseAggregate[str]):
-    """An aggregate whose id is a text."""
+    """An aggregate with a text id."""
 
     class Event(CanMutateAggregate[str], metaclass=MetaDomainEvent):
-        """Something happened to a dog."""
+        """An event of a dog."""
 
         originator_id: str
         originator_version: int
         timestamp: datetime
 
     class Registered(Event, CanInitAggregate[str]):
-        """A dog came to school."""
+        """A dog was registered."""
 
         originator_topic: str
         name: str
@@ -79,7 +79,7 @@ class Dog(BaseAggregate[str]):
 
 
 @pytest.mark.parametrize("place", TEXT_PLACES, ids=str)
-def test_aggregates_with_texts_for_ids(place: Place, place_variables: Callable[[Place], dict[str, str]]) -> None:
+def test_aggregates_with_text_ids(place: Place, place_variables: Callable[[Place], dict[str, str]]) -> None:
     with Application[str](env=place_variables(place)) as school:
         dog = Dog(name="Fidö")
         dog.add_trick("roll over")
@@ -94,7 +94,7 @@ def test_aggregates_with_texts_for_ids(place: Place, place_variables: Callable[[
 
 
 @pytest.mark.parametrize("place", TEXT_PLACES, ids=str)
-def test_uuids_are_written_as_texts_where_ids_are_texts(
+def test_uuids_are_written_as_text_where_ids_are_text(
     place: Place, place_variables: Callable[[Place], dict[str, str]]
 ) -> None:
     with Application[UUID](env=place_variables(place)) as app:

@@ -18,14 +18,14 @@ from tests.support.places import PLACES, InPlace, Place, in_places
 
 
 class View(SQLAlchemyTrackingRecorder):
-    """A view of a user."""
+    """A user's view."""
 
 
 @in_places(*PLACES)
 class Factory(InPlace, library.InfrastructureFactoryTestCase[SQLAlchemyFactory]):
     @pytest.fixture(autouse=True)
     def in_place(self, place_variables: Callable[[Place], dict[str, str]]) -> Iterator[None]:
-        """Give the test case the variables; it constructs the factory, and closes it."""
+        """Set the test case's variables; it constructs the factory, and closes it."""
         self.env = Environment("TestCase", place_variables(self.place))
         return iter([None])
 

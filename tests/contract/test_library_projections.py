@@ -1,4 +1,4 @@
-"""The library's own test cases for projections, in every place; again and again, for a lost wake-up shows rarely."""
+"""The library's own test cases for projections, in every place, repeated because lost wake-ups are rare."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -14,7 +14,7 @@ from tests.samples.training_school.views import CountersView
 from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.places import PLACES, InPlace, Place, in_places
 
-# Aggregates of the library's projections have UUIDs.
+# The library's projections use aggregates with UUIDs.
 UUID_PLACES: Final = tuple(place for place in PLACES if not place.text_ids)
 REPEATED_PLACES: Final = (
     Place(database="memory"),
@@ -23,18 +23,18 @@ REPEATED_PLACES: Final = (
     Place(database="psycopg"),
 )
 TIMES: Final = 4
-# It waits for a second that passes.
+# The test case waits for one second to pass.
 WAITING: Final = "test_run_forever_raises_projection_error"
 
 
 def wait_patiently(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the library, which waits for a second, wait as long as our own tests do."""
+    """Extend the library's waits of one second to the deadline of our own tests."""
     for wait in (TrackingRecorder.wait, BaseProjectionRunner.wait):
         monkeypatch.setattr(wait, "__defaults__", (DEADLINE_SECONDS, *(wait.__defaults__ or ())[1:]))
 
 
 class InClassVariable(InPlace):
-    """A test case that takes its variables from its class."""
+    """A test case that reads its variables from its class."""
 
     @pytest.fixture(autouse=True)
     def in_place(
@@ -67,7 +67,7 @@ class EventSourcedProjection(InClassVariable, library.EventSourcedProjectionTest
     pass
 
 
-# The third case of the library, for tagged decisions, needs a factory of its DCB interface, which is not offered here.
+# The library's third case, for tagged decisions, needs a factory for its DCB interface, which this package lacks.
 REPEATED: Final = (
     (library.AggregateEventCountersProjectionTestCase, "test_event_counters_projection"),
     (library.EventSourcedProjectionTestCase, "test_event_sourced_projection"),
@@ -75,16 +75,16 @@ REPEATED: Final = (
 
 
 def run_again(case: type[TestCase], test: str, variables: dict[str, str], times: range) -> None:
-    """Run a test of the library some times, on the same tables."""
+    """Run a test of the library repeatedly on the same tables."""
     for number in times:
-        # A name of its own for the table of the view, which is expected to be empty; the events may stay.
+        # A new name for the view's table, which must be empty; the events may stay.
         env = {**variables, "SQLALCHEMY_TABLE_PREFIX": f"{variables.get('SQLALCHEMY_TABLE_PREFIX', '')}{number}_"}
         getattr(type(case.__name__, (case,), {"env": env, "view_class": CountersView})(test), test)()
 
 
 @pytest.fixture
 def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave subscriptions nothing but wake-ups."""
+    """Make subscriptions rely on wake-ups alone."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 60.0)
 
@@ -116,7 +116,7 @@ def test_lost_wakeups_are_noticed(
     place_variables: Callable[[Place], dict[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The proof that the test above bites: deaf subscriptions, which look when it is time to, are too late for it."""
+    """Proves that the test above can fail: subscriptions that only poll are too late for it."""
     monkeypatch.setattr(Waiter, "wake", lambda _: None)
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 3.0)
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 3.0)

@@ -7,7 +7,7 @@ from eventsourcing.tests import persistence as library
 
 from tests.support.places import PLACES, SOME_PLACES, InPlace, in_places
 
-# They write thousands of events, in many threads.
+# These cases write thousands of events in many threads.
 LONG = ("test_concurrent_no_conflicts", "test_concurrent_throughput", "test_performance")
 OTHER_PLACES = tuple(place for place in PLACES if place not in SOME_PLACES)
 

@@ -1,4 +1,4 @@
-"""How applications find this package, and what the environment makes of it."""
+"""How applications find this package, and how the environment configures it."""
 
 import inspect
 from uuid import UUID
@@ -27,27 +27,27 @@ from tests.support.engine_count import engines_in_use
 
 
 class MyAggregateRecorder(SQLAlchemyAggregateRecorder):
-    """Of the user."""
+    """The user's class."""
 
 
 class MyApplicationRecorder(SQLAlchemyApplicationRecorder):
-    """Of the user."""
+    """The user's class."""
 
 
 class MyTrackingRecorder(SQLAlchemyTrackingRecorder):
-    """Of the user."""
+    """The user's class."""
 
 
 class MyProcessRecorder(SQLAlchemyProcessRecorder):
-    """Of the user."""
+    """The user's class."""
 
 
 class MyDatastore(SQLAlchemyDatastore):
-    """Of the user."""
+    """The user's class."""
 
 
 class MyFactory(SQLAlchemyFactory):
-    """Of the user."""
+    """The user's class."""
 
     datastore_class = MyDatastore
     aggregate_recorder_class = MyAggregateRecorder
@@ -121,7 +121,7 @@ def test_names_of_the_variables_are_attributes_of_the_factory() -> None:
     assert {name: getattr(SQLAlchemyFactory, name, None) for name in names} == {name: name for name in names}
 
 
-def test_factory_of_the_user_chooses_its_classes() -> None:
+def test_users_factory_chooses_its_classes() -> None:
     env = {"PERSISTENCE_MODULE": get_topic(MyFactory), "SQLALCHEMY_URL": "sqlite://"}
     with Application[UUID](env=env) as app:
         assert type(app.factory) is MyFactory
@@ -151,7 +151,7 @@ def test_topic_of_a_recorder_must_name_one(variable: str, topic: str) -> None:
     factory.close()
 
 
-def test_close_may_be_called_twice_and_gives_the_engine_back() -> None:
+def test_close_may_be_called_twice_and_releases_the_engine() -> None:
     factory = SQLAlchemyFactory({"SQLALCHEMY_URL": "sqlite://"})
     other = SQLAlchemyFactory({"SQLALCHEMY_URL": "sqlite://"})
     factory.close()
@@ -166,7 +166,7 @@ SHARED_MEMORY = "sqlite:///file:shared?mode=memory&cache=shared&uri=true"
 
 
 def test_engine_of_a_closed_application_is_disposed_and_that_of_another_is_not(database_url: str) -> None:
-    """Users of the published package dispose of it: there, close() closes nothing."""
+    """Users of the published package dispose of the engine, because its close() closes nothing."""
     for url in (database_url, SHARED_MEMORY):
         factory, other = SQLAlchemyFactory({"SQLALCHEMY_URL": url}), SQLAlchemyFactory({"SQLALCHEMY_URL": url})
         recorder, others = factory.application_recorder(), other.application_recorder()
@@ -179,7 +179,7 @@ def test_engine_of_a_closed_application_is_disposed_and_that_of_another_is_not(d
         assert isinstance(engine.pool, QueuePool)
         assert engine.pool.checkedin() == 0
         assert engine.url == other.datastore.engine.url
-        assert other.datastore.engine.pool is pool_of_other  # to dispose of an engine gives it another pool
+        assert other.datastore.engine.pool is pool_of_other  # disposing of an engine gives it another pool
         assert others.max_notification_id() == 1
         with pytest.raises(InterfaceError, match="is closed"):
             recorder.insert_events(stored_events())
@@ -189,7 +189,7 @@ def test_engine_of_a_closed_application_is_disposed_and_that_of_another_is_not(d
         other.datastore.engine.dispose()
 
 
-def test_engine_of_the_user_stays_as_it_is_after_close(database_url: str) -> None:
+def test_users_engine_is_unchanged_after_close(database_url: str) -> None:
     engine = sa.create_engine(database_url, poolclass=QueuePool)
     datastore = SQLAlchemyDatastore(engine=engine)
     with datastore.get_connection():
@@ -201,7 +201,7 @@ def test_engine_of_the_user_stays_as_it_is_after_close(database_url: str) -> Non
     engine.dispose()
 
 
-def test_tables_are_not_made_when_that_is_switched_off(database_url: str) -> None:
+def test_tables_are_not_created_when_switched_off(database_url: str) -> None:
     factory = SQLAlchemyFactory({"SQLALCHEMY_URL": database_url, "CREATE_TABLE": "no"})
     try:
         assert not factory.env_create_table()
@@ -220,7 +220,7 @@ def test_tables_are_not_made_when_that_is_switched_off(database_url: str) -> Non
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, True), ("yes", True), ("no", False)])
-def test_autoflush_is_that_of_the_variable(value: str | None, expected: bool) -> None:
+def test_autoflush_follows_the_variable(value: str | None, expected: bool) -> None:
     env = {"SQLALCHEMY_URL": "sqlite://"} | ({} if value is None else {"SQLALCHEMY_AUTOFLUSH": value})
     factory = SQLAlchemyFactory(env)
     assert factory.datastore.session_maker.kw["autoflush"] is expected
@@ -232,7 +232,7 @@ def test_autoflush_is_that_of_the_variable(value: str | None, expected: bool) ->
     factory.close()
 
 
-def test_recorders_take_the_keywords_of_the_published_package() -> None:
+def test_recorders_accept_the_keywords_of_the_published_package() -> None:
     datastore = SQLAlchemyDatastore(url="sqlite://", autoflush=False)
     events = SQLAlchemyAggregateRecorder(datastore=datastore, events_table_name="a", schema_name=None)
     snapshots = SQLAlchemyAggregateRecorder(datastore=datastore, events_table_name="b", for_snapshots=True)
@@ -245,11 +245,11 @@ def test_recorders_take_the_keywords_of_the_published_package() -> None:
     assert SQLAlchemyTrackingRecorder(datastore).tracking_table_name == "notification_tracking"
     for recorder in (events, snapshots, application, positions, process):
         recorder.create_table()
-        recorder.check_identifier_length("x" * 1000)  # Here, names have no limit.
+        recorder.check_identifier_length("x" * 1000)  # SQLite has no limit for names.
     datastore.close()
 
 
-def test_datastore_takes_the_keywords_of_the_published_package() -> None:
+def test_datastore_accepts_the_keywords_of_the_published_package() -> None:
     keywords = inspect.signature(SQLAlchemyDatastore.__init__).parameters
     assert {"session", "session_maker", "url", "autoflush"} <= set(keywords)
     assert all(
@@ -274,7 +274,7 @@ def test_equal_environment_names_of_different_applications_are_an_error() -> Non
     SQLAlchemyFactory(Environment("acme_school", env)).close()
 
 
-def test_applications_without_a_name_are_many() -> None:
+def test_unnamed_applications_may_coexist() -> None:
     factories = [SQLAlchemyFactory({"SQLALCHEMY_URL": "sqlite://"}) for _ in range(2)]
     for factory in factories:
         factory.application_recorder().insert_events(events := stored_events())
@@ -283,5 +283,5 @@ def test_applications_without_a_name_are_many() -> None:
         factory.close()
 
 
-def test_factory_module_says_what_it_exports() -> None:
+def test_factory_module_lists_its_exports() -> None:
     assert {"SQLAlchemyFactory", "Factory"} <= set(factory_module.__all__)

@@ -1,4 +1,4 @@
-"""Every recorder keeps its tables where the settings say, and only there."""
+"""Every recorder keeps its tables in the place that the settings name, and only there."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ def tables_of(engine: sa.Engine) -> Tables:
 
 
 def record(factory: SQLAlchemyFactory) -> None:
-    """Use every recorder of an application."""
+    """Write with every recorder of an application."""
     ids = [
         f"{number}-é" if factory.settings.originator_id_type == "text" else sa.Uuid().python_type(int=number)
         for number in range(3)
@@ -46,7 +46,7 @@ def record(factory: SQLAlchemyFactory) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
-def test_tables_are_where_the_settings_say(place: Place, place_variables: Callable[[Place], dict[str, str]]) -> None:
+def test_tables_are_in_the_configured_place(place: Place, place_variables: Callable[[Place], dict[str, str]]) -> None:
     variables = place_variables(place)
     factory = SQLAlchemyFactory(Environment("Kiosk", variables))
     try:

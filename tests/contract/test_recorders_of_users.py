@@ -1,4 +1,4 @@
-"""Recorders that users share and query: views, classes of records, one datastore for many."""
+"""Recorders that users share and query: views, record classes, one datastore for many recorders."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.support.applications import stored_events
 
 @pytest.fixture
 def factory(variables: dict[str, str]) -> Iterator[SQLAlchemyFactory]:
-    """The factory of an application there."""
+    """The factory of an application in each place."""
     factory = SQLAlchemyFactory(Environment("School", variables))
     yield factory
     factory.close()
@@ -43,7 +43,7 @@ def factory(variables: dict[str, str]) -> Iterator[SQLAlchemyFactory]:
 
 @pytest.fixture
 def datastore(database_url: str) -> Iterator[SQLAlchemyDatastore]:
-    """A datastore that the user built."""
+    """A datastore that the user constructed."""
     datastore = SQLAlchemyDatastore(url=database_url)
     yield datastore
     datastore.close()
@@ -63,7 +63,7 @@ class InvoicesView(SQLAlchemyTrackingRecorder):
 
 
 class Invoicing(Projection[InvoicesView]):
-    """Invoices every dog that is registered."""
+    """Invoices every registered dog."""
 
     @singledispatchmethod
     def process_event(self, domain_event: Any, tracking: Tracking) -> None:
@@ -71,7 +71,7 @@ class Invoicing(Projection[InvoicesView]):
         self.view.add_invoice(tracking)
 
 
-def test_topic_of_a_view_serves_a_projection(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_projection_uses_a_view_named_by_topic(variables: dict[str, str], engine: sa.Engine) -> None:
     env = {**variables, "INVOICING_TRACKING_RECORDER_TOPIC": get_topic(InvoicesView)}
     factory = SQLAlchemyFactory(Environment(Invoicing.name, env))
     view: SQLAlchemyTrackingRecorder = factory.tracking_recorder()
@@ -90,14 +90,14 @@ def test_topic_of_a_view_serves_a_projection(variables: dict[str, str], engine: 
     factory.close()
 
 
-def test_view_is_told_by_class_too(factory: SQLAlchemyFactory) -> None:
+def test_view_may_be_configured_by_class(factory: SQLAlchemyFactory) -> None:
     view = factory.tracking_recorder(CountersView)
     AggregateEventCountersProjection(view).process_event(Aggregate().pending_events[0], Tracking("upstream", 1))
     assert view.get_created_event_counter() == 1
     assert view.max_tracking_id("upstream") == 1
 
 
-def test_a_table_of_a_view_is_in_the_place_of_its_application(database_url: str) -> None:
+def test_table_of_a_view_is_in_its_applications_place(database_url: str) -> None:
     for application in ("one", "x" * 40):
         env = Environment(application, {"SQLALCHEMY_URL": database_url, "SQLALCHEMY_TABLE_PREFIX": "acme_"})
         factory = SQLAlchemyFactory(env)
@@ -112,7 +112,7 @@ def test_a_table_of_a_view_is_in_the_place_of_its_application(database_url: str)
         factory.close()
 
 
-# -- classes of records --
+# -- record classes --
 
 
 def test_events_and_positions_are_queried_as_objects(factory: SQLAlchemyFactory, engine: sa.Engine) -> None:
@@ -153,7 +153,7 @@ def test_snapshots_are_queried_as_objects(factory: SQLAlchemyFactory, engine: sa
         assert session.execute(sa.select(recorder.events_table.c.originator_version)).scalars().all() == [5]
 
 
-def test_texts_for_ids_are_queried_as_objects(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_text_ids_are_queried_as_objects(variables: dict[str, str], engine: sa.Engine) -> None:
     factory = SQLAlchemyFactory({**variables, "ORIGINATOR_ID_TYPE": "text"})
     recorder = factory.application_recorder()
     assert isinstance(recorder, SQLAlchemyApplicationRecorder)
@@ -163,7 +163,7 @@ def test_texts_for_ids_are_queried_as_objects(variables: dict[str, str], engine:
     factory.close()
 
 
-# -- datastores of the user --
+# -- the user's datastores --
 
 
 def test_one_datastore_serves_many_recorders(datastore: SQLAlchemyDatastore, engine: sa.Engine) -> None:
@@ -231,7 +231,7 @@ def test_datastore_uses_a_scoped_session(engine: sa.Engine, datastore: SQLAlchem
     sessions.remove()
 
 
-def test_connection_of_a_datastore_is_the_users_to_commit(datastore: SQLAlchemyDatastore, engine: sa.Engine) -> None:
+def test_user_commits_a_datastores_connection(datastore: SQLAlchemyDatastore, engine: sa.Engine) -> None:
     insert = sa.insert(Invoice)
     with datastore.get_connection() as connection:
         connection.execute(insert.values(number=1))
@@ -254,7 +254,7 @@ def test_names_longer_than_the_database_allows_are_refused(datastore: SQLAlchemy
     recorder.check_identifier_length("x" * 63)
     for make in (
         lambda: recorder.check_identifier_length("x" * 64),
-        lambda: SQLAlchemyApplicationRecorder(datastore, events_table_name="x" * 50),  # With its index, too long.
+        lambda: SQLAlchemyApplicationRecorder(datastore, events_table_name="x" * 50),  # Its index is too long.
         lambda: SQLAlchemyTrackingRecorder(datastore, tracking_table_name="ü" * 32),
         lambda: SQLAlchemyTrackingRecorder(datastore, schema_name="x" * 64),
     ):
@@ -262,7 +262,7 @@ def test_names_longer_than_the_database_allows_are_refused(datastore: SQLAlchemy
             make()
 
 
-def test_close_of_an_application_is_not_the_end_of_the_users_datastore(
+def test_closing_an_application_keeps_the_users_datastore_open(
     variables: dict[str, str], datastore: SQLAlchemyDatastore
 ) -> None:
     with Application[UUID](env=variables) as app:

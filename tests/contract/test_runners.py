@@ -1,4 +1,4 @@
-"""All runners of the library: each application in a schema or behind a prefix of its own, all of them on one engine."""
+"""The library's runners: each application in its own schema or with its own prefix, all on one engine."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -40,7 +40,7 @@ SHARED_MEMORY: Final = "sqlite:///file:school?mode=memory&cache=shared&uri=true"
 
 @pytest.fixture(params=["shared memory", "file", "psycopg2", "psycopg"])
 def variables(request: pytest.FixtureRequest, place_url: Callable[[Place], str]) -> dict[str, str]:
-    """The environment of a system in which every application has its own place."""
+    """The environment of a system whose applications each have their own place."""
     url = SHARED_MEMORY if request.param == "shared memory" else place_url(Place(database=request.param))
     place = "SQLALCHEMY_TABLE_PREFIX" if url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
     separator = "_" if url.startswith("sqlite") else ""
@@ -53,7 +53,7 @@ def variables(request: pytest.FixtureRequest, place_url: Callable[[Place], str])
 
 @pytest.fixture
 def spectator(variables: dict[str, str]) -> Iterator[sa.Engine]:
-    """An engine of the test's own, which keeps a database in memory from vanishing with the last application."""
+    """An engine of the test, which keeps an in-memory database alive after its last application."""
     engine = sa.create_engine(variables["SQLALCHEMY_URL"], poolclass=sa.NullPool)
     with engine.connect():
         yield engine
@@ -61,7 +61,7 @@ def spectator(variables: dict[str, str]) -> Iterator[sa.Engine]:
 
 
 def places_of(engine: sa.Engine) -> set[str]:
-    """Return all tables of all schemas, as `schema.table` where there are schemas that can be chosen."""
+    """Return all tables of all schemas, as `schema.table` on databases with schemas."""
     inspector = sa.inspect(engine)
     schemas = [name for name in inspector.get_schema_names() if name != "information_schema"]
     return {
@@ -102,10 +102,10 @@ def serve(runner_class: type[Runner[UUID]], variables: dict[str, str]) -> list[l
 
 
 @pytest.mark.parametrize("runner_class", RUNNERS)
-def test_runner_follows_what_others_have_recorded_at_its_own_next_event(
+def test_runner_processes_events_of_others_at_its_own_next_event(
     runner_class: type[Runner[UUID]], sqlite_url: str
 ) -> None:
-    """As docs/following.md says; if the library begins to do better, the page has to."""
+    """As docs/following.md says. If the library improves, update the page."""
     variables = {
         "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
         "SQLALCHEMY_URL": sqlite_url,
@@ -136,7 +136,7 @@ def test_runner_serves_each_application_in_its_own_place_on_one_engine(
     assert [[topic.partition(":")[2] for topic in recorded] for recorded in topics] == expected
     tables = {"trainingschool": ("events",), "diaries": ("events", "tracking"), "summaries": ("events", "tracking")}
     assert places_of(spectator) == expected_places(spectator, tables)
-    # The next run begins where this one ended.
+    # The next run continues where this one ended.
     lengths = [len(recorded) for recorded in serve(runner_class, variables)]
     assert lengths == [4 * len(DOGS), 4 * len(DOGS), 1 + 2 * len(DOGS)]
     assert engines_in_use() == []
@@ -145,7 +145,7 @@ def test_runner_serves_each_application_in_its_own_place_on_one_engine(
 @pytest.mark.parametrize("variables", ["shared memory", "psycopg2"], indirect=True)
 @pytest.mark.usefixtures("spectator")
 def test_engines_are_counted(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proof that the test above bites: an engine for each application, as the published package has it."""
+    """Proves that the test above can fail: an engine per application, as in the published package."""
     monkeypatch.setattr(EngineSource, "key", lambda _: object())
     with pytest.raises(AssertionError, match="== 1"):
         serve(SingleThreadedRunner, variables)
@@ -182,7 +182,7 @@ def test_projection_runner_serves_application_and_view_on_one_engine(
     variables: dict[str, str], spectator: sa.Engine
 ) -> None:
     count_with_projection(variables)
-    # The runner closes its application, and leaves its view to the collector.
+    # The runner closes its application, and leaves its view to the garbage collector.
     forget_abandoned()
     assert engines_in_use() == []
     tables = {"application": ("events",), "eventcounters": ("tracking", "tracking_counters")}

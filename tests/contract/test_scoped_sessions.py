@@ -1,6 +1,6 @@
-"""Sessions that a framework opens, commits and closes, in the two styles of adapters that users have written.
+"""Sessions that a framework opens, commits and closes, with the two styles of adapters that users write.
 
-One is a plain class that passes everything on to the framework's session, the other a subclass of `scoped_session`.
+One is a plain class that delegates to the framework's session, the other a subclass of `scoped_session`.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from tests.support.deadlines import run_together
 
 
 class WatchedSession(Session):
-    """A session that remembers who ended its transactions, or it."""
+    """A session that notes the calls that end its transactions or close it."""
 
     ended: ClassVar[list[str]] = []
 
@@ -41,7 +41,7 @@ class WatchedSession(Session):
 
 
 class Framework:
-    """What a web framework has: one session for each request, here for each thread."""
+    """A web framework's sessions: one per request, here one per thread."""
 
     session: ClassVar[scoped_session[WatchedSession]]
 
@@ -54,7 +54,7 @@ class PassesEverythingOn:
 
 
 class IsScopedSession(scoped_session[WatchedSession]):
-    """The style of those who looked at the type of what is expected."""
+    """The style of users who matched the expected type."""
 
     def __init__(self) -> None:
         super().__init__(Framework.session.session_factory)
@@ -65,7 +65,7 @@ class IsScopedSessionAndPassesEverythingOn(scoped_session[WatchedSession]):
     """Both at once."""
 
     def __init__(self) -> None:
-        """Make nothing: the framework's session is used."""
+        """Create nothing, because the framework's session is used."""
 
     def __getattribute__(self, name: str) -> Any:
         return getattr(Framework.session, name)
@@ -76,7 +76,7 @@ ADAPTERS: list[Callable[[], Any]] = [PassesEverythingOn, IsScopedSession, IsScop
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[sa.Engine]:
-    """The engine of the framework."""
+    """The framework's engine."""
     with own_engine(database_url) as engine:
         Framework.session = scoped_session(sessionmaker(bind=engine, class_=WatchedSession))
         WatchedSession.ended.clear()
@@ -85,8 +85,8 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 
 
 @pytest.fixture(params=ADAPTERS)
-def variables(request: pytest.FixtureRequest, engine: sa.Engine) -> dict[str, str]:  # noqa: ARG001 (the topic leads to it)
-    """The environment; the URL loses against the session."""
+def variables(request: pytest.FixtureRequest, engine: sa.Engine) -> dict[str, str]:  # noqa: ARG001 (found through the topic)
+    """The environment; the session takes precedence over the URL."""
     return {
         "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
         "SQLALCHEMY_URL": "sqlite:////nowhere/at/all.db",
@@ -96,7 +96,7 @@ def variables(request: pytest.FixtureRequest, engine: sa.Engine) -> dict[str, st
 
 
 def use_everything(school: TrainingSchool) -> list[str]:
-    """Write, read and fail; return who ended the session."""
+    """Write, read and fail; return the calls that ended the session."""
     WatchedSession.ended.clear()
     fido = school.register("Fido")
     Framework.session.add(Invoice(number=1))
@@ -111,7 +111,7 @@ def use_everything(school: TrainingSchool) -> list[str]:
     return list(WatchedSession.ended)
 
 
-def test_session_is_the_users_to_commit(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_user_commits_the_session(variables: dict[str, str], engine: sa.Engine) -> None:
     with TrainingSchool(env=variables) as school:
         assert use_everything(school) == []
         assert invoices(engine) == []
@@ -121,7 +121,7 @@ def test_session_is_the_users_to_commit(variables: dict[str, str], engine: sa.En
     assert WatchedSession.ended == ["commit"]
 
 
-def test_session_is_the_users_to_roll_back(variables: dict[str, str], engine: sa.Engine) -> None:
+def test_user_rolls_back_the_session(variables: dict[str, str], engine: sa.Engine) -> None:
     with TrainingSchool(env=variables) as school:
         assert use_everything(school) == []
         Framework.session.rollback()
@@ -132,7 +132,7 @@ def test_session_is_the_users_to_roll_back(variables: dict[str, str], engine: sa
         assert school.names() == ["Rex"]
 
 
-def test_error_in_the_users_block_leaves_the_session_alone(variables: dict[str, str]) -> None:
+def test_error_in_the_users_block_does_not_end_the_session(variables: dict[str, str]) -> None:
     with TrainingSchool(env=variables) as school:
         WatchedSession.ended.clear()
         with suppress(ZeroDivisionError), school.recorder.transaction():
@@ -145,7 +145,7 @@ def test_error_in_the_users_block_leaves_the_session_alone(variables: dict[str, 
 
 
 def test_ending_the_users_transaction_is_noticed(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proof that the tests above bite: a block that commits the session of somebody else."""
+    """Proves that the tests above can fail: a block that commits an external session."""
     leave = Transaction.__exit__
 
     def leave_and_commit(transaction: Transaction, *exc_info: Any) -> None:
@@ -174,7 +174,7 @@ def test_each_thread_has_its_own_session(variables: dict[str, str]) -> None:
         Framework.session.remove()
 
 
-def test_subscription_sees_what_the_user_commits(variables: dict[str, str]) -> None:
+def test_subscription_receives_what_the_user_commits(variables: dict[str, str]) -> None:
     with TrainingSchool(env=variables) as school:
         school.register("Fido")
         Framework.session.commit()

@@ -1,4 +1,4 @@
-"""Sessions, engines and connections of a driver that does not run our statements are refused, by the driver's name."""
+"""Sessions, engines and connections of an unsuitable driver are refused, and the error names the driver."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Work = Callable[[Any], object]
 
 
 def works(recorder: SQLAlchemyProcessRecorder) -> list[Work]:
-    """Return the ways to record in a session that is given."""
+    """Return the ways to record in a given session."""
     return [
         lambda session: recorder.insert_events(stored_events(), session=session),
         lambda session: recorder.insert_events(stored_events(), session=session, tracking=Tracking("upstream", 1)),
@@ -35,9 +35,7 @@ ASYNCHRONOUS: Final = [("psycopg2", "asyncpg"), ("psycopg", "psycopg"), ("file",
 
 
 @pytest.mark.parametrize(("database", "driver"), ASYNCHRONOUS)
-def test_session_of_an_asynchronous_driver_is_refused(
-    place_url: Callable[[Place], str], database: Any, driver: str
-) -> None:
+def test_session_of_an_async_driver_is_refused(place_url: Callable[[Place], str], database: Any, driver: str) -> None:
     url = sa.make_url(place_url(Place(database=database)))
 
     async def run(recorder: SQLAlchemyProcessRecorder) -> None:
@@ -51,7 +49,7 @@ def test_session_of_an_asynchronous_driver_is_refused(
                 with pytest.raises(NotSupportedError, match=f"the asynchronous .*{driver}"):
                     work(session)
                 assert not session.in_transaction()
-            await asyncio.to_thread(recorder.insert_events, stored_events())  # as the message says
+            await asyncio.to_thread(recorder.insert_events, stored_events())  # as the message recommends
         await engine.dispose()
 
     with Applications(url.render_as_string(hide_password=False)) as apps:
@@ -65,7 +63,7 @@ def test_session_of_an_asynchronous_driver_is_refused(
 def test_session_of_another_driver_writes_to_the_same_tables_or_is_refused(
     place_url: Callable[[Place], str], ours: Any, theirs: Any
 ) -> None:
-    """Drivers disagree on a percent sign in the name of a table."""
+    """Drivers differ in how they treat a percent sign in a table name."""
     engine = sa.create_engine(place_url(Place(database=theirs)))
     with Applications(place_url(Place(database=ours)), table_prefix=PERCENT) as apps:
         recorder = apps.recorder()
@@ -99,7 +97,7 @@ def test_connection_of_another_driver_than_the_url_names_is_refused(
                 recorder.create_table()
 
 
-def test_asynchronous_engine_is_refused(place_url: Callable[[Place], str]) -> None:
+def test_async_engine_is_refused(place_url: Callable[[Place], str]) -> None:
     engine: Any = create_async_engine(sa.make_url(place_url(Place(database="psycopg"))))
     for options in (
         {"engine": engine},

@@ -1,4 +1,4 @@
-"""Engines in autocommit, sessions in a transaction, interrupts: nothing of the user's is committed or lost by us."""
+"""Autocommit engines, sessions in a transaction, interrupts: the package neither commits nor loses the user's work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_mine_and_events_twice(recorder: SQLAlchemyApplicationRecorder) -> None
         recorder.insert_events(events)
 
 
-def test_engine_in_autocommit_has_real_transactions_or_says_that_it_cannot(database_url: str) -> None:
+def test_autocommit_engine_has_real_transactions_or_is_refused(database_url: str) -> None:
     engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql("CREATE TABLE mine (a integer)")
@@ -52,7 +52,7 @@ def test_engine_in_autocommit_has_real_transactions_or_says_that_it_cannot(datab
     engine.dispose()
 
 
-def test_keyboard_interrupt_leaves_the_database_in_memory() -> None:
+def test_keyboard_interrupt_keeps_the_in_memory_database() -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
@@ -84,8 +84,8 @@ def scoped(engine: sa.Engine) -> Iterator[scoped_session[Session]]:
 
 
 @pytest.mark.parametrize("options", [{}, {"poolclass": StaticPool}], ids=["pool of SQLAlchemy", "StaticPool"])
-def test_tables_are_not_made_in_memory_while_the_scoped_session_is_in_a_transaction(options: dict[str, Any]) -> None:
-    """One connection serves everything there: making tables would commit what the session has written."""
+def test_tables_are_not_created_in_memory_while_the_scoped_session_is_in_a_transaction(options: dict[str, Any]) -> None:
+    """One connection serves everything there, so creating tables would commit the session's writes."""
     engine = sa.create_engine("sqlite://", **options)
     with scoped(engine) as session:
         recorder = SQLAlchemyProcessRecorder(SQLAlchemyDatastore(session=session))
@@ -110,7 +110,7 @@ def test_construction_leaves_no_connection_in_a_transaction(database_url: str) -
         recorder.create_table()
         pool: Any = engine.pool
         assert (pool.checkedout(), session().in_transaction()) == (0, False)
-        recorder.create_table()  # nothing to do any more
+        recorder.create_table()  # the tables exist now
         assert (pool.checkedout(), session().in_transaction()) == (0, False)
 
 
@@ -132,7 +132,7 @@ def users_session() -> scoped_session[Session]:
     return scoped_session(sessionmaker(bind=sa.create_engine("sqlite://")))
 
 
-def test_url_of_an_unsupported_database_is_nothing_beside_a_scoped_session() -> None:
+def test_url_of_an_unsupported_database_is_ignored_with_a_scoped_session() -> None:
     variables = {
         "SQLALCHEMY_SCOPED_SESSION_TOPIC": f"{__name__}:users_session",
         "SQLALCHEMY_URL": "mysql://someone@somewhere/something",

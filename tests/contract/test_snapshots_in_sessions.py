@@ -1,4 +1,4 @@
-"""Snapshots that the library takes in `save` are taken in the session of the save, and commit with it."""
+"""Snapshots that the library takes in `save` use the session of the save, and commit with it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ pytestmark = pytest.mark.parametrize("database_url", ["file", "psycopg2", "psyco
 
 
 class SnapshottingSchool(TrainingSchool):
-    """Takes a snapshot of a dog at each of its versions."""
+    """Takes a snapshot of a dog at each version."""
 
     snapshotting_intervals: ClassVar[dict[type[MutableOrImmutableAggregate[Any]], int]] = {Dog: 1}
 
     def snapshot_versions(self, dog_id: UUID) -> list[int]:
-        """Return the versions of the snapshots that are committed."""
+        """Return the versions of the committed snapshots."""
         assert self.snapshots is not None
         return [snapshot.originator_version for snapshot in self.snapshots.get(dog_id)]
 
 
 class Framework:
-    """What a web framework has."""
+    """A web framework's session."""
 
     session: ClassVar[scoped_session[Session]]
 
@@ -41,7 +41,7 @@ def framework_session() -> scoped_session[Session]:
 
 @pytest.fixture(params=["own", "scoped"])
 def school(request: pytest.FixtureRequest, database_url: str, engine: sa.Engine) -> Iterator[SnapshottingSchool]:
-    """An application that has an engine of its own, or a scoped session besides that of the save."""
+    """An application with its own engine, or with a scoped session besides that of the save."""
     env = {
         "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
         "AGGREGATE_CACHE_MAXSIZE": "10",
@@ -92,7 +92,7 @@ def test_snapshots_roll_back_with_the_session_of_the_save(school: SnapshottingSc
     assert found.tricks == ["sit"]
 
 
-def test_reading_after_the_save_is_outside_of_its_session(school: SnapshottingSchool, engine: sa.Engine) -> None:
+def test_reads_after_the_save_are_outside_its_session(school: SnapshottingSchool, engine: sa.Engine) -> None:
     with Session(engine) as session:
         dog = Dog("Fido")
         school.save(dog, session=session)

@@ -1,4 +1,4 @@
-"""Tables that the published package made are served in place and stay as they are, also while it writes to them."""
+"""Tables of the published package are used in place and stay unchanged, even while it writes to them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def process_recorder(factory: SQLAlchemyFactory) -> SQLAlchemyProcessRecorder:
     return recorder
 
 
-def test_tables_are_served_and_stay_as_they_are(factory: SQLAlchemyFactory, old: PublishedTables) -> None:
+def test_tables_are_used_and_stay_unchanged(factory: SQLAlchemyFactory, old: PublishedTables) -> None:
     """Seen to fail against an ALTER of the tracking table, and against DDL without IF NOT EXISTS."""
     before = old.shape()
     assert list(before) == ["school_events", "school_snapshots", "school_tracking"]
@@ -83,23 +83,23 @@ def test_tables_are_served_and_stay_as_they_are(factory: SQLAlchemyFactory, old:
     assert recorder.max_tracking_id("upstream") == 9
     assert old.shape() == before
     if not old.prefix:
-        # What we wrote is as upstream would read it.
+        # The published package can read what this one wrote.
         assert old.scalar("SELECT typeof(originator_id) || length(originator_id) FROM school_events WHERE id = 3") == (
             "blob16"
         )
 
 
-def test_tables_are_served_without_the_right_to_make_any(place: tuple[str, str | None], old: PublishedTables) -> None:
+def test_tables_are_used_without_the_right_to_create_any(place: tuple[str, str | None], old: PublishedTables) -> None:
     with Applications(place[0], create_table="no") as apps:
         recorder = process_recorder(apps.factory("School", old.schema))
         recorder.insert_events(stored_events(), tracking=Tracking("upstream", 8))
         assert recorder.max_notification_id() == 3
 
 
-def test_name_that_is_too_long_for_the_old_table_is_refused_and_nothing_is_written(
+def test_name_too_long_for_the_old_table_is_refused_and_nothing_is_written(
     factory: SQLAlchemyFactory, old: PublishedTables
 ) -> None:
-    """SQLite has no limit, whatever the type says. Seen to fail against a column of the type text."""
+    """SQLite has no limit, despite the column type. Seen to fail against a column of type text."""
     recorder = process_recorder(factory)
     recorder.insert_tracking(Tracking(LONG_NAME[1:], 1))
     if not old.prefix:
@@ -129,11 +129,11 @@ def test_application_adopts_aggregates_of_the_old_tables(factory: SQLAlchemyFact
     assert len(aggregates.select_events(old.originator_id)) == 3
 
 
-# -- beside a writer that is still the old one --
+# -- beside a writer of the published package --
 
 
 class OldWriter(threading.Thread):
-    """Writes as the published package does: lock the table, insert row by row, commit."""
+    """Writes like the published package: lock the table, insert row by row, commit."""
 
     def __init__(self, url: str, *, locks: bool) -> None:
         super().__init__(name="old writer")
@@ -169,8 +169,8 @@ def check_order_beside_the_old_writer(url: str, rounds: int, *, locks: bool) -> 
         def write(recorder: SQLAlchemyProcessRecorder, calls: int) -> None:
             ours.extend(list(recorder.insert_events(stored_events(1 + number % 7)) or ()) for number in range(calls))
 
-        # The form for large batches now and then: it takes the two locks in the other order, the old writer queues
-        # between, and it is only after deadlock_timeout (1 s) that the server lets ours pass.
+        # The form for large batches only occasionally: it takes the two locks in the other order, the old writer queues
+        # between them, and the server resolves that only after deadlock_timeout (1 s).
         threads = [threading.Thread(target=write, args=(recorder, rounds)) for _ in range(3)]
         threads.append(threading.Thread(target=write, args=(in_rows, 2)))
         with PollingReader(recorder) as reader:
@@ -188,7 +188,7 @@ def check_order_beside_the_old_writer(url: str, rounds: int, *, locks: bool) -> 
 
 
 def test_table_is_shared_with_an_old_writer_under_load(postgres_url: str, repeat: Callable[[int], range]) -> None:
-    """Wrong variant: an old writer that takes no lock."""
+    """Wrong variant: an old writer without the lock."""
     old = PublishedTables(postgres_url, None)
     check_order_beside_the_old_writer(postgres_url, len(repeat(100)), locks=True)
 
@@ -201,8 +201,8 @@ def test_table_is_shared_with_an_old_writer_under_load(postgres_url: str, repeat
     old.close()
 
 
-def test_a_follower_whose_events_are_in_the_default_schema_is_not_given_an_empty_table(postgres_url: str) -> None:
-    """The published package ignores the schema for the events of a following application, and for nothing else."""
+def test_a_follower_with_events_in_the_default_schema_gets_no_empty_table(postgres_url: str) -> None:
+    """The published package ignores the schema only for the events of a following application."""
     engine = sa.create_engine(postgres_url)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE SCHEMA school")

@@ -1,4 +1,4 @@
-"""Tables that users made, and a database they configured: what looks right and is not is refused, and the reverse."""
+"""Tables that users created, and databases they configured: unsuitable ones are refused, unusual ones work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SQLITE_TABLE = (
 )
 
 
-def test_table_of_sqlite_that_gives_out_no_ids_is_refused() -> None:
+def test_sqlite_table_without_generated_ids_is_refused() -> None:
     with Applications("sqlite://") as apps:
         factory = apps.factory()
         statement = SQLITE_TABLE.format(key="BIGINT PRIMARY KEY") + UNIQUE + ")"
@@ -24,7 +24,7 @@ def test_table_of_sqlite_that_gives_out_no_ids_is_refused() -> None:
             factory.process_recorder()
 
 
-def test_table_of_sqlite_that_gives_out_ids_serves() -> None:
+def test_sqlite_table_with_generated_ids_is_used() -> None:
     with Applications("sqlite://") as apps:
         factory = apps.factory()
         statement = SQLITE_TABLE.format(key="INTEGER PRIMARY KEY") + UNIQUE + ")"
@@ -35,7 +35,7 @@ def test_table_of_sqlite_that_gives_out_ids_serves() -> None:
 
 
 @pytest.mark.parametrize("deferrable", ["DEFERRABLE INITIALLY DEFERRED", "DEFERRABLE INITIALLY IMMEDIATE"])
-def test_constraint_that_may_be_checked_later_is_refused(postgres_url: str, deferrable: str) -> None:
+def test_deferrable_constraint_is_refused(postgres_url: str, deferrable: str) -> None:
     with Applications(postgres_url) as apps:
         datastore = apps.factory(create_table="no").datastore
         statement = (
@@ -48,7 +48,7 @@ def test_constraint_that_may_be_checked_later_is_refused(postgres_url: str, defe
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_database_that_quotes_all_identifiers_serves(
+def test_database_that_quotes_all_identifiers_is_used(
     postgres_server: Postgres, postgres_database: str, driver: str
 ) -> None:
     engine = sa.create_engine(postgres_server.url(), isolation_level="AUTOCOMMIT")

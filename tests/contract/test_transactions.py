@@ -19,13 +19,13 @@ from tests.support.applications import stored_events
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[sa.Engine]:
-    """An engine that belongs to the user."""
+    """The user's engine."""
     with own_engine(database_url) as engine:
         yield engine
 
 
 @pytest.fixture
-def school(database_url: str, engine: sa.Engine) -> Iterator[TrainingSchool]:  # noqa: ARG001 (it has the user's tables)
+def school(database_url: str, engine: sa.Engine) -> Iterator[TrainingSchool]:  # noqa: ARG001 (creates the user's tables)
     """An application on the same database."""
     env = {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": database_url}
     with TrainingSchool(env=env) as school:
@@ -54,7 +54,7 @@ def test_objects_and_events_roll_back_together(school: TrainingSchool, engine: s
     assert school.names() == []
 
 
-def test_error_of_an_object_takes_the_events_with_it(school: TrainingSchool, engine: sa.Engine) -> None:
+def test_error_of_an_object_rolls_back_the_events(school: TrainingSchool, engine: sa.Engine) -> None:
     with pytest.raises(IntegrityError), school.recorder.transaction() as session:  # noqa: PT012 (raised by its end)
         school.register("Fido")
         session.add(Invoice(number=1))
@@ -65,7 +65,7 @@ def test_error_of_an_object_takes_the_events_with_it(school: TrainingSchool, eng
     assert school.names() == []
 
 
-def test_transaction_that_does_not_commit_rolls_back(school: TrainingSchool, engine: sa.Engine) -> None:
+def test_transaction_without_commit_rolls_back(school: TrainingSchool, engine: sa.Engine) -> None:
     school.register("Fido")
     with school.recorder.transaction(commit=False) as session:
         assert school.names() == ["Fido"]
@@ -73,8 +73,8 @@ def test_transaction_that_does_not_commit_rolls_back(school: TrainingSchool, eng
     assert invoices(engine) == []
 
 
-def go_on_after_conflicts(school: TrainingSchool, session: Session) -> None:
-    """Record what is refused, between things that are not."""
+def continue_after_conflicts(school: TrainingSchool, session: Session) -> None:
+    """Record conflicting events between others."""
     fido = school.register("Fido")
     session.add(Invoice(number=1))
     stale: Dog = school.repository.get(fido)
@@ -91,7 +91,7 @@ def go_on_after_conflicts(school: TrainingSchool, session: Session) -> None:
     session.add(Invoice(number=3))
 
 
-def check_that_the_user_went_on(school: TrainingSchool, engine: sa.Engine) -> None:
+def check_that_the_user_continued(school: TrainingSchool, engine: sa.Engine) -> None:
     assert invoices(engine) == [1, 2, 3]
     assert school.names() == ["Fido", "Rex"]
     notifications = school.recorder.select_notifications(start=None, limit=9)
@@ -99,13 +99,13 @@ def check_that_the_user_went_on(school: TrainingSchool, engine: sa.Engine) -> No
     assert school.repository.get(UUID(str(notifications[0].originator_id))).tricks == ["roll over"]
 
 
-def test_user_goes_on_after_a_conflict(school: TrainingSchool, engine: sa.Engine) -> None:
+def test_user_continues_after_a_conflict(school: TrainingSchool, engine: sa.Engine) -> None:
     with school.recorder.transaction() as session:
-        go_on_after_conflicts(school, session)
-    check_that_the_user_went_on(school, engine)
+        continue_after_conflicts(school, session)
+    check_that_the_user_continued(school, engine)
 
 
-def test_user_goes_on_after_a_conflict_of_a_tracking_position(database_url: str, engine: sa.Engine) -> None:
+def test_user_continues_after_a_conflict_of_a_tracking_position(database_url: str, engine: sa.Engine) -> None:
     datastore = SQLAlchemyDatastore(url=database_url)
     try:
         recorder = SQLAlchemyProcessRecorder(datastore)
@@ -125,10 +125,10 @@ def test_user_goes_on_after_a_conflict_of_a_tracking_position(database_url: str,
 
 
 @pytest.mark.parametrize("database_url", ["psycopg2", "psycopg"], indirect=True)
-def test_without_savepoints_nobody_goes_on(
+def test_without_savepoints_a_conflict_ends_the_transaction(
     school: TrainingSchool, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proof that the tests above bite: as in the published package, a conflict ends the transaction."""
+    """Proves that the tests above can fail: as in the published package, a conflict ends the transaction."""
     run = SQLAlchemyDatastore.run_in_session
 
     def run_without_savepoint(*args: Any, **kwargs: Any) -> Any:
@@ -136,14 +136,14 @@ def test_without_savepoints_nobody_goes_on(
 
     monkeypatch.setattr(SQLAlchemyDatastore, "run_in_session", run_without_savepoint)
     with pytest.raises(PersistenceError, match="aborted"), school.recorder.transaction() as session:
-        go_on_after_conflicts(school, session)
+        continue_after_conflicts(school, session)
     assert invoices(engine) == []
 
 
 # -- sessions that the user opened --
 
 
-def test_events_commit_with_a_session_that_is_given(school: TrainingSchool, engine: sa.Engine) -> None:
+def test_events_commit_with_a_given_session(school: TrainingSchool, engine: sa.Engine) -> None:
     dog, other = Dog("Fido"), Dog("Rex")
     with Session(engine) as session:
         session.add(Invoice(number=1))
@@ -161,7 +161,7 @@ def test_events_commit_with_a_session_that_is_given(school: TrainingSchool, engi
     assert len(school.recorder.select_notifications(start=None, limit=9)) == 3
 
 
-def test_snapshots_and_positions_commit_with_a_session_that_is_given(database_url: str, engine: sa.Engine) -> None:
+def test_snapshots_and_positions_commit_with_a_given_session(database_url: str, engine: sa.Engine) -> None:
     datastore = SQLAlchemyDatastore(url=database_url)
     try:
         recorder = SQLAlchemyProcessRecorder(datastore)
@@ -178,7 +178,7 @@ def test_snapshots_and_positions_commit_with_a_session_that_is_given(database_ur
         datastore.close()
 
 
-def test_given_session_goes_on_after_a_conflict(school: TrainingSchool, engine: sa.Engine) -> None:
+def test_given_session_continues_after_a_conflict(school: TrainingSchool, engine: sa.Engine) -> None:
     fido = school.register("Fido")
     with Session(engine) as session:
         session.add(Invoice(number=1))
@@ -201,7 +201,7 @@ def test_session_of_another_kind_of_database_is_refused(school: TrainingSchool) 
 
 @pytest.mark.parametrize("database_url", ["psycopg2", "psycopg", "pg8000"], indirect=True)
 def test_connection_commits_again_after_a_session(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As SQLAlchemy before 2.0.20 leaves it: with transactions that begin by themselves, and that nobody commits."""
+    """Like SQLAlchemy before 2.0.20, which leaves implicit transactions that are never committed."""
 
     def reset_as_before(dialect: sa.engine.default.DefaultDialect, connection: Any) -> None:
         dialect.set_isolation_level(connection, "READ COMMITTED")
@@ -231,5 +231,5 @@ def test_objects_and_events_share_a_transaction_in_memory(url: str) -> None:
             raise ZeroDivisionError
         assert (invoices(engine), school.names()) == ([], [])
         with school.recorder.transaction() as session:
-            go_on_after_conflicts(school, session)
-        check_that_the_user_went_on(school, engine)
+            continue_after_conflicts(school, session)
+        check_that_the_user_continued(school, engine)

@@ -1,6 +1,6 @@
-"""One transaction for a request, under FastAPI and Starlette: what the documentation advises, and what is refused.
+"""One transaction per request, under FastAPI and Starlette: the recommended ways, and the refused ones.
 
-Each way answers 200 for Fido and 409 for a cat, for which nothing may be committed.
+Each way answers 200 for Fido and 409 for a cat, for which nothing must be committed.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Way = Callable[[FastAPI, TrainingSchool, sa.Engine], None]
 
 
 def record(school: TrainingSchool, session: Session, name: str, *, passes_session: bool = False) -> str:
-    """Register a dog with an invoice; a cat is refused afterwards."""
+    """Register a dog with an invoice; refuse a cat afterwards."""
     session.add(Invoice(number=1))
     school.save(Dog(name), **({"session": session} if passes_session else {}))
     if name == "Cat":
@@ -40,7 +40,7 @@ def async_dependency(school: TrainingSchool) -> Callable[[], AsyncIterator[Sessi
     return begin
 
 
-# -- what is advised --
+# -- recommended --
 
 
 def in_the_endpoint(app: FastAPI, school: TrainingSchool, _: sa.Engine) -> None:
@@ -80,7 +80,7 @@ ADVISED: Final[list[Way]] = [
     with_session_of_the_user,
 ]
 
-# -- what is refused --
+# -- refused --
 
 
 def in_dependency(app: FastAPI, school: TrainingSchool, _: sa.Engine) -> None:
@@ -93,7 +93,7 @@ def in_dependency(app: FastAPI, school: TrainingSchool, _: sa.Engine) -> None:
         return record(school, session, name)
 
 
-def in_async_dependency_of_an_endpoint_that_is_not(app: FastAPI, school: TrainingSchool, _: sa.Engine) -> None:
+def in_async_dependency_of_a_sync_endpoint(app: FastAPI, school: TrainingSchool, _: sa.Engine) -> None:
     @app.post("/{name}")
     def register(name: str, session: Annotated[Session, Depends(async_dependency(school))]) -> str:
         return record(school, session, name)
@@ -112,13 +112,13 @@ def in_http_middleware(app: FastAPI, school: TrainingSchool, _: sa.Engine) -> No
     app.add_middleware(Middleware)
 
 
-REFUSED: Final[list[Way]] = [in_dependency, in_async_dependency_of_an_endpoint_that_is_not, in_http_middleware]
+REFUSED: Final[list[Way]] = [in_dependency, in_async_dependency_of_a_sync_endpoint, in_http_middleware]
 
 # -- the requests --
 
 
 @pytest.fixture
-def school(database_url: str, engine: sa.Engine) -> Iterator[TrainingSchool]:  # noqa: ARG001 (it has the user's tables)
+def school(database_url: str, engine: sa.Engine) -> Iterator[TrainingSchool]:  # noqa: ARG001 (creates the user's tables)
     with TrainingSchool({"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": database_url}) as school:
         yield school
 
@@ -132,7 +132,7 @@ def post(app: FastAPI, name: str) -> int:
 
 
 @pytest.mark.parametrize("way", ADVISED)
-def test_advised_way_commits_all_or_nothing(way: Way, school: TrainingSchool, engine: sa.Engine) -> None:
+def test_recommended_way_commits_all_or_nothing(way: Way, school: TrainingSchool, engine: sa.Engine) -> None:
     app = FastAPI()
     way(app, school, engine)
     assert post(app, "Cat") == 409
@@ -142,7 +142,7 @@ def test_advised_way_commits_all_or_nothing(way: Way, school: TrainingSchool, en
 
 
 @pytest.mark.parametrize("way", REFUSED)
-def test_way_that_would_commit_a_part_is_refused(way: Way, school: TrainingSchool, engine: sa.Engine) -> None:
+def test_way_that_would_commit_partially_is_refused(way: Way, school: TrainingSchool, engine: sa.Engine) -> None:
     app = FastAPI()
     way(app, school, engine)
     for name in ("Fido", "Cat"):

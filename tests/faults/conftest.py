@@ -1,4 +1,4 @@
-"""A database that the tests of a process share, and somebody who looks at its server processes."""
+"""A database shared by the tests of a process, with administrator access to its server processes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ DRIVERS = ("psycopg2", "psycopg", "pg8000")
 
 @pytest.fixture(scope="session")
 def database(postgres_server: Postgres) -> Iterator[Database]:
-    """A database for all tests of faults in this process; each uses a schema of its own."""
+    """A database for all fault tests of this process; each uses its own schema."""
     with fresh_database(postgres_server) as name:
         yield Database(postgres_server, name)
 
 
 @pytest.fixture
 def place() -> str:
-    """The name of a schema, or a prefix, that nobody else uses."""
+    """A unique name for a schema or prefix."""
     return f"faults_{secrets.token_hex(4)}_"
 
 
 @pytest.fixture(params=DRIVERS)
 def driver(request: pytest.FixtureRequest) -> str:
-    """The name of a driver of PostgreSQL."""
+    """The name of a PostgreSQL driver."""
     return str(request.param)
 
 

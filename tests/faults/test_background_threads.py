@@ -1,4 +1,4 @@
-"""Background threads in which something raises that nothing should: they go on, and it is seen that they failed."""
+"""Background threads survive unexpected errors, and report them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.followers import Follower
 
 
 class Failing:
-    """Raises in the place of a function."""
+    """Raises in place of a function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -35,7 +35,7 @@ class Failing:
         self.is_on.set()
 
     def once(self) -> Callable[..., Any]:
-        """Return what raises the first time."""
+        """Return a function that raises on its first call."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if not self.has_failed.is_set():
@@ -45,7 +45,7 @@ class Failing:
         return call
 
     def while_on(self) -> Callable[..., Any]:
-        """Return what raises for as long as it is told to."""
+        """Return a function that raises while the event is set."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if self.is_on.is_set():
@@ -57,18 +57,18 @@ class Failing:
     def _fail(self) -> None:
         self.has_failed.set()
         msg = "Invalid argument"
-        raise OSError(msg)  # as a pause does when the clock is set
+        raise OSError(msg)  # as a pause raises when the clock is set
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_notifier_goes_on(driver: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notifier_survives_errors(driver: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     server, database = request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres_database")
     arguments = sa.make_url(server.url(database)).translate_connect_args(username="user", database="dbname")
     listening = psycopg2.connect(**arguments)
     listening.autocommit = True
     listening.cursor().execute(f"LISTEN {CHANNEL}")
 
-    def hears() -> bool:
+    def is_notified() -> bool:
         listening.poll()
         return bool(listening.notifies)
 
@@ -79,15 +79,15 @@ def test_notifier_goes_on(driver: str, request: pytest.FixtureRequest, monkeypat
         recorder.insert_events(stored_events())
         assert failing.has_failed.wait(20)
         recorder.insert_events(stored_events())
-        wait_until(hears, "others are told")
+        wait_until(is_notified, "other processes are notified")
     listening.close()
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
-def test_thread_that_hears_others_goes_on(
+def test_listener_thread_survives_errors(
     database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", 60.0)  # nothing but wake-ups
+    monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", 60.0)  # wake-ups only, no polling
     failing = Failing(Wakeups.sweep)
     fail_once = failing.once()
 
@@ -101,7 +101,7 @@ def test_thread_that_hears_others_goes_on(
         other = applications.elsewhere(recorder)
         with Follower(recorder) as follower:
             assert failing.has_failed.wait(20)
-            wait_until(lambda: recorder.datastore.shared.wakeups.receives_remote, "it hears again")
+            wait_until(lambda: recorder.datastore.shared.wakeups.receives_remote, "it receives wake-ups again")
             for number in range(3):
                 other.insert_events(stored_events(topic=str(number)))
                 follower.wait_for(*map(str, range(number + 1)))
@@ -147,13 +147,13 @@ def test_coordinator_continues_and_reports_failures(
     failing = Failing(getattr(cls, name))
     monkeypatch.setattr(cls, name, failing.while_on())
     with fleet(url, ["acme"]) as tenants, tenants.runner(lease_seconds=1.0) as runner:
-        wait_until(lambda: runner.health()[activity] == "OSError", "it is known here")
-        wait_until(lambda: shown() == {f"{activity} (OSError)"}, "others see it")
-        wait_until(lambda: gauge() == 1, "it is measured")
+        wait_until(lambda: runner.health()[activity] == "OSError", "this process reports it")
+        wait_until(lambda: shown() == {f"{activity} (OSError)"}, "other processes see it")
+        wait_until(lambda: gauge() == 1, "the metrics show it")
         failing.is_on.clear()
         wait_until(lambda: set(runner.health().values()) == {None}, "it works again")
-        wait_until(lambda: shown() == {None}, "others see that")
-        wait_until(lambda: gauge() == 0, "that is measured")
+        wait_until(lambda: shown() == {None}, "other processes see the recovery")
+        wait_until(lambda: gauge() == 0, "the metrics show the recovery")
         tenants.create("new")
         dog_id = tenants["new"].get(TrainingSchool).register("Fido", "sit")
         runner.wait("new")

@@ -1,6 +1,6 @@
-"""An application that the collector closes, anywhere, also inside one of our locks, harms nobody.
+"""Applications that the garbage collector closes at any point, even inside one of our locks, cause no harm.
 
-The tests close it from a hook at such a place: when the collector runs is nobody's to say.
+The tests close them from a hook at such a point, because the collector's own timing is not predictable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.engine_count import engines_in_use, forget_abandoned
 
 
 def in_time(call: Callable[[], object], what: str) -> None:
-    """Call in a thread that may hang."""
+    """Call a function in a thread, which may hang."""
     outcome: list[object] = []
     thread = threading.Thread(target=lambda: outcome.append(call()), daemon=True)
     thread.start()
@@ -62,7 +62,7 @@ def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeyp
 def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Closing connections takes as long as it takes; other applications must not wait for it."""
+    """Closing connections can take long; other applications must not wait for it."""
     with Applications(sqlite_url) as apps, Applications("sqlite://") as others:
         forgotten = apps.factory("Forgotten")
         init, dispose = SharedEngine.__init__, SharedEngine.dispose
@@ -86,6 +86,32 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
             patch.setattr(SharedEngine, "dispose", lease_and_dispose)
             others.recorder("Other").insert_events(stored_events())
         assert could_lease == [True]
+
+
+def test_interrupted_disposal_of_another_engine_loses_no_lease(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while an application is constructed, which closes the connections of a collected one first."""
+    before = engines_in_use()
+    with Applications(sqlite_url) as apps, Applications("sqlite://") as others:
+        forgotten = apps.factory("Forgotten")
+        init, dispose = SharedEngine.__init__, SharedEngine.dispose
+
+        def init_and_collect(self: SharedEngine, *args: Any) -> None:
+            init(self, *args)
+            forgotten.close()
+
+        def dispose_and_interrupt(self: SharedEngine) -> None:
+            dispose(self)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SharedEngine, "__init__", init_and_collect)
+            patch.setattr(SharedEngine, "dispose", dispose_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                others.factory("Other")
+    forget_abandoned()
+    assert engines_in_use() == before
 
 
 def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
@@ -114,7 +140,7 @@ def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
 
 
 def test_any_number_of_factories_may_be_collected_at_once(sqlite_url: str) -> None:
-    """Each leaves a note for the next who leases: more of them than calls can be nested."""
+    """Each leaves a note for the next lease: more notes than calls can be nested."""
     forget_abandoned()
     before = engines_in_use()
     environment = Environment("Shop", {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": sqlite_url})

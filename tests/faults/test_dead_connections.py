@@ -1,4 +1,4 @@
-"""All pooled connections are dead and none of them shows it: a firewall forgot them, another server took over."""
+"""All pooled connections are dead without showing it: a firewall dropped them, or another server took over."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CONNECTIONS = 4
 
 
 class ForgetfulRelay(Relay):
-    """Breaks every connection that is open when it `forgets`, as soon as its client says something."""
+    """`forget` marks all open connections; each breaks when its client sends next."""
 
     _forgotten: frozenset[object] = frozenset()
 
     def forget(self) -> int:
-        """Forget the connections that are open now; return how many."""
+        """Mark the open connections; return their number."""
         ends = list(self._selector.get_map().values())
         self._forgotten = frozenset(end.data for end in ends if end.data is not None)
         return len(self._forgotten)
@@ -44,7 +44,7 @@ def relay(database: Database) -> Iterator[ForgetfulRelay]:
 
 
 def fill_pool(recorder: SQLAlchemyProcessRecorder, connections: int = CONNECTIONS) -> None:
-    """Open as many connections as the pool keeps, all healthy."""
+    """Fill the pool with healthy connections."""
     barrier = threading.Barrier(connections)
 
     def use(executor: Executor) -> None:
@@ -72,7 +72,7 @@ def append_in_transaction(recorder: SQLAlchemyProcessRecorder) -> None:
 
 
 @pytest.mark.parametrize("call", [read, append, append_in_transaction])
-def test_call_succeeds_though_all_pooled_connections_are_dead(
+def test_call_succeeds_although_all_pooled_connections_are_dead(
     relay: ForgetfulRelay, driver: str, place: str, call: Callable[[SQLAlchemyProcessRecorder], None]
 ) -> None:
     with Applications(relay.url(driver), pool_size=CONNECTIONS, max_overflow=0) as apps:
@@ -84,10 +84,10 @@ def test_call_succeeds_though_all_pooled_connections_are_dead(
         assert relay.broken >= 1
 
 
-def test_transaction_succeeds_though_the_only_connection_of_the_pool_is_dead(
+def test_transaction_succeeds_although_the_only_pooled_connection_is_dead(
     relay: ForgetfulRelay, driver: str, place: str
 ) -> None:
-    """The dead one is given back before another one is asked for."""
+    """The dead connection is returned before another one is requested."""
     with Applications(relay.url(driver), pool_size=1, max_overflow=0, pool_timeout=2) as apps:
         recorder = apps.recorder(place=place)
         recorder.insert_events(stored_events(topic="first"))

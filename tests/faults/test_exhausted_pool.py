@@ -1,4 +1,4 @@
-"""Nobody gets a connection because all are in use."""
+"""All connections of the pool are in use."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def tight(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProc
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_error_names_the_pool_and_what_to_do(tight: SQLAlchemyProcessRecorder, call: str) -> None:
+def test_error_names_the_pool_and_the_remedy(tight: SQLAlchemyProcessRecorder, call: str) -> None:
     tight.insert_events(stored_events(topic="before"))
     with ExitStack() as stack, ThreadPoolExecutor(1) as threads:
         held: list[Connection] = []
 
         def hold() -> bool:
-            # What tells other processes of the event may have a connection for a moment.
+            # The notifier may briefly hold a connection.
             with suppress(PoolTimeoutError):
                 held.append(stack.enter_context(tight.datastore.engine.connect()))
             return len(held) == 2
@@ -80,12 +80,10 @@ def test_nested_transactions_of_many_applications_end_in_an_error_that_rolls_bac
                 recorder.insert_events(stored_events())
 
 
-# -- transactions inside one another --
+# -- nested transactions --
 
 
-def open_inside_one_another(
-    recorders: list[SQLAlchemyProcessRecorder], opened: list[SQLAlchemyProcessRecorder]
-) -> None:
+def open_nested(recorders: list[SQLAlchemyProcessRecorder], opened: list[SQLAlchemyProcessRecorder]) -> None:
     with ExitStack() as transactions:
         for recorder in recorders:
             transactions.enter_context(recorder.transaction())
@@ -103,12 +101,12 @@ def test_nested_transactions_on_a_small_pool_end_in_an_error_that_names_the_pool
         for _ in range(2):
             opened: list[SQLAlchemyProcessRecorder] = []
             with pytest.raises(OperationalError) as caught:
-                open_inside_one_another(recorders, opened)
+                open_nested(recorders, opened)
             assert opened == recorders[:2]
             message = str(caught.value)
             for part in ("SQLALCHEMY_POOL_SIZE=1", "SQLALCHEMY_MAX_OVERFLOW=1", "0.2 s", "all 2", "inside another"):
                 assert part in message
-            # Everything was rolled back, and the pool serves again.
+            # Everything was rolled back, and the pool works again.
             assert [recorder.max_tracking_id("upstream") for recorder in recorders] == [None] * 6
         # A call of another application inside a transaction needs a connection too.
         with recorders[0].transaction(), recorders[1].transaction():

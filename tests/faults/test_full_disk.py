@@ -1,4 +1,4 @@
-"""SQLite has no room left."""
+"""SQLite has no space left."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _engines: list[sa.Engine] = []
 
 
 def full_engine() -> sa.Engine:
-    """What SQLALCHEMY_ENGINE_TOPIC names."""
+    """The engine that SQLALCHEMY_ENGINE_TOPIC names."""
     return _engines[-1]
 
 
 @pytest.fixture
 def full(sqlite_url: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder on a file that may not grow beyond some pages."""
+    """A recorder on a file with a limited number of pages."""
     engine = sa.create_engine(sqlite_url, poolclass=QueuePool)
 
     @event.listens_for(engine, "connect")
@@ -63,7 +63,7 @@ CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_write_without_room_is_an_operational_error_and_writes_nothing(
+def test_write_without_space_is_an_operational_error_and_writes_nothing(
     full: SQLAlchemyProcessRecorder, sqlite_url: str, call: str
 ) -> None:
     full.insert_events(stored_events(topic="before"))
@@ -73,7 +73,7 @@ def test_write_without_room_is_an_operational_error_and_writes_nothing(
     assert raised.value.__cause__ is not None
     assert topics(full) == ["before"]
     assert full.max_tracking_id("upstream") is None
-    # What fits is still written, also by somebody else.
+    # Events that fit are still written, by other connections too.
     full.insert_events(stored_events(topic="after"))
     with Applications(sqlite_url) as applications:
         other = applications.recorder("Shop")
@@ -84,7 +84,7 @@ def test_write_without_room_is_an_operational_error_and_writes_nothing(
             assert connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"
 
 
-# Python ignores the signal that would end the process, so writing beyond the limit is an error of the operating system.
+# Python ignores the signal SIGXFSZ, so writing beyond the limit is an error of the operating system.
 FULL_FILE_SYSTEM = """
 import resource, sys
 from eventsourcing.persistence import OperationalError
@@ -104,7 +104,7 @@ with Applications(sys.argv[1]) as applications:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as Unix does")
-def test_file_system_that_takes_no_more_is_an_operational_error_and_nothing_is_written(sqlite_url: str) -> None:
+def test_full_file_system_is_an_operational_error_and_nothing_is_written(sqlite_url: str) -> None:
     command = [sys.executable, "-c", FULL_FILE_SYSTEM, sqlite_url]
     root = Path(__file__).parents[2]
     output = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout

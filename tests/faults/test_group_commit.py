@@ -1,4 +1,4 @@
-"""Appends that are written together, on real databases whose connections break: each is there once, or not at all."""
+"""Group commit on real databases whose connections break: each append is stored once, or not at all."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ WRITERS = 8
 
 @pytest.fixture(params=["psycopg2", "psycopg"])
 def driver(request: pytest.FixtureRequest) -> str:
-    """The name of a driver of PostgreSQL."""
+    """The name of a PostgreSQL driver."""
     return str(request.param)
 
 
 @pytest.fixture(params=["psycopg2", "psycopg", "sqlite"])
 def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder on any database."""
+    """A recorder on each database."""
     if request.param == "sqlite":
         url = request.getfixturevalue("sqlite_url")
     else:
@@ -47,20 +47,20 @@ def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyP
 
 @dataclass
 class Log:
-    """What became of the calls of one thread."""
+    """The outcomes of one thread's calls."""
 
     acknowledged: list[tuple[list[int], list[StoredEvent]]] = field(default_factory=list)
     unknown: list[list[StoredEvent]] = field(default_factory=list)
 
 
 class Batches:
-    """The batches that a recorder writes, and a gate in front of the database, at first open."""
+    """The batches that a recorder writes, and a gate in front of the database, which is open at first."""
 
     def __init__(self, recorder: SQLAlchemyProcessRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
         self.written: list[list[StoredEvent]] = []
         self.gate = threading.Event()
         self.gate.set()
-        self._group = recorder._group_commit  # noqa: SLF001 (users have no way to see it)
+        self._group = recorder._group_commit  # noqa: SLF001 (not visible otherwise)
         write = recorder.write_batch
 
         def write_batch(batch: Batch) -> list[int]:
@@ -71,11 +71,11 @@ class Batches:
         monkeypatch.setattr(recorder, "write_batch", write_batch)
 
     def wait_for(self, queued: int) -> None:
-        """Wait until so many queue."""
+        """Wait until `count` calls queue."""
         wait_until(lambda: len(self._group._queue) >= queued, f"{queued} calls queue")  # noqa: SLF001 (as above)
 
     def is_at_rest(self) -> bool:
-        """Tell whether nothing is kept."""
+        """Return whether no batch is queued."""
         return not self._group._queue and not self._group._write_lock.locked()  # noqa: SLF001 (as above)
 
 
@@ -85,8 +85,8 @@ def batches(recorder: SQLAlchemyProcessRecorder, monkeypatch: pytest.MonkeyPatch
 
 
 @contextmanager
-def somebody_writes(batches: Batches, recorder: SQLAlchemyProcessRecorder) -> Iterator[None]:
-    """Hold the write lock of a recorder until the block ends."""
+def write_lock_held(batches: Batches, recorder: SQLAlchemyProcessRecorder) -> Iterator[None]:
+    """Hold a recorder's write lock during the block."""
     batches.gate.clear()
     first = StoredEvent(str(uuid4()) if recorder.datastore.originator_id_type == "text" else uuid4(), 1, "first", b"")
     thread = threading.Thread(target=recorder.insert_events, args=[[first]])
@@ -99,15 +99,15 @@ def somebody_writes(batches: Batches, recorder: SQLAlchemyProcessRecorder) -> It
         thread.join(DEADLINE_SECONDS)
 
 
-def write_at_the_same_time(
+def write_concurrently(
     recorder: SQLAlchemyProcessRecorder, batches: Batches, calls: Sequence[list[StoredEvent]]
 ) -> list[list[int] | Exception]:
-    """Record each in a thread of its own, all of them queued while somebody writes; return the ids or the errors."""
+    """Record each in its own thread, all queued during another write; return the ids or the errors."""
 
     def write(events: list[StoredEvent]) -> list[int] | Exception:
         try:
             return list(recorder.insert_events(events) or ())
-        except Exception as error:  # noqa: BLE001 (to be looked at)
+        except Exception as error:  # noqa: BLE001 (checked by the test)
             return error
 
     def release() -> list[int] | Exception:
@@ -115,13 +115,13 @@ def write_at_the_same_time(
         batches.gate.set()
         return []
 
-    with somebody_writes(batches, recorder):
+    with write_lock_held(batches, recorder):
         writes: list[Callable[[], list[int] | Exception]] = [partial(write, events) for events in calls]
         return run_together([*writes, release])[:-1]
 
 
 def assert_stored_once(recorder: SQLAlchemyProcessRecorder, logs: Sequence[Log]) -> None:
-    """Fail unless the ids are those of the events, and every other call is there as a whole or not at all."""
+    """Fail unless the ids belong to the events, and every other call is stored as a whole or not at all."""
     stored = {n.id: as_event(n) for n in recorder.select_notifications(None, 10**6)}
     keys = {(event.originator_id, event.originator_version) for event in stored.values()}
     assert len(keys) == len(stored)
@@ -136,7 +136,7 @@ def assert_stored_once(recorder: SQLAlchemyProcessRecorder, logs: Sequence[Log])
 
 
 def as_event(notification: Notification) -> StoredEvent:
-    """Return what was recorded."""
+    """Return the recorded event."""
     return StoredEvent(
         notification.originator_id, notification.originator_version, notification.topic, notification.state
     )
@@ -146,14 +146,14 @@ def as_event(notification: Notification) -> StoredEvent:
 
 
 def write_on(recorder: SQLAlchemyProcessRecorder, log: Log, seed: int, calls: int, is_over: threading.Event) -> None:
-    """Record batches of one event and of several, `calls` times or until it is over."""
+    """Record batches of one and of several events, `calls` times or until the test is over."""
     chooser = random.Random(seed)  # noqa: S311 (chance for tests)
     try:
         while not is_over.is_set() and len(log.acknowledged) < calls:
             events = stored_events(chooser.choice((1, 1, 2, 5)), state=str(seed).encode())
             try:
                 ids = list(recorder.insert_events(events) or ())
-            except OperationalError:  # also a connection that is terminated before it is established
+            except OperationalError:  # a connection may also be terminated while it is established
                 log.unknown.append(events)
             else:
                 log.acknowledged.append((ids, events))
@@ -162,7 +162,7 @@ def write_on(recorder: SQLAlchemyProcessRecorder, log: Log, seed: int, calls: in
         raise
 
 
-def test_terminations_at_any_moment_lose_nothing_double_nothing_and_mix_nothing_up(
+def test_terminations_at_any_moment_lose_duplicate_and_mix_up_nothing(
     database: Database, driver: str, place: str, repeat: Callable[[int], range], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Applications(database.url(driver), pool_size=WRITERS) as applications:
@@ -175,14 +175,14 @@ def test_terminations_at_any_moment_lose_nothing_double_nothing_and_mix_nothing_
                 for _ in repeat(8):
                     everybody_writes = Growth([log.acknowledged for log in logs], is_over)
                     database.terminate("query NOT LIKE '%pg_stat_activity%'")
-                    wait_until(everybody_writes, "every thread goes on writing")
+                    wait_until(everybody_writes, "every thread continues to write")
             finally:
                 is_over.set()
 
         writers: list[Callable[[], None]] = [
             partial(write_on, recorder, log, seed, 10**6, is_over) for seed, log in enumerate(logs)
         ]
-        # A read is tried twice, and both may be in time for a termination.
+        # A read is attempted twice, and a termination can hit both.
         with PollingReader(applications.elsewhere(recorder), survives=(OperationalError,)) as reader:
             run_together([terminate, *writers], 60)
             read = reader.ids
@@ -208,7 +208,7 @@ def test_group_whose_connection_breaks_is_stored_once(  # noqa: PLR0917 (fixture
         batches = Batches(recorder, monkeypatch)
         calls = [stored_events(1 + number % 3, topic=f"break here {number}") for number in range(WRITERS)]
         relay.break_at(point, "break here")
-        results = write_at_the_same_time(recorder, batches, calls)
+        results = write_concurrently(recorder, batches, calls)
         assert relay.broken == 1
         assert len(batches.written[1]) == sum(map(len, calls)), "they were not written together"
         assert len(batches.written) == 2 + WRITERS, "not each of them was written again"
@@ -221,23 +221,23 @@ def test_group_whose_connection_breaks_is_stored_once(  # noqa: PLR0917 (fixture
         assert batches.is_at_rest()
 
 
-def test_group_that_breaks_again_and_again_says_so_to_those_whose_outcome_is_open(
+def test_group_that_breaks_repeatedly_tells_the_calls_with_unknown_outcome(
     relay: Relay, driver: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Applications(relay.url(driver), pool_size=WRITERS, commit_resolve_timeout=0) as applications:
         recorder = applications.recorder(place=place)
         batches = Batches(recorder, monkeypatch)
         relay.break_at("before", "break here", times=2)
-        results = write_at_the_same_time(recorder, batches, [stored_events(2, topic="break here") for _ in range(3)])
+        results = write_concurrently(recorder, batches, [stored_events(2, topic="break here") for _ in range(3)])
         assert sum(isinstance(result, ConnectionLostError) for result in results) == 1
         assert sum(isinstance(result, list) for result in results) == 2
         assert len(recorder.select_notifications(None, 100)) == 5
 
 
-# -- who is together, and who is not --
+# -- which appends are joined --
 
 
-def test_writers_together_keep_the_order_and_get_their_own_ids(
+def test_joined_writers_keep_the_order_and_get_their_own_ids(
     recorder: SQLAlchemyProcessRecorder, batches: Batches, repeat: Callable[[int], range]
 ) -> None:
     logs = [Log() for _ in range(WRITERS)]
@@ -251,14 +251,12 @@ def test_writers_together_keep_the_order_and_get_their_own_ids(
     assert batches.is_at_rest()
 
 
-def test_version_that_is_taken_fails_only_the_call_that_has_it(
-    recorder: SQLAlchemyProcessRecorder, batches: Batches
-) -> None:
+def test_taken_version_fails_only_its_call(recorder: SQLAlchemyProcessRecorder, batches: Batches) -> None:
     taken = stored_events(topic="first")
     recorder.insert_events(taken)
     calls = [stored_events(2), [*stored_events(), *taken], stored_events(3)]
     batches.written.clear()
-    results = write_at_the_same_time(recorder, batches, calls)
+    results = write_concurrently(recorder, batches, calls)
     assert isinstance(results[1], IntegrityError)
     assert len(batches.written[1]) == 7, "they were not written together"
     stored = {n.id: as_event(n) for n in recorder.select_notifications(None, 100)}
@@ -268,31 +266,31 @@ def test_version_that_is_taken_fails_only_the_call_that_has_it(
         assert [stored[number] for number in ids] == events
 
 
-def test_id_that_is_too_long_for_the_index_fails_only_the_call_that_has_it(
+def test_id_too_long_for_the_index_fails_only_its_call(
     database: Database, driver: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PostgreSQL calls it the excess of a limit (54000), not a wrong value."""
+    """PostgreSQL reports an exceeded limit (54000), not a wrong value."""
     with Applications(database.url(driver), originator_id_type="text") as applications:
         recorder = applications.recorder(place=place)
-        too_long = "".join(uuid4().hex for _ in range(200))  # not to be compressed
+        too_long = "".join(uuid4().hex for _ in range(200))  # not compressible
         calls = [[StoredEvent(originator_id, 1, "module:Class", b"")] for originator_id in ("first", too_long, "last")]
-        results = write_at_the_same_time(recorder, Batches(recorder, monkeypatch), calls)
+        results = write_concurrently(recorder, Batches(recorder, monkeypatch), calls)
         assert isinstance(results[1], OperationalError)
         assert [type(result) for result in results] == [list, type(results[1]), list]
 
 
-def test_call_that_writes_nothing_does_not_keep_others_from_being_written_together(
+def test_call_that_writes_nothing_does_not_prevent_joining(
     recorder: SQLAlchemyProcessRecorder, batches: Batches
 ) -> None:
-    results = write_at_the_same_time(recorder, batches, [stored_events(), [], stored_events()])
+    results = write_concurrently(recorder, batches, [stored_events(), [], stored_events()])
     assert results[1] == []
     assert all(isinstance(result, list) for result in results)
-    # The group was not refused for the sake of a call that has no values.
+    # The group was not refused because of a call without values.
     assert len([event for batch in batches.written for event in batch]) == 3, "they were written twice"
 
 
 class ViewOfEvents(SQLAlchemyProcessRecorder):
-    """Takes part in the transaction that records events."""
+    """Writes in the transaction that records events."""
 
     def _insert_events(self, session: Session, stored_events: Sequence[StoredEvent], **kwargs: object) -> None:
         session.connection()
@@ -312,18 +310,16 @@ ALONE: dict[str, Callable[[SQLAlchemyProcessRecorder], object]] = {
 
 
 @pytest.mark.parametrize("how", ALONE)
-def test_call_that_does_more_than_to_append_is_never_written_with_others(
-    recorder: SQLAlchemyProcessRecorder, how: str
-) -> None:
+def test_call_that_does_more_than_append_is_never_joined(recorder: SQLAlchemyProcessRecorder, how: str) -> None:
     if how == "hook":
         recorder = twin(recorder, recorder_class=ViewOfEvents)
-    with recorder._group_commit._write_lock:  # noqa: SLF001 (as if somebody were writing)
+    with recorder._group_commit._write_lock:  # noqa: SLF001 (as during another write)
         assert run_together([partial(ALONE[how], recorder)]) == [[1]]
 
 
-def test_call_that_only_appends_waits_for_its_turn(recorder: SQLAlchemyProcessRecorder, batches: Batches) -> None:
-    """Proves that the test above bites."""
-    with somebody_writes(batches, recorder):
+def test_call_that_only_appends_queues(recorder: SQLAlchemyProcessRecorder, batches: Batches) -> None:
+    """Proves that the test above can fail."""
+    with write_lock_held(batches, recorder):
         thread = threading.Thread(target=recorder.insert_events, args=[stored_events()])
         thread.start()
         batches.wait_for(1)

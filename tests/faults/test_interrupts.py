@@ -1,4 +1,4 @@
-"""Something is raised in the middle of a call or of a transaction: an error of the user's, or Ctrl-C."""
+"""An exception in the middle of a call or of a transaction: a user's error, or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.deadlines import wait_until
 
 @pytest.fixture(params=[*DRIVERS, "sqlite"])
 def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder on a pool of one connection: what is left on it meets the next user."""
+    """A recorder on a pool of one connection, so that leftovers affect the next call."""
     if request.param == "sqlite":
         url = request.getfixturevalue("sqlite_url")
     else:
@@ -32,7 +32,7 @@ def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyP
 
 
 def assert_nothing_left(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Expect that nothing is recorded, and that everything can be."""
+    """Expect that nothing is recorded, and that everything can still be recorded."""
     assert topics(recorder) == []
     assert recorder.max_tracking_id("upstream") is None
     assert recorder.insert_events(stored_events(2, topic="next"), tracking=Tracking("upstream", 1)) is not None
@@ -41,8 +41,8 @@ def assert_nothing_left(recorder: SQLAlchemyProcessRecorder) -> None:
     assert topics(recorder) == ["next", "next", "last"]
 
 
-class ErrorOfTheUser(Exception):  # noqa: N818 (whose it is)
-    """What the package cannot know."""
+class ErrorOfTheUser(Exception):  # noqa: N818 (raised by the user)
+    """An exception class that is unknown to the package."""
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, ErrorOfTheUser])
@@ -98,15 +98,13 @@ def nothing() -> None:
 
 @contextmanager
 def keyboard_interrupt_when(condition: Callable[[], bool], then: Callable[[], None]) -> Iterator[None]:
-    """Interrupt this thread, the main one, as Ctrl-C does, when a condition has come true; and call a function soon
-    after.
-    """
+    """Interrupt the main thread, as Ctrl-C does, once a condition holds; call a function soon after."""
     assert threading.current_thread() is threading.main_thread()
 
     def interrupt() -> None:
         wait_until(condition, "the condition for the interrupt")
         os.kill(os.getpid(), signal.SIGINT)
-        # A driver may only notice when the server answers.
+        # Some drivers notice only when the server answers.
         then()
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -141,10 +139,10 @@ def test_keyboard_interrupt_while_an_append_waits_for_the_writer_lock(
                         recorder.insert_events(events, tracking=Tracking("upstream", 1))
                 else:
                     recorder.insert_events(events, tracking=Tracking("upstream", 1))
-            # The only connection of the pool is not one to which the server has still to answer.
+            # The pool's only connection has no pending answer.
             assert recorder.max_tracking_id("nobody") is None
         wait_until(lambda: database.scalar(BUSY) == 0, "no transaction and no statement is left")
-        # Whether an append was recorded that nobody waited for is open, but it is all or nothing.
+        # An interrupted append may have been recorded, but only as a whole.
         recorded = topics(recorder)
         assert recorded in ([], ["interrupted"] * count)
         assert recorder.max_tracking_id("upstream") == (1 if recorded else None)

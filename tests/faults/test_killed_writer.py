@@ -1,4 +1,4 @@
-"""A writing process is killed, again and again: what it was told to be recorded is there, once."""
+"""A writing process is killed repeatedly: every acknowledged event is stored once."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TARGETS = ["psycopg2", "psycopg2 in rows", "psycopg", "pg8000", "sqlite"]
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[WritingProcesses]:
-    """What starts the processes."""
+    """The starter of the processes."""
     with WritingProcesses() as processes:
         yield processes
 
 
 @pytest.fixture(params=TARGETS)
 def task(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> WritingTask:
-    """Where a process is to write."""
+    """The task of a process."""
     driver, _, form = request.param.partition(" ")
     if driver == "sqlite":
         url = request.getfixturevalue("sqlite_url")
@@ -42,9 +42,7 @@ def task(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> WritingT
 def faults(
     acknowledged: Sequence[Acknowledgement], stored: Sequence[Notification], position: int | None, kills: int
 ) -> list[str]:
-    """Return what is wrong with the events that are there, given what was acknowledged and how many processes were
-    killed.
-    """
+    """Return the faults in the stored events, given the acknowledgements and the number of killed processes."""
     found = []
     by_id = {notification.id: notification for notification in stored}
     for acknowledgement in acknowledged:
@@ -62,7 +60,7 @@ def faults(
         count = int(call[0].topic.split()[0])
         if [notification.originator_version for notification in call] != list(range(1, count + 1)):
             found.append(f"half: call {int(call[0].state)}")
-    # A process may be killed when its call is recorded and it has not noted that.
+    # A process may be killed after its call was recorded and before it was logged.
     unnoted = set(numbers) - {acknowledgement.call for acknowledgement in acknowledged}
     if len(unnoted) > kills:
         found.append(f"not noted: {unnoted}")
@@ -78,7 +76,7 @@ def read(task: WritingTask) -> tuple[list[Notification], int | None]:
         return recorder.select_notifications(None, 10**6), recorder.max_tracking_id(SOURCE)
 
 
-def test_killed_process_loses_nothing_and_writes_nothing_twice(
+def test_killed_process_loses_and_duplicates_nothing(
     processes: WritingProcesses, task: WritingTask, repeat: Callable[[int], range]
 ) -> None:
     log, chance = Path(task.log), random.Random(7)  # noqa: S311 (chance for a test)
@@ -87,7 +85,7 @@ def test_killed_process_loses_nothing_and_writes_nothing_twice(
         before, more = len(Acknowledgement.read_all(log)), chance.randrange(1, 25)
         status = processes.run_until(
             task,
-            lambda enough=before + more: wait_until(  # type: ignore[misc] # (mypy knows no defaults of lambdas)
+            lambda enough=before + more: wait_until(  # type: ignore[misc] # (mypy cannot type defaults of lambdas)
                 lambda: len(Acknowledgement.read_all(log)) >= enough, "the process writes"
             ),
         )
@@ -96,14 +94,14 @@ def test_killed_process_loses_nothing_and_writes_nothing_twice(
     assert len(acknowledged) > len(rounds)
     stored, position = read(task)
     assert faults(acknowledged, stored, position, len(rounds)) == []
-    # The same check, when something is wrong.
+    # The same check detects faults.
     lacking = [notification for notification in stored if notification.id != acknowledged[-1].ids[0]]
     assert faults(acknowledged, lacking, position, len(rounds))
     assert faults(acknowledged, [*stored, stored[0]], position, len(rounds))
 
 
 @pytest.mark.parametrize("task", ["psycopg2", "sqlite"], indirect=True)
-def test_call_that_is_noted_before_it_is_recorded_is_found(processes: WritingProcesses, task: WritingTask) -> None:
+def test_call_logged_before_its_commit_is_detected(processes: WritingProcesses, task: WritingTask) -> None:
     task = WritingTask(url=task.url, place=task.place, log=task.log, notes_too_early=True)
     log = Path(task.log)
     processes.run_until(task, lambda: wait_until(lambda: bool(Acknowledgement.read_all(log)), "the process writes"))

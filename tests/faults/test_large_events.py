@@ -1,6 +1,6 @@
-"""Events and batches of hundreds of megabytes: they work, or they are refused before anything is sent.
+"""Events and batches of hundreds of megabytes work, or are refused before anything is sent.
 
-Once is enough, and one at a time, also among the processes of pytest-xdist: each needs some gigabytes.
+They run one at a time, even across processes of pytest-xdist, because each needs some gigabytes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tests.support.applications import Applications, stored_events, topics
 MEGABYTE = 10**6
 LARGE = 300 * MEGABYTE
 
-# Drivers that send a large batch only where there is time.
+# Drivers whose large batches are tested only without a time limit.
 SELDOM = ("psycopg", "pg8000")
-# Without time, drivers that keep parameters apart from the statement send a smaller event: they meet no limit of the
-# server's parser.
+# With a time limit, drivers that send parameters separately use a smaller event, because the server's parser does not
+# limit them.
 SMALLER = {"psycopg": LARGE // 4, "pg8000": LARGE // 4}
 
 
-# The second time that continuous integration runs the tests, on another server, is left out.
+# Skipped when continuous integration runs the tests again on another server.
 once = pytest.mark.skipif(
     os.environ.get("CI") == "true" and "TEST_POSTGRES_URL" in os.environ, reason="has run on the embedded server"
 )
@@ -41,7 +41,7 @@ once = pytest.mark.skipif(
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """Keep the other tests of this module waiting, in whatever process they are."""
+    """Block the other tests of this module, in all processes."""
     with Path(tempfile.gettempdir(), "eventsourcing_sqlalchemy_large_events.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -50,7 +50,7 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture(params=[*DRIVERS, "sqlite"])
 def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder on any database."""
+    """A recorder on each database."""
     if request.param == "sqlite":
         url = request.getfixturevalue("sqlite_url")
     else:
@@ -61,7 +61,7 @@ def recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyP
 
 
 def state(number: int, size: int) -> bytes:
-    """Return bytes of which no two megabytes are equal; the rest is empty, which is soon compressed."""
+    """Return bytes whose megabytes all differ; the rest is zero, which compresses quickly."""
     content = bytearray(size)
     for start in range(0, size - 16, MEGABYTE):
         content[start : start + 16] = b"%08d%08d" % (number, start // MEGABYTE)
@@ -96,7 +96,7 @@ def test_large_batch_is_written_and_read(
 ) -> None:
     if request.node.callspec.params["recorder"] in SELDOM and len(repeat(1)) == 1:
         pytest.skip("with TEST_REPEAT above 1: a batch is sent in pieces, of which each is like a small one")
-    # Small and large ones, so that they are sent in pieces of every kind.
+    # Small and large ones, so that they are sent in all kinds of pieces.
     sizes = [50 * MEGABYTE, 10, *[2 * MEGABYTE] * 10, 0, *[20 * MEGABYTE] * 2]
     assert sum(sizes) > 100 * MEGABYTE
     originator_id = uuid4()
@@ -112,7 +112,7 @@ def test_large_batch_is_written_and_read(
 
 
 class TooLarge(bytes):
-    """Says that it is larger than any database takes, without being so."""
+    """Claims to be larger than any database accepts."""
 
     def __len__(self) -> int:
         return 2**30
@@ -120,7 +120,7 @@ class TooLarge(bytes):
 
 @pytest.mark.parametrize("others", [0, 3])
 @pytest.mark.parametrize("in_transaction", [False, True])
-def test_event_that_is_too_large_is_refused_before_anything_is_sent(
+def test_too_large_event_is_refused_before_anything_is_sent(
     recorder: SQLAlchemyProcessRecorder, others: int, in_transaction: bool
 ) -> None:
     event = StoredEvent(uuid4(), 1, "too large", TooLarge(b"small"))
@@ -128,7 +128,7 @@ def test_event_that_is_too_large_is_refused_before_anything_is_sent(
         if in_transaction:
             stack.enter_context(recorder.transaction())
             recorder.insert_events(stored_events(topic="beside"))
-        # The user may go on with the transaction.
+        # The transaction stays usable.
         with pytest.raises(DataError, match=r"1073741824 bytes; the limit is \d+"):
             recorder.insert_events([*stored_events(others), event], tracking=Tracking("upstream", 1))
     assert topics(recorder) == (["beside"] if in_transaction else [])

@@ -1,4 +1,4 @@
-"""The server ends a connection, in every phase of what runs on it."""
+"""The server terminates a connection in every phase of a call."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CALLS_OF_SESSIONS: dict[str, Call] = {
 
 @contextmanager
 def held(database: Database, statement: str) -> Iterator[Callable[[], None]]:
-    """Hold the locks of a statement, until the block ends or the function that is yielded is called."""
+    """Hold a statement's locks until the block ends or the yielded function is called."""
     engine = database.engine.execution_options(isolation_level="READ COMMITTED")
     with engine.connect() as connection:
         connection.execute(text(statement))
@@ -79,7 +79,7 @@ def hold_writer_lock(recorder: SQLAlchemyProcessRecorder) -> str:
 
 
 def fill_pool(recorder: SQLAlchemyProcessRecorder, connections: int = 3) -> None:
-    """Have several idle connections in the pool."""
+    """Fill the pool with several idle connections."""
     with ExitStack() as stack:
         for _ in range(connections):
             stack.enter_context(recorder.datastore.engine.connect())
@@ -89,7 +89,7 @@ def fill_pool(recorder: SQLAlchemyProcessRecorder, connections: int = 3) -> None
 
 
 def assert_call_succeeds(recorder: SQLAlchemyProcessRecorder, call: str) -> None:
-    """Call it on a recorder of two events, after which there are two, and those that the call says it appended."""
+    """Call it on a recorder with two events; afterwards there are two, plus those that the call appended."""
     result = (CALLS | CALLS_OF_SESSIONS)[call](recorder)
     appended = result if call.startswith("append") else []
     assert [n.id for n in recorder.select_notifications(None, 10)] == [1, 2, *appended]
@@ -110,13 +110,13 @@ _engine_of_a_user: list[sa.Engine] = []
 
 
 def engine_of_a_user() -> sa.Engine:
-    """What SQLALCHEMY_ENGINE_TOPIC names."""
+    """The engine that SQLALCHEMY_ENGINE_TOPIC names."""
     return _engine_of_a_user[-1]
 
 
 @pytest.fixture
 def their_engine(database: Database, driver: str) -> Iterator[sa.Engine]:
-    """An engine that a user made, without any precaution."""
+    """A user's engine without any precaution."""
     engine = sa.create_engine(database.url(driver))
     _engine_of_a_user.append(engine)
     yield engine
@@ -126,7 +126,7 @@ def their_engine(database: Database, driver: str) -> Iterator[sa.Engine]:
 
 @pytest.mark.usefixtures("their_engine")
 @pytest.mark.parametrize("call", CALLS)
-def test_first_call_on_an_engine_of_the_user_succeeds_too(
+def test_first_call_on_a_users_engine_succeeds_too(
     applications: Applications, database: Database, place: str, call: str
 ) -> None:
     recorder = applications.recorder(place=place, engine_topic=f"{__name__}:engine_of_a_user")
@@ -136,7 +136,7 @@ def test_first_call_on_an_engine_of_the_user_succeeds_too(
     assert_call_succeeds(recorder, call)
 
 
-def test_without_looking_and_without_a_second_attempt_the_first_call_would_fail(
+def test_without_a_check_and_a_second_attempt_the_first_call_would_fail(
     applications: Applications, database: Database, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ConnectionPool, "_checked_out", lambda *_: None)
@@ -146,7 +146,7 @@ def test_without_looking_and_without_a_second_attempt_the_first_call_would_fail(
         recorder.datastore.run(lambda executor: executor.fetch("SELECT 1"))
 
 
-# -- under way --
+# -- running --
 
 
 def test_read_whose_connection_is_terminated_is_repeated(
@@ -171,7 +171,7 @@ WRITES: dict[str, tuple[int, Tracking | None]] = {
     "events and tracking": (3, Tracking("upstream", 1)),
     "tracking": (0, Tracking("upstream", 1)),
 }
-# What is written, and whether in one statement or, as large batches are, in a transaction of several.
+# What is written, and whether in one statement or, like large batches, in a transaction of several.
 FORMS = [("event", "statement"), ("events and tracking", "statement"), ("events and tracking", "rows")]
 
 
@@ -198,7 +198,7 @@ def assert_stored_once(
 
 @pytest.fixture
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which of the two ways to write events is taken."""
+    """The form in which events are written."""
     if request.param == "rows":
         monkeypatch.setattr(postgresql_writer, "MAX_ARRAY_BYTES", 1)
     return str(request.param)
@@ -238,7 +238,7 @@ def test_tracking_that_is_terminated_while_it_waits_for_its_row_is_stored(
     assert recorder.max_tracking_id("upstream") == 2
 
 
-def test_append_that_is_terminated_again_and_again_says_that_the_outcome_is_not_known(
+def test_append_that_is_terminated_repeatedly_reports_an_unknown_outcome(
     applications: Applications, database: Database, place: str
 ) -> None:
     recorder = applications.recorder(place=place, commit_resolve_timeout=0)
@@ -256,11 +256,11 @@ def test_append_that_is_terminated_again_and_again_says_that_the_outcome_is_not_
     assert recorder.insert_events(events, tracking=Tracking("upstream", 1)) is not None
 
 
-def test_transaction_that_is_terminated_writes_nothing_and_the_next_one_does(
+def test_terminated_transaction_writes_nothing_and_the_next_one_works(
     applications: Applications, database: Database, place: str
 ) -> None:
     recorder = applications.recorder(place=place)
-    with pytest.raises(OperationalError) as raised, recorder.transaction() as session:  # noqa: PT012 (rolls back)
+    with pytest.raises(OperationalError) as raised, recorder.transaction() as session:  # noqa: PT012 (the block rolls back)
         recorder.insert_events(stored_events(topic="before"))
         assert database.terminate() >= 1
         session.execute(text("SELECT 1"))
@@ -277,7 +277,7 @@ def test_transaction_that_is_terminated_writes_nothing_and_the_next_one_does(
     assert topics(recorder) == ["after"]
 
 
-def test_terminations_at_any_moment_lose_nothing_and_double_nothing(
+def test_terminations_at_any_moment_lose_and_duplicate_nothing(
     applications: Applications, database: Database, place: str, repeat: Callable[[int], range]
 ) -> None:
     recorder = applications.recorder(place=place)
@@ -292,7 +292,7 @@ def test_terminations_at_any_moment_lose_nothing_and_double_nothing(
                 assert isinstance(event.originator_id, UUID)
                 try:
                     (number,) = recorder.insert_events([event]) or ()
-                except OperationalError:  # also a connection that is terminated before it is established
+                except OperationalError:  # a connection may also be terminated while it is established
                     unknown.append(event.originator_id)
                 else:
                     log.append((number, event.originator_id))
@@ -304,7 +304,7 @@ def test_terminations_at_any_moment_lose_nothing_and_double_nothing(
             for _ in repeat(15):
                 everybody_writes = Growth(acknowledged, is_over)
                 database.terminate("query NOT LIKE '%pg_stat_activity%'")
-                wait_until(everybody_writes, "every thread goes on writing")
+                wait_until(everybody_writes, "every thread continues to write")
         finally:
             is_over.set()
 
@@ -331,14 +331,14 @@ def relay(database: Database) -> Iterator[Relay]:
 
 @pytest.fixture
 def behind_relay(relay: Relay, driver: str, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder whose connections go through the relay."""
+    """A recorder whose connections use the relay."""
     with Applications(relay.url(driver)) as applications:
         yield applications.recorder(place=place)
 
 
 @pytest.fixture
 def neighbour(database: Database, behind_relay: SQLAlchemyProcessRecorder) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder of the same tables that does not go through the relay."""
+    """A recorder of the same tables without the relay."""
     with Applications(database.url()) as applications:
         yield applications.elsewhere(behind_relay)
 
@@ -355,7 +355,7 @@ def test_write_whose_connection_breaks_is_stored_once(
     ids = write(behind_relay, events, tracking)
     assert relay.broken == 1
     assert_stored_once(neighbour, events, tracking, ids)
-    # The position is behind it now, and so are the versions: neither can be written again.
+    # Position and versions are taken now, so neither can be written again.
     with pytest.raises(IntegrityError):
         write(behind_relay, events, tracking)
 
@@ -365,7 +365,7 @@ AGAIN_AND_AGAIN = 10**6
 
 @pytest.mark.parametrize(("point", "times"), [("before", 4), ("during", 4), ("after", AGAIN_AND_AGAIN)])
 @pytest.mark.parametrize("what", WRITES)
-def test_write_whose_connection_breaks_again_and_again_is_stored_once(  # noqa: PLR0917 (fixtures)
+def test_write_whose_connection_breaks_repeatedly_is_stored_once(  # noqa: PLR0917 (fixtures)
     relay: Relay,
     behind_relay: SQLAlchemyProcessRecorder,
     neighbour: SQLAlchemyProcessRecorder,
@@ -373,7 +373,7 @@ def test_write_whose_connection_breaks_again_and_again_is_stored_once(  # noqa: 
     point: Point,
     times: int,
 ) -> None:
-    """Where every answer to a write is lost, reading tells."""
+    """If every answer to a write is lost, reading determines the outcome."""
     count, tracking = WRITES[what]
     events = stored_events(count)
     relay.break_at(point, "INSERT INTO", times=times)
@@ -382,21 +382,21 @@ def test_write_whose_connection_breaks_again_and_again_is_stored_once(  # noqa: 
     assert_stored_once(neighbour, events, tracking, ids)
 
 
-def test_write_that_was_recorded_is_found_after_another_has_gone_on(
+def test_recorded_write_is_found_after_another_process_moved_on(
     relay: Relay, behind_relay: SQLAlchemyProcessRecorder, neighbour: SQLAlchemyProcessRecorder
 ) -> None:
-    """The answer was lost, and until the caller is back, another process has followed further."""
+    """The answer was lost, and before the retry, another process has moved the position on."""
     events = stored_events(2)
     first = behind_relay.write_batch
 
-    def and_another_goes_on(batch: Batch) -> list[int]:
+    def and_another_process_moves_on(batch: Batch) -> list[int]:
         try:
             return first(batch)
         finally:
             if neighbour.max_tracking_id("upstream") == 1:
                 neighbour.insert_tracking(Tracking("upstream", 2))
 
-    behind_relay.write_batch = and_another_goes_on  # type: ignore[method-assign]
+    behind_relay.write_batch = and_another_process_moves_on  # type: ignore[method-assign]
     relay.break_at("after", "INSERT INTO")
     assert behind_relay.insert_events(events, tracking=Tracking("upstream", 1)) == [1, 2]
     assert relay.broken == 1
@@ -417,7 +417,7 @@ def test_batch_whose_connection_breaks_before_it_is_committed_is_stored_once(
 
 
 @pytest.mark.parametrize(("what", "form"), FORMS, indirect=["form"])
-def test_write_that_the_server_commits_only_after_it_was_written_again_is_stored_once(  # noqa: PLR0917 (fixtures)
+def test_write_that_commits_only_after_its_retry_is_stored_once(  # noqa: PLR0917 (fixtures)
     relay: Relay,
     behind_relay: SQLAlchemyProcessRecorder,
     neighbour: SQLAlchemyProcessRecorder,
@@ -430,20 +430,20 @@ def test_write_that_the_server_commits_only_after_it_was_written_again_is_stored
     with ThreadPoolExecutor(1) as threads, held(database, hold_writer_lock(neighbour)) as release:
         relay.break_at("during", "break here" if form == "statement" else "pg_advisory_xact_lock")
         writing = threads.submit(write, behind_relay, events, tracking)
-        # The server process that lost its client, which it does not notice, and the one of the second attempt. Reading
-        # back what is there now would find nothing, and be wrong a moment later.
+        # The server process that has not noticed the loss of its client, and that of the second attempt. Reading back
+        # now would find nothing, and be wrong a moment later.
         database.wait_for_blocked(2)
         assert not neighbour.select_notifications(None, 10)
         release()
         ids = writing.result(20)
     assert relay.broken == 1
-    # A transaction of several statements ends with its client; a single statement is committed.
+    # A transaction of several statements ends with its client; a single statement commits.
     assert_stored_once(neighbour, events, tracking, ids)
 
 
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("form", ["rows"], indirect=True)
-def test_transaction_that_a_vanished_client_left_open_does_not_keep_the_writer_lock(
+def test_transaction_left_open_by_a_vanished_client_releases_the_writer_lock(
     relay: Relay, driver: str, place: str
 ) -> None:
     count, tracking = WRITES["events and tracking"]
@@ -467,9 +467,9 @@ def test_write_that_lost_its_connection_to_a_conflict_is_an_integrity_error(  # 
 ) -> None:
     originator_id = uuid4()
     ours = stored_events(count, originator_id, topic="break here")
-    theirs = stored_events(1, originator_id, **{change: b"theirs" if change == "state" else "theirs"})  # type: ignore[arg-type] # (one of two)
+    theirs = stored_events(1, originator_id, **{change: b"theirs" if change == "state" else "theirs"})  # type: ignore[arg-type] # (one of the two)
     with ThreadPoolExecutor(1) as threads, held(database, hold_writer_lock(neighbour)) as release:
-        # Theirs is first in the queue for the lock, so it is first in the table.
+        # The other append is first in the queue for the lock, so it is first in the table.
         winner = threads.submit(neighbour.insert_events, theirs)
         database.wait_for_blocked()
         with ThreadPoolExecutor(1) as more_threads:
@@ -553,11 +553,11 @@ def test_without_the_comparison_the_second_attempt_fails_although_it_is_stored(
     assert topics(neighbour) == ["stored"]
 
 
-def test_transaction_whose_commit_was_not_answered_is_an_operational_error(
+def test_transaction_with_an_unanswered_commit_is_an_operational_error(
     relay: Relay, behind_relay: SQLAlchemyProcessRecorder, neighbour: SQLAlchemyProcessRecorder
 ) -> None:
-    # What else the user did in it is not known, so it cannot be done again here.
-    with pytest.raises(OperationalError) as raised, behind_relay.transaction():  # noqa: PT012 (its end raises)
+    # The user's other statements in it are unknown, so the transaction cannot be repeated here.
+    with pytest.raises(OperationalError) as raised, behind_relay.transaction():  # noqa: PT012 (the end of the block raises)
         behind_relay.insert_events(stored_events(topic="first"))
         relay.break_at("after", "COMMIT")
     assert raised.value.__cause__ is not None

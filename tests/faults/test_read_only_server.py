@@ -1,4 +1,4 @@
-"""The server of pooled connections has become read-only, as a demoted primary does; new connections reach another."""
+"""The server of the pooled connections becomes read-only, like a demoted primary; new connections reach another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Call = Callable[[SQLAlchemyProcessRecorder], Any]
 
 @contextmanager
 def read_only(database: Database) -> Iterator[None]:
-    """Give out read-only connections in the block, as seen from the client: they stay so."""
+    """Make connections opened in the block read-only; they stay read-only."""
     with database.engine.connect() as connection:
         connection.exec_driver_sql(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     try:
@@ -37,7 +37,7 @@ def read_only(database: Database) -> Iterator[None]:
 
 
 def fail_over(engine: sa.Engine, database: Database, connections: int = 3) -> None:
-    """Fill the pool with connections to a server that takes no writes any more."""
+    """Fill the pool with connections to a server that has become read-only."""
     database.terminate()
     with read_only(database), ExitStack() as stack:
         for _ in range(connections):
@@ -71,7 +71,7 @@ CALLS: dict[str, tuple[int, Call]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_write_is_refused_and_made_again_on_a_new_connection(
+def test_refused_write_is_retried_on_a_new_connection(
     applications: Applications, database: Database, place: str, call: str
 ) -> None:
     recorder = applications.recorder(place=place)
@@ -85,26 +85,26 @@ _engine_of_a_user: list[sa.Engine] = []
 
 
 def engine_of_a_user() -> sa.Engine:
-    """What SQLALCHEMY_ENGINE_TOPIC names."""
+    """The engine that SQLALCHEMY_ENGINE_TOPIC names."""
     return _engine_of_a_user[-1]
 
 
 @pytest.mark.parametrize("call", ["event", "transaction"])
-def test_on_an_engine_of_the_user_too(database: Database, driver: str, place: str, call: str) -> None:
+def test_on_a_users_engine_too(database: Database, driver: str, place: str, call: str) -> None:
     url = database.url(driver)
     engine = sa.create_engine(url)
     _engine_of_a_user.append(engine)
     with Applications(url) as applications:
         recorder = applications.recorder(place=place, engine_topic=f"{__name__}:engine_of_a_user")
-        engine.dispose()  # an engine of theirs does not notice that its connections are gone
+        engine.dispose()  # a user's engine does not notice that its connections are gone
         fail_over(engine, database)
         CALLS[call][1](recorder)
         assert topics(recorder) == ["new"]
     engine.dispose()
 
 
-def test_session_of_the_user_is_refused_once(applications: Applications, database: Database, place: str) -> None:
-    """Only its author knows what was in it. The next one is on a new connection."""
+def test_users_session_is_refused_once(applications: Applications, database: Database, place: str) -> None:
+    """Only its author can repeat it. The next session uses a new connection."""
     recorder = applications.recorder(place=place)
     datastore = recorder.datastore
     fail_over(datastore.engine, database)
@@ -118,7 +118,7 @@ def test_session_of_the_user_is_refused_once(applications: Applications, databas
     assert topics(recorder) == ["new"]
 
 
-def test_server_that_stays_read_only_is_worth_another_try(
+def test_server_that_stays_read_only_is_a_retryable_error(
     applications: Applications, database: Database, place: str
 ) -> None:
     recorder = applications.recorder(place=place)
@@ -134,7 +134,7 @@ def test_server_that_stays_read_only_is_worth_another_try(
     assert topics(recorder) == ["before", "new"]
 
 
-def test_wake_ups_are_heard_from_the_new_server(database: Database, place: str) -> None:
+def test_wake_ups_arrive_from_the_new_server(database: Database, place: str) -> None:
     listening = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     with Applications(database.url()) as applications:
         recorder = applications.recorder(place=place)
@@ -145,14 +145,14 @@ def test_wake_ups_are_heard_from_the_new_server(database: Database, place: str) 
         before = database.scalar(listening)
         fail_over(recorder.datastore.engine, database)
         recorder.insert_events(stored_events())
-        wait_until(lambda: database.scalar(listening) not in {0, before}, "somebody listens on a new connection")
+        wait_until(lambda: database.scalar(listening) not in {0, before}, "the listener has a new connection")
         received.join(20)
         subscription.stop()
 
 
 @pytest.fixture
 def database_of_a_fleet(postgres_server: Postgres, postgres_database: str) -> Database:
-    """A database of the test's own."""
+    """The test's own database."""
     return Database(postgres_server, postgres_database)
 
 
@@ -176,9 +176,7 @@ def test_tenant_is_created_and_purged(database_of_a_fleet: Database) -> None:
         assert not tenants.list()
 
 
-def test_runner_says_what_it_waits_for_and_goes_on(
-    database_of_a_fleet: Database, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_runner_logs_the_cause_and_resumes(database_of_a_fleet: Database, caplog: pytest.LogCaptureFixture) -> None:
     database, said = database_of_a_fleet, ("SQLSTATE 25006: the server is read-only", "Leases expired")
     with fleet(database.url(), ["acme"]) as tenants, tenants.runner(lease_seconds=1.0, max_attempts=1) as runner:
         school = tenants["acme"].get(TrainingSchool)
@@ -186,7 +184,7 @@ def test_runner_says_what_it_waits_for_and_goes_on(
         runner.wait("acme")
         with read_only(database):
             database.terminate()
-            wait_until(lambda: all(each in caplog.text for each in said), "the runner says so")
+            wait_until(lambda: all(each in caplog.text for each in said), "the runner logs it")
             assert "Leases renewed" not in caplog.text
         expected[school.register("Rex", "sit")] = ["Rex", "sit"]
         runner.wait("acme", timeout=20)

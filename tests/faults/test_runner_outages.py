@@ -36,7 +36,9 @@ def test_database_is_restarted(own_postgres_server: PostgresServer) -> None:
         runner.wait("acme", timeout=60)
         check(tenants, "acme", expected)
         # The restart moves the sequences ahead, and an outage does not count as a failure.
-        wait_until(lambda: {(each.lag, each.state) for each in runner.status()} == {(0, "current")}, "all is well")
+        wait_until(
+            lambda: {(each.lag, each.state) for each in runner.status()} == {(0, "current")}, "the runner is healthy"
+        )
 
 
 def test_registry_is_unreachable_for_longer_than_the_leases(
@@ -53,13 +55,13 @@ def test_registry_is_unreachable_for_longer_than_the_leases(
         runner.wait("acme")
         own_postgres_server.stop()
         stopped_at = time.monotonic()
-        wait_until(lambda: not runner._leases.are_valid(), "the leases have ended")  # noqa: SLF001 (not visible otherwise)
+        wait_until(lambda: not runner._leases.are_valid(), "the leases have expired")  # noqa: SLF001 (not visible otherwise)
         expected[school.register("Bello", "sit")] = ["Bello", "sit"]
         if len(repeat(1)) > 1:
             time.sleep(max(0.0, stopped_at + 60 - time.monotonic()))
-        assert tenants["acme"].get(Summaries).count() == 1  # another process could have had the leases by now
+        assert tenants["acme"].get(Summaries).count() == 1  # another process could hold the leases by now
         own_postgres_server.start()
-        wait_until(lambda: len(owners(tenants.fleet.registry)) == BUCKETS, "they are there again")
+        wait_until(lambda: len(owners(tenants.fleet.registry)) == BUCKETS, "they are held again")
         expected[school.register("Rex", "sit")] = ["Rex", "sit"]
         runner.wait("acme", timeout=60)
         check(tenants, "acme", expected)
@@ -68,7 +70,7 @@ def test_registry_is_unreachable_for_longer_than_the_leases(
 def test_tenant_is_purged_during_a_slice(postgres_url: str) -> None:
     with fleet(postgres_url, ["acme", "globex"]) as tenants, tenants.runner() as runner:
         tenants["acme"].get(TrainingSchool).register("Fido", *["sit"] * 5000)
-        wait_until(lambda: position(runner, "acme") > 20, "it is under way")
+        wait_until(lambda: position(runner, "acme") > 20, "it is running")
         certificate = tenants.purge("acme")
         assert set(certificate.left.values()) == {0}
         dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "sit")
@@ -122,7 +124,7 @@ def test_event_committed_long_after_its_id_was_assigned(postgres_url: str, monke
 
             monkeypatch.setattr(runner._coordinator._sweep, "run", count)  # noqa: SLF001 (as above)
             assert sweeps.wait(20)
-            assert seen == [mark, mark]  # however often it looks
+            assert seen == [mark, mark]  # however often it sweeps
             assert (assignment.settled_up_to, mark.is_final if mark else None) == (0, False)
         wait_until(lambda: caught_up(runner, "acme") and assignment.position == 2, "it is found")
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
@@ -154,7 +156,7 @@ def test_stop_waits_for_the_current_event(postgres_url: str) -> None:
         runner = tenants.runner(workers=1)
         runner.start()
         dog_id = tenants["acme"].get(TrainingSchool).register("Fido", *["slow 0.3"] * 200)
-        wait_until(lambda: position(runner, "acme") >= 1, "it is under way")
+        wait_until(lambda: position(runner, "acme") >= 1, "it is running")
         assert runner.stop(timeout=60)
         done = position(runner, "acme")
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", *["slow 0.3"] * (done - 1)]

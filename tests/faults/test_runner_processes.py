@@ -62,7 +62,7 @@ class Writers:
 
 
 def wait_for_all(tenants: Tenancy, writers: Writers) -> None:
-    wait_until(lambda: is_current(tenants), "all has been followed", 60)
+    wait_until(lambda: is_current(tenants), "all events are processed", 60)
     for slug, expected in writers.expected.items():
         assert expected
         check(tenants, slug, expected)
@@ -87,19 +87,20 @@ def disturb(tenants: Tenancy, url: str) -> None:
         for process in (killed, paused, drained):
             process.wait_until_it_works()
         wait_until(
-            lambda: len(held := shares(tenants)) == 3 and max(held.values()) <= BUCKETS // 3 + 1, "all have a share"
+            lambda: len(held := shares(tenants)) == 3 and max(held.values()) <= BUCKETS // 3 + 1,
+            "all runners have a share",
         )
         with writers.writing():
             killed.signal(signal.SIGKILL)
             paused.signal(signal.SIGSTOP)
-            wait_until(lambda: shares(tenants) == {drained.owner: BUCKETS}, "one takes over from the others")
+            wait_until(lambda: shares(tenants) == {drained.owner: BUCKETS}, "one runner takes over")
             paused.signal(signal.SIGCONT)
             halves = {drained.owner: BUCKETS // 2, paused.owner: BUCKETS // 2}
-            wait_until(lambda: shares(tenants) == halves, "the paused one has its share again")
+            wait_until(lambda: shares(tenants) == halves, "the paused runner has its share again")
             drained.signal(signal.SIGTERM)
             assert drained.wait_for_end() == 0
             assert drained.owner not in shares(tenants)
-            wait_until(lambda: shares(tenants) == {paused.owner: BUCKETS}, "the last one holds all leases")
+            wait_until(lambda: shares(tenants) == {paused.owner: BUCKETS}, "the last runner holds all leases")
         wait_for_all(tenants, writers)
         paused.signal(signal.SIGTERM)
         assert paused.wait_for_end() == 0
@@ -131,7 +132,7 @@ def test_behind_a_pooler_in_transaction_mode(pgbouncer: PgBouncer, postgres_data
         with RunnerProcess(url) as one, RunnerProcess(url) as other:
             for process in (one, other):
                 process.wait_until_it_works()
-            wait_until(lambda: {*shares(tenants).values()} == {BUCKETS // 2}, "each has a half")
+            wait_until(lambda: {*shares(tenants).values()} == {BUCKETS // 2}, "each runner has half")
             with writers.writing():
                 wait_until(lambda: all(each.position > 5 for each in tenants.followers.status()), "they follow")
             wait_for_all(tenants, writers)

@@ -1,4 +1,4 @@
-"""The server goes down and comes back, under load: nothing is lost, nothing is there twice, and everybody goes on."""
+"""The server restarts under load: nothing is lost or stored twice, and all callers continue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kill(server: PostgresServer) -> None:
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.usefixtures("sockets_of_pg8000")
 @pytest.mark.parametrize("incident", [restart, stop_at_once, kill])
-def test_server_that_comes_back_finds_everybody_going_on(
+def test_all_callers_continue_after_a_restart(
     own_postgres_server: PostgresServer, incident: Callable[[PostgresServer], None]
 ) -> None:
     server = own_postgres_server
@@ -57,7 +57,7 @@ def test_server_that_comes_back_finds_everybody_going_on(
                 for _ in range(2):
                     wait_until(Growth([received], is_over), "the subscription receives")
                     incident(server)
-                    wait_until(Growth([w.acknowledged for w in writers], is_over), "every writer goes on")
+                    wait_until(Growth([w.acknowledged for w in writers], is_over), "every writer continues")
                 is_over.set()
                 assert all(writer.is_done.wait(20) for writer in writers)
                 last = writers[0].recorder.max_notification_id() or 0

@@ -1,4 +1,4 @@
-"""Subscriptions when something breaks, and what is left of them."""
+"""Subscriptions after failures, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 
 LISTENING_DRIVERS = ("psycopg2", "psycopg")
 
-# Who waits for this long was not woken.
+# A subscription that waits this long was not woken.
 POLL_SECONDS = 60.0
-# Far more than a wake-up takes, and less than that.
+# Far longer than a wake-up takes, and shorter than that.
 WOKEN_SECONDS = DEADLINE_SECONDS
 
 
 @pytest.fixture
 def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave subscriptions nothing but wake-ups."""
+    """Make subscriptions rely on wake-ups alone."""
     monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", POLL_SECONDS)
     monkeypatch.setattr(wakeups, "POLL_WHEN_NOT_LISTENING", POLL_SECONDS)
 
 
 @pytest.fixture
 def recorder(applications: Applications, place: str) -> SQLAlchemyProcessRecorder:
-    """A recorder that is subscribed to."""
+    """The recorder with the subscription."""
     return applications.recorder("Shop", place)
 
 
 @pytest.fixture
 def elsewhere(applications: Applications, recorder: SQLAlchemyProcessRecorder) -> SQLAlchemyProcessRecorder:
-    """A recorder of the same events that shares no memory with the other one, as in another process."""
+    """A recorder of the same events that shares no memory with it, as in another process."""
     return applications.elsewhere(recorder)
 
 
@@ -61,7 +61,7 @@ def listener_threads() -> list[ListenThread]:
 
 
 def listeners(database: Database) -> int:
-    """Return how many server processes listen, as far as one can see."""
+    """Return the number of server processes that appear to listen."""
     return database.scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     )
@@ -74,7 +74,7 @@ def received(subscription: Any) -> Iterator[list[Notification]]:
 
     def receive() -> None:
         for notification in subscription:
-            notifications.append(notification)  # noqa: PERF402 (each is to be seen when it comes)
+            notifications.append(notification)  # noqa: PERF402 (each must be visible on arrival)
 
     with ThreadPoolExecutor(1) as threads:
         receiving = threads.submit(receive)
@@ -95,10 +95,10 @@ def append(recorder: SQLAlchemyProcessRecorder, topic: str) -> int:
 
 @pytest.fixture
 def reconnecting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set while the listener may connect; set at first."""
+    """Set while the listener may connect, initially set."""
     may_connect = threading.Event()
     may_connect.set()
-    connect = ListenThread._connect  # noqa: SLF001 (there is no other place to wait at)
+    connect = ListenThread._connect  # noqa: SLF001 (no other hook)
 
     def wait_and_connect(thread: ListenThread) -> object:
         assert may_connect.wait(WOKEN_SECONDS)
@@ -115,8 +115,8 @@ def pages_around_a_lost_listener(
     reconnecting: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[list[str]]:
-    """Append an event while nobody listens, and one when the listener is back; return the topics of each page that the
-    subscription read and that was not empty.
+    """Append an event while the listener is disconnected, and one after it is back; return the topics of each non-empty
+    page that the subscription read.
     """
     pages: list[list[str]] = []
     select = SQLAlchemyApplicationRecorder.select_notifications
@@ -138,7 +138,7 @@ def pages_around_a_lost_listener(
         wait_until(lambda: listeners(database) == 1, "the listener is back")
         wait_until(lambda: any(thread.is_live for thread in listener_threads()), "it listens")
         if Wakeups.wake_all.__module__ == wakeups.__name__:
-            wait_until(lambda: len(notifications) == 2, "the event of meanwhile is received", WOKEN_SECONDS)
+            wait_until(lambda: len(notifications) == 2, "the event from in between is received", WOKEN_SECONDS)
         append(elsewhere, "after")
         wait_until(lambda: len(notifications) == 3, "the last event is received", WOKEN_SECONDS)
     return pages
@@ -146,7 +146,7 @@ def pages_around_a_lost_listener(
 
 @pytest.mark.usefixtures("without_polling")
 @pytest.mark.parametrize("driver", LISTENING_DRIVERS, indirect=True)
-def test_events_written_while_the_listener_had_no_connection_arrive(
+def test_events_written_while_the_listener_was_disconnected_arrive(
     database: Database,
     recorder: SQLAlchemyProcessRecorder,
     elsewhere: SQLAlchemyProcessRecorder,
@@ -159,7 +159,7 @@ def test_events_written_while_the_listener_had_no_connection_arrive(
 
 @pytest.mark.usefixtures("without_polling")
 @pytest.mark.parametrize("driver", LISTENING_DRIVERS, indirect=True)
-def test_without_a_look_after_reconnecting_they_would_wait_for_the_next_one(
+def test_without_a_read_after_reconnecting_they_would_wait_for_the_next_one(
     database: Database,
     recorder: SQLAlchemyProcessRecorder,
     elsewhere: SQLAlchemyProcessRecorder,
@@ -172,7 +172,7 @@ def test_without_a_look_after_reconnecting_they_would_wait_for_the_next_one(
 
 
 @pytest.mark.parametrize("driver", DRIVERS, indirect=True)
-def test_subscription_goes_on_when_all_connections_are_terminated(
+def test_subscription_continues_when_all_connections_are_terminated(
     database: Database, recorder: SQLAlchemyProcessRecorder, elsewhere: SQLAlchemyProcessRecorder
 ) -> None:
     with received(recorder.subscribe()) as notifications:
@@ -184,7 +184,7 @@ def test_subscription_goes_on_when_all_connections_are_terminated(
     assert [notification.id for notification in notifications] == numbers
 
 
-def test_error_that_does_not_pass_reaches_the_subscriber(
+def test_permanent_error_reaches_the_subscriber(
     database: Database, recorder: SQLAlchemyProcessRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with recorder.subscribe() as subscription:
@@ -220,12 +220,12 @@ with Applications(sys.argv[1]) as applications:
 
 @contextmanager
 def writing_thread(recorder: SQLAlchemyProcessRecorder) -> Iterator[tuple[Callable[[], object], Callable[[], int]]]:
-    """Yield what makes another thread append an event at some moment soon, and what returns its id."""
+    """Yield a function that makes another thread append an event shortly, and one that returns its id."""
     chance = random.Random(7)  # noqa: S311 (chance for a test)
     numbers: list[Any] = []
 
     def write(delay: float) -> int:
-        time.sleep(delay)  # Not to wait for anything: to meet the subscription at another moment each time.
+        time.sleep(delay)  # Not to wait for a condition, but to reach the subscription at a different moment each time.
         return append(recorder, "event")
 
     with ThreadPoolExecutor(1) as threads:
@@ -237,7 +237,7 @@ def writing_thread(recorder: SQLAlchemyProcessRecorder) -> Iterator[tuple[Callab
 
 @contextmanager
 def writing_process(url: str, place: str) -> Iterator[tuple[Callable[[], object], Callable[[], int]]]:
-    """Yield what makes another process append an event, and what returns its id."""
+    """Yield a function that makes another process append an event, and one that returns its id."""
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, url, place],
         cwd=Path(__file__).parents[2],
@@ -278,7 +278,7 @@ def test_no_wakeup_is_lost(  # noqa: PLR0917 (fixtures)
 
 
 class ReadsFirst(SQLAlchemySubscription):
-    """The wrong order: it reads, and begins to hear wake-ups then."""
+    """The wrong order: it reads before it listens."""
 
     def __next__(self) -> Notification:
         if self._waiter is None:
@@ -294,7 +294,7 @@ class ReadsFirst(SQLAlchemySubscription):
 @pytest.mark.parametrize("driver", LISTENING_DRIVERS, indirect=True)
 @pytest.mark.parametrize("subscription_class", [SQLAlchemySubscription, ReadsFirst])
 @pytest.mark.parametrize("moment", ["before it listens", "after it has read"])
-def test_event_of_every_moment_wakes_the_subscription(
+def test_event_at_any_moment_wakes_the_subscription(
     recorder: SQLAlchemyProcessRecorder,
     elsewhere: SQLAlchemyProcessRecorder,
     subscription_class: type[SQLAlchemySubscription],
@@ -306,7 +306,7 @@ def test_event_of_every_moment_wakes_the_subscription(
     def write_once() -> None:
         if not written:
             written.append(append(elsewhere, "event"))
-            elsewhere.datastore.close()  # returns when others have been told
+            elsewhere.datastore.close()  # returns when other processes have been notified
 
     if moment == "before it listens":
         wait_for = recorder.datastore.wait_for
@@ -341,7 +341,7 @@ def test_event_of_every_moment_wakes_the_subscription(
 
 @pytest.fixture(params=[*DRIVERS, "sqlite"])
 def any_recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder on any database."""
+    """A recorder on each database."""
     if request.param == "sqlite":
         url = request.getfixturevalue("sqlite_url")
     else:
@@ -353,9 +353,9 @@ def any_recorder(request: pytest.FixtureRequest, place: str) -> Iterator[SQLAlch
 
 def assert_nothing_is_left(recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest) -> None:
     """Expect no thread and no connection of a subscription."""
-    wait_until(lambda: not listener_threads(), "the thread that listens ends")
+    wait_until(lambda: not listener_threads(), "the listener thread ends")
     wakeups = recorder.datastore.shared.wakeups
-    wait_until(lambda: not wakeups._waiters, "nobody waits")  # noqa: SLF001 (looks at what users cannot see)
+    wait_until(lambda: not wakeups._waiters, "nobody waits")  # noqa: SLF001 (internal)
     pool: Any = recorder.datastore.engine.pool
     wait_until(lambda: pool.checkedout() == 0, "all connections are in the pool")
     if "database" in request.fixturenames:
@@ -364,7 +364,7 @@ def assert_nothing_is_left(recorder: SQLAlchemyProcessRecorder, request: pytest.
 
 
 @pytest.mark.usefixtures("without_polling")
-def test_subscription_that_waits_stops_at_once_and_leaves_nothing(
+def test_waiting_subscription_stops_immediately_and_leaves_nothing(
     any_recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(any_recorder, "event")
@@ -389,7 +389,7 @@ def test_subscription_that_waits_stops_at_once_and_leaves_nothing(
         iterating = threads.submit(iterate)
         assert sleeps.wait(WOKEN_SECONDS)
         subscription.stop()
-        # A tenth of that where nothing else runs; the poll would take a minute.
+        # It takes a tenth of that on an idle machine; polling would take a minute.
         assert iteration_ended.wait(1.0)
         iterating.result(WOKEN_SECONDS)
     assert_nothing_is_left(any_recorder, request)
@@ -397,22 +397,22 @@ def test_subscription_that_waits_stops_at_once_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("without_polling")
-def test_subscription_that_nobody_stops_leaves_nothing(
+def test_subscription_that_is_never_stopped_leaves_nothing(
     any_recorder: SQLAlchemyProcessRecorder, request: pytest.FixtureRequest
 ) -> None:
     append(any_recorder, "event")
     subscription: Any = any_recorder.subscribe()
     assert next(subscription).topic == "event"
-    subscription.itself = subscription  # Only the collector finds it.
+    subscription.itself = subscription  # Only the garbage collector finds it.
     del subscription
     gc.collect()
-    # Where nobody listens, the next one to subscribe takes it away.
+    # Without a listener, the next subscription removes it.
     any_recorder.datastore.shared.wakeups.sweep()
     assert_nothing_is_left(any_recorder, request)
 
 
 def test_subscription_may_be_collected_while_its_lock_is_held(any_recorder: SQLAlchemyProcessRecorder) -> None:
-    # Neither a hang, nor a change of what the holder of the lock is working on.
+    # It must neither hang nor change data that the lock protects.
     append(any_recorder, "event")
     subscription: Any = any_recorder.subscribe()
     next(subscription)
@@ -423,19 +423,19 @@ def test_subscription_may_be_collected_while_its_lock_is_held(any_recorder: SQLA
     is_collected = threading.Event()
 
     def collect() -> None:
-        with hub._lock:  # noqa: SLF001 (as the collector may run anywhere)
-            found.append(len(hub._waiters))  # noqa: SLF001 (looks at what users cannot see)
+        with hub._lock:  # noqa: SLF001 (as the collector may run at any point)
+            found.append(len(hub._waiters))  # noqa: SLF001 (internal)
             gc.collect()
             found.append(len(hub._waiters))  # noqa: SLF001 (as above)
         is_collected.set()
 
-    # A daemon: if it hangs, it is to hang alone.
+    # A daemon, so that a hang does not block the test process.
     threading.Thread(target=collect, daemon=True).start()
     assert is_collected.wait(WOKEN_SECONDS)
     assert found == [1, 1]
     hub.sweep()
-    # The thread that listens or watches may sweep at the same time.
-    wait_until(lambda: not hub._waiters, "it is taken away")  # noqa: SLF001 (as above)
+    # The listener or watcher thread may sweep at the same time.
+    wait_until(lambda: not hub._waiters, "it is removed")  # noqa: SLF001 (as above)
 
 
 @pytest.mark.usefixtures("without_polling")

@@ -1,4 +1,4 @@
-"""A process that dies between any two steps of any verb leaves what the next call, or a repair, completes or undoes."""
+"""A process dies between any two steps of any verb: the next call, or a repair, completes or undoes the rest."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ _REPEAT = int(os.environ.get("TEST_REPEAT", "1"))
 
 
 class Died(BaseException):
-    """What becomes of a process: nothing catches it, and nothing is done after it."""
+    """The death of a process: not caught, and nothing runs after it."""
 
 
 class Death:
-    """Lets a process die before the n-th thing that it says to a database, which is after the one before was heard.
-
-    What only reads leaves nothing behind, so to die before it is to die before what comes next; only with TEST_REPEAT
-    is it counted.
+    """Kills a process before its n-th database step, which is after the step before it. Reads change nothing, so dying
+    before one equals dying before the next write; reads count only with TEST_REPEAT.
     """
 
     def __init__(self, at: int) -> None:
@@ -43,7 +41,7 @@ class Death:
         self._thread = threading.get_ident()
 
     def step(self, statement: object) -> None:
-        """Die if it is time."""
+        """Die at the n-th step."""
         is_read = str(statement).lstrip().upper().startswith(("SELECT", "PRAGMA"))
         if threading.get_ident() == self._thread and not (is_read and _REPEAT == 1):
             self.steps += 1
@@ -53,7 +51,7 @@ class Death:
 
 @contextmanager
 def dying(death: Death) -> Iterator[None]:
-    """Count statements, commits and scripts of all engines, and die when it is time."""
+    """Count statements, commits and scripts of all engines, and die at the n-th step."""
     with pytest.MonkeyPatch.context() as patch:
         for owner, name, position in (
             (DefaultDialect, "do_execute", 2),
@@ -78,7 +76,7 @@ def tenancy(url: str) -> Tenancy:
 
 
 def die(url: str, verb: Callable[[Tenancy], object], at: int) -> bool:
-    """Let a process die in a verb, and return whether it did; its connections end with it."""
+    """Run a verb in a dying process, and return whether it died; its connections end with it."""
     death = Death(at)
     tenants = tenancy(url)
     try:
@@ -90,7 +88,7 @@ def die(url: str, verb: Callable[[Tenancy], object], at: int) -> bool:
 
 
 def consistent(tenants: Tenancy, url: str) -> None:
-    """Fail for tables of nobody, tenants without tables, rows that their history contradicts, and locks."""
+    """Fail for orphaned tables, tenants without tables, rows that contradict their history, and held locks."""
     found = tenants.list()
     names = catalog.tenants(url)
     placements = {str(tenant.placement) for tenant in found}
@@ -104,7 +102,7 @@ def consistent(tenants: Tenancy, url: str) -> None:
 
 
 def repair(tenants: Tenancy) -> None:
-    """Do what a doctor does: complete what is half made, and remove what is half removed."""
+    """Repair as the doctor does: complete half-created tenants, and remove half-removed ones."""
     half_made = tenants.list("provisioning")
     tenants.fleet.provisioning.complete(half_made, None)
     list(tenants.purge_many([tenant.slug for tenant in tenants.list("purging")]))
@@ -138,11 +136,11 @@ def test_death_at_every_step(url: str, verb: str) -> None:
             if not die(url, call, at):
                 break
             if at % 2:
-                # The same again, in another process.
+                # Repeat the verb in another process.
                 try:
                     call(tenants)
                 except TenantNotFound:
-                    assert verb in ("rename", "purge"), "it was done"
+                    assert verb in ("rename", "purge"), "the verb was completed"
             else:
                 repair(tenants)
             consistent(tenants, url)
@@ -219,7 +217,7 @@ with crashes.dying(RealDeath(int(sys.argv[3]))):
 
 
 @pytest.mark.parametrize(("verb", "at"), [("create", 5), ("purge", 5)])
-def test_process_that_really_dies(url: str, verb: str, at: int) -> None:
+def test_process_that_is_really_killed(url: str, verb: str, at: int) -> None:
     with tenancy(url) as tenants:
         tenants.init()
         if verb == "purge":
@@ -237,7 +235,7 @@ def test_process_that_really_dies(url: str, verb: str, at: int) -> None:
 
 
 def test_error_instead_of_death(url: str) -> None:
-    """Whatever the database says no to, the same again does it."""
+    """Whichever step the database refuses, repeating the verb succeeds."""
     with tenancy(url) as tenants:
         tenants.init()
         for at in range(1, 40):
@@ -252,7 +250,7 @@ def test_error_instead_of_death(url: str) -> None:
             engines = [tenants.fleet.registry.datastore.engine, tenants.fleet.shard.datastore.engine]
             for engine in engines:
                 sa.event.listen(engine, "before_cursor_execute", refuse)
-            with suppress(TenancyError, PersistenceError):  # and not what SQLAlchemy raises
+            with suppress(TenancyError, PersistenceError):  # not the one that SQLAlchemy raises
                 tenants.create("acme")
             for engine in engines:
                 sa.event.remove(engine, "before_cursor_execute", refuse)

@@ -1,4 +1,4 @@
-"""Wake-ups in trouble: no thread to be had, an unexpected error. Events are recorded and subscriptions go on."""
+"""Wake-ups without threads, or with an unexpected error: events are recorded, and subscriptions continue."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NOTIFIER, LISTENER = "eventsourcing-notifier", "eventsourcing-listener"
 
 
 @pytest.fixture
-def hears(database: Database) -> Iterator[Callable[[], bool]]:
-    """Return a function that tells whether anything was heard since, as another process hears it."""
+def is_notified(database: Database) -> Iterator[Callable[[], bool]]:
+    """Return a function that checks for new wake-ups, as another process receives them."""
     arguments = sa.make_url(database.url()).translate_connect_args(username="user", database="dbname")
     connection = psycopg2.connect(**arguments)
     connection.autocommit = True
@@ -39,7 +39,7 @@ def hears(database: Database) -> Iterator[Callable[[], bool]]:
 
 @pytest.fixture
 def no_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Return a function that names the threads that the process cannot start any more."""
+    """Return a function that selects the threads that cannot start."""
     start = threading.Thread.start
     refused: list[str] = []
 
@@ -57,8 +57,8 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]
         yield choose
 
 
-def test_events_are_recorded_though_nobody_can_be_told(
-    database: Database, place: str, no_thread: Callable[..., None], hears: Callable[[], bool]
+def test_events_are_recorded_although_no_process_can_be_notified(
+    database: Database, place: str, no_thread: Callable[..., None], is_notified: Callable[[], bool]
 ) -> None:
     with Applications(database.url()) as apps:
         recorder = apps.recorder(place=place)
@@ -67,10 +67,10 @@ def test_events_are_recorded_though_nobody_can_be_told(
         with recorder.transaction():
             recorder.insert_events(stored_events(topic="untold"))
         assert topics(recorder) == ["untold"] * 3
-        assert not hears()
+        assert not is_notified()
         no_thread()
         recorder.insert_events(stored_events(topic="told"))
-        wait_until(hears, "others are told")
+        wait_until(is_notified, "other processes are notified")
 
 
 def test_subscription_without_a_listening_thread_polls(
@@ -89,7 +89,7 @@ def test_subscription_without_a_listening_thread_polls(
 
 
 def test_error_of_the_driver_does_not_end_the_notifications(
-    database: Database, place: str, monkeypatch: pytest.MonkeyPatch, hears: Callable[[], bool]
+    database: Database, place: str, monkeypatch: pytest.MonkeyPatch, is_notified: Callable[[], bool]
 ) -> None:
     with Applications(database.url()) as apps:
         recorder = apps.recorder(place=place)
@@ -108,6 +108,6 @@ def test_error_of_the_driver_does_not_end_the_notifications(
             patch.setattr(shared, "run", fail)
             recorder.insert_events(stored_events(topic="untold"))
             assert failed.wait(10)
-        assert not hears()
+        assert not is_notified()
         recorder.insert_events(stored_events(topic="told"))
-        wait_until(hears, "others are told")
+        wait_until(is_notified, "other processes are notified")

@@ -19,6 +19,7 @@ from eventsourcing_sqlalchemy.migrations import HEAD
 from tenancy import Tenancy, Tenant
 from tenancy.model.tenant import TenantRequest
 from tenancy.model.versions import Versions
+from tenancy.operations.doctor import Finding, examine, repair
 from tenancy.operations.jobs import TenantSelection
 from tenancy.operations.migrations import Migrate, status_of
 from tests.acceptance.commands import Command
@@ -310,6 +311,40 @@ def test_tenant_can_be_suspended_while_its_migration_waits_for_a_reader(postgres
         assert migration.result(DEADLINE_SECONDS).is_success
         assert versions(tenants) == {"acme": HEAD}
     engine.dispose()
+
+
+# -- doctor --
+
+
+def about(findings: Iterable[Finding]) -> list[tuple[str, str | None]]:
+    return [(finding.level, finding.tenant) for finding in findings if finding.name == "migrations"]
+
+
+def test_doctor_reports_tenants_that_are_behind(tenants: Tenancy) -> None:
+    (finding,) = [each for each in examine(tenants.fleet) if each.name == "migrations"]
+    assert (finding.level, finding.remedy) == ("warning", "Migrate: tenancy migrate")
+    assert "3 tenants" in finding.what
+    tenants.migrate()
+    assert about(examine(tenants.fleet)) == [("ok", None)]
+
+
+def test_doctor_reports_tables_that_are_older_than_recorded(tenants: Tenancy, env: dict[str, str]) -> None:
+    """As after a restore of the tenants' tables alone."""
+    tenants.migrate()
+    placement = tenants["globex"].placement
+    names = [spec.name for spec in tenants.fleet.inventory.specs(placement, tenants.application_specs())]
+    for name in names:
+        execute(env, f"DROP TABLE {name}")
+    if placement.schema is None:
+        PublishedTables(env["SQLALCHEMY_URL"], None, placement.table_prefix).close()
+    else:
+        execute(env, f"DROP SCHEMA {placement.schema}")
+        PublishedTables(env["SQLALCHEMY_URL"], placement.schema).close()
+    assert about(examine(tenants.fleet)) == [("failure", "globex")]
+    assert about(repair(tenants.fleet, actor="ops-7")) == [("ok", "globex")]
+    assert about(examine(tenants.fleet)) == [("warning", None)]
+    tenants.migrate()
+    assert about(examine(tenants.fleet)) == [("ok", None)]
 
 
 # -- the command --

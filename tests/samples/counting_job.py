@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ STARTS = sa.Table(
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("tenant_id", sa.Uuid, nullable=False),
+    sa.Column("process", sa.Integer, nullable=False),
 )
 """One row for each start of an item."""
 
@@ -59,7 +61,7 @@ class Count(JobKind):
     def run(self, tenant: Tenant, item: JobItem) -> str:
         engine = self.fleet.shard.datastore.engine
         with engine.begin() as connection:
-            connection.execute(sa.insert(STARTS).values(tenant_id=tenant.id))
+            connection.execute(sa.insert(STARTS).values(tenant_id=tenant.id, process=os.getpid()))
         if tenant.slug in self.parameters.get("skipped", ()):
             raise ItemSkipped("nothing to count")
         self._wait(item)
@@ -111,6 +113,12 @@ def effects(fleet: Tenancy) -> dict[str, int]:
 def starts(fleet: Tenancy) -> dict[str, int]:
     """Return how often each tenant's item was started."""
     return _counted(fleet, STARTS)
+
+
+def processes(fleet: Tenancy) -> set[int]:
+    """Return the ids of the processes that have started items."""
+    with fleet.fleet.shard.datastore.engine.connect() as connection:
+        return set(connection.scalars(sa.select(STARTS.c.process)))
 
 
 def _counted(fleet: Tenancy, table: sa.Table) -> dict[str, int]:

@@ -8,8 +8,8 @@ from typing import Final
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.dialects import postgresql
 
+from eventsourcing_sqlalchemy.dialects.conversion import milliseconds
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationKind, Right
-from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec

@@ -17,6 +17,7 @@ from eventsourcing.persistence import NotSupportedError, ProgrammingError
 from sqlalchemy.engine import URL, Connection, Engine
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.conversion import milliseconds, uuid_of_int
 from eventsourcing_sqlalchemy.dialects.postgresql import catalog as postgresql_catalog
 from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql_sequences
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BinaryArrays, TextArrays
@@ -25,7 +26,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql.scratch import scratch_schema
 from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationKind, Right
-from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, milliseconds, uuid_of_int
+from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.errors import READ_ONLY
 from eventsourcing_sqlalchemy.naming import TableName, quote

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
+from eventsourcing_sqlalchemy.dialects.conversion import milliseconds
 from eventsourcing_sqlalchemy.dialects.protocols import Executor, IdSequences, SequenceBehind
-from eventsourcing_sqlalchemy.dialects.validation import milliseconds
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.naming import TableName
 

@@ -21,12 +21,8 @@ from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
 from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql_sequences
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import Arrays
 from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor, IdConflict
-from eventsourcing_sqlalchemy.dialects.validation import (
-    ConditionalTracking,
-    check_events,
-    check_tracking,
-    tracking_conflict,
-)
+from eventsourcing_sqlalchemy.dialects.tracking import ConditionalTracking, tracking_conflict
+from eventsourcing_sqlalchemy.dialects.validation import check_events, check_tracking
 from eventsourcing_sqlalchemy.errors import constraint, sqlstate
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName
 

@@ -23,11 +23,12 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
+from eventsourcing_sqlalchemy.dialects.conversion import uuid_of_int
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.sqlite import catalog as sqlite_catalog
 from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
-from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid, uuid_of_int
+from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.locks import renew_after_fork
 from eventsourcing_sqlalchemy.naming import TableName, quote

@@ -13,12 +13,8 @@ from uuid import UUID
 from eventsourcing.persistence import StoredEvent, Tracking
 
 from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Executor
-from eventsourcing_sqlalchemy.dialects.validation import (
-    ConditionalTracking,
-    check_events,
-    check_tracking,
-    tracking_conflict,
-)
+from eventsourcing_sqlalchemy.dialects.tracking import ConditionalTracking, tracking_conflict
+from eventsourcing_sqlalchemy.dialects.validation import check_events, check_tracking
 
 
 class SQLiteEventWriter(EventWriter):

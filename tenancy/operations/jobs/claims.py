@@ -1,7 +1,7 @@
 """Claim items under leases, and record their ends; an executor that lost its lease can record nothing.
 
 Leases expire by the database's clock, so executors never compare clocks. Every change of an item requires that the
-executor still owns it.
+executor still owns it. A transaction that needs both locks the job before the item, to avoid deadlock.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from tenancy.operations.jobs.job import ItemStatus, Job, JobPhase, JobStatus
-from tenancy.operations.jobs.store import JobStore
+from tenancy.operations.jobs.store import MAX_ATTEMPTS, JobStore
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from tenancy.registry import Registry
 
 __all__ = ["Claim", "Claims", "ItemEnd", "ItemLost"]
-
-MAX_ATTEMPTS: Final = 10
-"""After so many attempts that ended with the death of their executor, without progress, an item fails."""
-_DEATH: Final = "executor died"
 
 
 class ItemLost(Exception):  # noqa: N818 (not an error of the item)
@@ -98,18 +94,18 @@ class Claims:
     def _free_item(self, session: Session, *, in_canaries: bool) -> Any:
         """Lock and return an item of a dead executor, otherwise the next pending one, otherwise None."""
         items = self._items
-        expired = sa.and_(items.c.status == str(ItemStatus.RUNNING), items.c.expires < self._now)
+        expired = sa.and_(
+            items.c.status == str(ItemStatus.RUNNING), items.c.expires < self._now, items.c.attempts < MAX_ATTEMPTS
+        )
         pending = items.c.status == str(ItemStatus.PENDING)
         for which in (expired, pending):
             query = sa.select(items).where(items.c.job_id == self._job_id, which).order_by(items.c.number).limit(1)
             if in_canaries:
                 query = query.where(items.c.is_canary)
             # Skip rows that another executor is claiming; do not wait for them.
-            while (row := session.execute(query.with_for_update(skip_locked=True)).first()) is not None:
-                if row.attempts < MAX_ATTEMPTS:
-                    return row
-                self._record(session, row.tenant_id, ItemEnd(status=ItemStatus.FAILED, error=_DEATH))
-                self._store.halt_after_failure(session, self._job_id, was_canary=row.is_canary)
+            row = session.execute(query.with_for_update(skip_locked=True)).first()
+            if row is not None:
+                return row
         return None
 
     def renew(self, tenant_id: UUID) -> tuple[bool, JobStatus]:
@@ -131,6 +127,8 @@ class Claims:
     def end(self, claim: Claim, end: ItemEnd) -> None:
         """Record the end of an item, and halt the job if its failure exceeds the error budget; raises ItemLost."""
         with self._registry.writing_rows() as session:
+            if end.status is ItemStatus.FAILED:
+                self._store.lock(session, self._job_id)
             self._lock(session, claim.tenant_id)
             self._record(session, claim.tenant_id, end)
             if end.status is ItemStatus.FAILED:
@@ -139,8 +137,8 @@ class Claims:
     def release(self, claim: Claim) -> None:
         """Give an item back, for another executor to start it at once; raises ItemLost."""
         with self._registry.writing_rows() as session:
-            self._lock(session, claim.tenant_id)
             is_cancelled = self._store.lock(session, self._job_id).status == JobStatus.CANCELLED
+            self._lock(session, claim.tenant_id)
             values = {
                 "status": str(ItemStatus.CANCELLED if is_cancelled else ItemStatus.PENDING),
                 "owner": None,

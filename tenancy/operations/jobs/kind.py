@@ -34,12 +34,16 @@ class JobItem(Protocol):
         """What :meth:`save_progress` has recorded last, in whichever process; empty at first."""
 
     def save_progress(self, progress: Mapping[str, Any]) -> None:
-        """Record how far the item has come, for the process that resumes it."""
+        """Record how far the item has come, for the process that resumes it; raises as :meth:`check` does.
+
+        Call it outside of transactions: the registry may be in the same database, and SQLite has one writer.
+        """
 
     def check(self) -> None:
         """Raise an exception that ends this attempt, if the process is to stop or has lost the item to another one.
 
-        Long items call it between steps, at a point from which another process can resume.
+        Long items call it between steps, at a point from which another process can resume. ``except Exception`` does
+        not catch what it raises.
         """
 
 
@@ -64,6 +68,9 @@ class JobKind(ABC):
     def run(self, tenant: Tenant, item: JobItem) -> str:
         """Do the work for one tenant, and return a summary in one line.
 
-        It is called again after a failure, and after a process was killed at any point: every step is idempotent.
+        It is called again after a failure, and after a process was killed at any point: every step is idempotent. A
+        process that was paused for longer than its lease may run at the same time as its successor, and so may another
+        job: lock what two must not change at once.
+
         Raises ItemSkipped for a tenant without work, and any other exception to let the item fail.
         """

@@ -17,7 +17,7 @@ __all__ = ["ERROR_BUDGET", "LEASE_SECONDS", "JobOptions", "max_failures"]
 ERROR_BUDGET: Final = "1%"
 """By default one failure per hundred tenants is tolerated, rounded up: one failing tenant never halts a job."""
 LEASE_SECONDS: Final = 20.0
-_BUDGET: Final = re.compile(r"(\d{1,9})|(\d{1,3}(?:\.\d{1,6})?)%")
+_BUDGET: Final = re.compile(r"(\d{1,9})|(\d{1,3}(?:\.\d{1,6})?)%", re.ASCII)
 _MIN_LEASE: Final = 0.5
 
 

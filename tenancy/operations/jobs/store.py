@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from tenancy.registry import Registry
 
-__all__ = ["JobStore"]
+__all__ = ["MAX_ATTEMPTS", "JobStore"]
 
+MAX_ATTEMPTS: Final = 10
+"""After so many attempts that ended with the death of their executor, without progress, an item fails."""
+_DEATH: Final = "executor died"
 _BATCH: Final = 1000
 _RESUMABLE: Final = (JobStatus.HALTED, JobStatus.FAILED)
 
@@ -205,6 +208,9 @@ class JobStore:
             if job.status != JobStatus.RUNNING or job.phase == JobPhase.CHECK:
                 return
             in_canaries = job.phase == JobPhase.CANARIES
+            if self._fail_exhausted(session, job_id):
+                self.halt_after_failure(session, job_id, was_canary=in_canaries)
+                return
             items = self._items
             which = [items.c.job_id == job_id, *([items.c.is_canary] if in_canaries else [])]
             counts = self._counts(session, sa.and_(*which)).get(job_id, Counts())
@@ -215,6 +221,19 @@ class JobStore:
                 session.execute(sa.update(self._jobs).where(self._jobs.c.id == job_id).values(phase=str(phase)))
             else:
                 self._set(session, job_id, status=JobStatus.FAILED if counts.failed else JobStatus.DONE, reason=None)
+
+    def _fail_exhausted(self, session: Session, job_id: UUID) -> bool:
+        """Record the failure of items whose executors have died too often; return whether there were any."""
+        items = self._items
+        which = sa.and_(
+            items.c.job_id == job_id,
+            items.c.status == str(ItemStatus.RUNNING),
+            items.c.expires < self._now,
+            items.c.attempts >= MAX_ATTEMPTS,
+        )
+        values = {"status": str(ItemStatus.FAILED), "error": _DEATH, "summary": None, "owner": None, "ended": self._now}
+        result: Any = session.execute(sa.update(items).where(which).values(values))
+        return bool(result.rowcount)
 
     def halt_after_failure(self, session: Session, job_id: UUID, *, was_canary: bool) -> None:
         """Halt a job whose item has just failed in this transaction, if it was a canary or the budget is exceeded."""

@@ -1,4 +1,4 @@
-"""Alembic's autogenerate: nothing of applications and fleets is dropped, and their tables can be created."""
+"""Alembic's autogenerate keeps the tables of applications and fleets, and can create them."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def engine(url: str) -> Iterator[sa.Engine]:
-    """An engine of the migrations."""
+    """The migrations' engine."""
     engine = sa.create_engine(url)
     yield engine
     engine.dispose()
 
 
 def own_metadata() -> sa.MetaData:
-    """Return the metadata of a user, with a table that no database has yet."""
+    """Return a user's metadata, with a table that does not exist yet."""
     metadata = sa.MetaData()
     sa.Table("invoices", metadata, sa.Column("id", sa.Integer, primary_key=True))
     return metadata
 
 
 def generate(engine: sa.Engine, metadata: Any, **options: Any) -> str:
-    """Return the body of ``upgrade()`` in the file that autogenerate writes."""
+    """Return the body of ``upgrade()`` in the generated file."""
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
@@ -62,7 +62,7 @@ def generate(engine: sa.Engine, metadata: Any, **options: Any) -> str:
 
 
 def upgrade(engine: sa.Engine, body: str) -> None:
-    """Run that, with what Alembic's template imports and nothing else."""
+    """Run that body with the imports of Alembic's template only."""
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:
         source = "\n".join(line.removeprefix("    ") for line in body.splitlines())
         exec(source, {"op": op, "sa": sa})  # noqa: S102 (as Alembic runs it)
@@ -78,14 +78,14 @@ def recorders(url: str) -> Iterator[list[Any]]:
         ]
 
 
-def test_tables_that_a_migration_has_created_serve_and_do_not_differ(url: str, engine: sa.Engine) -> None:
+def test_tables_created_by_a_migration_work_and_do_not_differ(url: str, engine: sa.Engine) -> None:
     with recorders(url) as (process, snapshots):
         metadata = metadata_of(process, snapshots)
         body = generate(engine, metadata)
         assert "sqlalchemy_utils" not in body
         upgrade(engine, body)
         for recorder in (process, snapshots):
-            recorder.create_table()  # finds nothing missing and no fault
+            recorder.create_table()  # finds no missing table and no fault
             events = stored_events()
             recorder.insert_events(events)
             assert recorder.select_events(events[0].originator_id) == events
@@ -116,7 +116,7 @@ def test_table_of_the_user_is_dropped(engine: sa.Engine) -> None:
 
 @pytest.mark.parametrize("place", [{}, {"TENANCY_TABLE_PREFIX": "{tenant}_{application}_"}], ids=["usual", "prefixes"])
 @pytest.mark.parametrize("hooks", ["both", "include_object"])
-def test_nothing_of_a_fleet_is_touched(url: str, engine: sa.Engine, place: dict[str, str], hooks: str) -> None:
+def test_tables_of_a_fleet_are_not_touched(url: str, engine: sa.Engine, place: dict[str, str], hooks: str) -> None:
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url, **place}) as tenants:
         tenants.project(TrainingSchool, DogCounters, CountersView)
         with Tenancy(env={"SQLALCHEMY_URL": url, **place}) as unknown:
@@ -133,12 +133,12 @@ def test_nothing_of_a_fleet_is_touched(url: str, engine: sa.Engine, place: dict[
         assert "invoices" in body
         assert "drop_" not in body
         assert generate(engine, own_metadata(), include_schemas=True).count("op.drop_table") > 12
-        # Ten thousand tenants: no table of theirs is read in the first place.
+        # Fleets can have ten thousand tenants, so none of their tables is reflected.
         assert (read == set()) == (hooks == "both")
 
 
 def tables_read(engine: sa.Engine, options: dict[str, Any]) -> set[str]:
-    """Return the names of the tables of the database that Alembic looks into."""
+    """Return the names of the tables that Alembic reflects."""
     read = set()
     include: Callable[..., bool] = options["include_object"]
 

@@ -1,5 +1,5 @@
-"""What is written is read back as it was: several events as arrays, in each form, and one as it is, from whatever
-encoding the connection has.
+"""Events are read back unchanged: several as arrays, in each form, and a single one, whatever the connection's
+encoding.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def in_session(recorder: SQLAlchemyProcessRecorder, events: Sequence[StoredEvent
 
 
 def joined(recorder: SQLAlchemyProcessRecorder, events: Sequence[StoredEvent]) -> Sequence[int] | None:
-    """Write as threads do whose appends meet."""
-    pack = recorder._writer.pack  # noqa: SLF001 (as the recorder itself)
+    """Write like threads whose appends are joined."""
+    pack = recorder._writer.pack  # noqa: SLF001 (as the recorder does)
     return recorder.write_batch(recorder.join_batches([pack([event], None) for event in events]))
 
 
@@ -66,7 +66,7 @@ each_type = pytest.mark.parametrize("originator_id_type", ["uuid", "text"])
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each INSERT of several events that is sent has binary arrays, in their order."""
+    """For each INSERT of several events, in order: whether it has binary arrays."""
     binary: list[bool] = []
 
     def watch(cls: type[Executor]) -> None:
@@ -102,7 +102,7 @@ contents = st.lists(
 
 @pytest.fixture
 def recorder(database: Database, way: str, originator_id_type: OriginatorIDType) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder, the same for all examples: soon its statements are prepared where they can be."""
+    """A recorder, the same for all examples, so that its statements are soon prepared."""
     with Applications(database.url(WAYS[way][0]), originator_id_type=originator_id_type) as apps:
         yield apps.recorder("Shop", f"arrays {originator_id_type}")
 
@@ -155,7 +155,7 @@ def test_id_of_a_wrong_type_is_refused_before_anything_is_sent(
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 @each_type
-def test_engine_of_the_user_gets_text(  # noqa: PLR0917 (fixtures)
+def test_users_engine_gets_text(  # noqa: PLR0917 (fixtures)
     database: Database,
     place: str,
     sent: list[bool],
@@ -163,7 +163,7 @@ def test_engine_of_the_user_gets_text(  # noqa: PLR0917 (fixtures)
     driver: str,
     originator_id_type: OriginatorIDType,
 ) -> None:
-    """Nothing has told its connections how to take anything else."""
+    """Its connections are not set up for binary arrays."""
     theirs = sa.create_engine(database.url(driver))
     monkeypatch.setitem(engines, "theirs", theirs)
     with Applications(database.url(driver), originator_id_type=originator_id_type) as apps:
@@ -187,7 +187,7 @@ engines: dict[str, sa.Engine] = {}
 
 
 def their_engine() -> sa.Engine:
-    """Found by its topic, which is resolved once."""
+    """Found through its topic, which is resolved once."""
     return engines["theirs"]
 
 
@@ -195,13 +195,13 @@ ENCODINGS = [
     (way, by)
     for way, (driver, _, _) in WAYS.items()
     for by in ("the URL", "the server", "a listener")
-    # pg8000 has an encoding of its own; psycopg2 does not notice what a statement sets.
+    # pg8000 has its own encoding setting; psycopg2 does not notice one set by a statement.
     if not (driver == "pg8000" and by != "the server") and not (driver == "psycopg2" and by == "a listener")
 ]
 
 
 @pytest.mark.parametrize(("way", "by"), ENCODINGS)
-def test_text_is_the_same_in_every_encoding_of_a_connection(
+def test_text_is_unchanged_in_every_connection_encoding(
     database: Database, place: str, resources: ExitStack, way: str, by: str
 ) -> None:
     driver, insert, _ = WAYS[way]

@@ -1,4 +1,4 @@
-"""Names of schemas, prefixes and applications that need care: they are taken as they are written, or refused."""
+"""Difficult names of schemas, prefixes and applications are used unchanged, or refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLA
 from tests.support.administrator import Database
 from tests.support.applications import Applications, stored_events
 
-# Each gets something unique in place of the tilde.
+# A unique text replaces the tilde.
 NAMES = [
     "Capitals~",
     "with-dash~",
@@ -48,7 +48,7 @@ def unique(template: str) -> str:
 
 @pytest.fixture
 def victim(url: str) -> Iterator[sa.Engine]:
-    """An engine on a database with a table that some names would drop."""
+    """An engine on a database with a table that some of the names would drop."""
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sa.text("CREATE TABLE IF NOT EXISTS victim (a int)"))
@@ -85,13 +85,13 @@ def exercise(factory: SQLAlchemyFactory) -> SQLAlchemyProcessRecorder:
     assert len(recorder.select_notifications(2, 10, 3, topics=[first[0].topic])) == 2
     with recorder.subscribe(gt=3) as subscription:
         assert next(subscription).id == 4
-    # The tables exist now, and are recognised.
+    # The tables exist now, and are recognized.
     recorder.create_table()
     return recorder
 
 
 def tables(engine: sa.Engine) -> set[tuple[str | None, str]]:
-    """Return the schemas and names of all tables, as the catalog has them."""
+    """Return schema and name of all tables in the catalog."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             return {(None, row[0]) for row in connection.execute(sa.text("SELECT name FROM sqlite_master"))}
@@ -103,7 +103,7 @@ def in_schema(url: str, schema: str | None) -> str | None:
     return None if url.startswith("sqlite") else schema
 
 
-# A prefix is the beginning of a table's name, as the name of the application is.
+# The prefix starts a table's name, before the application's name.
 @pytest.mark.parametrize(
     "template", ["Capitals-and space~", "quotes\"'~", "percent%s%~", "größe-数~", 'x"; DROP TABLE victim; --~']
 )
@@ -118,7 +118,7 @@ def test_prefix_is_exactly_the_given_one(url: str, victim: sa.Engine, template: 
 @pytest.mark.parametrize("template", NAMES + BRACES)
 def test_schema_and_application_have_exactly_the_given_names(url: str, victim: sa.Engine, template: str) -> None:
     name = unique(template)
-    # A brace in a schema is one of a template.
+    # A brace in a schema is part of a template.
     schema = in_schema(url, f"{name} too" if template in NAMES else f"too_{name.lower()}")
     settings = {} if schema is None else {"schema": schema if template in NAMES else "too_{application}"}
     with Applications(url, **settings) as applications:
@@ -153,7 +153,7 @@ def test_schema_of_63_bytes_works_and_of_64_is_refused(database: Database, drive
         assert (longest, "shop_events") in tables(engine)
         with pytest.raises(ProgrammingError, match=r"too long.*64 bytes.*the limit is 63"):
             applications.factory("Shop", schema=longest + "y").process_recorder()
-    # The server would have cut it, and found the other one.
+    # The server would have truncated it, and found the other schema.
     assert not [schema for schema, _ in tables(engine) if schema == longest + "y"]
     engine.dispose()
 
@@ -181,20 +181,20 @@ def test_table_whose_index_has_63_bytes_works_and_64_is_refused(
     assert database.scalar(f"{count} AND relkind = 'r'", schema=place) == 3
 
 
-def test_sqlite_takes_names_of_any_length(sqlite_url: str) -> None:
+def test_sqlite_accepts_names_of_any_length(sqlite_url: str) -> None:
     with Applications(sqlite_url, table_prefix="p" * 300) as applications:
         exercise(applications.factory("S" * 300))
 
 
-# -- no names at all --
+# -- invalid names --
 
 
 @pytest.mark.parametrize("name", ["nul\0", "surrogate\udc80"])
 @pytest.mark.parametrize("where", ["schema", "table_prefix", "name"])
-def test_what_no_database_takes_is_refused(url: str, name: str, where: str) -> None:
+def test_names_that_no_database_accepts_are_refused(url: str, name: str, where: str) -> None:
     with Applications(url) as applications:
         settings: Any = {} if where == "name" else {where: name}
-        # On SQLite any schema is one too many.
+        # On SQLite, every schema is refused.
         with pytest.raises((ProgrammingError, NotSupportedError), match=r"NUL character|not valid Unicode|no schemas"):
             applications.factory(name if where == "name" else "Shop", **settings).process_recorder()
 
@@ -207,7 +207,7 @@ def test_schema_that_the_database_reserves_is_refused(database: Database, driver
         assert raised.value.__cause__ is not None
 
 
-def test_empty_schema_and_prefix_are_none(url: str) -> None:
+def test_empty_schema_and_prefix_mean_none(url: str) -> None:
     variables = {"SQLALCHEMY_URL": url, "SQLALCHEMY_SCHEMA": "nowhere", "SHOP_SQLALCHEMY_SCHEMA": ""}
     variables |= {"SQLALCHEMY_TABLE_PREFIX": "nothing", "SHOP_SQLALCHEMY_TABLE_PREFIX": ""}
     factory = SQLAlchemyFactory(Environment("Shop", variables))
@@ -215,19 +215,19 @@ def test_empty_schema_and_prefix_are_none(url: str) -> None:
     factory.close()
 
 
-# -- names that become one --
+# -- colliding names --
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("acme-school", "acme_school"), ("Acme", "ACME"), ("acme school", "acme.school"), ("ß", "SS")]
 )
-def test_applications_that_would_read_the_same_variables_are_refused(sqlite_url: str, one: str, other: str) -> None:
+def test_applications_with_the_same_variables_are_refused(sqlite_url: str, one: str, other: str) -> None:
     first = SQLAlchemyFactory(Environment(one, {"SQLALCHEMY_URL": sqlite_url}))
     with pytest.raises(SettingsError, match="would both read variables") as raised:
         SQLAlchemyFactory(Environment(other, {"SQLALCHEMY_URL": sqlite_url}))
     assert repr(one) in str(raised.value)
     assert repr(other) in str(raised.value)
-    # The same one again is no other, and when it is gone, its name is free.
+    # The same application does not collide with itself; after it is closed, its name is free.
     SQLAlchemyFactory(Environment(one, {"SQLALCHEMY_URL": sqlite_url})).close()
     first.close()
     del first, raised
@@ -235,7 +235,7 @@ def test_applications_that_would_read_the_same_variables_are_refused(sqlite_url:
     SQLAlchemyFactory(Environment(other, {"SQLALCHEMY_URL": sqlite_url})).close()
 
 
-def test_parts_that_look_alike_together_are_different_tables(database: Database) -> None:
+def test_parts_that_join_to_the_same_text_are_different_tables(database: Database) -> None:
     place = f"a{secrets.token_hex(3)}"
     with Applications(database.url()) as applications:
         one = applications.recorder("Shop", f"{place}.b", table_prefix="c.")

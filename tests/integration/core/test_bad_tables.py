@@ -1,4 +1,4 @@
-"""Tables that are missing, of a wrong shape, or not to be written."""
+"""Tables that are missing, have a wrong shape, or are read-only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WRITES = [call for call in CALLS if call.startswith("insert")]
 
 @pytest.fixture
 def engine(url: str) -> Iterator[sa.Engine]:
-    """An engine to make tables with."""
+    """An engine to create tables with."""
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     yield engine
     engine.dispose()
@@ -47,14 +47,14 @@ def run(engine: sa.Engine, *statements: str) -> None:
 
 
 def variables(url: str, place: str, **more: str) -> dict[str, str]:
-    """Return the settings of an application in a place, a schema where there are some."""
+    """Return the settings of an application in a place: a schema, or a prefix on SQLite."""
     where = "SQLALCHEMY_TABLE_PREFIX" if url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
     return {"SQLALCHEMY_URL": url, where: place, **more}
 
 
 @pytest.fixture
-def unmade(url: str, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder whose tables nobody made."""
+def no_tables(url: str, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
+    """A recorder whose tables do not exist."""
     factory = SQLAlchemyFactory(Environment("Shop", variables(url, place, CREATE_TABLE="no")))
     recorder = factory.process_recorder()
     assert isinstance(recorder, SQLAlchemyProcessRecorder)
@@ -66,32 +66,35 @@ def unmade(url: str, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
 
 
 @pytest.mark.parametrize("has_schema", [False, True])
-def test_missing_table_is_an_error_at_first_use_that_says_what_to_do(
-    unmade: SQLAlchemyProcessRecorder, url: str, place: str, engine: sa.Engine, has_schema: bool
+def test_missing_table_is_an_error_with_a_remedy_at_first_use(
+    no_tables: SQLAlchemyProcessRecorder, url: str, place: str, engine: sa.Engine, has_schema: bool
 ) -> None:
     if has_schema and not url.startswith("sqlite"):
         run(engine, f'CREATE SCHEMA "{place}"')
     for call in CALLS.values():
         for _ in range(2):
             with pytest.raises((ProgrammingError, OperationalError), match="CREATE_TABLE=yes") as raised:
-                call(unmade)
+                call(no_tables)
             assert f"{place}" in str(raised.value)
             assert "shop_" in str(raised.value)
             assert raised.value.__cause__ is not None
-    # Once they are made, the same recorder works.
+    # Once they are created, the same recorder works.
     factory = SQLAlchemyFactory(Environment("Shop", variables(url, place)))
     factory.process_recorder()
     factory.close()
-    assert unmade.insert_events(stored_events(), tracking=Tracking("upstream", 1)) == [1]
+    assert no_tables.insert_events(stored_events(), tracking=Tracking("upstream", 1)) == [1]
 
 
-def test_missing_table_in_a_transaction_is_an_error_that_says_what_to_do(unmade: SQLAlchemyProcessRecorder) -> None:
+def test_missing_table_in_a_transaction_is_an_error_with_a_remedy(no_tables: SQLAlchemyProcessRecorder) -> None:
     for call in ("select_events", "insert_events", "insert with tracking", "insert_tracking"):
-        with pytest.raises((ProgrammingError, OperationalError), match="CREATE_TABLE=yes"), unmade.transaction():
-            CALLS[call](unmade)
+        with (
+            pytest.raises((ProgrammingError, OperationalError), match="CREATE_TABLE=yes"),
+            no_tables.transaction(),
+        ):
+            CALLS[call](no_tables)
 
 
-# -- of a wrong shape --
+# -- wrong shapes --
 
 UUID = {"postgresql": "uuid", "sqlite": "BINARY(16)"}
 BYTES = {"postgresql": "bytea", "sqlite": "BLOB"}
@@ -102,7 +105,7 @@ EVENTS = (
 TRACKING = "application_name text PRIMARY KEY, notification_id bigint NOT NULL"
 INDEX = "CREATE UNIQUE INDEX {index} ON {events} (originator_id, originator_version)"
 
-# What to make before the recorder is constructed, and what the error says.
+# What to create before the recorder is constructed, and the error's text.
 SHAPES: dict[str, tuple[list[str], str]] = {
     "no id": (
         ["CREATE TABLE {events} (" + EVENTS.replace("id {serial}, ", "", 1) + ")", INDEX],
@@ -165,7 +168,7 @@ SHAPES: dict[str, tuple[list[str], str]] = {
 
 
 def make(engine: sa.Engine, place: str, statements: list[str]) -> None:
-    """Run statements with names in a place."""
+    """Run statements with the names of a place."""
     name = engine.dialect.name
     if name == "sqlite":
         names = {part: f'"{place}shop_{part}"' for part in ("events", "tracking", "base")}
@@ -184,7 +187,7 @@ def make(engine: sa.Engine, place: str, statements: list[str]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_table_of_a_wrong_shape_is_refused_with_what_is_wrong(
+def test_table_of_a_wrong_shape_is_refused_and_the_fault_is_named(
     url: str, place: str, engine: sa.Engine, shape: str
 ) -> None:
     statements, says = SHAPES[shape]
@@ -199,7 +202,7 @@ def test_table_of_a_wrong_shape_is_refused_with_what_is_wrong(
     assert "Set another SQLALCHEMY_SCHEMA or SQLALCHEMY_TABLE_PREFIX" in message
 
 
-def test_table_with_more_columns_serves(url: str, place: str, engine: sa.Engine) -> None:
+def test_table_with_extra_columns_is_used(url: str, place: str, engine: sa.Engine) -> None:
     more = EVENTS + ", recorded_at timestamp DEFAULT CURRENT_TIMESTAMP"
     make(
         engine,
@@ -212,22 +215,22 @@ def test_table_with_more_columns_serves(url: str, place: str, engine: sa.Engine)
     factory.close()
 
 
-def test_missing_column_is_an_error_at_first_use_where_tables_are_not_looked_at(
-    unmade: SQLAlchemyProcessRecorder, place: str, engine: sa.Engine
+def test_missing_column_is_an_error_at_first_use_where_tables_are_not_checked(
+    no_tables: SQLAlchemyProcessRecorder, place: str, engine: sa.Engine
 ) -> None:
     make(engine, place, SHAPES["no topic"][0])
     for call in ("select_events", "insert_events", "insert a batch"):
         with pytest.raises((ProgrammingError, OperationalError), match="topic") as raised:
-            CALLS[call](unmade)
+            CALLS[call](no_tables)
         assert "shop_events" in str(raised.value)
         assert raised.value.__cause__ is not None
 
 
-# -- not to be written --
+# -- read-only --
 
 
 def assert_reads_and_refuses_to_write(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Expect a recorder of one event and one position to serve who reads, and to tell who writes."""
+    """Expect that a recorder with one event and one position reads, and refuses writes with an error."""
     assert recorder.max_notification_id() == 1
     assert recorder.max_tracking_id("upstream") == 1
     with recorder.subscribe() as subscription:
@@ -244,7 +247,7 @@ def assert_reads_and_refuses_to_write(recorder: SQLAlchemyProcessRecorder) -> No
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_read_only_database_is_read_and_refuses_to_be_written(database: Database, place: str, driver: str) -> None:
+def test_read_only_database_is_read_and_refuses_writes(database: Database, place: str, driver: str) -> None:
     role = f"reader_{place}"
     with Applications(database.url()) as applications:
         applications.recorder("Shop", place).insert_events(stored_events(), tracking=Tracking("upstream", 1))
@@ -267,7 +270,7 @@ def test_read_only_database_is_read_and_refuses_to_be_written(database: Database
 
 
 @pytest.mark.parametrize("journal_mode", ["wal", "delete"])
-def test_read_only_file_is_read_and_refuses_to_be_written(tmp_path: Path, journal_mode: str) -> None:
+def test_read_only_file_is_read_and_refuses_writes(tmp_path: Path, journal_mode: str) -> None:
     path = tmp_path / "shop.db"
     with Applications(f"sqlite:///{path}") as applications:
         recorder = applications.recorder("Shop")

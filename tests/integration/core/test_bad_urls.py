@@ -1,4 +1,4 @@
-"""URLs that are missing, malformed, of a database that does not work, or of one that is not there."""
+"""URLs that are missing or malformed, or that name an unsupported or unreachable database."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from tenancy.testing.local_server import free_port
 from tests.support.administrator import Database
 from tests.support.applications import Applications, stored_events
 
-SECRET = "hunter2"  # noqa: S105 (what must not show up)
+SECRET = "hunter2"  # noqa: S105 (must not be shown)
 
 
 def factory(**variables: str) -> SQLAlchemyFactory:
     return SQLAlchemyFactory(Environment("Shop", variables))
 
 
-def everything_said(error: BaseException) -> str:
-    """Return what anybody may print of an error: the traceback, and each error of the chain with what is hidden in
-    it.
+def everything_printed(error: BaseException) -> str:
+    """Return everything that may be printed of an error: the traceback, and each error of the chain with its
+    attributes.
     """
     texts = ["".join(traceback.format_exception(error))]
     chain: list[BaseException | None] = [error]
@@ -54,7 +54,7 @@ def everything_said(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("variables", [{}, {"SQLALCHEMY_SCHEMA": "shop"}])
-def test_missing_url_is_an_error_that_says_how_to_set_it(variables: dict[str, str]) -> None:
+def test_missing_url_is_an_error_with_a_remedy(variables: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"SQLALCHEMY_URL is not set \(application 'Shop'\)") as raised:
         factory(**variables)
     assert "postgresql://" in str(raised.value)
@@ -70,7 +70,7 @@ def test_empty_url_is_an_error_that_names_the_variable(variable: str, value: str
     assert raised.value.variable == variable
 
 
-# -- a URL that cannot be read --
+# -- a malformed URL --
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_empty_url_is_an_error_that_names_the_variable(variable: str, value: str
         f"host=localhost password={SECRET}",
     ],
 )
-def test_malformed_url_is_an_error_that_keeps_the_password(url: str) -> None:
+def test_malformed_url_is_an_error_without_the_password(url: str) -> None:
     with pytest.raises(SettingsError, match=r"^SHOP_SQLALCHEMY_URL ") as raised:
         factory(SHOP_SQLALCHEMY_URL=url)
-    assert SECRET not in everything_said(raised.value)
+    assert SECRET not in everything_printed(raised.value)
     assert raised.value.variable == "SHOP_SQLALCHEMY_URL"
 
 
-# -- a database or driver that is not supported --
+# -- an unsupported database or driver --
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,18 @@ def test_malformed_url_is_an_error_that_keeps_the_password(url: str) -> None:
         "nosuch",
     ],
 )
-def test_other_databases_and_drivers_are_refused_with_those_that_work(drivername: str) -> None:
+def test_other_databases_and_drivers_are_refused_and_supported_ones_are_named(drivername: str) -> None:
     with pytest.raises(SettingsError, match="is not supported") as raised:
         factory(SQLALCHEMY_URL=f"{drivername}://app:{SECRET}@localhost/shop")
     message = str(raised.value)
     assert f"SQLALCHEMY_URL names '{drivername}'" in message
     for works in ("postgresql", "psycopg2", "psycopg", "pg8000", "sqlite"):
         assert works in message
-    assert SECRET not in everything_said(raised.value)
+    assert SECRET not in everything_printed(raised.value)
 
 
 def mysql_engine() -> sa.Engine:
-    """What SQLALCHEMY_ENGINE_TOPIC names: an engine of another database."""
+    """The engine that SQLALCHEMY_ENGINE_TOPIC names, of another database."""
     driver: Any = ModuleType("pymysql")
     driver.paramstyle = "pyformat"
     driver.__version__ = "1.0.0"
@@ -132,7 +132,7 @@ def mysql_engine() -> sa.Engine:
     return sa.create_engine("mysql+pymysql://", module=driver)
 
 
-def test_engine_of_another_database_is_refused_with_those_that_work() -> None:
+def test_engine_of_another_database_is_refused_and_supported_ones_are_named() -> None:
     with pytest.raises(NotSupportedError, match=r"mysql\+pymysql.*is not supported.*postgresql.*sqlite"):
         factory(SQLALCHEMY_ENGINE_TOPIC=f"{__name__}:mysql_engine")
 
@@ -145,7 +145,7 @@ def test_engine_of_another_database_is_refused_with_those_that_work() -> None:
         ("pg8000", "pip install pg8000"),
     ],
 )
-def test_missing_driver_is_an_error_that_says_what_to_install(
+def test_missing_driver_is_an_error_that_names_the_package_to_install(
     driver: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, driver, None)
@@ -155,15 +155,15 @@ def test_missing_driver_is_an_error_that_says_what_to_install(
     assert "is not installed" in str(raised.value)
     assert remedy in str(raised.value)
     assert isinstance(raised.value.__cause__, ModuleNotFoundError)
-    assert SECRET not in everything_said(raised.value)
+    assert SECRET not in everything_printed(raised.value)
 
 
-# -- a database that is not there --
+# -- an unreachable database --
 
 
 @contextmanager
 def silent_server() -> Iterator[int]:
-    """Yield the port of somebody who takes connections and says nothing."""
+    """Yield the port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -177,7 +177,7 @@ def sockets_of_pg8000() -> Iterator[None]:
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 @pytest.mark.parametrize("where", ["closed port", "unknown host", "impossible port"])
-def test_unreachable_server_is_an_operational_error_that_keeps_the_password(driver: str, where: str) -> None:
+def test_unreachable_server_is_an_operational_error_without_the_password(driver: str, where: str) -> None:
     address = {
         "closed port": f"127.0.0.1:{free_port()}",
         "unknown host": "nosuchhost.invalid",
@@ -189,24 +189,24 @@ def test_unreachable_server_is_an_operational_error_that_keeps_the_password(driv
             with pytest.raises(OperationalError, match=f"Cannot connect to postgresql\\+{driver}://app:") as raised:
                 call()
             assert raised.value.__cause__ is not None
-            assert SECRET not in everything_said(raised.value)
+            assert SECRET not in everything_printed(raised.value)
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.usefixtures("sockets_of_pg8000")
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_server_that_says_nothing_is_an_operational_error(driver: str) -> None:
-    # Without a limit, this would last for ever.
+def test_silent_server_is_an_operational_error(driver: str) -> None:
+    # Without a limit, this would never end.
     with silent_server() as port:
         url = f"postgresql+{driver}://app:{SECRET}@127.0.0.1:{port}/shop"
         with Applications(url, connect_timeout=0.5) as applications:
             with pytest.raises(OperationalError, match="Cannot connect to") as raised:
                 applications.recorder("Shop")
-            assert SECRET not in everything_said(raised.value)
+            assert SECRET not in everything_printed(raised.value)
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_limit_for_connecting_is_no_limit_for_statements(database: Database, driver: str, place: str) -> None:
+def test_connect_timeout_does_not_limit_statements(database: Database, driver: str, place: str) -> None:
     with Applications(database.url(driver), connect_timeout=1) as applications:
         recorder = applications.recorder("Shop", place)
         with recorder.transaction() as session:
@@ -225,7 +225,7 @@ def test_unknown_database_or_role_is_an_error_that_names_it(database: Database, 
         with pytest.raises((OperationalError, ProgrammingError), match="nosuch") as raised:
             applications.recorder("Shop")
         assert raised.value.__cause__ is not None
-        assert SECRET not in everything_said(raised.value)
+        assert SECRET not in everything_printed(raised.value)
 
 
 def _directory(path: Path) -> Path:
@@ -257,7 +257,7 @@ def test_file_that_cannot_be_a_database_is_an_error(make: Callable[[Path], Path]
 # -- a closed application --
 
 
-def test_closed_application_says_that_it_is_closed(url: str, place: str) -> None:
+def test_closed_application_names_itself_in_the_error(url: str, place: str) -> None:
     with Applications(url) as applications:
         shop = applications.factory("Shop", place)
         recorder: Any = shop.process_recorder()

@@ -1,4 +1,4 @@
-"""Stored events and arguments of wrong types: nothing is written, and everything goes on."""
+"""Stored events and arguments of wrong types: nothing is written, and the recorder stays usable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUL = "nul\0"
 SURROGATE = "surrogate\udc80"
 
 WRONG_EVENTS: dict[str, Callable[[], StoredEvent]] = {
-    name: lambda changes=changes: StoredEvent(  # type: ignore[misc] # (mypy knows no defaults of lambdas)
+    name: lambda changes=changes: StoredEvent(  # type: ignore[misc] # (mypy cannot type defaults of lambdas)
         **{"originator_id": uuid4(), "originator_version": 1, "topic": "topic", "state": b"state", **changes}
     )
     for name, changes in {
@@ -67,16 +67,16 @@ WRONG_TRACKING: dict[str, Tracking] = {
 
 @pytest.fixture
 def recorder(url: str, place: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder of everything, with one connection, so that what is left on it meets the next call."""
+    """A process recorder with one connection, so that leftovers affect the next call."""
     with Applications(url, pool_size=1, max_overflow=0) as applications:
         yield applications.recorder("Shop", None if url.startswith("sqlite") else place)
 
 
-# One recorder is given all of them, one after another, so each also shows that the one before left nothing.
+# One recorder gets all of them in turn, so each also shows that the one before left nothing.
 
 
-def assert_goes_on(recorder: SQLAlchemyProcessRecorder, expected: list[str], what: str) -> None:
-    """Expect that no more is recorded than this, and that one event with tracking can be, which is added to it."""
+def assert_stays_usable(recorder: SQLAlchemyProcessRecorder, expected: list[str], what: str) -> None:
+    """Expect exactly these records, and that another event with tracking can be recorded, which is added to them."""
     assert topics(recorder) == expected, what
     position = recorder.max_tracking_id("upstream") or 0
     assert position == expected.count("next"), what
@@ -86,7 +86,7 @@ def assert_goes_on(recorder: SQLAlchemyProcessRecorder, expected: list[str], wha
 
 @contextmanager
 def around(recorder: SQLAlchemyProcessRecorder, way: str, expected: list[str]) -> Iterator[None]:
-    """Be in a transaction that has recorded something, if that is the way."""
+    """Open a transaction with a recorded event, if the way requires it."""
     if way != "in a transaction":
         yield
         return
@@ -106,7 +106,7 @@ def test_event_of_a_wrong_type_is_a_data_error_and_nothing_is_written(
         tracking: Any = {"tracking": Tracking("upstream", 10**6)} if way == "with tracking" else {}
         with around(recorder, way, expected), pytest.raises(DataError, match=r"stored event|originator_id"):
             recorder.insert_events(events, **tracking)
-        assert_goes_on(recorder, expected, name)
+        assert_stays_usable(recorder, expected, name)
 
 
 def test_snapshot_of_a_wrong_type_is_a_data_error_and_nothing_is_written(url: str, place: str) -> None:
@@ -135,8 +135,8 @@ def test_text_id_of_a_wrong_type_is_a_data_error_and_nothing_is_written(url: str
             recorder.insert_events([*stored_events(2), StoredEvent(wrong_id, 1, "topic", b"")])
         with pytest.raises(DataError, match="originator_id"):
             recorder.select_events(wrong_id)
-        assert_goes_on(recorder, expected, name)
-    # A UUID is one as text.
+        assert_stays_usable(recorder, expected, name)
+    # A UUID is accepted as text.
     originator_id = uuid4()
     recorder.insert_events([StoredEvent(originator_id, 1, "uuid", b"")])
     assert [event.topic for event in recorder.select_events(str(originator_id))] == ["uuid"]
@@ -152,7 +152,7 @@ def test_tracking_of_a_wrong_type_is_a_data_error_and_nothing_is_written(
         insert: Any = recorder.insert_tracking if way == "alone" else partial(recorder.insert_events, stored_events(2))
         with around(recorder, way, expected), pytest.raises(DataError, match=r"application_name|notification_id"):
             insert(tracking=tracking)
-        assert_goes_on(recorder, expected, name)
+        assert_stays_usable(recorder, expected, name)
 
 
 HUGE = 2**70
@@ -179,19 +179,19 @@ READS: dict[str, Callable[[SQLAlchemyProcessRecorder], object]] = {
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
-def test_read_with_a_wrong_argument_is_an_error_of_the_library_if_any(
+def test_read_with_a_wrong_argument_raises_library_errors_only(
     recorder: SQLAlchemyProcessRecorder, in_transaction: bool
 ) -> None:
     expected: list[str] = []
     for name, read in READS.items():
         with suppress(PersistenceError), recorder.transaction() if in_transaction else nullcontext():
             read(recorder)
-        assert_goes_on(recorder, expected, name)
+        assert_stays_usable(recorder, expected, name)
 
 
 @pytest.mark.parametrize("state", [bytearray(b"state"), memoryview(b"state"), b""])
 @pytest.mark.parametrize("count", [1, 3])
-def test_other_bytes_are_as_good_as_bytes(recorder: SQLAlchemyProcessRecorder, state: Any, count: int) -> None:
+def test_other_bytes_like_objects_are_accepted(recorder: SQLAlchemyProcessRecorder, state: Any, count: int) -> None:
     events = stored_events(count, state=state)
     recorder.insert_events(events)
     assert [event.state for event in recorder.select_events(events[0].originator_id)] == [bytes(state)] * count

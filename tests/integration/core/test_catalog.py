@@ -1,4 +1,4 @@
-"""Applications that start together ask a real database once, and each finds what it would have found alone."""
+"""Applications that start together query a real catalog once, and each gets the same answer as alone."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ who_prepares = pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a slow machine take its time; the unit tests say when a moment ends."""
+    """Extend the time limits for slow machines; the unit tests cover the limits."""
     monkeypatch.setattr(shape_cache, "_MOMENT", 600.0)
     monkeypatch.setattr(shape_cache, "_FRESH", 600.0)
 
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How often the catalog is asked about some tables, and about all."""
+    """The number of catalog queries about some tables, and about all."""
     noted: list[str] = []
     fetch = CursorExecutor.fetch
 
@@ -52,7 +52,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def made(url: str, place: str, count: int) -> None:
-    """Make the tables of applications, in a process that is over."""
+    """Create the tables of applications, as an earlier process did."""
     with Applications(url) as apps:
         for number in range(count):
             recorder(apps, place, number)
@@ -63,7 +63,7 @@ def recorder(apps: Applications, place: str, number: int, **settings: object) ->
 
 
 def warmed_up(apps: Applications, url: str, place: str) -> None:
-    """Construct as many applications as it takes for all tables to be read ahead."""
+    """Construct enough applications for all tables to be read ahead."""
     made(url, f"{place}warm", 3)
     for number in range(3):
         recorder(apps, f"{place}warm", number)
@@ -76,7 +76,7 @@ def serves(recorder: SQLAlchemyProcessRecorder, topic: str = "new") -> None:
 
 
 @each_driver
-def test_catalog_is_read_once_and_others_are_constructed_without_a_query(
+def test_catalog_is_read_once_and_later_applications_need_no_query(
     database: Database, place: str, driver: str, looks: list[str]
 ) -> None:
     url = database.url(driver)
@@ -93,7 +93,7 @@ def test_catalog_is_read_once_and_others_are_constructed_without_a_query(
             serves(app)
 
 
-def test_names_are_found_as_they_are(database: Database, place: str, looks: list[str]) -> None:
+def test_names_are_found_unchanged(database: Database, place: str, looks: list[str]) -> None:
     names = ["50%", "a%sb", "it's", 'say "hi"', "back\\slash", "naïve 表 😀", "Capitals", "a.b", "a,b"]
 
     def construct(apps: Applications) -> list[SQLAlchemyProcessRecorder]:
@@ -111,7 +111,7 @@ def test_names_are_found_as_they_are(database: Database, place: str, looks: list
 
 
 @each_driver
-def test_table_that_was_dropped_is_made_again(database: Database, place: str, driver: str, looks: list[str]) -> None:
+def test_dropped_table_is_created_again(database: Database, place: str, driver: str, looks: list[str]) -> None:
     made(database.url(driver), place, 5)
     with Applications(database.url(driver)) as apps:
         for number in range(5):
@@ -127,10 +127,10 @@ def test_table_that_was_dropped_is_made_again(database: Database, place: str, dr
         assert "all" not in looks
 
 
-def test_answer_that_is_given_twice_would_leave_it_dropped(
+def test_answer_used_twice_would_leave_it_dropped(
     database: Database, place: str, monkeypatch: pytest.MonkeyPatch, looks: list[str]
 ) -> None:
-    """Wrong variant: what was read ahead holds for everybody and for ever."""
+    """Wrong variant: what was read ahead stays valid for all callers."""
 
     def take(self: Any, tables: Sequence[Any]) -> Any:
         shapes = self._shapes
@@ -138,12 +138,12 @@ def test_answer_that_is_given_twice_would_leave_it_dropped(
 
     monkeypatch.setattr(ShapeCache, "take", take)
     with pytest.raises(ProgrammingError, match="CREATE_TABLE"):
-        test_table_that_was_dropped_is_made_again(database, place, "psycopg2", looks)
+        test_dropped_table_is_created_again(database, place, "psycopg2", looks)
 
 
 @pytest.mark.parametrize("missing", ["both tables", "one table"])
 @each_driver
-def test_tables_that_do_not_exist_are_made(
+def test_missing_tables_are_created(
     database: Database, place: str, driver: str, missing: str, looks: list[str]
 ) -> None:
     url = database.url(driver)
@@ -162,7 +162,7 @@ def test_tables_that_do_not_exist_are_made(
 
 @pytest.mark.parametrize("how", ["read ahead", "third"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_wrong_shape_is_refused_in_the_same_words(
+def test_wrong_shape_is_refused_with_the_same_message(
     database: Database, place: str, shape: str, how: str, looks: list[str]
 ) -> None:
     make(database.engine, place, SHAPES[shape][0])
@@ -183,15 +183,13 @@ def test_wrong_shape_is_refused_in_the_same_words(
         assert refusal(apps) == alone
         assert looks.count("all") == 1
         has_all = "tracking" not in shape
-        # Where one of the tables is not there, the database is asked about both.
+        # If one of the tables is missing, the database is asked about both.
         assert has_all or looks[-1] == "some"
-        # Whoever tries again is told again.
+        # A retry gets the same error.
         assert refusal(apps) == alone
 
 
-def test_wrong_shape_of_all_tables_is_found_in_what_was_read_ahead(
-    database: Database, place: str, looks: list[str]
-) -> None:
+def test_wrong_shape_of_all_tables_is_found_ahead(database: Database, place: str, looks: list[str]) -> None:
     made(database.url(), place, 4)
     with database.engine.connect() as connection:
         connection.exec_driver_sql(f'ALTER TABLE "{place}".shop3_events DROP COLUMN topic')
@@ -208,7 +206,7 @@ def test_wrong_shape_of_all_tables_is_found_in_what_was_read_ahead(
 def test_threads_that_start_applications_read_once(
     database: Database, place: str, driver: str, looks: list[str]
 ) -> None:
-    """Half of the tables are there; nobody is told of one that is not, or the other way round."""
+    """Half of the tables exist; no answer is wrong about either half."""
     url = database.url(driver)
     made(url, place, 16)
     looks.clear()
@@ -226,7 +224,7 @@ def test_threads_that_start_applications_read_once(
 
 
 @forks
-def test_child_of_a_thread_that_was_asking_starts_applications(database: Database, place: str) -> None:
+def test_child_forked_during_a_question_starts_applications(database: Database, place: str) -> None:
     """The thread that held the lock does not exist in the child."""
     with Applications(database.url()) as apps:
         warmed_up(apps, database.url(), place)
@@ -234,7 +232,7 @@ def test_child_of_a_thread_that_was_asking_starts_applications(database: Databas
         holds, may_let_go = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with parent.datastore.shared.shape_cache._lock:  # noqa: SLF001 (held for a moment at each question)
+            with parent.datastore.shared.shape_cache._lock:  # noqa: SLF001 (held briefly at each question)
                 holds.set()
                 may_let_go.wait(20)
 
@@ -248,10 +246,10 @@ def test_child_of_a_thread_that_was_asking_starts_applications(database: Databas
         run_together([hold, start])
 
 
-# -- where nothing is read ahead --
+# -- without reading ahead --
 
 
-def test_sqlite_is_asked_each_time(sqlite_url: str, looks: list[str]) -> None:
+def test_sqlite_is_queried_each_time(sqlite_url: str, looks: list[str]) -> None:
     made(sqlite_url, "place_", 8)
     looks.clear()
     with Applications(sqlite_url) as apps:
@@ -265,7 +263,7 @@ their_engine: Callable[[], sa.Engine]
 
 @pytest.fixture
 def theirs(database: Database, driver: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Settings of an application on an engine of the user's, with one connection."""
+    """Settings of an application on a user's engine with one connection."""
     engine = sa.create_engine(database.url(driver), pool_size=1, max_overflow=0)
     monkeypatch.setitem(globals(), "their_engine", lambda: engine)
     yield {"url": "", "engine_topic": f"{__name__}:their_engine"}
@@ -273,7 +271,7 @@ def theirs(database: Database, driver: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @each_driver
-def test_engine_of_the_user_is_asked_each_time(
+def test_users_engine_is_queried_each_time(
     database: Database, place: str, driver: str, theirs: dict[str, str], looks: list[str]
 ) -> None:
     made(database.url(driver), place, 8)
@@ -284,18 +282,18 @@ def test_engine_of_the_user_is_asked_each_time(
     assert looks == ["some"] * 8
 
 
-# -- nothing of it is prepared: a plan for any parameters reads the whole catalog --
+# -- catalog queries are not prepared: a generic plan would read the whole catalog --
 
 
 def prepared(recorder: SQLAlchemyProcessRecorder) -> list[str]:
-    """Return which looks at the catalog are prepared on the connection of the pool."""
+    """Return the catalog queries that are prepared on the pooled connection."""
     statements = recorder.datastore.run(lambda executor: executor.fetch("SELECT statement FROM pg_prepared_statements"))
     return [statement for (statement,) in statements if re.search("pg_(class|index|namespace)", statement)]
 
 
 @pytest.mark.parametrize("whose", ["ours", "the user's"])
 @who_prepares
-def test_look_at_some_tables_is_never_prepared(  # noqa: PLR0917 (fixtures)
+def test_query_of_some_tables_is_never_prepared(  # noqa: PLR0917 (fixtures)
     database: Database, place: str, driver: str, whose: str, theirs: dict[str, str], looks: list[str]
 ) -> None:
     settings: dict[str, Any] = theirs if whose == "the user's" else {"pool_size": 1, "max_overflow": 0}
@@ -307,7 +305,7 @@ def test_look_at_some_tables_is_never_prepared(  # noqa: PLR0917 (fixtures)
 
 
 @who_prepares
-def test_look_at_all_tables_is_never_prepared(
+def test_query_of_all_tables_is_never_prepared(
     database: Database, place: str, driver: str, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(database.url(driver), place, 30)

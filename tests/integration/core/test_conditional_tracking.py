@@ -1,4 +1,4 @@
-"""Positions that are recorded only where the recorded one was not set back, in the statement that records them."""
+"""Conditional tracking: a position is recorded only if the recorded one was not set back, in one statement."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def in_a_transaction(recorder: SQLAlchemyProcessRecorder, tracking: Tracking) ->
 
 
 @pytest.mark.parametrize("insert", [alone, with_an_event, with_events, in_a_transaction])
-def test_position_that_was_set_back_is_noticed(
+def test_position_set_back_is_noticed(
     recorder: SQLAlchemyProcessRecorder, insert: Callable[[Any, Tracking], None]
 ) -> None:
     recorder.insert_tracking(Tracking("upstream", 3))
@@ -56,7 +56,7 @@ def test_position_that_was_set_back_is_noticed(
         insert(recorder, ConditionalTracking("upstream", number, at_least))
         assert recorder.max_tracking_id("upstream") == number
     before = recorder.max_notification_id()
-    for number, at_least in ((6, 3), (5, 3), (9, 7)):  # recorded already, passed already, set back
+    for number, at_least in ((6, 3), (5, 3), (9, 7)):  # already recorded, already passed, set back
         with pytest.raises(IntegrityError, match=f"'upstream' is not between {at_least} and {number - 1}"):
             insert(recorder, ConditionalTracking("upstream", number, at_least))
         assert recorder.max_tracking_id("upstream") == 6
@@ -68,7 +68,7 @@ def test_position_that_was_set_back_is_noticed(
     assert recorder.max_notification_id() == before
 
 
-def test_position_that_is_no_number_is_refused(recorder: SQLAlchemyProcessRecorder) -> None:
+def test_position_that_is_not_a_number_is_refused(recorder: SQLAlchemyProcessRecorder) -> None:
     at_least: Any = "1"
     with pytest.raises(DataError, match="The at_least of a tracking position"):
         recorder.insert_tracking(ConditionalTracking("upstream", 2, at_least))

@@ -1,4 +1,4 @@
-"""What an administrator has set for a database: encodings, and forms of values that drivers do not read."""
+"""Unusual database defaults: encodings, and output formats that drivers cannot read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ENCODINGS: Final = ("SQL_ASCII", "LATIN1")
 
 @pytest.fixture(scope="module")
 def names(postgres_server: Postgres) -> Iterator[dict[str, str]]:
-    """The names of databases: one with other defaults, and one for each encoding."""
+    """The names of the databases: one with unusual defaults, and one per encoding."""
     engine = sa.create_engine(postgres_server.url(), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with fresh_database(postgres_server) as changed, engine.connect() as connection:
         for name, value in DEFAULTS.items():
@@ -61,8 +61,8 @@ def url_for(request: pytest.FixtureRequest, postgres_server: Postgres, names: di
     return lambda driver: postgres_server.url(names[request.param], driver)
 
 
-class Größe(Aggregate):  # noqa: PLC2401 (it is what a German calls a size)
-    """Its topic has letters outside of ASCII."""
+class Größe(Aggregate):  # noqa: PLC2401 (a German word)
+    """An aggregate whose topic has non-ASCII letters."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -73,15 +73,13 @@ class Größe(Aggregate):  # noqa: PLC2401 (it is what a German calls a size)
 
 
 class Kennels(Application[UUID]):
-    """Has snapshots too."""
+    """An application with snapshots."""
 
     is_snapshotting_enabled = True
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_application_and_fleet_work_whatever_a_database_has_for_default(
-    url_for: Callable[[str], str], driver: str
-) -> None:
+def test_application_and_fleet_work_with_all_database_defaults(url_for: Callable[[str], str], driver: str) -> None:
     url = url_for(driver)
     with Tenancy(applications=[Kennels], env={"SQLALCHEMY_URL": url, "SQLALCHEMY_POOL_SIZE": "1"}) as fleet:
         fleet.init()
@@ -98,7 +96,7 @@ def test_application_and_fleet_work_whatever_a_database_has_for_default(
         every_byte = stored_events(state=bytes(range(256)))
         recorder.insert_events(every_byte)
         assert recorder.select_events(every_byte[0].originator_id) == every_byte
-        for _ in range(3):  # on a connection that a session was on
+        for _ in range(3):  # on a connection that a session has used
             with recorder.transaction() as session:
                 now = session.scalar(sa.text("SELECT now()"))
                 assert abs(now - datetime.now(UTC)) < timedelta(hours=1)
@@ -127,9 +125,7 @@ def test_connections_of_a_creator_use_utf8(postgres_server: Postgres, names: dic
         assert [row.topic for row in recorder.select_notifications(1, 10)] == ["Größe"] * 2
 
 
-def test_own_engine_on_sql_ascii_gets_a_remedy_or_works_with_it(
-    postgres_server: Postgres, names: dict[str, str]
-) -> None:
+def test_own_engine_on_sql_ascii_works_or_gets_a_remedy(postgres_server: Postgres, names: dict[str, str]) -> None:
     url = postgres_server.url(names["SQL_ASCII"])
     for options in ({}, {"client_encoding": "utf8"}):
         engine = sa.create_engine(url, **options)

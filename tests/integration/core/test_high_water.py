@@ -38,7 +38,7 @@ def test_last_ids_of_many_tables(applications: Applications) -> None:
     }
 
 
-def test_table_that_is_dropped_and_made_again(applications: Applications) -> None:
+def test_table_that_is_dropped_and_created_again(applications: Applications) -> None:
     one, two = applications.recorder("One"), applications.recorder("Two")
     for each in (one, two):
         each.insert_events(stored_events(2))
@@ -53,7 +53,7 @@ def test_table_that_is_dropped_and_made_again(applications: Applications) -> Non
     assert ids.read(tables) == {tables[0]: 0, tables[1]: 2}
 
 
-def test_table_without_a_sequence_is_read_itself(applications: Applications) -> None:
+def test_table_without_a_sequence_is_read_directly(applications: Applications) -> None:
     recorder = applications.recorder()
     recorder.insert_events(stored_events(3))
     with recorder.datastore.get_connection() as connection:
@@ -63,12 +63,12 @@ def test_table_without_a_sequence_is_read_itself(applications: Applications) -> 
     assert read(recorder, name) == {name: 3}
 
 
-def test_tables_that_are_not_asked_for_any_more_are_forgotten(applications: Applications) -> None:
+def test_unused_tables_are_evicted(applications: Applications) -> None:
     one, two = applications.recorder("App", "one"), applications.recorder("App", "two")
     ids = HighWaterMarks(one.datastore)
     assert len(ids.read([table(one, "events"), table(two, "events")])) == 2
     ids.read([table(two, "events")])
-    assert list(ids._sequences) == [table(two, "events")]  # noqa: SLF001 (what nobody asks for any more costs memory)
+    assert list(ids._sequences) == [table(two, "events")]  # noqa: SLF001 (unused entries cost memory)
 
 
 def test_sequence_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applications: Applications) -> None:
@@ -83,7 +83,7 @@ def test_sequence_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applic
             during, later = ids.transaction_horizon(), ids.transaction_horizon()
             assert during is not None
             assert later is not None
-            assert later[0] < during[1]  # so nothing may be concluded yet
+            assert later[0] < during[1]  # so no conclusion is possible yet
         session.rollback()
     assert ids.read([events]) == {events: 2 if can_be_ahead else 0}
     assert recorder.max_notification_id() is None
@@ -94,7 +94,7 @@ def test_sequence_runs_ahead_of_a_commit_and_stays_ahead_after_a_rollback(applic
             after = ids.transaction_horizon()
             return after is not None and during is not None and after[0] >= during[1]
 
-        wait_until(has_passed, "all transactions that were open have ended")  # other tests on the server have some, too
+        wait_until(has_passed, "all transactions that were open have ended")  # of other tests, too
 
 
 def test_positions_of_many_tables(applications: Applications) -> None:
@@ -111,7 +111,7 @@ def test_positions_of_many_tables(applications: Applications) -> None:
     }
 
 
-def test_one_hears_of_every_table(applications: Applications) -> None:
+def test_wake_ups_name_every_table(applications: Applications) -> None:
     one, two = applications.recorder("One"), applications.recorder("Two")
     on_commit: list[int | None] = []
     table_listener = one.datastore.shared.wakeups.listen_to_all(
@@ -124,7 +124,7 @@ def test_one_hears_of_every_table(applications: Applications) -> None:
     on_commit.clear()
     other.insert_events(stored_events())
     expected = two.wakeup_key if two.datastore.dialect.can_notify else None
-    wait_until(lambda: expected in on_commit, "it is heard")
+    wait_until(lambda: expected in on_commit, "the wake-up arrives")
     table_listener.close()
     table_listener.close()
     on_commit.clear()

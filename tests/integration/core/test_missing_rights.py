@@ -1,4 +1,4 @@
-"""Roles that may not do what an application needs: the error says what to grant, to whom, on what."""
+"""Roles without the required rights: the error names the GRANT that is missing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tenancy.testing.postgresql import Postgres, fresh_database
 from tests.support.administrator import Database
 from tests.support.applications import Applications, stored_events
 
-PASSWORD = "secret"  # noqa: S105 (of roles that live for a test)
+PASSWORD = "secret"  # noqa: S105 (of temporary roles)
 
 
 @dataclass
 class Role:
-    """A role that may log in to a database of its own, and nothing else."""
+    """A role that may log in to its own database, and nothing else."""
 
     name: str
     database: Database
@@ -64,18 +64,18 @@ def role(postgres_server: Postgres) -> Iterator[Role]:
 
 @pytest.fixture
 def odd_role(postgres_server: Postgres) -> Iterator[Role]:
-    """A role with a name that needs quotes."""
+    """A role whose name needs quotes."""
     yield from new_role(postgres_server, f'App "{secrets.token_hex(4)}"')
 
 
 @pytest.fixture(params=["psycopg2", "psycopg", "pg8000"])
 def driver(request: pytest.FixtureRequest) -> str:
-    """The name of a driver of PostgreSQL."""
+    """The name of a PostgreSQL driver."""
     return str(request.param)
 
 
 def grant_in(message: str) -> str:
-    """Return the statement that a message tells an administrator to run."""
+    """Return the statement that a message recommends to an administrator."""
     return message.partition("Run as an administrator: ")[2].partition(";")[0]
 
 
@@ -84,7 +84,7 @@ def assert_caused_by_missing_right(error: BaseException) -> None:
     assert sqlstate(error.__cause__) == "42501"
 
 
-def test_role_that_may_not_create_a_schema_is_told_what_to_grant(role: Role, driver: str) -> None:
+def test_role_that_may_not_create_a_schema_gets_the_grant(role: Role, driver: str) -> None:
     with Applications(role.url(driver)) as applications:
         for _ in range(2):
             with pytest.raises(ProgrammingError) as raised:
@@ -100,7 +100,7 @@ def test_role_that_may_not_create_a_schema_is_told_what_to_grant(role: Role, dri
         assert recorder.insert_events(stored_events(), tracking=Tracking("upstream", 1)) == [1]
 
 
-def test_names_in_what_to_grant_are_quoted_where_they_must_be(odd_role: Role, driver: str) -> None:
+def test_names_in_the_grant_are_quoted_where_needed(odd_role: Role, driver: str) -> None:
     with Applications(odd_role.url(driver)) as applications:
         with pytest.raises(ProgrammingError) as raised:
             applications.recorder("Shop", 'Acme "1"')
@@ -111,9 +111,9 @@ def test_names_in_what_to_grant_are_quoted_where_they_must_be(odd_role: Role, dr
 
 
 @pytest.mark.parametrize("schema", ["acme", "Acme's", None])
-def test_role_that_may_not_create_tables_is_told_what_to_grant(role: Role, driver: str, schema: str | None) -> None:
+def test_role_that_may_not_create_tables_gets_the_grant(role: Role, driver: str, schema: str | None) -> None:
     if schema is None:
-        role.grant("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # as is the default from PostgreSQL 15 on
+        role.grant("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # the default since PostgreSQL 15
     else:
         role.grant(f'CREATE SCHEMA "{schema}"')
     with Applications(role.url(driver)) as applications:
@@ -126,7 +126,7 @@ def test_role_that_may_not_create_tables_is_told_what_to_grant(role: Role, drive
         assert applications.recorder("Shop", schema).insert_events(stored_events()) == [1]
 
 
-def test_who_makes_the_tables_of_many_is_told_what_to_grant(role: Role, driver: str) -> None:
+def test_creation_of_many_tables_without_rights_gets_the_grant(role: Role, driver: str) -> None:
     role.grant('CREATE SCHEMA "0"', 'CREATE SCHEMA "1"', f'GRANT USAGE, CREATE ON SCHEMA "0" TO "{role.name}"')
     with Applications(role.url(driver), create_table="no") as applications:
         recorders = [applications.recorder("Shop", str(number)) for number in range(4)]
@@ -140,7 +140,7 @@ def test_who_makes_the_tables_of_many_is_told_what_to_grant(role: Role, driver: 
         assert [recorder.insert_events(stored_events()) for recorder in recorders] == [[1]] * 4
 
 
-def test_session_of_a_user_that_lacks_the_right_gets_the_same_advice(role: Role) -> None:
+def test_users_session_without_the_right_gets_the_same_remedy(role: Role) -> None:
     engine = sa.create_engine(role.url("psycopg2"))
     with engine.connect() as connection:
         _sessions.append(sa.orm.scoped_session(sa.orm.sessionmaker(bind=connection)))
@@ -158,11 +158,11 @@ _sessions: list[Any] = []
 
 
 def session() -> Any:
-    """What SQLALCHEMY_SCOPED_SESSION_TOPIC names."""
+    """The session that SQLALCHEMY_SCOPED_SESSION_TOPIC names."""
     return _sessions[-1]
 
 
-# -- tables that somebody else has made --
+# -- tables of another owner --
 
 READS = ["select_notifications", "max_notification_id"]
 CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
@@ -176,7 +176,7 @@ CALLS: dict[str, Callable[[SQLAlchemyProcessRecorder], Any]] = {
 
 @pytest.fixture
 def given(role: Role) -> Role:
-    """The role, with tables in the schema `acme` of which it has no rights."""
+    """The role, and tables in the schema `acme` on which it has no rights."""
     with Applications(role.database.url()) as applications:
         applications.recorder("Shop", "acme").insert_events(stored_events(), tracking=Tracking("upstream", 1))
     return role
@@ -199,12 +199,12 @@ def given(role: Role) -> Role:
         ),
     ],
 )
-def test_role_that_lacks_rights_on_tables_is_told_and_may_do_the_rest(
+def test_role_that_lacks_rights_on_tables_gets_the_grant_and_may_do_the_rest(
     given: Role, driver: str, rights: list[str], allowed: list[str]
 ) -> None:
     given.grant(*(f"GRANT {right} TO {given.name}" for right in rights))
     with Applications(given.url(driver)) as applications:
-        # Tables that exist are looked at in the catalog, which everybody may read.
+        # Existing tables are checked in the catalog, which every role may read.
         recorder = applications.recorder("Shop", "acme")
         for name, call in CALLS.items():
             if name in allowed:
@@ -219,8 +219,8 @@ def test_role_that_lacks_rights_on_tables_is_told_and_may_do_the_rest(
         assert (written == 1) == ("insert_events" not in allowed)
 
 
-def test_server_itself_does_not_say_what_to_grant(role: Role, driver: str) -> None:
-    # What is tested above is not what the server says.
+def test_server_itself_does_not_name_the_grant(role: Role, driver: str) -> None:
+    # Proves that the remedies tested above are the package's own.
     engine = sa.create_engine(role.url(driver))
     with engine.connect() as connection, pytest.raises(DBAPIError) as raised:
         connection.execute(sa.text("CREATE SCHEMA acme"))

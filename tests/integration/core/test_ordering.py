@@ -1,4 +1,4 @@
-"""Ids become visible in their order, and a call's ids lie side by side, whoever else writes; one append, one trip."""
+"""Ids become visible in order, the ids of a call are adjacent, and appending is one round trip."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tests.support.wiretap import Wiretap
 
 WRITERS = 12
 FORMS = ("statement", "rows", "both")
-# How often the variant without lock may happen to keep the order.
+# How often the variant without the lock may keep the order by chance.
 ATTEMPTS = 30
 
 
 def write_in_transactions(recorder: SQLAlchemyProcessRecorder, calls: int, seed: int) -> list[list[int]]:
-    """Record as `write_mixed_batches`, two calls in each transaction of a user."""
+    """Record like `write_mixed_batches`, with two calls per user transaction."""
     ids = []
     for number in range(0, calls, 2):
         with recorder.transaction():
-            # Side by side is what two calls of one transaction are, too.
+            # The ids of both calls of a transaction are adjacent, too.
             ids.append(
                 [
                     *write_mixed_batches(recorder, 1, seed * calls + number)[0],
@@ -78,7 +78,7 @@ def test_twelve_writers_keep_the_order(postgres_url: str, form: str, way: str, r
 def test_without_the_lock_twelve_writers_do_not_keep_the_order(
     postgres_server: Postgres, postgres_database: str, form: str, way: str
 ) -> None:
-    """Proves that the test above bites."""
+    """Proves that the test above can fail."""
 
     def try_often() -> None:
         for _ in range(ATTEMPTS):
@@ -94,7 +94,7 @@ def test_without_the_lock_twelve_writers_do_not_keep_the_order(
 def test_three_processes_keep_the_order(
     postgres_server: Postgres, postgres_database: str, repeat: Callable[[int], range]
 ) -> None:
-    """Each with another driver, one of them with the other form."""
+    """Each uses another driver, and one of them the other insert form."""
     drivers = {"psycopg": "statement", "pg8000": "rows", "psycopg2": "statement"}
     with (
         Applications(postgres_server.url(postgres_database)) as apps,
@@ -118,7 +118,7 @@ def test_three_processes_keep_the_order(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_twelve_writers_keep_the_order_on_sqlite(sqlite_url: str, way: str, repeat: Callable[[int], range]) -> None:
-    """From three engines, as three processes have; SQLite itself lets one write at a time."""
+    """On three engines, as in three processes; SQLite itself allows one writer at a time."""
     with Applications(sqlite_url, lock_timeout=20) as apps:
         recorder = apps.recorder()
         recorders = [recorder, *(apps.elsewhere(recorder, connect_args={"timeout": 20}) for _ in range(2))] * 4
@@ -134,7 +134,7 @@ def test_twelve_writers_keep_the_order_on_sqlite(sqlite_url: str, way: str, repe
     [
         ("psycopg2", 1),
         ("psycopg", 1),
-        # The driver sends the statement, asks what it returns, and then sends the parameters.
+        # The driver sends the statement, asks for its result types, and then sends the parameters.
         ("pg8000", 3),
     ],
 )
@@ -145,8 +145,8 @@ def test_append_is_one_round_trip(
     driver: str,
     round_trips: int,
 ) -> None:
-    """The other form, in a transaction, costs more: that is what the count would show."""
-    # Nobody waits for wake-ups of other processes: they follow later, on a thread and a connection of their own.
+    """The other form, a transaction, takes more round trips, which shows that the count works."""
+    # Other processes are notified later, on a separate thread and connection.
     monkeypatch.setattr(Wakeups, "committed", lambda *_: None)
     with Wiretap(postgres_server.url(postgres_database, driver)) as wiretap, Applications(wiretap.url) as apps:
         recorder, in_rows = apps.recorder(), apps.recorder()
@@ -160,7 +160,7 @@ def test_append_is_one_round_trip(
             recorder.insert_tracking(Tracking("upstream", next(positions)))
 
         for _ in range(6):
-            append(recorder)  # The first few times, a driver may prepare a statement.
+            append(recorder)  # A driver may prepare a statement in the first few calls.
         wiretap.reset()
         append(recorder)
         assert wiretap.round_trips == 4 * round_trips

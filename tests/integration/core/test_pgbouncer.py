@@ -1,4 +1,4 @@
-"""Behind PgBouncer in transaction mode: three server processes serve every client, each transaction another one."""
+"""Behind PgBouncer in transaction mode: three server processes serve all clients, transaction by transaction."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.support.pgbouncer import PgBouncer
 NAMES = [f"App{number}" for number in range(6)]
 DRIVERS = ["psycopg2", "psycopg"]
 
-# What PgBouncer itself sets on a server connection.
+# The parameters that PgBouncer itself sets on a server connection.
 SET_BY_POOLER = {"application_name", "client_encoding", "DateStyle", "standard_conforming_strings", "TimeZone"}
 
 
 @dataclass
 class Outcome:
-    """What came of it: errors, and what is in a place where it does not belong."""
+    """The outcome: errors, and misplaced rows."""
 
     errors: Counter[str] = field(default_factory=Counter)
     misplaced: list[str] = field(default_factory=list)
@@ -41,14 +41,14 @@ class Outcome:
 
 @pytest.fixture
 def direct(postgres_server: Postgres, postgres_database: str) -> Iterator[Engine]:
-    """An engine that goes around the pooler."""
+    """An engine that bypasses the pooler."""
     engine = create_engine(postgres_server.url(postgres_database), isolation_level="AUTOCOMMIT")
     yield engine
     engine.dispose()
 
 
 def write_and_read(name: str, recorder: SQLAlchemyProcessRecorder, rounds: range, outcome: Outcome) -> None:
-    """Record the application's name in every way, and look whether what is read carries it."""
+    """Record the application's name in every way, and check that reads return it."""
 
     def events(count: int) -> list[StoredEvent]:
         return stored_events(count, topic=name, state=name.encode())
@@ -58,7 +58,7 @@ def write_and_read(name: str, recorder: SQLAlchemyProcessRecorder, rounds: range
             session.execute(text("SELECT 1"))
             recorder.insert_events(events(2))
 
-    # A source for each thread: its positions only go forward.
+    # One source per thread, because positions only move forward.
     source = f"{name} {uuid4()}"
     calls: list[tuple[int, Callable[[int], object]]] = [
         (1, lambda _: recorder.insert_events(events(1))),
@@ -76,18 +76,18 @@ def write_and_read(name: str, recorder: SQLAlchemyProcessRecorder, rounds: range
                     if notification.topic != name:
                         outcome.misplaced.append(f"{name} reads {notification.topic}")
                 recorder.max_tracking_id(source)
-            except Exception as error:  # noqa: BLE001 (rows of somebody else's query surprise everybody)
+            except Exception as error:  # noqa: BLE001 (rows of another query can raise anything)
                 outcome.errors[f"{type(error).__name__}: {error}"] += 1
 
 
 def outcome_of_all(url: str, direct: Engine, rounds: range, **settings: str) -> Outcome:
-    """Let six applications write with two threads each, all at once, and return what came of it."""
+    """Run six applications with two writing threads each, and return the outcome."""
     outcome = Outcome()
     with Applications(url, schema="{application}", **settings) as applications:
         recorders = {name: applications.recorder(name) for name in NAMES}
         run_together(
             [
-                lambda name=name, recorder=recorder: write_and_read(name, recorder, rounds, outcome)  # type: ignore[misc] # (mypy knows no defaults of lambdas)
+                lambda name=name, recorder=recorder: write_and_read(name, recorder, rounds, outcome)  # type: ignore[misc] # (mypy cannot type defaults of lambdas)
                 for name, recorder in recorders.items()
                 for _ in range(2)
             ],
@@ -107,7 +107,7 @@ def outcome_of_all(url: str, direct: Engine, rounds: range, **settings: str) -> 
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_no_row_is_in_a_wrong_place(
+def test_no_row_is_misplaced(
     pgbouncer: PgBouncer, postgres_database: str, direct: Engine, driver: str, repeat: Callable[[int], range]
 ) -> None:
     outcome = outcome_of_all(pgbouncer.url(postgres_database, driver), direct, repeat(10))
@@ -116,7 +116,7 @@ def test_no_row_is_in_a_wrong_place(
     assert outcome.written == Counter(dict.fromkeys(NAMES, 2 * 7 * len(repeat(10))))
 
 
-def test_prepared_statements_fail_or_put_rows_in_a_wrong_place(
+def test_prepared_statements_fail_or_misplace_rows(
     pgbouncer: PgBouncer, postgres_database: str, direct: Engine, repeat: Callable[[int], range]
 ) -> None:
     url = pgbouncer.url(postgres_database, "psycopg")
@@ -133,7 +133,7 @@ def test_driver_that_splits_every_statement_is_refused(pgbouncer: PgBouncer, pos
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_nothing_is_left_in_the_connections_of_the_pooler(
+def test_nothing_is_left_on_the_poolers_connections(
     pgbouncer: PgBouncer, postgres_database: str, direct: Engine, driver: str, repeat: Callable[[int], range]
 ) -> None:
     url = pgbouncer.url(postgres_database, driver)
@@ -153,7 +153,7 @@ def test_nothing_is_left_in_the_connections_of_the_pooler(
             assert connection.scalars(text("SELECT pg_listening_channels()")).all() == []
             assert connection.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 0
             settings = connection.scalars(text("SELECT name FROM pg_settings WHERE source = 'session'")).all()
-            # SQLAlchemy begins this very transaction with an isolation level.
+            # SQLAlchemy sets an isolation level for this transaction.
             assert set(settings) <= SET_BY_POOLER | {"transaction_isolation"}
             assert (
                 connection.scalar(
@@ -166,7 +166,7 @@ def test_nothing_is_left_in_the_connections_of_the_pooler(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_subscription_polls_and_says_so_once(
+def test_subscription_polls_and_logs_it_once(
     pgbouncer: PgBouncer, postgres_database: str, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "eventsourcing_sqlalchemy")
@@ -184,7 +184,7 @@ def test_subscription_polls_and_says_so_once(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_subscription_hears_through_a_direct_connection(  # noqa: PLR0917 (fixtures)
+def test_subscription_listens_through_a_direct_connection(  # noqa: PLR0917 (fixtures)
     pgbouncer: PgBouncer,
     postgres_server: Postgres,
     postgres_database: str,

@@ -1,4 +1,4 @@
-"""Statements that are prepared on a real server: nobody sees a difference, whatever becomes of them there."""
+"""Prepared statements on a real server: results do not change, whatever happens to the statements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.administrator import Database
 from tests.support.applications import Applications, stored_events, topics
 
-ENOUGH = 7  # A statement is prepared when it is run for the sixth time.
+ENOUGH = 7  # A statement is prepared on its sixth run.
 PREPARED = "SELECT statement FROM pg_prepared_statements"
 
 one_connection = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5}
@@ -23,13 +23,13 @@ one_connection = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5}
 
 @pytest.fixture(params=["psycopg2", "psycopg"])
 def driver(request: pytest.FixtureRequest) -> str:
-    """Return a driver with whose connections we prepare."""
+    """Return a driver whose statements the package prepares."""
     return str(request.param)
 
 
 @pytest.fixture
 def apps(database: Database, driver: str) -> Iterator[Applications]:
-    """Applications with one connection, where all that is prepared is."""
+    """Applications with one connection, which holds all prepared statements."""
     with Applications(database.url(driver), **one_connection) as apps:
         yield apps
 
@@ -40,15 +40,14 @@ def recorder(apps: Applications, place: str) -> SQLAlchemyProcessRecorder:
 
 
 def prepared(recorder: SQLAlchemyProcessRecorder) -> list[str]:
-    """Return what is prepared on the connection of the pool.
-
-    Looked up by a call of ours: a transaction of a user's that is rolled back makes psycopg forget what it prepared.
+    """Return the prepared statements of the pooled connection. The query is a call of the package: after a rollback in
+    a user's transaction, psycopg deallocates what it prepared.
     """
     return [row[0] for row in recorder.datastore.run(lambda executor: executor.fetch(PREPARED))]
 
 
 def administer(recorder: SQLAlchemyProcessRecorder, statement: str) -> None:
-    """Run a statement on the connection of the pool, as a user may."""
+    """Run a statement on the pooled connection, as a user may."""
     with recorder.datastore.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(statement)
 
@@ -61,7 +60,7 @@ def table(recorder: SQLAlchemyProcessRecorder) -> str:
 
 
 def use(recorder: SQLAlchemyProcessRecorder, times: int = ENOUGH) -> list[list[StoredEvent]]:
-    """Make every call again and again, and compare what it returns each time."""
+    """Repeat every call, and compare the results."""
     written = []
     for _ in range(times):
         originator_id = uuid4()
@@ -107,20 +106,20 @@ def test_every_call_returns_the_same_before_and_after_it_is_prepared(recorder: S
     statements = prepared(recorder)
     for part in ("INSERT INTO", "ON CONFLICT", "topic IN", "originator_version DESC", "LIMIT"):
         assert any(part in statement for statement in statements), part
-    # Notifications are sent from another thread, and may or may not be among them.
+    # The notifier's statements come from another thread, and may be among them.
     assert len(statements) == len(set(statements)) <= 8
 
 
 @pytest.mark.parametrize("mode", ["off", "auto", "on"])
-def test_off_prepares_nothing(database: Database, driver: str, place: str, mode: str) -> None:
+def test_nothing_is_prepared_when_off(database: Database, driver: str, place: str, mode: str) -> None:
     with Applications(database.url(driver), **one_connection, prepare_statements=mode) as apps:
         recorder = apps.recorder("Shop", place)
         use(recorder)
         assert (prepared(recorder) == []) == (mode == "off")
 
 
-def test_transaction_of_a_user_prepares_nothing(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Psycopg itself does, by names of its own."""
+def test_users_transaction_prepares_nothing(recorder: SQLAlchemyProcessRecorder) -> None:
+    """Psycopg itself does, under its own names."""
     with recorder.transaction():
         use(recorder)
     statement = f"{PREPARED} WHERE name LIKE 'eventsourcing%'"
@@ -132,7 +131,7 @@ NAMES = ["50%", "a%sb", "a%%s", "%(x)s", "it's", 'say "hi"', "back\\slash", "naÃ
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_taken_as_they_are(apps: Applications, place: str, name: str) -> None:
+def test_names_are_used_unchanged(apps: Applications, place: str, name: str) -> None:
     recorder = apps.recorder("Shop", place + name, table_prefix=name)
     other = apps.recorder("Shop", place + name.replace("%", "%%"), table_prefix=name + "%")
     written = use(recorder)
@@ -143,10 +142,10 @@ def test_names_are_taken_as_they_are(apps: Applications, place: str, name: str) 
 
 
 @pytest.mark.parametrize("value", [2**31, 2**63 - 1, 2**63, 2**70, -(2**70)])
-def test_limit_of_a_range_that_no_column_holds_means_the_same_before_and_after(
+def test_limit_outside_the_column_range_means_the_same_before_and_after(
     recorder: SQLAlchemyProcessRecorder, value: int
 ) -> None:
-    """Also in a table of the user's, whose columns are integers of four bytes."""
+    """Also in a user's table with four-byte integer columns."""
     events = stored_events(2)
     recorder.insert_events(events)
     administer(recorder, f"ALTER TABLE {table(recorder)} ALTER originator_version TYPE int, ALTER id TYPE int")
@@ -162,7 +161,7 @@ def test_many_applications_on_one_connection_keep_a_hundred_prepared(apps: Appli
         use(recorder)
         assert len(prepared(recorder)) <= 100
     assert len(prepared(recorders[0])) == 100
-    # Those that gave way are as good as any.
+    # The evicted statements still work.
     for recorder in recorders:
         assert len(topics(recorder)) == 4 * ENOUGH
         use(recorder)
@@ -171,7 +170,7 @@ def test_many_applications_on_one_connection_keep_a_hundred_prepared(apps: Appli
 
 
 def test_server_keeps_no_values_of_a_prepared_statement(recorder: SQLAlchemyProcessRecorder) -> None:
-    """It keeps the text that a statement was prepared by for as long as the connection lasts."""
+    """The server keeps the text of a prepared statement for the lifetime of the connection."""
     for _ in range(ENOUGH):
         recorder.insert_events(stored_events(topic="secret", state=b"x" * 100_000))
     statements = prepared(recorder)

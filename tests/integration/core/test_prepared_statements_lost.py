@@ -1,4 +1,4 @@
-"""Prepared statements that the server no longer has, or has for something else: calls go on all the same."""
+"""Prepared statements that the server has lost, or whose name it uses for another statement: calls still succeed."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_call_succeeds_after_a_user_has_dropped_what_was_prepared(
         administer(recorder, statement)
         assert prepared(recorder) == []
         use(recorder, 2)
-    # They are prepared again, when they have been run as often again.
+    # They are prepared again after as many runs.
     use(recorder)
     assert any("INSERT" in found for found in prepared(recorder))
 
 
-def test_statement_that_was_dropped_while_a_hundred_are_prepared_is_no_error(apps: Applications, place: str) -> None:
-    """The one that gives way is not there to be dropped."""
+def test_eviction_of_a_dropped_statement_is_not_an_error(apps: Applications, place: str) -> None:
+    """The evicted statement is already gone."""
     recorders = [apps.recorder("Shop", f"{place}{number}") for number in range(18)]
     for each in recorders:
         use(each)
@@ -78,13 +78,11 @@ def test_call_succeeds_after_a_table_was_altered(
     alter(recorder, database, by, change)
     for events in written:
         assert recorder.select_events(events[0].originator_id) == events
-    if "originator_id" not in change:  # otherwise nothing fits what is written
+    if "originator_id" not in change:  # otherwise the new column would refuse the rows
         use(recorder)
 
 
-def test_tables_that_are_dropped_and_made_again_are_read_and_written(
-    recorder: SQLAlchemyProcessRecorder, database: Database
-) -> None:
+def test_recreated_tables_are_read_and_written(recorder: SQLAlchemyProcessRecorder, database: Database) -> None:
     use(recorder)
     with database.engine.connect() as connection:
         connection.exec_driver_sql(f'DROP SCHEMA "{recorder.schema_name}" CASCADE')
@@ -97,8 +95,8 @@ def test_tables_that_are_dropped_and_made_again_are_read_and_written(
     assert len(use(recorder)) == ENOUGH
 
 
-def test_statement_that_cannot_be_prepared_tells_why_each_time(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Its table goes when it has been run five times: PREPARE itself fails, and nothing is there to execute."""
+def test_statement_that_cannot_be_prepared_names_the_cause_each_time(recorder: SQLAlchemyProcessRecorder) -> None:
+    """Its table is renamed after five runs, so PREPARE itself fails, and there is nothing to execute."""
     originator_id = uuid4()
     for _ in range(5):
         recorder.select_events(originator_id)
@@ -112,7 +110,9 @@ def test_statement_that_cannot_be_prepared_tells_why_each_time(recorder: SQLAlch
 
 
 def test_feature_that_the_server_refuses_is_named_each_time(recorder: SQLAlchemyProcessRecorder) -> None:
-    """A view in the place of a table, which cannot take a value: its SQLSTATE is that of an outdated statement."""
+    """A view in place of the table, with a column that cannot be written. Its SQLSTATE is that of an outdated
+    statement.
+    """
     for _ in range(5):
         recorder.insert_events(stored_events())
     administer(
@@ -130,7 +130,7 @@ def test_conflict_leaves_prepared_statements_usable(recorder: SQLAlchemyProcessR
     events = stored_events()
     recorder.insert_events(events)
     for number in range(2 * ENOUGH):
-        # The conflict comes while it is prepared, and when it has been.
+        # The conflict occurs during the preparation, and after it.
         with pytest.raises(IntegrityError):
             recorder.insert_events(events)
         if number > ENOUGH:
@@ -152,10 +152,8 @@ def test_statement_in_a_transaction_after_a_user_has_dropped_what_was_prepared(
     use(recorder, 1)
 
 
-def test_statement_that_another_client_has_left_on_the_server_process_is_not_run(
-    apps: Applications, place: str
-) -> None:
-    """As a pooler may leave it that hands a server process to the next client: another application's INSERT."""
+def test_statement_left_by_another_client_on_the_server_process_is_not_run(apps: Applications, place: str) -> None:
+    """A pooler may hand over a server process with another client's statement: another application's INSERT."""
     victim, recorder = apps.recorder("Victim", f"{place}victim"), apps.recorder("Shop", place)
     connect_anew(recorder)
     for _ in range(ENOUGH):
@@ -169,15 +167,15 @@ def test_statement_that_another_client_has_left_on_the_server_process_is_not_run
 
 
 def connect_anew(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Let the connection of the pool be that of a client which has just connected to the same server process."""
+    """Reset the pooled connection to that of a client which has just been given the same server process."""
     with closing(recorder.datastore.engine.raw_connection()) as connection:
         recorder.datastore.dialect.connected(connection.dbapi_connection, recorder.datastore.settings)
 
 
-def test_prepared_by_wish_behind_a_pooler_in_transaction_mode_events_stay_where_they_belong(
+def test_enabled_behind_a_transaction_pooler_no_event_is_misplaced(
     pgbouncer: PgBouncer, postgres_database: str, driver: str
 ) -> None:
-    """Each transaction may meet another server process, where a name can be another client's."""
+    """Each transaction may use another server process, where a name can belong to another client."""
     with Applications(pgbouncer.url(postgres_database, driver), pool_size=3, prepare_statements="on") as apps:
         recorders = [apps.recorder("Shop", f"place {number}") for number in range(6)]
 
@@ -193,8 +191,8 @@ def test_prepared_by_wish_behind_a_pooler_in_transaction_mode_events_stay_where_
             assert found == [recorder.schema_name] * 20
 
 
-def test_statement_in_a_transaction_of_ours_is_sent_as_it_is(recorder: SQLAlchemyProcessRecorder) -> None:
-    """One that the server has forgotten would end the transaction."""
+def test_statement_in_the_packages_transaction_is_sent_unprepared(recorder: SQLAlchemyProcessRecorder) -> None:
+    """A statement that the server has lost would end the transaction."""
     run = recorder.datastore.run
     for _ in range(ENOUGH):
         run(lambda executor: executor.fetch("SELECT %s::int", (1,)))

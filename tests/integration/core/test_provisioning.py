@@ -1,4 +1,4 @@
-"""The tables of many applications, made at once: those that can be, whole or not at all, whoever else makes them."""
+"""Create the tables of many applications together: each set completely or not at all, despite concurrent creation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import run_together
 from tests.support.wiretap import Wiretap
 
-MANY = 25  # of two tables each: in two transactions
+MANY = 25  # with two tables each: two transactions
 
 
 @pytest.fixture
 def apps(url: str) -> Iterator[Applications]:
-    """Applications that make no tables."""
+    """Applications that create no tables."""
     with Applications(url, create_table="no") as apps:
         yield apps
 
@@ -55,7 +55,7 @@ def run(recorder: SQLAlchemyProcessRecorder, statement: str) -> None:
         connection.exec_driver_sql(statement)
 
 
-def test_what_is_missing_is_made_and_serves(apps: Applications, place: str) -> None:
+def test_missing_tables_are_created_and_work(apps: Applications, place: str) -> None:
     found = recorders(apps, place)
     specs = all_tables(found)
     datastore = found[0].datastore
@@ -64,11 +64,11 @@ def test_what_is_missing_is_made_and_serves(apps: Applications, place: str) -> N
     assert create_many(datastore, iter(specs)) == []
     assert create_many(datastore, []) == []
     assert all(serves(recorder) for recorder in found)
-    found[0].create_table()  # finds nothing to complain of
+    found[0].create_table()  # finds no fault
 
 
-def test_many_applications_in_one_place_are_made(apps: Applications, place: str) -> None:
-    """Too many for one transaction, and of one schema."""
+def test_tables_of_many_applications_in_one_place_are_created(apps: Applications, place: str) -> None:
+    """Too many for one transaction, in one schema."""
     found = [apps.recorder(f"Shop{number}", place) for number in range(MANY)]
     specs = all_tables(found)
     assert create_many(found[0].datastore, specs) == specs
@@ -80,16 +80,14 @@ def test_round_trips_are_few(database: Database, place: str, driver: str) -> Non
     with Wiretap(database.url(driver)) as wire, Applications(wire.url, create_table="no") as apps:
         found = recorders(apps, place, 15)
         specs = all_tables(found)
-        assert found[0].datastore.default_schema() == "public"  # connects
+        assert found[0].datastore.default_schema() == "public"  # connects first
         wire.reset()
         create_many(found[0].datastore, specs)
-        # What is there, which schemas are there, all that is to be made, and whether it is as it should be.
+        # Queries of existing tables and of schemas, the creation, and the final check.
         assert wire.round_trips <= 4
 
 
-def test_threads_and_processes_that_make_the_same_at_once_do_not_hinder_each_other(
-    database: Database, place: str
-) -> None:
+def test_concurrent_creation_in_threads_and_processes(database: Database, place: str) -> None:
     with Applications(database.url(), create_table="no") as one, Applications(database.url("psycopg")) as other:
         found = recorders(one, place, 12)
         specs = all_tables(found)
@@ -107,7 +105,7 @@ def test_threads_and_processes_that_make_the_same_at_once_do_not_hinder_each_oth
         assert all(serves(recorder) for recorder in found)
 
 
-def test_table_of_another_shape_stops_there(apps: Applications, place: str) -> None:
+def test_creation_stops_at_a_table_of_another_shape(apps: Applications, place: str) -> None:
     found = recorders(apps, place, 5)
     specs = all_tables(found)
     datastore = found[0].datastore
@@ -117,7 +115,7 @@ def test_table_of_another_shape_stops_there(apps: Applications, place: str) -> N
     with pytest.raises(ProgrammingError, match=r"cannot be used for events.*no column topic") as raised:
         create_many(datastore, specs)
     assert str(events) in str(raised.value)
-    # SQLite has no schemas: all belong together.
+    # SQLite has no schemas, so all tables belong together.
     before = found[:2] if datastore.dialect.has_schemas else []
     assert have_tables(found) == [recorder in (*before, found[2]) for recorder in found]
     run(found[2], f"ALTER TABLE {events} RENAME COLUMN subject TO topic")
@@ -126,12 +124,12 @@ def test_table_of_another_shape_stops_there(apps: Applications, place: str) -> N
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_tables_of_a_schema_are_made_together_or_not_at_all(database: Database, place: str, driver: str) -> None:
+def test_tables_of_a_schema_are_created_together_or_not_at_all(database: Database, place: str, driver: str) -> None:
     with Applications(database.url(driver), create_table="no") as apps:
         found = recorders(apps, place, 5)
         schema = found[2].tables[0].name.schema
         run(found[2], f'CREATE SCHEMA "{schema}"')
-        # A type takes the name of the last of its tables.
+        # A type occupies the name of its last table.
         run(found[2], f"CREATE TYPE {found[2].tables[-1].name} AS ENUM ('taken')")
         with pytest.raises(ProgrammingError, match="already exists"):
             create_many(found[0].datastore, all_tables(found))

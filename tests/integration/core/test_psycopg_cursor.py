@@ -1,4 +1,4 @@
-"""Statements that go past psycopg's cursor: what they return and raise is what the cursor returns and raises."""
+"""Statements that bypass psycopg's cursor return and raise the same as the cursor."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 
 ENOUGH = 7
-"""Times after which a statement has been prepared."""
+"""The number of runs after which a statement is prepared."""
 
 
 class OtherConnection(psycopg.Connection[Any]):
-    """A connection as somebody makes it who looks at what its cursors do."""
+    """A connection class of a user who traces cursors."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def connection(connect: Callable[..., psycopg.Connection[Any]]) -> psycopg.Conne
 
 
 def ours(connection: psycopg.Connection[Any]) -> PsycopgCursor:
-    """Return what runs statements on a connection as one of our engines does."""
+    """Return the executor of statements on a connection of one of our engines."""
     driver = driver_for("psycopg")
     driver.connected(connection, 1.0)
     driver.prepare(connection, "on")
@@ -63,7 +63,7 @@ def ours(connection: psycopg.Connection[Any]) -> PsycopgCursor:
 
 
 def without_cursors(connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every use of a cursor of the driver fail."""
+    """Make every use of the driver's cursor fail."""
 
     def fail(**_: Any) -> None:
         pytest.fail("A cursor of the driver was used.")
@@ -109,7 +109,7 @@ VALUES = [
     ("uuid", UUID(int=1)),
     ("text[]", ["a", None]),
     ("timestamptz", datetime(2001, 2, 3, tzinfo=UTC)),
-    # What cannot be sent, or is not of the type.
+    # Values that cannot be sent, or have the wrong type.
     ("text", "a\0b"),
     ("int", 2**31),
     ("bigint", 2**63),
@@ -121,7 +121,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("type_", "value"), VALUES)
-def test_value_means_what_it_means_to_the_driver(
+def test_value_is_sent_as_by_the_driver(
     connection: psycopg.Connection[Any], connect: Callable[..., psycopg.Connection[Any]], type_: str, value: object
 ) -> None:
     statement, parameters = f"SELECT %s::{type_} AS found, 1 AS one", (value,)
@@ -149,7 +149,7 @@ STATEMENTS: list[tuple[str, Sequence[Any]]] = [
 
 
 @pytest.mark.parametrize(("statement", "parameters"), STATEMENTS)
-def test_statement_gives_what_it_gives_by_the_driver(
+def test_statement_returns_the_same_as_by_the_driver(
     connection: psycopg.Connection[Any],
     connect: Callable[..., psycopg.Connection[Any]],
     statement: str,
@@ -158,7 +158,7 @@ def test_statement_gives_what_it_gives_by_the_driver(
     cursor, other = ours(connection), connect()
     for _ in range(ENOUGH):
         found, expected = of_ours(cursor, statement, parameters), of_driver(other, statement, parameters)
-        if isinstance(expected, tuple) and expected[1] is None:  # what the driver says when there are no rows to fetch
+        if isinstance(expected, tuple) and expected[1] is None:  # the driver's error for a statement without rows
             expected = []
         assert found == expected
 
@@ -173,10 +173,8 @@ def test_statement_without_rows_returns_none(connection: psycopg.Connection[Any]
     assert of_ours(cursor, "SELECT count(*) FROM t WHERE n >= %s", (0,)) == [(ENOUGH + 3,)]
 
 
-def test_no_cursor_of_the_driver_is_needed(
-    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise all of this would be for nothing with the version that is installed."""
+def test_no_driver_cursor_is_used(connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the installed version would not benefit."""
     cursor = ours(connection)
     without_cursors(connection, monkeypatch)
     for _ in range(ENOUGH):
@@ -184,7 +182,7 @@ def test_no_cursor_of_the_driver_is_needed(
         assert of_ours(cursor, "SELECT 1", ()) == [(1,)]
 
 
-def test_error_in_a_transaction_is_the_one_of_the_statement(connection: psycopg.Connection[Any]) -> None:
+def test_error_in_a_transaction_is_that_of_the_statement(connection: psycopg.Connection[Any]) -> None:
     cursor = ours(connection)
     for _ in range(ENOUGH):
         cursor.execute("BEGIN")
@@ -202,7 +200,7 @@ def test_text_reaches_a_connection_with_another_encoding(connection: psycopg.Con
 
 
 def test_nothing_is_committed_on_a_connection_with_transactions(connection: psycopg.Connection[Any]) -> None:
-    """A user's setting: the driver begins a transaction at the first statement, and so must we."""
+    """With a user's setting, the driver begins a transaction at the first statement, and so must the package."""
     cursor = ours(connection)
     cursor.execute("CREATE TEMP TABLE t (n int)")
     connection.autocommit = False
@@ -212,7 +210,7 @@ def test_nothing_is_committed_on_a_connection_with_transactions(connection: psyc
     assert of_ours(cursor, "SELECT count(*) FROM t", ()) == [(0,)]
 
 
-def test_connection_of_another_class_is_used_by_its_cursors(
+def test_connection_of_another_class_is_used_through_its_cursors(
     connect: Callable[..., psycopg.Connection[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = connect(OtherConnection)
@@ -223,15 +221,15 @@ def test_connection_of_another_class_is_used_by_its_cursors(
         ours(connection).execute("SELECT %s::int", (1,))
 
 
-def test_connection_of_the_users_is_prepared_by_the_driver(connection: psycopg.Connection[Any]) -> None:
+def test_users_connection_is_prepared_by_the_driver(connection: psycopg.Connection[Any]) -> None:
     for _ in range(ENOUGH):
         assert of_ours(driver_for("psycopg").cursor(connection), "SELECT %s::int", (1,)) == [(1,)]
     names = connection.execute("SELECT name FROM pg_prepared_statements WHERE statement LIKE '%$1%'").fetchall()
     assert [name.startswith("_pg3") for (name,) in names] == [True]
 
 
-def test_cursors_that_somebody_has_replaced_run_every_statement(connection: psycopg.Connection[Any]) -> None:
-    """As tools do that trace statements."""
+def test_replaced_cursors_run_every_statement(connection: psycopg.Connection[Any]) -> None:
+    """Tracing tools do this."""
     seen: list[object] = []
 
     class Tracing(psycopg.Cursor[Any]):
@@ -246,7 +244,7 @@ def test_cursors_that_somebody_has_replaced_run_every_statement(connection: psyc
     assert seen == ["SELECT %s::int"] * ENOUGH
 
 
-def test_cursors_with_rows_of_their_own_do_not_change_ours(connection: psycopg.Connection[Any]) -> None:
+def test_cursors_with_another_row_type_do_not_change_results(connection: psycopg.Connection[Any]) -> None:
     class Dicts(psycopg.Cursor[Any]):
         def __init__(self, connection: Any, *, row_factory: Any = None) -> None:
             super().__init__(connection, row_factory=dict_row)
@@ -270,7 +268,7 @@ def test_setting_of_a_session_does_not_reach_the_next_user(database: Database, p
         assert settings() == settings()
 
 
-def test_answer_that_is_no_result_ends_the_connection(database: Database, place: str) -> None:
+def test_unexpected_answer_closes_the_connection(database: Database, place: str) -> None:
     with Applications(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
         recorder = apps.recorder("Shop", place)
         with pytest.raises(InternalError, match="unexpected response"):
@@ -279,8 +277,8 @@ def test_answer_that_is_no_result_ends_the_connection(database: Database, place:
         assert len(topics(recorder)) == 1
 
 
-def test_engine_of_the_users_in_pipeline_mode_is_refused(database: Database, place: str) -> None:
-    """Its answers come when the pipeline ends: an append would look failed, and a log empty."""
+def test_users_engine_in_pipeline_mode_is_refused(database: Database, place: str) -> None:
+    """Its answers arrive when the pipeline ends: an append would seem to fail, and a log to be empty."""
     engine = sa.create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, pool_reset_on_return=None)
     datastore = SQLAlchemyDatastore(engine=engine)
     recorder = SQLAlchemyApplicationRecorder(datastore, events_table_name="shop_events", schema_name=place)
@@ -301,15 +299,15 @@ class Text(str):
     __slots__ = ()
 
 
-def test_cursor_prepares_nothing_on_a_connection_of_ours(connection: psycopg.Connection[Any]) -> None:
-    """Its names are the same for every client: behind a pooler one can be another application's INSERT."""
+def test_cursor_prepares_nothing_on_the_packages_connections(connection: psycopg.Connection[Any]) -> None:
+    """The driver's names are equal for all clients: behind a pooler, a name can be another application's INSERT."""
     cursor = ours(connection)
     for _ in range(ENOUGH):
         assert of_ours(cursor, "SELECT %s::text", (Text("x"),)) == [("x",)]
     assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchall() == [(0,)]
 
 
-def test_without_parts_of_the_driver_everything_runs_on_its_cursors(
+def test_without_the_drivers_internals_everything_runs_on_its_cursors(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventsourcing_sqlalchemy.dialects.postgresql.drivers.psycopg_cursor.fetch", None)
@@ -321,7 +319,7 @@ def test_without_parts_of_the_driver_everything_runs_on_its_cursors(
         cursor.execute("SELECT 1")
 
 
-def test_error_leaves_no_rows_of_the_statement_before(connection: psycopg.Connection[Any]) -> None:
+def test_error_leaves_no_rows_of_the_previous_statement(connection: psycopg.Connection[Any]) -> None:
     cursor = ours(connection)
     assert of_ours(cursor, "SELECT %s::int", (1,)) == [(1,)]
     for statement in ("SELECT 1 / %s::int", "SELECT 1 / %s"):
@@ -330,7 +328,7 @@ def test_error_leaves_no_rows_of_the_statement_before(connection: psycopg.Connec
         assert cursor.fetchall() == []
 
 
-def test_pipeline_that_a_user_has_left_open_blocks_nobody(database: Database, place: str) -> None:
+def test_pipeline_left_open_by_a_user_blocks_no_call(database: Database, place: str) -> None:
     with Applications(database.url("psycopg"), pool_size=1, max_overflow=0, pool_timeout=5) as apps:
         recorder = apps.recorder("Shop", place)
         recorder.insert_events(stored_events())
@@ -356,10 +354,10 @@ def test_lost_connection_is_an_operational_error(connection: psycopg.Connection[
     assert connection.closed
 
 
-def test_connection_that_is_ended_says_why(connection: psycopg.Connection[Any], database: Database) -> None:
+def test_terminated_connection_names_the_cause(connection: psycopg.Connection[Any], database: Database) -> None:
     cursor = ours(connection)
     with ThreadPoolExecutor(1) as threads:
-        # In the middle of many rows.
+        # In the middle of a long result.
         running = threads.submit(cursor.execute, "SELECT pg_sleep(g / 1000) FROM generate_series(1, 9999) g", ())
         with database.engine.connect() as administrator:
             statement = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
@@ -370,12 +368,12 @@ def test_connection_that_is_ended_says_why(connection: psycopg.Connection[Any], 
             running.result(10)
 
 
-def test_statements_of_a_connection_are_forgotten_with_it(connect: Callable[..., psycopg.Connection[Any]]) -> None:
+def test_statements_of_a_connection_are_released_with_it(connect: Callable[..., psycopg.Connection[Any]]) -> None:
     driver = driver_for("psycopg")
     connection = psycopg.Connection.connect(connect().info.dsn, autocommit=True)
     driver.connected(connection, 1.0)
     driver.cursor(connection).execute("SELECT %s::text", (str(uuid4()),))
-    statements = driver._statements  # type: ignore[attr-defined]  # noqa: SLF001 (nothing else shows it)
+    statements = driver._statements  # type: ignore[attr-defined]  # noqa: SLF001 (not visible otherwise)
     assert len(statements) == 1
     connection.close()
     del connection

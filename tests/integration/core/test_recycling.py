@@ -1,4 +1,4 @@
-"""Which connection of the pool a call gets, and how long it is kept: its server process remembers every table."""
+"""Choice and lifetime of pooled connections, whose server processes cache metadata of every table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ each_driver = pytest.mark.parametrize("driver", DRIVERS)
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a connection serve few applications."""
+    """Limit connections to few applications."""
     monkeypatch.setattr(pool, "_MAX_USERS", MAX_SERVED)
 
 
@@ -36,7 +36,7 @@ def ask_pid(executor: Executor) -> int:
 
 
 def pid(datastore: SQLAlchemyDatastore) -> int:
-    """Return which server process a call of an application gets."""
+    """Return the server process of an application's call."""
     return datastore.run(ask_pid)
 
 
@@ -45,7 +45,7 @@ def has_ended(database: Database, pid: int) -> bool:
 
 
 def datastores(apps: Applications, count: int, **settings: Any) -> list[SQLAlchemyDatastore]:
-    """Return those of several applications, none of which has made a call."""
+    """Return the datastores of several applications, before their first call."""
     return [apps.factory(f"App{number}", **settings).datastore for number in range(count)]
 
 
@@ -53,16 +53,14 @@ def datastores(apps: Applications, count: int, **settings: Any) -> list[SQLAlche
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("pre_ping", ["no", "yes"])  # with it, calls take SQLAlchemy's own way out of the pool
+@pytest.mark.parametrize("pre_ping", ["no", "yes"])  # with it, calls use SQLAlchemy's own checkout
 @each_driver
-def test_connection_that_has_served_many_applications_is_closed_and_replaced(
-    database: Database, driver: str, pre_ping: str
-) -> None:
+def test_connection_is_replaced_after_serving_many_applications(database: Database, driver: str, pre_ping: str) -> None:
     with Applications(database.url(driver), pool_pre_ping=pre_ping, pool_size=1, max_overflow=0) as apps:
         stores = datastores(apps, 2 * (MAX_SERVED + 1) + 1)
         for first in (0, MAX_SERVED + 1):
             old = pid(stores[first])
-            # However often the same ones come.
+            # Repeated calls of the same applications do not count.
             assert {pid(store) for store in stores[first : first + MAX_SERVED] * 5} == {old}
             assert pid(stores[first + MAX_SERVED]) == old
             wait_until(partial(has_ended, database, old), "its server process ends")
@@ -112,7 +110,7 @@ def test_sessions_of_users_do_not_count(database: Database, driver: str) -> None
 @pytest.mark.usefixtures("few")
 @each_driver
 def test_failing_calls_leave_a_connection_that_serves(database: Database, place: str, driver: str) -> None:
-    """Also the one after which it is closed."""
+    """Including the call after which it is closed."""
     with Applications(database.url(driver), pool_size=1, max_overflow=0, create_table="no") as apps:
         recorders = [apps.recorder(f"App{number}", f"{place}missing") for number in range(4 * MAX_SERVED)]
         for recorder in recorders:
@@ -123,15 +121,15 @@ def test_failing_calls_leave_a_connection_that_serves(database: Database, place:
 
 @pytest.fixture(params=["file", "memory"])
 def sqlite(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database that applications share."""
+    """A database that the applications share."""
     if request.param == "file":
         return f"sqlite:///{tmp_path / 'test.db'}"
     return "sqlite:///file:recycling?mode=memory&cache=shared&uri=true"
 
 
 @pytest.mark.usefixtures("few")
-def test_connection_of_sqlite_is_never_closed(sqlite: str) -> None:
-    """Nobody remembers anything for it, and with the only one of a database in memory all would be lost."""
+def test_sqlite_connection_is_never_closed(sqlite: str) -> None:
+    """It has no server process, and closing the only connection of an in-memory database would lose the data."""
     with Applications(sqlite) as apps:
         recorder = apps.recorder("App", "place_")
         recorder.insert_events(stored_events(topic="kept"))
@@ -148,7 +146,7 @@ their_engine: Callable[[], sa.Engine]
 
 @pytest.fixture
 def theirs(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
-    """An engine of the user's, with one connection."""
+    """A user's engine with one connection."""
     engine = sa.create_engine(database.url(), pool_size=1, max_overflow=0)
     monkeypatch.setitem(globals(), "their_engine", lambda: engine)
     yield engine
@@ -156,19 +154,19 @@ def theirs(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.E
 
 
 @pytest.mark.usefixtures("few")
-def test_connection_of_the_users_engine_is_never_closed(database: Database, theirs: sa.Engine) -> None:
+def test_users_engines_connection_is_never_closed(database: Database, theirs: sa.Engine) -> None:
     with Applications(database.url()) as apps:
         stores = datastores(apps, 4 * MAX_SERVED, url="", engine_topic=f"{__name__}:their_engine")
         assert stores[0].engine is theirs
         assert len({pid(store) for store in stores}) == 1
 
 
-# -- which one of several --
+# -- the choice among several --
 
 
 @each_driver
-def test_call_gets_the_connection_that_was_used_last(database: Database, driver: str) -> None:
-    """One server process has everything at hand, where three by turns would each have to look it up."""
+def test_call_gets_the_most_recently_used_connection(database: Database, driver: str) -> None:
+    """One server process has all metadata cached, while three in turn would each have to load it."""
     with Applications(database.url(driver), pool_size=3, max_overflow=0) as apps:
         store = apps.factory("App").datastore
         all_at_once = threading.Barrier(3, timeout=20)

@@ -1,4 +1,4 @@
-"""What there is in a schema, or with a prefix, as the database lists it."""
+"""The relations in a schema, or with a prefix, from the catalog."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVERYTHING = {
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
 def test_relations_of_postgresql(postgres_url: str, driver: str) -> None:
-    """A part goes with its whole, the sequence of a column with its table, and a type has no rows."""
+    """Partitions and columns' sequences belong to their tables, and a type has no rows."""
     engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.connection.cursor().execute(SCRIPT)

@@ -1,4 +1,4 @@
-"""Sequences that are behind their tables, as a restore of data alone, logical replication and COPY leave them."""
+"""Sequences behind their tables, as after data-only restores, logical replication and COPY."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Append = Callable[[SQLAlchemyProcessRecorder], None]
 
 @pytest.fixture(params=["psycopg2", "psycopg", "pg8000"])
 def apps(request: pytest.FixtureRequest, database: Database) -> Iterator[Applications]:
-    """Applications on PostgreSQL, by each driver."""
+    """Applications on PostgreSQL, for each driver."""
     with Applications(database.url(request.param)) as apps:
         yield apps
 
@@ -75,7 +75,7 @@ WAYS: dict[str, Append] = {
 
 
 def execute(recorder: SQLAlchemyProcessRecorder, statement: str) -> None:
-    """Do something behind the back of a recorder; `{t}` is its table."""
+    """Run a statement without the recorder; `{t}` is its table."""
     with recorder.datastore.get_connection() as connection:
         connection.exec_driver_sql(
             statement.format(t=recorder.events_table.fullname, s=recorder.schema_name).replace("%", "%%")
@@ -84,7 +84,7 @@ def execute(recorder: SQLAlchemyProcessRecorder, statement: str) -> None:
 
 
 def load(recorder: SQLAlchemyProcessRecorder, *ids: int) -> None:
-    """Write rows as a restore of data alone does."""
+    """Write rows like a data-only restore."""
     with recorder.datastore.get_connection() as connection:
         connection.execute(
             recorder.events_table.insert(),
@@ -103,7 +103,9 @@ def ids_of(recorder: SQLAlchemyProcessRecorder) -> list[int]:
 @pytest.mark.parametrize("ids", [range(100, 110), range(1, 50)], ids=["free", "taken"])
 @pytest.mark.parametrize("way", WAYS)
 def test_append_is_refused_until_the_sequence_is_repaired(apps: Applications, place: str, way: str, ids: range) -> None:
-    """Where ids are free, followers would never see the event; where they are taken, it is no conflict to decide."""
+    """If the ids are free, followers would never see the event; if they are taken, retrying cannot resolve the
+    conflict.
+    """
     recorder = apps.recorder(place=place)
     load(recorder, *ids)
     with pytest.raises(SequenceBehindError, match=r'"app_events_id_seq".*recorder.repair_sequence\(\)') as refusal:
@@ -124,11 +126,11 @@ def test_append_is_refused_until_the_sequence_is_repaired(apps: Applications, pl
     assert ids_of(recorder)[: len(ids)] == list(ids)
 
 
-def test_a_sequence_that_is_moved_back_is_noticed_by_who_has_appended_before(apps: Applications, place: str) -> None:
+def test_a_sequence_moved_back_is_noticed_by_earlier_writers(apps: Applications, place: str) -> None:
     recorder = apps.recorder(place=place)
     load(recorder, *range(5, 10))
     execute(recorder, "ALTER SEQUENCE {t}_id_seq RESTART WITH 100")
-    assert not recorder.repair_sequence()  # it is ahead, and has given out nothing since
+    assert not recorder.repair_sequence()  # it is ahead, and has assigned no id since
     recorder.insert_events(stored_events())
     for append in (append_one, append_tracked, append_in_transaction):
         execute(recorder, "SELECT setval('{t}_id_seq', 50)")
@@ -137,7 +139,7 @@ def test_a_sequence_that_is_moved_back_is_noticed_by_who_has_appended_before(app
     assert ids_of(recorder) == [*range(5, 10), 100]
 
 
-def test_rows_that_this_process_has_read_count(apps: Applications, place: str) -> None:
+def test_rows_read_by_this_process_count(apps: Applications, place: str) -> None:
     recorder = apps.recorder(place=place)
     append_one(recorder)
     load(recorder, 50)
@@ -147,7 +149,7 @@ def test_rows_that_this_process_has_read_count(apps: Applications, place: str) -
 
 
 @pytest.mark.parametrize("append", [append_one, append_many, append_in_transaction])
-def test_a_table_that_was_emptied_begins_again(apps: Applications, place: str, append: Append) -> None:
+def test_a_truncated_table_starts_again(apps: Applications, place: str, append: Append) -> None:
     recorder = apps.recorder(place=place)
     recorder.insert_events(stored_events(20))
     execute(recorder, "TRUNCATE {t} RESTART IDENTITY")
@@ -167,7 +169,7 @@ def test_transaction_stays_usable_after_the_refusal(apps: Applications, place: s
         assert session.scalar(sa.text(f"SELECT count(*) FROM {place}.mine")) == 1
 
 
-def test_conflict_stays_a_conflict_whatever_the_index_is_called(apps: Applications, place: str) -> None:
+def test_conflict_stays_a_conflict_whatever_the_index_name(apps: Applications, place: str) -> None:
     recorder = apps.recorder(place=place)
     events = stored_events()
     recorder.insert_events(events)
@@ -179,8 +181,8 @@ def test_conflict_stays_a_conflict_whatever_the_index_is_called(apps: Applicatio
             recorder.insert_events(events)
 
 
-def test_sequence_is_found_by_what_the_column_takes(apps: Applications, place: str) -> None:
-    """Tables of the published package, renamed ones, identities, and a sequence that no column owns."""
+def test_sequence_is_found_through_the_column(apps: Applications, place: str) -> None:
+    """Tables of the published package, renamed ones, identity columns, and a sequence without an owning column."""
     recorder = apps.recorder(place=place)
     kinds = {
         "renamed": "ALTER SEQUENCE {t}_id_seq RENAME TO old_name",
@@ -218,8 +220,8 @@ def test_role_that_may_only_use_the_sequence_finds_it_and_cannot_repair_it(datab
             execute(recorder, "DROP OWNED BY {s}role; DROP ROLE {s}role")
 
 
-def test_repair_waits_for_who_writes(apps: Applications, place: str, database: Database) -> None:
-    """An id that is given out and not committed is not given out again."""
+def test_repair_waits_for_writers(apps: Applications, place: str, database: Database) -> None:
+    """An assigned, uncommitted id is not assigned again."""
     recorder = apps.recorder(place=place)
     load(recorder, 50)
     with ThreadPoolExecutor(1) as threads:
@@ -234,8 +236,8 @@ def test_repair_waits_for_who_writes(apps: Applications, place: str, database: D
     assert recorder.insert_events(stored_events()) == [101]
 
 
-def test_counter_of_sqlite_is_repaired(sqlite_url: str) -> None:
-    """SQLite gives out ids above all in the table by itself; its counter, which the sweep reads, may be behind."""
+def test_sqlite_counter_is_repaired(sqlite_url: str) -> None:
+    """SQLite itself assigns ids above the highest one, but its counter, which the sweep reads, may be behind."""
     with Applications(sqlite_url) as apps:
         recorder = apps.recorder()
         recorder.insert_events(stored_events(9))

@@ -1,4 +1,4 @@
-"""The throw-away PostgreSQL server: it starts, it stops, it leaves nothing."""
+"""The temporary PostgreSQL server starts, stops, and leaves nothing behind."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ BUSY = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query L
 
 
 def query(url: str, statement: str) -> object:
-    """Run one statement on a connection of its own and return its first value, if it has any."""
+    """Run a statement on a new connection and return its first value, if any."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
@@ -47,7 +47,7 @@ def query(url: str, statement: str) -> object:
 
 
 def nothing_left(directory: Path) -> bool:
-    """Tell whether neither the directory nor a process that was started for it exists."""
+    """Return whether the directory and its processes are gone."""
     mentions = (
         str(directory) in " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
     )
@@ -55,7 +55,7 @@ def nothing_left(directory: Path) -> bool:
 
 
 def shared_memory(server: PostgresServer) -> tuple[str, list[Path]]:
-    """Return what a server holds outside of its directory: the id of a System V segment, and files."""
+    """Return a server's resources outside its directory: the id of a System V segment, and files."""
     assert server.process is not None
     segment = server.pid_file.read_text().splitlines()[6].split()[1]
     maps = psutil.Process(server.process.pid).memory_maps()
@@ -64,7 +64,7 @@ def shared_memory(server: PostgresServer) -> tuple[str, list[Path]]:
 
 @contextmanager
 def owner(script: str = OWNER) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Run another process that owns a server; yield it and the server's directory."""
+    """Run another process that owns a server; yield the process and the server's directory."""
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -73,7 +73,7 @@ def owner(script: str = OWNER) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         yield process, Path(directory)
 
 
-def test_server_serves_and_leaves_nothing(own_postgres_server: PostgresServer) -> None:
+def test_server_works_and_leaves_nothing(own_postgres_server: PostgresServer) -> None:
     server = own_postgres_server
     assert query(server.url(), "SHOW server_version") == server.version
     assert query(server.url(driver="psycopg"), "SHOW fsync") == "on"
@@ -99,7 +99,7 @@ def test_killed_server_starts_again_with_what_it_acknowledged(own_postgres_serve
     for number in range(3):
         query(server.url(), f"INSERT INTO kept VALUES ({number})")
         with ThreadPoolExecutor() as threads:
-            # A backend that computes does not notice that its postmaster died, and keeps the shared memory in use.
+            # A busy backend does not notice that its postmaster died, and keeps the shared memory in use.
             busy = threads.submit(query, server.url(), "SELECT count(*) FROM generate_series(1, 1000000000) AS busy")
             wait_until(lambda: query(server.url(), BUSY) == 1, "the statement runs")
             server.kill()
@@ -121,7 +121,7 @@ def test_error_carries_the_tail_of_the_log(own_postgres_server: PostgresServer) 
         own_postgres_server.start()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks where Linux shows shared memory")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's list of shared memory")
 def test_killed_and_closed_server_leaves_no_shared_memory(own_postgres_server: PostgresServer) -> None:
     segment, files = shared_memory(own_postgres_server)
     assert files
@@ -163,7 +163,7 @@ def test_server_starts_from_a_directory_that_only_root_can_read(
     package = own_postgres_server.bin_directory.parents[1]
     for source in (package, *package.parent.glob(f"{package.name}.*")):
         shutil.copytree(source, closed / source.name, symlinks=True)
-    for path in closed.rglob("*"):  # As a venv that was made with umask 077.
+    for path in closed.rglob("*"):  # Like a venv created with umask 077.
         path.chmod(path.stat().st_mode & 0o700)
     programs = closed / own_postgres_server.bin_directory.relative_to(package.parent)
     with PostgresServer(programs, source="embedded") as server:
@@ -173,7 +173,7 @@ def test_server_starts_from_a_directory_that_only_root_can_read(
     assert nothing_left(server.directory)
 
 
-def test_given_url_is_used_as_it_is(postgres_server: Postgres) -> None:
+def test_given_url_is_used_unchanged(postgres_server: Postgres) -> None:
     with fresh_database(postgres_server) as name:
         url = postgres_server.url(name, "psycopg")
         server = find_postgres(url)
@@ -191,7 +191,7 @@ def test_given_url_keeps_its_password() -> None:
     assert server.url("other", "psycopg") == "postgresql+psycopg://user:p%40ss@host:1/other"
 
 
-def test_without_wheel_an_installation_serves(
+def test_without_the_wheel_an_installed_postgresql_is_used(
     own_postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tenancy.testing.postgresql.util.find_spec", lambda _: None)
@@ -202,7 +202,7 @@ def test_without_wheel_an_installation_serves(
     assert server.bin_directory == own_postgres_server.bin_directory.resolve()
 
 
-def test_without_any_program_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_any_program_no_server_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tenancy.testing.postgresql.util.find_spec", lambda _: None)
     monkeypatch.setattr("tenancy.testing.postgresql.DEBIAN_DIRECTORY", tmp_path)
     monkeypatch.setenv("PATH", "")
@@ -228,15 +228,15 @@ def test_pgbouncer_pools_transactions(pgbouncer: PgBouncer, postgres_database: s
 
 
 @pytest.fixture
-def deaf_to_quit() -> Iterator[None]:
-    """Ignore SIGQUIT, as a shell lets those do that it starts in the background, and all that they start."""
+def ignore_quit() -> Iterator[None]:
+    """Ignore SIGQUIT, as a shell's background processes and their children do."""
     before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGQUIT, before)
 
 
-@pytest.mark.usefixtures("deaf_to_quit")
-def test_pgbouncer_ends_by_itself_also_in_the_background(pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("ignore_quit")
+def test_pgbouncer_stops_even_in_the_background(pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_server, "STOP_SECONDS", 5.0)
     monkeypatch.setattr(pgbouncer, "kill", lambda: pytest.fail("it had to be killed"))
     pgbouncer.close()

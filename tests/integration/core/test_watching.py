@@ -1,4 +1,4 @@
-"""Subscriptions to a file of SQLite, which is looked at: what other processes commit wakes them, without polling."""
+"""The file watcher: commits of other processes to a SQLite file wake subscriptions without polling."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POLL_SECONDS = 60.0  # longer than any test waits
 
 @pytest.fixture
 def without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave subscriptions nothing but wake-ups."""
+    """Make subscriptions rely on wake-ups alone."""
     monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", POLL_SECONDS)
     monkeypatch.setattr(wakeups, "POLL_WHEN_NOT_LISTENING", POLL_SECONDS)
 
@@ -51,7 +51,7 @@ def recorder(apps: Applications) -> SQLAlchemyProcessRecorder:
 
 
 @pytest.fixture
-def other(path: Path, recorder: SQLAlchemyProcessRecorder) -> Iterator[OtherProcess]:  # noqa: ARG001 (makes the tables)
+def other(path: Path, recorder: SQLAlchemyProcessRecorder) -> Iterator[OtherProcess]:  # noqa: ARG001 (creates the tables)
     with closing(OtherProcess(path)) as other:
         yield other
 
@@ -65,11 +65,11 @@ def no_watcher() -> bool:
 
 
 def wakes(waiter: Waiter) -> None:
-    """Expect that a subscription which sleeps there is woken."""
+    """Expect the block to wake a sleeping subscription."""
     wait_until(waiter._event.is_set, "the subscription is woken")  # noqa: SLF001 (before it polls)
 
 
-# -- what wakes --
+# -- wake-ups --
 
 
 @pytest.mark.usefixtures("without_polling")
@@ -83,10 +83,10 @@ def test_commit_of_another_process_wakes_a_subscription(
 
 
 @pytest.mark.usefixtures("without_polling")
-def test_without_watching_it_would_sleep_on(
+def test_without_the_watcher_it_would_not_wake(
     recorder: SQLAlchemyProcessRecorder, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant: a thread that sees no change."""
+    """Wrong variant: a watcher that sees no changes."""
     looked = threading.Event()
 
     monkeypatch.setattr(SQLiteDialect, "watch", lambda *_: looked.set)
@@ -106,9 +106,9 @@ def test_commit_of_this_process_wakes_subscriptions(apps: Applications, recorder
         recorder.insert_events(stored_events(topic="call"))
         with recorder.transaction():
             recorder.insert_events(stored_events(topic="transaction"))
-        # On an engine that shares nothing with this one.
+        # On an unrelated engine.
         apps.elsewhere(recorder).insert_events(stored_events(topic="elsewhere"))
-        # Past the package.
+        # Without the package.
         with recorder.datastore.get_connection() as connection:
             connection.exec_driver_sql(insert("raw"))
             connection.commit()
@@ -116,10 +116,10 @@ def test_commit_of_this_process_wakes_subscriptions(apps: Applications, recorder
 
 
 @pytest.mark.usefixtures("without_polling")
-def test_rollback_of_another_process_brings_nothing(recorder: SQLAlchemyProcessRecorder, other: OtherProcess) -> None:
+def test_rollback_of_another_process_yields_no_events(recorder: SQLAlchemyProcessRecorder, other: OtherProcess) -> None:
     with Follower(recorder) as follower:
         for number in range(3):
-            # More than the cache holds, so that some of it is written to the log.
+            # More than the cache holds, so that a part is written to the log.
             other.run("PRAGMA cache_size = 1", "BEGIN IMMEDIATE", *[insert("lost")] * 200, "ROLLBACK")
             other.insert(f"{number}")
             follower.wait_for(*map(str, range(number + 1)))
@@ -127,7 +127,7 @@ def test_rollback_of_another_process_brings_nothing(recorder: SQLAlchemyProcessR
 
 @pytest.mark.usefixtures("without_polling")
 def test_commit_in_another_journal_mode_wakes_a_subscription(path: Path) -> None:
-    """The file was put into it by an administrator, and a process that reads it keeps it there."""
+    """An administrator changed the mode, and a reading process keeps it."""
     with Applications(f"sqlite:///{path}") as apps:
         apps.recorder("Shop")
     with closing(sqlite3.connect(path, isolation_level=None)) as administrator:
@@ -151,7 +151,7 @@ def test_commit_in_another_journal_mode_wakes_a_subscription(path: Path) -> None
 def test_commit_that_is_noticed_before_it_can_be_read_arrives(
     recorder: SQLAlchemyProcessRecorder, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite writes the log, waits for the disk, and only then shows to readers what it has written."""
+    """SQLite writes the log, waits for the disk, and only then makes the commit visible to readers."""
     read = recorder.select_notifications
     noticed = threading.Event()
 
@@ -168,7 +168,7 @@ def test_commit_that_is_noticed_before_it_can_be_read_arrives(
         follower.wait_for("early")
 
 
-def test_file_that_is_not_there_is_looked_for(tmp_path: Path) -> None:
+def test_missing_file_is_found_later(tmp_path: Path) -> None:
     url = sa.make_url(f"sqlite:///{tmp_path / 'later.db'}")
     look = SQLiteDialect("pysqlite").watch(url)
     assert look is not None
@@ -182,7 +182,7 @@ def test_file_that_is_not_there_is_looked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_polling")
-def test_file_that_goes_away_ends_nothing(path: Path, recorder: SQLAlchemyProcessRecorder) -> None:
+def test_removed_file_ends_no_subscription(path: Path, recorder: SQLAlchemyProcessRecorder) -> None:
     with closing(recorder.datastore.wait_for(recorder.wakeup_key)) as waiter:
         for file in path.parent.iterdir():
             file.unlink()
@@ -214,7 +214,7 @@ def test_thread_ends_when_the_last_application_is_closed(path: Path) -> None:
     wait_until(no_watcher, "the thread ends")
 
 
-def test_thread_ends_with_a_subscription_that_was_forgotten(recorder: SQLAlchemyProcessRecorder) -> None:
+def test_thread_ends_with_an_abandoned_subscription(recorder: SQLAlchemyProcessRecorder) -> None:
     recorder.insert_events(stored_events())
     subscription = recorder.subscribe()
     assert next(subscription)
@@ -226,7 +226,7 @@ def test_thread_ends_with_a_subscription_that_was_forgotten(recorder: SQLAlchemy
 @forks
 @pytest.mark.usefixtures("without_polling")
 def test_process_may_fork_while_a_subscription_sleeps(recorder: SQLAlchemyProcessRecorder) -> None:
-    """The thread has no connection, which a child could not use. What the child commits wakes the parent."""
+    """The thread holds no connection, which a child could not use. The child's commits wake the parent."""
     waiter = recorder.datastore.wait_for(recorder.wakeup_key)
     for number in range(3):
         waiter.clear()
@@ -239,7 +239,7 @@ def test_process_may_fork_while_a_subscription_sleeps(recorder: SQLAlchemyProces
             return len(watchers())
 
         assert in_child(write) == 0
-        assert not recorder.datastore.shared.pool._open  # noqa: SLF001 (none to a file that a child could inherit)
+        assert not recorder.datastore.shared.pool._open  # noqa: SLF001 (a child must not inherit one to the file)
         wakes(waiter)
         with closing(sqlite3.connect(recorder.datastore.engine.url.database or "")) as connection:
             assert connection.execute("SELECT count(*) FROM shop_events").fetchone() == (2 * (number + 1),)
@@ -247,11 +247,11 @@ def test_process_may_fork_while_a_subscription_sleeps(recorder: SQLAlchemyProces
 
 
 @pytest.mark.usefixtures("without_polling")
-def test_fork_and_a_process_that_reads_wake_nobody(
+def test_fork_and_a_reading_process_wake_no_subscription(
     recorder: SQLAlchemyProcessRecorder, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last connection removes the log, and the next one makes an empty one. Who is woken by that reads while the
-    next process is forked, which is refused.
+    """The last connection removes the log, and the next one creates an empty one. A subscription woken by that would
+    read during the next fork, which is refused.
     """
     watch = SQLiteDialect.watch
     looks: list[None] = []
@@ -265,7 +265,7 @@ def test_fork_and_a_process_that_reads_wake_nobody(
         recorder.datastore.shared.before_fork()
         other.run("SELECT * FROM shop_events")
         enough = len(looks) + 20
-        wait_until(lambda: len(looks) > enough, "the thread looks again and again")
+        wait_until(lambda: len(looks) > enough, "the thread checks repeatedly")
         assert follower.reads == 1
 
 
@@ -273,19 +273,19 @@ def test_fork_and_a_process_that_reads_wake_nobody(
 def test_commit_just_before_a_fork_wakes_a_subscription(
     recorder: SQLAlchemyProcessRecorder, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_LOOK_INTERVAL", 1.0)  # the thread has not seen it yet
+    monkeypatch.setattr(watching, "_LOOK_INTERVAL", 1.0)  # the watcher has not seen it yet
     with Follower(recorder) as follower:
         other.insert("before")
         recorder.datastore.shared.before_fork()
         follower.wait_for("before")
 
 
-# -- where subscriptions poll --
+# -- polling instead --
 
 
 @pytest.fixture
 def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the process start no thread that watches."""
+    """Prevent the process from starting the watcher thread."""
     start = threading.Thread.start
 
     def refuse(self: threading.Thread) -> None:
@@ -320,7 +320,7 @@ def test_process_that_cannot_start_a_thread_polls(
         ("sqlite:///file:watched?mode=memory&cache=shared&uri=true", "POLL_WHEN_LISTENING"),
     ],
 )
-def test_other_databases_are_polled_as_ever(path: Path, url: str, interval: str) -> None:
+def test_other_databases_are_polled(path: Path, url: str, interval: str) -> None:
     with Applications(url.format(path=path)) as apps:
         recorder = apps.recorder("Shop")
         with Follower(recorder) as follower:
@@ -337,9 +337,9 @@ def test_other_databases_are_polled_as_ever(path: Path, url: str, interval: str)
 connect_elsewhere: Callable[[], sqlite3.Connection]
 
 
-def test_file_that_only_a_creator_knows_is_polled_as_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The URL need not say where the file is."""
-    connect = lambda: sqlite3.connect(path, check_same_thread=False)  # noqa: E731 (looked up by its name)
+def test_file_known_only_to_a_creator_is_polled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL may not name the file."""
+    connect = lambda: sqlite3.connect(path, check_same_thread=False)  # noqa: E731 (found by its name)
     monkeypatch.setitem(globals(), "connect_elsewhere", connect)
     url = f"sqlite:///{path.with_name('not-there.db')}"
     with Applications(url, connection_creator_topic=f"{__name__}:connect_elsewhere") as apps:

@@ -1,4 +1,4 @@
-"""A fleet on a file."""
+"""A fleet on a SQLite file."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_the_root_path_stays_in_the_path(tenants: Tenancy) -> None:
     expected = {"type": "said", "root_path": "/api/t/acme", "path": "/api/t/acme/orders"}
     assert call(app, "http", "/api/t/acme/orders", root_path="/api") == [expected]
     assert call(app, "http", "/api/t/acme/orders", root_path="/api/") == [expected]
-    # A server that leaves the root path out of the path.
+    # A server whose path excludes the root path.
     assert call(app, "http", "/t/acme/orders", root_path="/api") == [expected]
     # The path is not below the root path: it only starts with the same letters.
     assert call(app, "http", "/t/acme/orders", root_path="/t/ac") == [
@@ -52,7 +52,7 @@ def test_the_lifespan_is_passed_on_without_a_registry(tenants: Tenancy) -> None:
     assert call(behind(app, tenants), "lifespan", "") == [{"type": "lifespan.connect"}]
 
 
-def test_an_answer_that_has_begun_is_not_replaced(tenants: Tenancy) -> None:
+def test_a_started_response_is_not_replaced(tenants: Tenancy) -> None:
     tenants.create("acme")
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -72,7 +72,7 @@ def test_an_answer_that_has_begun_is_not_replaced(tenants: Tenancy) -> None:
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
-def test_what_comes_out_of_a_task_group_is_refused_when_it_is_nothing_else(is_alone: bool, tenants: Tenancy) -> None:
+def test_an_exception_group_of_refusals_is_refused(is_alone: bool, tenants: Tenancy) -> None:
     tenants.create("acme")
 
     async def use() -> None:
@@ -99,9 +99,9 @@ def test_what_comes_out_of_a_task_group_is_refused_when_it_is_nothing_else(is_al
 # -- the event loop --
 
 
-def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_event_loop_runs_during_a_registry_query(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants.create("acme")
-    find = tenants.fleet.registry.find  # a registry that takes its time
+    find = tenants.fleet.registry.find  # a slow registry
     may_answer = threading.Event()
     asked: list[Callable[[], object]] = []
 
@@ -123,7 +123,7 @@ def test_the_event_loop_runs_while_the_registry_is_asked(tenants: Tenancy, monke
     assert asyncio.run(main()) == [{"type": "said", "root_path": "/t/acme", "path": "/t/acme/"}]
 
 
-def test_no_thread_is_needed_for_what_is_known(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_is_needed_for_cached_tenants(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_QUERY_INTERVAL", DEADLINE_SECONDS)
     tenants.create("acme")
     hops: list[str] = []
@@ -174,7 +174,7 @@ def test_a_websocket_is_refused_with_a_code(tenants: Tenancy) -> None:
     assert call(app, "websocket", "/t/acme/") == [{"type": "websocket.close", "code": 4403, "reason": ""}]
 
 
-def test_a_websocket_is_refused_with_an_answer_where_the_server_can(tenants: Tenancy) -> None:
+def test_a_websocket_is_refused_with_a_response_if_the_server_supports_it(tenants: Tenancy) -> None:
     tenants.create("acme")
     app = behind(serving(tenants), tenants)
     unknown = call(app, "websocket", "/t/unknown/", **HTTP_ANSWERS)
@@ -189,7 +189,7 @@ def test_a_websocket_is_refused_with_an_answer_where_the_server_can(tenants: Ten
 
 
 @pytest.mark.parametrize("before", [["websocket.accept"], ["websocket.accept", "websocket.send"]])
-def test_a_websocket_is_closed_when_its_tenant_ceases_to_serve(before: list[str], tenants: Tenancy) -> None:
+def test_a_websocket_is_closed_when_its_tenant_becomes_unavailable(before: list[str], tenants: Tenancy) -> None:
     tenants.create("acme")
     sent = call(behind(serving(tenants, *before), tenants), "websocket", "/t/acme/", **HTTP_ANSWERS)
     assert sent[len(before) :] == [{"type": "websocket.close", "code": 4403, "reason": ""}]

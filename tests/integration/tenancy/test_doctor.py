@@ -28,8 +28,8 @@ from tests.samples.kennels import Kennel, Reports
 from tests.support.pgbouncer import PgBouncer
 
 ABOUT = [
-    "applications", "database", "distributions", "driver", "due", "orphans", "registry", "rights", "sequences", "steps",
-    "tables", "versions",
+    "applications", "database", "distributions", "driver", "due", "migrations", "orphans", "registry", "rights",
+    "sequences", "steps", "tables", "versions",
 ]  # fmt: skip
 
 
@@ -53,17 +53,17 @@ def fleet(url: str, *applications: type[Kennel], **variables: str) -> Tenancy:
 
 
 def about(findings: Sequence[Finding], name: str) -> list[Finding]:
-    """Return what is said in one respect."""
+    """Return the findings of one name."""
     return [finding for finding in findings if finding.name == name]
 
 
 def levels(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return the level of each respect that is not good."""
+    """Return the level of each name whose findings are not all ok."""
     return {finding.name: finding.level for finding in findings if finding.level != "ok"}
 
 
 def run(url: str, *statements: str) -> None:
-    """Do something behind the back of the fleet."""
+    """Run statements without the fleet."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         for statement in statements:
@@ -78,16 +78,16 @@ def tables(tenants: Tenancy, slug: str) -> list[str]:
 
 
 def age(url: str, slug: str, status: TenantStatus) -> None:
-    """Let a tenant be in a status since long ago, as a process leaves it that was killed."""
+    """Backdate a tenant's status, as after a process was killed long ago."""
     rows = "tenancy_tenants" if url.startswith("sqlite") else "tenancy.tenants"
     then = (datetime.now(UTC) - timedelta(hours=1)).isoformat(" ")
     run(url, f"UPDATE {rows} SET status = '{status}', changed_at = '{then[:26]}' WHERE slug = '{slug}'")
 
 
-# -- a good one --
+# -- a healthy fleet --
 
 
-def test_a_good_fleet_has_no_fault(tenants: Tenancy) -> None:
+def test_a_healthy_fleet_has_no_fault(tenants: Tenancy) -> None:
     findings = examine(tenants.fleet)
     assert levels(findings) == {}
     assert sorted({finding.name for finding in findings} - {"pooler"}) == ABOUT
@@ -95,7 +95,7 @@ def test_a_good_fleet_has_no_fault(tenants: Tenancy) -> None:
 
 
 class Counting:
-    """An executor that counts what it is asked."""
+    """An executor that counts queries."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -133,7 +133,7 @@ def test_the_whole_fleet_is_examined_in_few_queries(tenants: Tenancy, monkeypatc
 # -- the database --
 
 
-def test_a_database_that_is_away_is_the_only_finding_about_it(tmp_path: Path) -> None:
+def test_an_unreachable_database_is_a_single_finding(tmp_path: Path) -> None:
     for away in ("postgresql://postgres@127.0.0.1:1/x", f"sqlite:///{tmp_path}/nowhere/fleet.db"):
         with fleet(away) as tenants:
             findings = examine(tenants.fleet)
@@ -144,13 +144,13 @@ def test_a_database_that_is_away_is_the_only_finding_about_it(tmp_path: Path) ->
         assert Command(away)("doctor", "--repair", "--json").code == 6
 
 
-def test_the_database_of_the_registry_may_be_the_one_that_is_away(sqlite_url: str, tmp_path: Path) -> None:
+def test_only_the_registrys_database_may_be_unreachable(sqlite_url: str, tmp_path: Path) -> None:
     with fleet(sqlite_url, TENANCY_CONTROL_URL=f"sqlite:///{tmp_path}/nowhere/registry.db") as tenants:
         good, bad = about(examine(tenants.fleet), "database")
         assert (good.level, bad.level) == ("ok", "failure")
 
 
-def test_without_a_registry_the_remedy_is_to_make_it(url: str) -> None:
+def test_without_a_registry_the_remedy_is_init(url: str) -> None:
     with fleet(url) as tenants:
         findings = examine(tenants.fleet)
         assert levels(findings) == {"registry": "failure"}
@@ -167,7 +167,7 @@ def test_a_registry_of_another_format_is_left_alone(tenants: Tenancy, url: str) 
     assert not about(findings, "tables")
 
 
-def test_a_pooler_is_seen(pgbouncer: PgBouncer, postgres_database: str, postgres_url: str) -> None:
+def test_a_pooler_is_found(pgbouncer: PgBouncer, postgres_database: str, postgres_url: str) -> None:
     through = pgbouncer.url(postgres_database)
     with fleet(through) as tenants:
         tenants.create("acme")
@@ -176,7 +176,7 @@ def test_a_pooler_is_seen(pgbouncer: PgBouncer, postgres_database: str, postgres
         assert levels(examine(tenants.fleet)) == {}
 
 
-def test_missing_rights_are_named_with_what_to_grant(postgres_url: str) -> None:
+def test_missing_rights_are_found_with_the_grant(postgres_url: str) -> None:
     role = f"role_{make_url(postgres_url).database}"
     with fleet(postgres_url) as tenants:
         tenants.create("acme")
@@ -202,10 +202,10 @@ def test_missing_rights_are_named_with_what_to_grant(postgres_url: str) -> None:
         run(postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
-def test_a_file_that_cannot_be_written_is_seen(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_file_is_found(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with fleet(sqlite_url) as tenants:
         tenants.create("acme")
-        # The superuser may write everything.
+        # A superuser may write every file.
         monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
         assert levels(examine(tenants.fleet)) == {"rights": "warning"}
 
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_written_is_seen(sqlite_url: str, monkeypatch: pyt
 # -- the installation --
 
 
-def test_two_distributions_that_are_imported_alike_are_seen(tmp_path: Path) -> None:
+def test_two_distributions_of_one_package_are_found(tmp_path: Path) -> None:
     published = tmp_path / "eventsourcing_sqlalchemy-1.0.1.dist-info"
     published.mkdir()
     (published / "METADATA").write_text("Metadata-Version: 2.1\nName: eventsourcing-sqlalchemy\nVersion: 1.0.1\n")
@@ -234,7 +234,7 @@ def test_two_distributions_that_are_imported_alike_are_seen(tmp_path: Path) -> N
 # -- tables --
 
 
-def test_missing_tables_are_found_and_made(tenants: Tenancy, url: str) -> None:
+def test_missing_tables_are_found_and_created(tenants: Tenancy, url: str) -> None:
     (table,) = tables(tenants, "acme")
     run(url, f"DROP TABLE {table}")
     (fault,) = [finding for finding in about(examine(tenants.fleet), "tables") if finding.level == "failure"]
@@ -248,7 +248,7 @@ def test_missing_tables_are_found_and_made(tenants: Tenancy, url: str) -> None:
 
 
 def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) -> None:
-    """As after a restore of rows alone. One cannot be moved: the others are all the same."""
+    """As after a data-only restore. One sequence cannot be moved; the others are moved all the same."""
     with fleet(postgres_url, SQLALCHEMY_LOCK_TIMEOUT="0.5") as tenants:
         list(tenants.create_many(["acme", "globex", "initech", "umbrella"]))
         slugs = ["acme", "globex", "initech"]
@@ -284,7 +284,7 @@ def test_sequences_behind_their_tables_are_found_and_moved(postgres_url: str) ->
         assert list(repair(tenants.fleet)) == []
 
 
-def test_a_table_of_another_shape_stays_a_failure_and_keeps_nobody_else_back(tenants: Tenancy, url: str) -> None:
+def test_a_table_of_another_shape_stays_a_failure_and_does_not_block_other_repairs(tenants: Tenancy, url: str) -> None:
     (wrong,), (missing,) = tables(tenants, "acme"), tables(tenants, "globex")
     run(url, f"DROP TABLE {wrong}", f"CREATE TABLE {wrong} (id INTEGER PRIMARY KEY)", f"DROP TABLE {missing}")
     outcome = Command(url)("doctor", "--repair")
@@ -306,7 +306,7 @@ def test_a_new_application_of_the_code_is_recorded_and_gets_its_tables(url: str)
 
 
 @pytest.mark.usefixtures("tenants")
-def test_an_application_that_the_code_has_no_more_is_not_forgotten_by_itself(url: str) -> None:
+def test_an_application_removed_from_the_code_stays_recorded(url: str) -> None:
     with fleet(url, Reports) as shrunk:
         assert levels(examine(shrunk.fleet)) == {"applications": "failure", "tables": "failure"}
         list(repair(shrunk.fleet))
@@ -315,10 +315,25 @@ def test_an_application_that_the_code_has_no_more_is_not_forgotten_by_itself(url
         assert [each.application for each in operator.application_specs()] == ["Kennel"]
 
 
-# -- half-done steps --
+@pytest.mark.usefixtures("tenants")
+def test_code_that_both_adds_and_lacks_an_application_is_not_recorded(url: str) -> None:
+    """Recording it would forget the application that the code lacks."""
+    with fleet(url, Reports) as other:
+        (finding,) = about(list(repair(other.fleet)), "applications")
+        assert (finding.level, finding.tenant) == ("failure", None)
+        assert finding.what == "Not recorded: Reports. The code lacks Kennel."
+        assert finding.remedy == "If these were removed permanently, run: tenancy init"
+    with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
+        assert [each.application for each in operator.application_specs()] == ["Kennel"]
+    with fleet(url, Reports) as other:
+        other.init()
+        assert about(list(repair(other.fleet)), "applications") == []
 
 
-def test_what_was_begun_is_completed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+# -- interrupted steps --
+
+
+def test_interrupted_steps_are_completed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException): ...
 
     def die(*_: object) -> None:
@@ -351,9 +366,7 @@ def test_what_was_begun_is_completed(url: str, monkeypatch: pytest.MonkeyPatch) 
         tenants["begun"].get(Kennel).register("Fido")
 
 
-def test_a_tenant_that_is_purged_meanwhile_is_not_brought_back(
-    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tenant_purged_meanwhile_is_not_recreated(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     (table,) = tables(tenants, "acme")
     acme = tenants["acme"]
     run(tenants.settings.url.render_as_string(hide_password=False), f"DROP TABLE {table}")
@@ -367,14 +380,14 @@ def test_a_tenant_that_is_purged_meanwhile_is_not_brought_back(
 
 
 def beginning(tenant: Tenant) -> Tenant:
-    """Return a tenant as it was when it was being made."""
+    """Return a tenant as it was during its creation."""
     return replace(tenant, status=TenantStatus.PROVISIONING)
 
 
 # -- orphans --
 
 
-def test_tables_that_look_like_a_tenants_and_are_nobodys_are_reported_and_left(tenants: Tenancy, url: str) -> None:
+def test_orphaned_tables_are_reported_and_kept(tenants: Tenancy, url: str) -> None:
     if url.startswith("sqlite"):
         run(url, "CREATE TABLE lost_k3f9_kennel_events (id INTEGER)", "CREATE TABLE my_abc_kennel_events (id INTEGER)")
     else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from eventsourcing.application import Application
+from eventsourcing.persistence import ApplicationRecorder
 
 from tenancy import Tenancy
 from tenancy.errors import NotRegistered, TenancyError
@@ -28,7 +30,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 def fleet(url: str, *applications: type[Application[Any]], view: type[Any] | None = CountersView) -> Tenancy:
-    """Return a fleet, with a projection unless there is no view."""
+    """Return a fleet, with a projection if a view is given."""
     tenants = Tenancy(applications=[TrainingSchool, *applications], env={"SQLALCHEMY_URL": url})
     if view is not None:
         tenants.project(TrainingSchool, DogCounters, view)
@@ -36,30 +38,44 @@ def fleet(url: str, *applications: type[Application[Any]], view: type[Any] | Non
 
 
 def faults(findings: Sequence[Finding]) -> list[str]:
-    """Return what is not good."""
+    """Return the findings that are not ok."""
     return [finding.what for finding in findings if finding.level != "ok"]
 
 
 def tables(tenants: Tenancy, slug: str) -> list[str]:
-    """Return the tables of a tenant, and of whose view they are."""
+    """Return a tenant's tables with their views."""
     return [
         str(name) for name in tenants.fleet.inventory.of_tenant(tenants[slug], tenants.application_specs()).of("table")
     ]
 
 
 def drop(tenants: Tenancy, table: str) -> None:
-    """Do so behind the back of the fleet."""
+    """Drop tables without the fleet."""
     with tenants.fleet.shard.datastore.engine.begin() as connection:
         connection.execute(sa.text(f"DROP TABLE {table}"))
 
 
 def counters_table(tenants: Tenancy, slug: str) -> str:
-    """Return the table that a tenant's view has of its own."""
+    """Return the own table of a tenant's view."""
     (found,) = [name for name in tables(tenants, slug) if "_tracking_counters" in name]
     return found
 
 
-# -- what is new in the code --
+class ExitingView(CountersView):
+    """Ends the process when it is constructed."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        sys.exit("no licence")
+
+
+class ExitingKennel(Kennel):
+    """Ends the process when it is constructed, by a hook of its own."""
+
+    def construct_recorder(self) -> ApplicationRecorder:
+        sys.exit("no licence")
+
+
+# -- new in the code --
 
 
 def test_a_new_projection_is_recorded_and_gets_its_tables(url: str) -> None:
@@ -95,7 +111,7 @@ def test_a_new_application_is_recorded_beside_a_projection(url: str) -> None:
 # -- tables of views --
 
 
-def test_a_lost_table_of_a_view_is_made_again_and_what_cannot_be_judged_is_said(url: str) -> None:
+def test_a_lost_table_of_a_view_is_recreated_and_unchecked_tables_are_reported(url: str) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         assert list(repair(tenants.fleet)) == []
@@ -109,13 +125,13 @@ def test_a_lost_table_of_a_view_is_made_again_and_what_cannot_be_judged_is_said(
         assert list(repair(tenants.fleet)) == []
 
 
-def test_of_a_fleet_whose_tables_are_all_known_nothing_is_said(url: str) -> None:
+def test_a_fleet_with_known_tables_only_has_no_finding(url: str) -> None:
     with fleet(url, view=None) as tenants:
         tenants.create("acme")
         assert len([finding for finding in examine(tenants.fleet) if finding.name == "tables"]) == 1
 
 
-def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> None:
+def test_a_suspended_tenant_is_repaired_and_a_purging_one_is_not(url: str) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         tenants.suspend("acme")
@@ -123,16 +139,16 @@ def test_a_suspended_tenant_is_mended_and_one_that_is_going_is_not(url: str) -> 
         assert [each.tenant for each in repair(tenants.fleet)] == ["acme"]
 
 
-# -- code that is not there, or fails --
+# -- missing or failing code --
 
 
 def lose_code(tenants: Tenancy) -> None:
-    """Record of the view that its code is where this process finds none."""
+    """Record a view topic that this process cannot resolve."""
     kept = [{**each.to_json(), "view": each.view and "nowhere:CountersView"} for each in tenants.application_specs()]
     tenants.fleet.registry.init({"applications": kept})
 
 
-def test_without_the_code_of_a_view_no_tenant_is_begun(url: str) -> None:
+def test_without_the_code_of_a_view_no_tenant_is_created(url: str) -> None:
     with fleet(url) as tenants:
         tenants.create("there")
         lose_code(tenants)
@@ -172,9 +188,7 @@ def test_without_the_code_of_a_view_everything_else_is_repaired(url: str) -> Non
         assert faults(examine(tenants.fleet)) == []
 
 
-def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_fails_for_one_tenant_does_not_block_other_repairs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with fleet(url) as tenants:
         list(tenants.create_many(["acme", "globex"]))
         lost = [counters_table(tenants, slug) for slug in ("acme", "globex")]
@@ -199,7 +213,23 @@ def test_code_that_fails_for_one_tenant_keeps_nobody_else_from_being_repaired(
         assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_a_view_that_strays_is_a_failure_of_each_tenant(url: str) -> None:
+@pytest.mark.parametrize(("view", "application"), [(ExitingView, "DogCounters"), (None, "ExitingKennel")])
+def test_code_that_exits_is_a_failure_of_the_tenant(url: str, view: type[Any] | None, application: str) -> None:
+    """A module may exit for a missing setting: neither the command nor the service ends with it."""
+    with fleet(url, view=None) as tenants:
+        list(tenants.create_many(["acme", "globex"]))
+    with fleet(url, *(() if view else (ExitingKennel,)), view=view) as grown:
+        with pytest.raises(TenancyError) as caught:
+            grown.create("initech")
+        what = f"{application!r} could not be constructed, which creates its tables: SystemExit: no licence."
+        assert caught.value.message == what
+        assert "doctor --repair" in caught.value.remedy
+        failed = [each for each in repair(grown.fleet) if each.level == "failure"]
+        assert [each.tenant for each in failed] == ["acme", "globex", "initech"]
+        assert all(what in each.what for each in failed)
+
+
+def test_a_view_with_a_shared_table_is_a_failure_of_each_tenant(url: str) -> None:
     with fleet(url, view=None) as tenants:
         list(tenants.create_many(["acme", "globex"]))
     with fleet(url, view=CreatedByMetadata) as tenants:

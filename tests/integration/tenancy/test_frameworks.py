@@ -1,4 +1,4 @@
-"""The middleware under FastAPI and Flask, which do with exceptions and paths what they like."""
+"""The middleware under FastAPI and Flask, which handle exceptions and paths in their own ways."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def get(app: App, path: str) -> httpx.Response:
     return asyncio.run(main())
 
 
-def test_fastapi_refuses_a_tenant_that_is_suspended_meanwhile(served_app: App) -> None:
+def test_fastapi_refuses_a_tenant_suspended_meanwhile(served_app: App) -> None:
     assert get(served_app, "/t/acme/suspend").status_code == 403
 
 
-def test_fastapi_makes_urls_of_the_tenant(served_app: App) -> None:
+def test_fastapi_builds_urls_of_the_tenant(served_app: App) -> None:
     assert get(served_app, "/t/acme/url").text == "/t/acme/url"
 
 
@@ -74,17 +74,15 @@ def test_a_websocket_of_fastapi_is_closed_when_its_tenant_is_suspended(served_ap
     assert closed["code"] == 4403
 
 
-def test_around_fastapi_the_middleware_does_not_see_what_is_answered_inside(
-    fastapi_app: FastAPI, tenants: Tenancy
-) -> None:
-    """As the page says; when this fails, the page can be simpler."""
+def test_middleware_around_fastapi_does_not_see_errors_answered_inside(fastapi_app: FastAPI, tenants: Tenancy) -> None:
+    """As the page says. If this fails, the page can be simplified."""
     tenants.create("acme")
     app = ASGIMiddleware(fastapi_app, tenants=tenants, resolver=by_path("/t"))
     assert get(app, "/t/acme/suspend").status_code == 500
 
 
 @pytest.mark.parametrize(("is_registered", "status"), [(True, 403), (False, 500)])
-def test_flask_refuses_a_tenant_that_is_suspended_meanwhile(is_registered: bool, status: int, tenants: Tenancy) -> None:
+def test_flask_refuses_a_tenant_suspended_meanwhile(is_registered: bool, status: int, tenants: Tenancy) -> None:
     tenants.create("acme")
     app = Flask(__name__)
     app.wsgi_app = WSGIMiddleware(app.wsgi_app, tenants=tenants, resolver=by_path("/t"))  # type: ignore[method-assign]

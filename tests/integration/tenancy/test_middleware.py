@@ -20,7 +20,7 @@ from tenancy.web.responses import error_response
 from tests.samples.kennels import Kennel
 from tests.support.web import Answer, Kind, Web
 
-SECRET = "overdue"  # noqa: S105 (a reason that no client may see)
+SECRET = "overdue"  # noqa: S105 (a reason that no client must see)
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
@@ -53,7 +53,7 @@ def test_the_application_has_the_tenant_and_the_rest_of_the_path(tenants: Tenanc
     assert web.get("/t/%C3%9Cn%C3%AF-c%C3%B6d%C3%A9%20x/%C3%A9").body == "ünï-cödé x at /t/Ünï-cödé x gets /é"
 
 
-def test_hosts_and_headers_leave_the_path(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+def test_hosts_and_headers_keep_the_path(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
     by_hosts = serve(slug_of_current(tenants), by_host("example.com"))
     assert by_hosts.get("/orders", headers={"host": "acme.example.com:80"}).body == "acme at  gets /orders"
@@ -119,7 +119,7 @@ def test_a_public_path_has_no_tenant_of_the_context_around_it(tenants: Tenancy, 
         assert tenants.current.slug == "acme"
 
 
-def test_what_can_be_no_list_of_public_paths_is_refused(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+def test_invalid_public_paths_are_refused(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     with pytest.raises(TypeError, match="Pass a list"):
         serve(current_or_none(tenants), public="/health")
     with pytest.raises(ValueError, match="'health' is not a path"):
@@ -152,7 +152,7 @@ def test_a_public_path_is_served_whatever_the_request_names(
 # -- refused --
 
 
-def assert_says_nothing(answer: Answer, *words: str) -> None:
+def assert_reveals_nothing(answer: Answer, *words: str) -> None:
     """Verify that a response is JSON with a code and a message, and contains none of the words."""
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
@@ -162,16 +162,16 @@ def assert_says_nothing(answer: Answer, *words: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/t/acmee/", "/t/%00/", "/t/..%20/", "/t/%FF%FE/", f"/t/{'a' * 101}/", "/t/-/", "/x"])
-def test_unknown_and_malformed_are_the_same(path: str, tenants: Tenancy, serve: Callable[..., Web]) -> None:
+def test_unknown_and_malformed_slugs_are_answered_alike(path: str, tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
     web = serve(slug_of_current(tenants))
     answer = web.get(path)
     assert answer.status == 404
-    assert_says_nothing(answer, "acme")
+    assert_reveals_nothing(answer, "acme")
     assert answer == web.get("/t/somewhere-else/")
 
 
-def test_a_header_that_is_malformed_is_answered_as_one_that_is_unknown(
+def test_a_malformed_header_gets_the_same_response_as_an_unknown_one(
     tenants: Tenancy, serve: Callable[..., Web]
 ) -> None:
     tenants.create("acme")
@@ -186,7 +186,7 @@ def make_provisioning(tenants: Tenancy) -> None:
     tenants.init()
     tenants.fleet.registry.add(
         [Tenant.requested(TenantRequest(slug="acme", name="Acme"), uuid4(), "acme", placement, Versions())], None
-    )  # as a process leaves it that dies
+    )  # as left by a process that died
 
 
 def make_suspended(tenants: Tenancy) -> None:
@@ -205,13 +205,13 @@ def make_deleted(tenants: Tenancy) -> None:
 
 
 @pytest.mark.parametrize("make", [make_provisioning, make_suspended, make_archived, make_deleted])
-def test_a_tenant_that_does_not_serve_is_refused(
+def test_an_unavailable_tenant_is_refused(
     make: Callable[[Tenancy], None], tenants: Tenancy, serve: Callable[..., Web]
 ) -> None:
     make(tenants)
     answer = serve(slug_of_current(tenants)).get("/t/acme/")
     assert answer.status == 403
-    assert_says_nothing(answer, "acme", SECRET, "suspend", "archiv", "delet")
+    assert_reveals_nothing(answer, "acme", SECRET, "suspend", "archiv", "delet")
     assert answer == serve(raise_purged).get("/t/acme/")
 
 
@@ -227,7 +227,7 @@ def test_a_purged_tenant_is_unknown(tenants: Tenancy, serve: Callable[..., Web])
     assert web.get("/t/acme/") == web.get("/t/unknown/")
 
 
-def test_what_only_reads_is_served_for_a_tenant_that_can_be_read(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+def test_reads_are_served_for_a_readable_tenant(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
     tenants.application(Kennel, "acme").register("Fido")
     tenants.suspend("acme", reads=True)
@@ -235,7 +235,7 @@ def test_what_only_reads_is_served_for_a_tenant_that_can_be_read(tenants: Tenanc
     assert web.get("/t/acme/read").body == "1"
     answer = web.get("/t/acme/write")
     assert answer.status == 403
-    assert_says_nothing(answer, "acme")
+    assert_reveals_nothing(answer, "acme")
 
 
 CALLS: dict[str, Callable[[Kennel], object]] = {
@@ -252,19 +252,19 @@ def test_a_head_request_is_refused_without_a_body(tenants: Tenancy, serve: Calla
     assert answer.headers == web.get("/t/unknown/").headers
 
 
-def test_a_mistake_of_the_application_is_not_answered(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+def test_an_error_of_the_application_is_raised(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     tenants.create("acme")
     with pytest.raises(TenantNotFound):
         serve(lambda *_: tenants["unknown"].slug).get("/t/acme/")
 
 
-def test_a_refusal_is_only_for_what_can_be_refused() -> None:
+def test_error_response_accepts_refusals_only() -> None:
     error = NoCurrentTenant("There is no current tenant here.")
     with pytest.raises(NoCurrentTenant):
         error_response(error)
 
 
-def test_a_registry_that_cannot_be_reached_is_unavailable(
+def test_an_unreachable_registry_is_unavailable(
     kind: Kind, own_postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": own_postgres_server.url()}) as tenants:
@@ -275,7 +275,7 @@ def test_a_registry_that_cannot_be_reached_is_unavailable(
         own_postgres_server.stop("immediate")
         answer = web.get("/t/globex/")
         assert answer.status == 503
-        assert_says_nothing(answer, "acme", "globex", "postgres", "127.0.0.1")
+        assert_reveals_nothing(answer, "acme", "globex", "postgres", "127.0.0.1")
         assert answer.headers["retry-after"] == "1"
         assert "The registry does not answer" in caplog.text
         # Cached tenants are trusted for some time.

@@ -19,7 +19,7 @@ from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.support.engine_count import engines_in_use, forget_abandoned
 
 
-def test_a_slug_of_before_a_rename_is_nobodys_however_often_it_is_asked_for(tenants: Tenancy) -> None:
+def test_a_former_slug_stays_unknown_on_repeated_lookups(tenants: Tenancy) -> None:
     tenants.create("acme")
     assert tenants["acme"].slug == "acme"
     tenants.rename("acme", "globex")
@@ -29,7 +29,7 @@ def test_a_slug_of_before_a_rename_is_nobodys_however_often_it_is_asked_for(tena
             tenants["acme"]
 
 
-def test_a_fleet_that_nobody_closes_gives_the_registry_back(sqlite_url: str, tmp_path: Path) -> None:
+def test_an_abandoned_fleet_releases_the_registry(sqlite_url: str, tmp_path: Path) -> None:
     forget_abandoned()
     before = engines_in_use()
     tenants = Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": sqlite_url})
@@ -37,15 +37,15 @@ def test_a_fleet_that_nobody_closes_gives_the_registry_back(sqlite_url: str, tmp
     assert len(engines_in_use()) > len(before)
     del tenants
     gc.collect()
-    # The next fleet, of whatever registry, finds the note and acts on it.
+    # The next fleet, of any registry, finds the note and releases the lease.
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": f"sqlite:///{tmp_path}/other.db"}) as other:
         other.init()
     forget_abandoned()
     assert engines_in_use() == before
 
 
-def test_applications_that_nobody_closes_give_it_back_once(tenants: Tenancy) -> None:
-    """The collector runs what is to be done when a datastore is gone, and then the application's own end closes it."""
+def test_abandoned_applications_release_it_once(tenants: Tenancy) -> None:
+    """The collector runs the datastore's finalizer, and then the application's finalizer closes it."""
     tenants.create("acme")
     shared = lease_registry(tenants.settings)
     users = shared.users
@@ -61,11 +61,11 @@ def test_applications_that_nobody_closes_give_it_back_once(tenants: Tenancy) -> 
     assert tenants.create("globex").slug == "globex"  # the registry is still open
 
 
-def test_memory_answers_what_has_just_been_asked(tenants: Tenancy) -> None:
+def test_recent_lookups_are_answered_from_memory(tenants: Tenancy) -> None:
     tenants.create("acme")
 
     def is_answered() -> bool:
-        # Somebody who is interrupted between the two for longer than memory is fresh tries again.
+        # Retry if the machine pauses between the two for longer than an entry is fresh.
         acme = tenants["acme"]
         with suppress(TenantNotFound):
             tenants["nobody"]
@@ -80,19 +80,19 @@ def test_memory_answers_what_has_just_been_asked(tenants: Tenancy) -> None:
     wait_until(is_answered, "an answer from memory")
 
 
-def test_memory_does_not_answer_what_it_does_not_know(tenants: Tenancy) -> None:
+def test_uncached_tenants_are_not_answered_from_memory(tenants: Tenancy) -> None:
     tenants.create("acme")
     assert tenants.recall("globex") is None
 
 
-def test_memory_does_not_answer_when_it_is_old(tenants: Tenancy) -> None:
+def test_old_entries_are_not_answered_from_memory(tenants: Tenancy) -> None:
     tenants.create("acme")
     assert tenants["acme"].slug == "acme"
-    wait_until(lambda: tenants.recall("acme") is None, "that memory is too old")
+    wait_until(lambda: tenants.recall("acme") is None, "that the entry is too old")
 
 
 class CountingLock:
-    """A lock that knows how many have come for it."""
+    """A lock that counts its callers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -106,9 +106,7 @@ class CountingLock:
         self._lock.release()
 
 
-def test_one_caller_waits_for_a_registry_that_does_not_answer(
-    tenants: Tenancy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_caller_waits_for_an_unresponsive_registry(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     tenants.create("acme")
     assert tenants["acme"].slug == "acme"
     registry_cache = tenants.fleet.registry_cache

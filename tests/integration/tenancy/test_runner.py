@@ -149,7 +149,7 @@ def test_rolled_back_events_do_not_count_as_lag(tenants: Tenancy) -> None:
             school.register("Nobody", "sit")
             session.rollback()
         # On PostgreSQL, the sequence stays ahead permanently.
-        wait_until(lambda: {each.lag for each in runner.status()} == {0}, "it is known that nothing is there")
+        wait_until(lambda: {each.lag for each in runner.status()} == {0}, "it is known that there is no event")
         assert {each.lag for each in tenants.followers.status()} == {0}  # without this process's assignments
 
 
@@ -232,7 +232,7 @@ def test_resolved_failure_is_cleared(tenants: Tenancy, monkeypatch: pytest.Monke
         failing.clear()
         runner.wait("acme")
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
-        wait_until(lambda: state(tenants, "acme") == "current", "it is forgotten")
+        wait_until(lambda: state(tenants, "acme") == "current", "the failure is cleared")
 
 
 def test_policy_refused_by_another_tenant_is_quarantined(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tests.support.fleets import check, fleet
 
 
 def quarantine(tenants: Tenancy) -> Quarantine:
-    assignments = Assignments(Pipes(tenants.application_specs()), lambda: None, bucket_of)
+    assignments = Assignments(Pipes(tenants.application_specs()), lambda _: None, bucket_of)
     return Quarantine(FailureStore(tenants.fleet.registry), assignments, ReadyQueue(1), max_attempts=2)
 
 
@@ -54,14 +54,14 @@ def test_locked_tenant_row_delays_only_the_stored_failure(postgres_url: str) -> 
             connection.execute(sa.select(rows.tenants).where(rows.tenants.c.id == acme.id).with_for_update())
             acme.get(TrainingSchool).register("Fido", "poison")
             key = (acme.id, "Diaries")
-            wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it has stopped")
+            wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it is quarantined")
             dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "sit")
             runner.wait("globex")
             check(tenants, "globex", {dog_id: ["Rex", "sit"]})
             known.refresh()  # as the coordinator does, with exclusive use of the registry
             assert failure_store.all() == {}
         engine.dispose()
-        wait_until(lambda: list(failure_store.all()) == [key], "it is written down")
+        wait_until(lambda: list(failure_store.all()) == [key], "it is stored")
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
@@ -78,7 +78,7 @@ def test_missing_tables_are_retried(
         with tenants.runner(max_attempts=2) as runner:
             key = (tenants["acme"].id, "DogCounters")
             known = runner._quarantine  # noqa: SLF001 (the store lags behind)
-            wait_until(lambda: (failure := known.get(key)) is not None and failure.attempts > 2, "it is tried again")
+            wait_until(lambda: (failure := known.get(key)) is not None and failure.attempts > 2, "it is retried")
             (shown,) = (each for each in tenants.followers.status() if each.follower == "DogCounters")
             assert shown.state == "retrying"
             assert shown.failure is not None
@@ -92,7 +92,7 @@ def test_missing_tables_are_retried(
             assert {each.level for each in doctor.repair(tenants.fleet)} == {"ok"}
             runner.wait("acme")
             assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 1
-            wait_until(lambda: known.get(key) is None, "that is over")
+            wait_until(lambda: known.get(key) is None, "the failure is resolved")
     assert "failed before reading a notification, retrying in" in caplog.text
     assert "None" not in caplog.text
 
@@ -104,7 +104,7 @@ def test_delay_stays_limited_after_many_attempts(tenants: Tenancy) -> None:
     known = quarantine(tenants)
     for _ in range(3):
         known.record_failure(ZeroDivisionError(), assignment, None, ["Shop"])
-    many = replace(known._known[assignment.key], attempts=5000)  # noqa: SLF001 (it would take a day)
+    many = replace(known._known[assignment.key], attempts=5000)  # noqa: SLF001 (otherwise it would take a day)
     known._known[assignment.key] = many  # noqa: SLF001 (as above)
     known.record_failure(ZeroDivisionError(), assignment, None, ["Shop"])
     failure = known.get(assignment.key)

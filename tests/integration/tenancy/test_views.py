@@ -1,4 +1,4 @@
-"""Views of tenants: each has its tables in the place of its tenant, or is refused."""
+"""Views of tenants: their tables must be in their tenant's placement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.samples.training_school.views import CountersView, DogCounters
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
-# Where tenants are: by which variables, on PostgreSQL.
+# Templates of placements on PostgreSQL.
 PLACES = [
     {},
     {"TENANCY_SCHEMA": "", "TENANCY_TABLE_PREFIX": "{tenant}_"},
@@ -35,7 +35,7 @@ def env(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def fleet(env: dict[str, str], view: type[Any] | None = None) -> Tenancy:
-    """Return a fleet, with a view."""
+    """Return a fleet, with a projection if a view is given."""
     tenants = Tenancy(applications=[TrainingSchool], env=env)
     if view is not None:
         tenants.project(TrainingSchool, DogCounters, view)
@@ -43,13 +43,13 @@ def fleet(env: dict[str, str], view: type[Any] | None = None) -> Tenancy:
 
 
 def relations(tenants: Tenancy) -> set[str]:
-    """Return the names of the tables where the database puts those without a schema."""
+    """Return the names of the tables in the default schema."""
     with tenants.fleet.shard.datastore.get_connection() as connection:
         return set(sa.inspect(connection).get_table_names())
 
 
 @pytest.mark.parametrize("view", STRAYING)
-def test_a_table_that_all_tenants_would_share_is_refused(env: dict[str, str], view: type[Any]) -> None:
+def test_a_shared_table_is_refused(env: dict[str, str], view: type[Any]) -> None:
     with fleet(env, view) as tenants:
         for slug in ("acme", "globex"):
             with pytest.raises(TenancyError) as caught:
@@ -63,7 +63,7 @@ def test_a_table_that_all_tenants_would_share_is_refused(env: dict[str, str], vi
             assert shared.SHARED not in relations(tenants)
 
 
-def test_a_table_of_all_tenants_that_is_there_is_refused(env: dict[str, str]) -> None:
+def test_an_existing_shared_table_is_refused(env: dict[str, str]) -> None:
     engine = sa.create_engine(env["SQLALCHEMY_URL"])
     shared.Base.metadata.create_all(engine)
     engine.dispose()
@@ -74,7 +74,7 @@ def test_a_table_of_all_tenants_that_is_there_is_refused(env: dict[str, str]) ->
         tenants.create("acme")
 
 
-def test_a_table_in_the_place_of_another_tenant_is_refused_and_not_named(
+def test_a_table_in_another_tenants_placement_is_refused_and_not_named(
     env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared.CreatedForFirstTenant, "table", None)
@@ -95,7 +95,7 @@ def test_the_recorder_of_an_application_is_refused_too(env: dict[str, str], monk
 
 
 @pytest.mark.parametrize("view", [CountersView, shared.WithIndex])
-def test_tables_in_the_place_of_the_tenant_go_with_it(env: dict[str, str], view: type[Any]) -> None:
+def test_tables_in_the_tenants_placement_are_purged_with_it(env: dict[str, str], view: type[Any]) -> None:
     with fleet(env, view) as tenants:
         tenants.create("acme")
         before = relations(tenants)
@@ -105,7 +105,7 @@ def test_tables_in_the_place_of_the_tenant_go_with_it(env: dict[str, str], view:
         assert relations(tenants) == before
 
 
-def test_a_refused_tenant_is_completed_when_the_code_is_mended(env: dict[str, str]) -> None:
+def test_a_refused_tenant_is_completed_after_the_code_is_fixed(env: dict[str, str]) -> None:
     with fleet(env, shared.CreatedByMetadata) as tenants, pytest.raises(TenancyError, match="doctor --repair"):
         tenants.create("acme")
     with fleet(env, CountersView) as tenants:
@@ -113,7 +113,7 @@ def test_a_refused_tenant_is_completed_when_the_code_is_mended(env: dict[str, st
         assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 0
 
 
-def test_what_is_made_for_others_meanwhile_is_let_be(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_created_for_others_meanwhile_are_kept(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     with fleet(env, CountersView) as tenants:
         globex = tenants.create("globex")
         names = [str(name) for name in tenants.fleet.inventory.of_tenant(globex, ()).of("table")]

@@ -22,7 +22,7 @@ HEADERS = [("Content-Type", "text/plain")]
 
 
 def behind(app: WSGIApplication, tenants: Tenancy) -> WSGIApplication:
-    """Put the middleware before an application, and validate the WSGI protocol around both."""
+    """Wrap an application in the middleware, and validate the WSGI protocol on both sides."""
     middleware = WSGIMiddleware(validator(app), tenants=tenants, resolver=by_path("/t"), public=["/public"])
     return validator(middleware)
 
@@ -69,7 +69,7 @@ class Stream:
         self.seen.append(f"closed {current(self._tenants)}")
 
 
-def test_the_scope_is_in_force_while_the_answer_is_sent_and_closed(tenants: Tenancy) -> None:
+def test_the_scope_lasts_until_the_response_is_sent_and_closed(tenants: Tenancy) -> None:
     tenants.create("acme")
     stream = Stream(tenants)
     assert serve(behind(stream, tenants)).endswith("acmeacmeacme")
@@ -77,7 +77,7 @@ def test_the_scope_is_in_force_while_the_answer_is_sent_and_closed(tenants: Tena
     assert current(tenants) == "none"
 
 
-def test_a_public_answer_has_no_tenant_of_the_thread(tenants: Tenancy) -> None:
+def test_a_public_response_has_no_tenant_of_the_thread(tenants: Tenancy) -> None:
     tenants.create("acme")
     stream = Stream(tenants)
     with tenants.scope("acme"):
@@ -85,7 +85,7 @@ def test_a_public_answer_has_no_tenant_of_the_thread(tenants: Tenancy) -> None:
     assert stream.seen[-1] == "closed none"
 
 
-def test_no_scope_is_left_by_a_client_that_goes_away(tenants: Tenancy) -> None:
+def test_a_disconnected_client_leaves_no_scope(tenants: Tenancy) -> None:
     tenants.create("acme")
     stream = Stream(tenants)
     body: Any = behind(stream, tenants)(environ(), lambda *_: lambda _: None)
@@ -112,7 +112,7 @@ def suspended_after(pieces: int, tenants: Tenancy) -> WSGIApplication:
     return app
 
 
-def test_an_answer_of_which_nothing_was_sent_is_replaced(tenants: Tenancy) -> None:
+def test_an_unsent_response_is_replaced(tenants: Tenancy) -> None:
     tenants.create("acme")
     answer = serve(behind(suspended_after(0, tenants), tenants))
     assert "403 Forbidden" in answer
@@ -121,7 +121,7 @@ def test_an_answer_of_which_nothing_was_sent_is_replaced(tenants: Tenancy) -> No
     assert "acme" not in answer
 
 
-def test_an_application_that_fails_after_it_has_started_is_replaced(tenants: Tenancy) -> None:
+def test_an_error_after_start_response_is_replaced(tenants: Tenancy) -> None:
     tenants.create("acme")
 
     def app(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -134,7 +134,7 @@ def test_an_application_that_fails_after_it_has_started_is_replaced(tenants: Ten
     assert "200 OK" not in answer
 
 
-def test_an_answer_of_which_something_was_sent_is_broken_off(tenants: Tenancy) -> None:
+def test_a_partly_sent_response_is_aborted(tenants: Tenancy) -> None:
     tenants.create("acme")
     body = WSGIMiddleware(suspended_after(1, tenants), tenants=tenants, resolver=by_path("/t"))(
         environ(), server_sent()
@@ -156,7 +156,7 @@ def server_sent() -> Callable[..., Any]:
     return start_response
 
 
-def test_bytes_that_are_no_text_come_through(tenants: Tenancy) -> None:
+def test_bytes_that_are_not_text_are_passed_through(tenants: Tenancy) -> None:
     tenants.create("acme")
 
     def app(variables: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

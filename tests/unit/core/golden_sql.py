@@ -1,6 +1,6 @@
-"""The SQL that is sent, as files to compare with and to review. `python -m tests.unit.core.golden_sql` writes them.
+"""Golden files of the SQL that recorders send. `python -m tests.unit.core.golden_sql` writes them.
 
-No database is asked: recorders run on a datastore that writes down what it is given, and answers with made-up rows.
+No database is used: recorders run on a datastore that notes each statement, and answers with made-up rows.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ NOTIFICATIONS_READ: Final[dict[str, dict[str, Any]]] = {
     "one topic": {"start": None, "topics": ["a"]},
     "start, stop, two topics": {"start": 1, "stop": 9, "topics": ["a", "b"]},
 }
-# More than fits into the one statement of PostgreSQL.
+# Too many for PostgreSQL's single statement.
 LARGE: Final = bytes(5 * 2**20)
 
 _T = TypeVar("_T")
 
 
 class Scribe:
-    """Writes down statements instead of running them."""
+    """Notes statements instead of running them."""
 
     def __init__(self) -> None:
         self.statements: list[str] = []
 
     def fetch(self, statement: str, parameters: Sequence[Any] = (), *, prepare: bool = True) -> Sequence[Sequence[Any]]:
-        """Answer as an empty database does to a question, and as a willing one does to an order."""
+        """Answer queries as an empty database, and inserts as if they had succeeded."""
         self._write(statement)
         if re.search("RETURNING|SELECT id FROM i", statement):
             return [(number,) for number in range(4)]
@@ -73,7 +73,7 @@ class Scribe:
             self._write(statement)
 
     def _write(self, statement: str) -> None:
-        # SQLAlchemy leaves spaces at the ends of lines.
+        # SQLAlchemy leaves trailing spaces.
         self.statements.append("\n".join(line.rstrip() for line in statement.strip().splitlines()) + ";")
 
 
@@ -85,11 +85,11 @@ class SilentDatastore(SQLAlchemyDatastore):
         self.scribe = Scribe()
 
     def run(self, work: Callable[[Executor], _T], subject: str = "") -> _T:
-        """Write down what is to be run."""
+        """Note the statements."""
         return work(self.scribe)
 
     def default_schema(self) -> str | None:
-        """Return what the database would say."""
+        """Return the default schema without a database."""
         return self.dialect.default_schema("public")
 
     def take(self, call: Callable[[], Any]) -> str:
@@ -132,11 +132,11 @@ class Sheet:
         )
 
     def close(self) -> None:
-        """Give the engine back."""
+        """Release the engine."""
         self._datastore.close()
 
     def reads(self) -> Iterable[tuple[str, str]]:
-        """Yield what is read."""
+        """Yield the SQL of reads."""
         process, snapshots = self._process, self._snapshots
         originator_id = events(1, self._ids)[0].originator_id
         for title, options in EVENTS_READ.items():
@@ -150,16 +150,16 @@ class Sheet:
         yield "max_notification_id", self._take(process.max_notification_id)
         yield "max_notification_id of a table with an odd name", self._take(self._odd.max_notification_id)
         yield "max_tracking_id", self._take(process.max_tracking_id, "upstream")
-        has_positions = process._has_positions  # noqa: SLF001 (asked when the table of events is missing)
+        has_positions = process._has_positions  # noqa: SLF001 (called when the events table is missing)
         yield "whether there are positions", self._take(has_positions)
         yield "select_events of a table with an odd name", self._take(self._odd.select_events, originator_id)
-        recorded = process._ids_if_recorded  # noqa: SLF001 (called when it is not known whether a commit took place)
+        recorded = process._ids_if_recorded  # noqa: SLF001 (called after an ambiguous commit)
         yield "after an ambiguous commit", self._take(recorded, events(1, self._ids), None)
         recorded = snapshots._ids_if_recorded  # noqa: SLF001
         yield "after an ambiguous commit of a snapshot", self._take(recorded, events(1, self._ids), None)
 
     def writes(self) -> Iterable[tuple[str, str]]:
-        """Yield what is written."""
+        """Yield the SQL of writes."""
         tracking, conditional = Tracking("upstream", 7), ConditionalTracking("upstream", 7, at_least=5)
         one, two, large = events(1, self._ids), events(2, self._ids), events(2, self._ids, LARGE)
         for title, recorder in {"events": self._process, "snapshots": self._snapshots, "odd": self._odd}.items():
@@ -177,7 +177,7 @@ class Sheet:
         yield "conditional tracking alone", self._take(self._tracking.insert_tracking, conditional)
 
     def tables(self) -> Iterable[tuple[str, str]]:
-        """Yield what makes tables."""
+        """Yield the SQL that creates tables."""
         yield "events and tracking", self._take(self._process.create_table)
         yield "snapshots", self._take(self._snapshots.create_table)
         yield "odd names", self._take(self._odd.create_table)
@@ -195,7 +195,7 @@ NAMES: Final = [f"{database}_{ids}_{part}.sql" for database in URLS for ids in (
 
 
 def text_of(name: str) -> str:
-    """Return what the file of that name has to contain."""
+    """Return the expected contents of the file of this name."""
     database, ids, part = name.removesuffix(".sql").split("_")
     sheet = Sheet(database, ids)
     try:

@@ -1,4 +1,4 @@
-"""The columns of a batch as arrays: read back they are what was packed, and joined ones are those of one batch."""
+"""A batch's columns as arrays: reading returns what was packed, and joined batches equal one batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ texts = st.one_of(
     st.sampled_from(["", "NULL", "null", "{}", '{"a"}', "a,b", '"', "\\", '\\"', "\\x00", " ", "\n", "é😀", "%s", "'"]),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
 )
-# A number is that of zero bytes: what is generated is shown, and must be short.
+# A number stands for that many zero bytes, because generated examples are printed.
 states = st.one_of(st.binary(max_size=50), st.sampled_from([b"", b"\0", b"\\x00", b'"', b"\xff\0", 0, 100_000]))
 shapes = st.sampled_from([bytes, bytearray, memoryview])
 versions = st.one_of(st.integers(-(2**63) + 1, 2**63 - 1), st.sampled_from([0, -1, 2**63 - 1, -(2**63) + 1, True]))
@@ -51,7 +51,7 @@ def arrays(form: str, originator_id_type: OriginatorIDType) -> Arrays:
 
 
 def read_binary(array: bytes) -> tuple[int, list[bytes]]:
-    """Read an array as PostgreSQL's array_recv does; return the type of its elements and them."""
+    """Read an array as PostgreSQL's array_recv does; return the element type and the elements."""
     dimensions, has_nulls, element_type, count, lower_bound = struct.unpack_from("!iiIii", array)
     assert (dimensions, has_nulls, lower_bound) == (1, 0, 1)
     elements, position = [], 20
@@ -74,7 +74,7 @@ def read_text(array: str) -> list[str]:
 
 
 def read(form: str, originator_id_type: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """Return the rows that the server makes of the parameters."""
+    """Return the rows that the server would read from the parameters."""
     if form == "text":
         ids, numbers, topics, encoded = map(read_text, parameters)
         columns: list[list[Any]] = [[*map(int, numbers)], topics, [bytes.fromhex(state[2:]) for state in encoded]]

@@ -1,4 +1,4 @@
-"""Loops of background threads: they outlive every error, and say once that they fail."""
+"""Loops of background threads survive every error, and log a failure once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("tests.background")
 
 
 class Pauses(threading.Event):
-    """Notes how long it is waited for, and does not wait."""
+    """Notes the pauses, and does not wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,11 +24,11 @@ class Pauses(threading.Event):
         assert timeout is not None
         self.taken.append(timeout)
         msg = "the clock was set"
-        raise OSError(msg)  # a pause, too, may fail
+        raise OSError(msg)  # a pause may fail too
 
 
 def steps(*outcomes: BaseException | bool) -> Callable[[], bool]:
-    """Return a step that raises or returns these, one after the other."""
+    """Return a step that raises or returns these in turn."""
     remaining = list(outcomes)
 
     def step() -> bool:

@@ -1,4 +1,4 @@
-"""What the benchmarks make of the numbers: ratios, reports, charts."""
+"""Reports of the benchmarks: ratios, tables, charts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def chart_texts(svg: str) -> list[str]:
 
 
 def test_a_ratio_is_taken_round_by_round_and_more_is_faster_whatever_the_unit() -> None:
-    # Of the medians, it would be 20 / 10; of each round, 1, 2 and 4.
+    # The ratio of the medians would be 20 / 10; those of the rounds are 1, 2 and 4.
     results = results_of(
         {
             "W1": {"upstream": [20, 10, 5], "ours-psycopg": [20, 20, 20]},
@@ -84,7 +84,7 @@ def test_the_fleet_is_compared_with_its_own_threads_on_few_applications() -> Non
     assert "its own W4:16" in table
 
 
-def test_the_chart_shows_everybody_in_every_scenario_and_is_well_formed() -> None:
+def test_the_chart_shows_every_contestant_in_every_scenario_and_is_well_formed() -> None:
     everybody = {s.name: {c.name: [1.0, 2.0, 4.0] for c in s.contestants()} for s in SCENARIOS}
 
     texts = chart_texts(draw(results_of(everybody), "<&>"))
@@ -96,7 +96,7 @@ def test_the_chart_shows_everybody_in_every_scenario_and_is_well_formed() -> Non
         assert (shown in texts) is not scenario.only_ours
 
 
-def test_a_name_stands_for_all_that_begin_with_it() -> None:
+def test_a_name_matches_all_scenarios_with_that_prefix() -> None:
     assert [s.name for s in find(["W2", "W1"])] == ["W1", "W2:10", "W2:100", "W2:1000"]
     assert [s.name for s in find(["R3"])] == ["R3"]
     assert {s.database for s in find(["sqlite"])} == {"sqlite"}

@@ -1,4 +1,4 @@
-"""Tables that are read ahead: old answers are given to nobody who could have known better."""
+"""The read-ahead catalog: outdated answers never reach a caller that already had a newer one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ def name(number: int) -> TableName:
 
 
 class Fleet:
-    """Applications in one process, whose tables are in a dictionary; `queries` are what the database was asked.
-
-    The clock stands still unless a test moves it.
+    """Applications in one process, with tables in a dictionary. `queries` holds the database queries. The clock only
+    moves when a test moves it.
     """
 
     def __init__(self, *, can_read_all: bool = True) -> None:
@@ -56,7 +55,7 @@ class Fleet:
         return found
 
     def misses(self, *numbers: int) -> set[int]:
-        """Return the numbers of the tables that an application is told to make."""
+        """Return the numbers of the tables that an application is told to create."""
         missing = provisioning.find_missing(
             self._datastore, [TableSpec("tracking", name(number)) for number in numbers]
         )
@@ -69,7 +68,7 @@ class Fleet:
         self.existing -= {name(number) for number in numbers}
 
     def read_ahead(self, *numbers: int) -> None:
-        """Ask about tables that exist until all are read ahead."""
+        """Ask about existing tables until all are read ahead."""
         self.make(*numbers)
         self.queries.clear()
         for number in numbers:
@@ -97,14 +96,14 @@ def fleet() -> Iterator[Fleet]:
         yield fleet
 
 
-def test_third_question_within_a_second_reads_for_all_that_follow(fleet: Fleet) -> None:
+def test_third_question_within_a_second_reads_ahead(fleet: Fleet) -> None:
     fleet.make(*range(20))
     for number in range(20):
         assert fleet.misses(number) == set()
     assert fleet.queries == ["some", "some", "all"]
 
 
-def test_questions_that_are_further_apart_read_nothing_ahead(fleet: Fleet) -> None:
+def test_questions_further_apart_read_nothing_ahead(fleet: Fleet) -> None:
     fleet.make(*range(20))
     for number in range(20):
         fleet.misses(number)
@@ -112,7 +111,7 @@ def test_questions_that_are_further_apart_read_nothing_ahead(fleet: Fleet) -> No
     assert fleet.queries == ["some"] * 20
 
 
-def test_answer_is_given_once(fleet: Fleet) -> None:
+def test_each_answer_is_used_once(fleet: Fleet) -> None:
     fleet.make(4)
     fleet.read_ahead(1, 2, 3)
     assert fleet.misses(4) == set()
@@ -123,22 +122,22 @@ def test_answer_is_given_once(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_table_that_was_asked_about_before_reading_is_asked_about_again(fleet: Fleet, number: int) -> None:
+def test_table_asked_about_before_the_read_is_queried_again(fleet: Fleet, number: int) -> None:
     fleet.read_ahead(1, 2, 3)
     fleet.drop(number)
     assert fleet.misses(number) == {number}
 
 
-def test_tables_of_which_one_was_not_there_are_all_asked_about(fleet: Fleet) -> None:
+def test_tables_are_all_queried_if_one_was_missing(fleet: Fleet) -> None:
     fleet.make(4)
     fleet.read_ahead(1, 2, 3)
-    fleet.drop(4)  # after it was read
+    fleet.drop(4)  # after the catalog was read
     assert fleet.misses(4, 5) == {4, 5}
     fleet.make(4)
     assert fleet.misses(4, 5) == {5}
 
 
-def test_answer_holds_for_five_seconds(fleet: Fleet) -> None:
+def test_answer_is_valid_for_five_seconds(fleet: Fleet) -> None:
     fleet.make(4, 5, 6, 7, 8)
     fleet.read_ahead(1, 2, 3)
     fleet.now += FRESH
@@ -147,20 +146,20 @@ def test_answer_holds_for_five_seconds(fleet: Fleet) -> None:
     fleet.drop(5)
     fleet.now += 0.01
     assert fleet.misses(5) == {5}
-    # Where questions go on, all is read again.
+    # While questions continue, the catalog is read again.
     assert fleet.misses(6) | fleet.misses(7) | fleet.misses(8) == set()
     assert fleet.queries == ["some", "some", "all"]
 
 
 def test_nothing_is_read_ahead_twice_within_five_seconds(fleet: Fleet) -> None:
-    """Where every application has tables to be made, reading would be of no use to anybody."""
+    """If every application has missing tables, reading ahead would be wasted."""
     fleet.read_ahead(1, 2, 3)
     assert [fleet.misses(number) for number in range(4, 9)] == [{number} for number in range(4, 9)]
     assert fleet.queries == ["some"] * 5
 
 
-def test_table_whose_absence_led_to_reading_is_asked_about_again(fleet: Fleet) -> None:
-    """Who asked third got its answer, and made the table; what is read ahead later must not tell it anything."""
+def test_missing_table_that_triggered_the_read_is_queried_again(fleet: Fleet) -> None:
+    """The third caller got its answer and created the table, so a later read-ahead must not answer it."""
     fleet.make(1, 2)
     assert [fleet.misses(number) for number in (1, 2, 3)] == [set(), set(), {3}]
     fleet.make(3)
@@ -170,7 +169,7 @@ def test_table_whose_absence_led_to_reading_is_asked_about_again(fleet: Fleet) -
     assert fleet.misses(3) == {3}
 
 
-def test_what_is_asked_while_all_is_read_is_asked_about_again(fleet: Fleet) -> None:
+def test_table_asked_about_during_the_read_is_queried_again(fleet: Fleet) -> None:
     fleet.make(4)
     fleet.meanwhile = lambda: assert_none(fleet.misses(4))
     fleet.make(1, 2, 3)
@@ -180,10 +179,8 @@ def test_what_is_asked_while_all_is_read_is_asked_about_again(fleet: Fleet) -> N
     assert fleet.misses(4) == {4}
 
 
-def test_what_is_asked_just_when_all_has_been_read_is_asked_about_again(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One thread has found nothing read ahead; before it asks the database itself, another one has read all."""
+def test_table_asked_about_right_after_the_read_is_queried_again(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread finds nothing read ahead; before it queries the database, another thread reads the catalog."""
     fleet.make(4)
     take = ShapeCache.take
 
@@ -204,7 +201,7 @@ def assert_none(missing: set[int]) -> None:
     assert missing == set()
 
 
-def test_database_that_cannot_be_read_at_once_is_asked_each_time() -> None:
+def test_database_without_a_bulk_read_is_queried_each_time() -> None:
     fleet = Fleet(can_read_all=False)
     fleet.make(*range(20))
     for number in range(20):
@@ -212,7 +209,7 @@ def test_database_that_cannot_be_read_at_once_is_asked_each_time() -> None:
     assert fleet.queries == ["some"] * 20
 
 
-def test_process_that_has_asked_too_much_to_remember_reads_nothing_ahead(
+def test_process_with_too_many_questions_to_remember_reads_nothing_ahead(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shape_cache, "_MAX_ASKED", 10)
@@ -227,7 +224,7 @@ def test_process_that_has_asked_too_much_to_remember_reads_nothing_ahead(
     assert fleet.queries == ["some"] * 20
 
 
-def test_threads_that_ask_at_once_read_once_and_get_each_answer_once(repeat: Callable[[int], range]) -> None:
+def test_concurrent_threads_read_once_and_use_each_answer_once(repeat: Callable[[int], range]) -> None:
     for _ in repeat(10):
         fleet = Fleet()
         numbers = range(160)
@@ -253,7 +250,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=40))
-def test_whoever_asks_again_gets_the_truth_and_others_what_was_true_a_moment_ago(
+def test_repeated_questions_get_current_answers_and_first_ones_recent_answers(
     history: list[tuple[str, Any]],
 ) -> None:
     fleet = Fleet()
@@ -267,7 +264,7 @@ def test_whoever_asks_again_gets_the_truth_and_others_what_was_true_a_moment_ago
                 missing = fleet.misses(*argument)
                 truth = {number for number in argument if name(number) not in fleet.existing}
                 for number in missing ^ truth:
-                    # Only somebody who has never asked may be wrong, and only about what is new.
+                    # Only a first question may get an outdated answer, and only about a new table.
                     assert number not in asked
                     assert fleet.now - changed_at[number] <= FRESH
                 asked.update(argument)

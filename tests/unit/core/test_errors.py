@@ -1,4 +1,4 @@
-"""Every error of SQLAlchemy, of the drivers and of the databases arrives as the right one of the library's."""
+"""Errors of SQLAlchemy, of the drivers and of the databases map to the library's errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PEP_249: Final[dict[str, type[PersistenceError]]] = {
     "NotSupportedError": NotSupportedError,
 }
 
-# One by one: a class that a new SQLAlchemy brings is to be thought about.
+# Listed one by one, so that a class of a new SQLAlchemy needs a decision.
 SQLALCHEMY: Final[dict[str, type[PersistenceError]]] = PEP_249 | {
     "AmbiguousColumnError": ProgrammingError,
     "AmbiguousForeignKeysError": ProgrammingError,
@@ -109,7 +109,7 @@ SQLALCHEMY: Final[dict[str, type[PersistenceError]]] = PEP_249 | {
 
 
 def exceptions_of(*modules: ModuleType) -> Iterator[type[Exception]]:
-    """Yield the exceptions that modules define; warnings that only warn are none."""
+    """Yield the exceptions that modules define, without mere warnings."""
     for module in modules:
         for cls in vars(module).values():
             is_error = isinstance(cls, type) and issubclass(cls, Exception) and not issubclass(cls, Warning)
@@ -123,7 +123,7 @@ ALL_OF_SQLALCHEMY: Final = sorted(
 
 
 def raised(cls: type[Exception]) -> Exception:
-    """Return an error of a class whatever its constructor wants."""
+    """Return an instance of an error class, whatever its constructor requires."""
     if issubclass(cls, sqlalchemy.exc.DBAPIError):
         return cls(None, None, Exception("what happened"))
     if issubclass(cls, sqlalchemy.exc.StatementError):
@@ -135,21 +135,21 @@ def raised(cls: type[Exception]) -> Exception:
 
 def check_every_class(classes: list[type[Exception]], expected: dict[str, type[PersistenceError]]) -> None:
     unknown = [cls.__qualname__ for cls in classes if cls.__name__ not in expected]
-    assert unknown == [], "map these in eventsourcing_sqlalchemy/errors.py, and say here what they become"
+    assert unknown == [], "map these in eventsourcing_sqlalchemy/errors.py, and list them here"
     for cls in classes:
         assert type(translate(raised(cls))) is expected[cls.__name__], cls.__qualname__
 
 
-def test_every_class_of_sqlalchemy_has_its_place() -> None:
+def test_every_class_of_sqlalchemy_is_mapped() -> None:
     assert len(ALL_OF_SQLALCHEMY) > 40
     check_every_class(ALL_OF_SQLALCHEMY, SQLALCHEMY)
 
 
-def test_class_without_a_place_is_noticed() -> None:
-    """The proof that the test above bites."""
+def test_unmapped_class_is_noticed() -> None:
+    """Proves that the test above can fail."""
 
     class NewError(sqlalchemy.exc.SQLAlchemyError):
-        """Of a SQLAlchemy to come."""
+        """A class of a future SQLAlchemy."""
 
     with pytest.raises(AssertionError, match="map these"):
         check_every_class([*ALL_OF_SQLALCHEMY, NewError], SQLALCHEMY)
@@ -162,16 +162,16 @@ DRIVERS: Final[list[ModuleType]] = [psycopg2, psycopg, pg8000.exceptions, sqlite
 
 @pytest.mark.parametrize("module", DRIVERS, ids=lambda module: module.__name__)
 @pytest.mark.parametrize("name", PEP_249)
-def test_every_class_of_a_driver_has_its_place(module: ModuleType, name: str) -> None:
+def test_every_class_of_a_driver_is_mapped(module: ModuleType, name: str) -> None:
     cls = getattr(module, name, None)
     if cls is None:
-        cls = getattr(pg8000.dbapi, name)  # pg8000 has them in two places
+        cls = getattr(pg8000.dbapi, name)  # pg8000 has them in two modules
     assert type(translate(raised(cls))) is PEP_249[name]
 
 
 @pytest.mark.parametrize("name", [name for name in PEP_249 if name != "Warning"])
 @pytest.mark.parametrize("module", [psycopg2, psycopg, sqlite3], ids=lambda module: module.__name__)
-def test_wrapped_error_of_a_driver_has_the_same_place(module: ModuleType, name: str) -> None:
+def test_wrapped_error_of_a_driver_is_mapped_alike(module: ModuleType, name: str) -> None:
     original = raised(getattr(module, name))
     wrapped = sqlalchemy.exc.DBAPIError.instance("SELECT 1", {}, original, module.Error)
     assert isinstance(wrapped, sqlalchemy.exc.DBAPIError)
@@ -186,7 +186,7 @@ def subclasses(cls: type[Exception]) -> Iterator[type[Exception]]:
 
 
 @pytest.mark.parametrize("base", [psycopg2.Error, psycopg.Error, sqlite3.Error])
-def test_no_class_of_a_driver_falls_through(base: type[Exception]) -> None:
+def test_no_class_of_a_driver_is_unmapped(base: type[Exception]) -> None:
     classes = [base, *subclasses(base)]
     assert len(classes) >= 8
     for cls in classes:
@@ -245,7 +245,7 @@ RETRYABLE: Final = {
 
 
 class Psycopg2Error(psycopg2.DatabaseError):
-    """An error as the server makes it; one that is made here has no code."""
+    """An error as the server raises it; one that Python code constructs has no code."""
 
     def __init__(self, code: str) -> None:
         super().__init__("what happened")
@@ -257,7 +257,7 @@ class Psycopg2Error(psycopg2.DatabaseError):
 
 
 class PsycopgError(psycopg.DatabaseError):
-    """An error with a code of one's choice."""
+    """An error with a given code."""
 
     def __init__(self, code: str) -> None:
         super().__init__("what happened")
@@ -265,7 +265,7 @@ class PsycopgError(psycopg.DatabaseError):
 
 
 def errors_with(code: str) -> list[Exception]:
-    """Return the error of a server as each driver shows it, bare and wrapped."""
+    """Return a server error as each driver raises it, bare and wrapped."""
     bare: list[Exception] = [
         Psycopg2Error(code),
         PsycopgError(code),
@@ -285,14 +285,14 @@ def test_sqlstate_decides_whatever_the_class(code: str, expected: type[Persisten
 
 
 @pytest.mark.parametrize("code", BY_SQLSTATE)
-def test_what_may_succeed_when_it_is_tried_again(code: str) -> None:
+def test_retryable_errors(code: str) -> None:
     for error in errors_with(code):
         translated = translate(error)
         translated.__cause__ = error
         assert is_retryable(translated) is (code in RETRYABLE)
 
 
-def test_no_sqlstate_falls_through() -> None:
+def test_no_sqlstate_is_unmapped() -> None:
     codes = {code for name, code in vars(psycopg2.errorcodes).items() if name.isupper() and len(str(code)) == 5}
     codes |= {cls.sqlstate for cls in subclasses(psycopg.Error) if cls.sqlstate}  # type: ignore[attr-defined] # (psycopg's)
     assert len(codes) > 240
@@ -301,13 +301,13 @@ def test_no_sqlstate_falls_through() -> None:
             assert type(translate(error)) is not PersistenceError, code
 
 
-def test_unknown_sqlstate_leaves_it_to_the_class() -> None:
+def test_unknown_sqlstate_is_mapped_by_class() -> None:
     error = PsycopgError("ZZ999")
     assert type(translate(error)) is DatabaseError
     assert type(translate(sqlalchemy.exc.IntegrityError("SELECT 1", {}, error))) is IntegrityError
 
 
-def test_without_sqlstate_what_concerns_the_connection_may_be_tried_again() -> None:
+def test_connection_errors_without_sqlstate_are_retryable() -> None:
     assert is_retryable(translate(raised(sqlite3.OperationalError)))
     assert is_retryable(translate(raised(sqlalchemy.exc.TimeoutError)))
     assert is_retryable(ConnectionLostError("gone"))
@@ -401,7 +401,7 @@ def test_settings_error_is_not_one_of_the_database() -> None:
 # -- messages --
 
 
-def test_message_names_the_subject_and_what_to_do() -> None:
+def test_message_has_object_fact_and_remedy() -> None:
     error = pg8000.exceptions.DatabaseError({"C": "42P01", "M": "relation does not exist"})
     translated = translate(error, "Table dogs", {"42P01": "Create it", "42501": "Grant it"})
     assert str(translated) == "Table dogs: relation does not exist. Create it."
@@ -429,12 +429,12 @@ def test_sqlstate_is_found_in_the_causes() -> None:
 
 
 class NamedError(Exception):
-    """An error of a user, whose code is none."""
+    """A user's error, whose `code` attribute is unrelated."""
 
     sqlstate = "Jane Doe"
 
 
-def test_description_has_the_class_and_the_code_and_never_what_the_error_says() -> None:
+def test_description_has_class_and_code_and_never_the_message() -> None:
     outer = OperationalError("canary")
     assert describe(outer) == "eventsourcing.persistence.OperationalError"
     outer.__cause__ = sqlalchemy.exc.DBAPIError("canary", {}, PsycopgError("40001"))
@@ -448,7 +448,7 @@ def test_description_has_the_class_and_the_code_and_never_what_the_error_says() 
 
 
 def test_cancellation_is_not_translated() -> None:
-    """It is no Exception, so that nothing which translates those ever sees it."""
+    """It is not an Exception, so the translation must not see it."""
     assert not issubclass(asyncio.CancelledError, Exception)
 
 
@@ -459,13 +459,13 @@ def driver_error(**attributes: Any) -> Exception:
     return error
 
 
-def test_connection_that_sqlalchemy_found_broken_is_lost() -> None:
+def test_connection_invalidated_by_sqlalchemy_is_lost() -> None:
     assert type(translate(driver_error(connection_invalidated=True))) is ConnectionLostError
     assert type(translate(driver_error(connection_invalidated=False))) is OperationalError
 
 
-def test_error_of_the_library_that_a_creator_raises_is_not_its_own_cause() -> None:
-    """Who follows the causes would never come to an end."""
+def test_library_error_raised_by_a_creator_is_not_its_own_cause() -> None:
+    """Following the causes would never end."""
 
     def refuse() -> Any:
         raise OperationalError("no token")

@@ -1,4 +1,4 @@
-"""The SQL that is sent is the SQL that somebody has read."""
+"""The SQL that is sent equals the reviewed files."""
 
 import re
 
@@ -11,19 +11,19 @@ TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(DIRECTOR
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sql_is_that_of_the_file(name: str) -> None:
+def test_sql_equals_the_file(name: str) -> None:
     assert text_of(name) == TEXTS.get(name, ""), (
         f"The SQL differs from {DIRECTORY.name}/{name}. If it is meant to: {HOW_TO_WRITE}, and read the difference."
     )
 
 
-def test_there_is_no_other_file() -> None:
+def test_there_are_no_outdated_files() -> None:
     assert sorted(TEXTS) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("function", queries.__all__)
 def test_every_statement_is_in_a_file(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A statement that is changed must change a file."""
+    """Changing a statement must change a file."""
     original = getattr(queries, function)
 
     def changed(*arguments: object, **options: object) -> str:

@@ -1,4 +1,4 @@
-"""Appends that are written together: each caller gets what it would have got alone."""
+"""Group commit: each caller gets the same result as alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def table() -> Table:
 
 
 def interrupt(call: Call) -> None:
-    """Raise in its thread, from outside."""
+    """Raise in the call's thread, from outside."""
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(call.ident()), ctypes.py_object(Interrupted)) == 1
 
 
@@ -56,7 +56,7 @@ def interrupt(call: Call) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one caller brings: `taken` is the caller of the round, or -1 for nobody, whose key it wants, too."""
+    """One caller's append. `taken` is the caller of the round whose key it also uses, or -1 for none."""
 
     count: int
     size: int
@@ -81,7 +81,7 @@ rounds = st.lists(
 
 
 def events_of(plan: Plan, number: int, round_number: int) -> list[StoredEvent]:
-    """Return events whose states tell the caller; the last one has a key of the caller whose key is wanted."""
+    """Return events whose states name the caller; the last one has the key of the caller in `taken`."""
     state = f"{round_number} {number}".encode()
 
     def originator_id(caller: int) -> UUID:
@@ -97,7 +97,7 @@ def events_of(plan: Plan, number: int, round_number: int) -> list[StoredEvent]:
 
 @given(rounds)
 @settings(max_examples=200, deadline=None)
-def test_whatever_happens_each_call_is_told_the_truth_about_its_own_events(
+def test_each_call_learns_the_outcome_of_its_own_events(
     rounds: list[tuple[list[Plan], list[str | None]]],
 ) -> None:
     group, table = GroupCommit(), Table()
@@ -117,10 +117,10 @@ def test_whatever_happens_each_call_is_told_the_truth_about_its_own_events(
                 for call in interrupted:
                     interrupt(call)
                 for call in interrupted:
-                    call.end()  # who is queued need not wait for the write lock to leave
+                    call.end()  # a queued call can leave without waiting for the write lock
             assert busy.calls[0].ids is not None
             assert_statements_are_whole_and_small(table, before, calls)
-            assert_told_the_truth(table, callers, calls, interrupted)
+            assert_outcome_is_true(table, callers, calls, interrupted)
             assert_at_rest(group)
     assert len(set(map(key, table.rows))) == len(table.rows)
 
@@ -129,14 +129,14 @@ def assert_statements_are_whole_and_small(table: Table, start: int, calls: Seque
     for statement in table.statements[start:]:
         wholes = [call for call in calls if set(call.batch.events) & set(statement.events)]
         if wholes:
-            # By the order in which they queued, side by side, none of them in part.
+            # In queue order, adjacent, and none in part.
             assert [event for call in wholes for event in call.batch.events] == list(statement.events)
         if len(wholes) > 1:
             assert len(statement.events) <= MAX_ROWS
             assert statement.size == sum(call.batch.size for call in wholes) <= MAX_BYTES
 
 
-def assert_told_the_truth(
+def assert_outcome_is_true(
     table: Table, callers: Sequence[Plan], calls: Sequence[Call], interrupted: Sequence[Call]
 ) -> None:
     raised: dict[str, int] = dict.fromkeys(("interrupted", "lock timeout"), 0)
@@ -173,7 +173,7 @@ def assert_told_the_truth(
 # -- one after the other --
 
 
-def test_append_that_finds_nobody_writing_is_written_at_once_and_alone(
+def test_append_to_an_idle_group_is_written_immediately_and_alone(
     group: GroupCommit, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(GroupCommit, "_write_in_group")
@@ -183,7 +183,7 @@ def test_append_that_finds_nobody_writing_is_written_at_once_and_alone(
     assert_at_rest(group)
 
 
-def test_appends_that_come_while_somebody_writes_are_one_statement(group: GroupCommit, table: Table) -> None:
+def test_appends_during_a_write_become_one_statement(group: GroupCommit, table: Table) -> None:
     batches = [new_batch(count) for count in (2, 1, 3)]
     with Busy(group, table) as busy:
         calls = [busy.queue(batch) for batch in batches]
@@ -192,7 +192,7 @@ def test_appends_that_come_while_somebody_writes_are_one_statement(group: GroupC
     assert_at_rest(group)
 
 
-def test_group_is_as_large_as_is_allowed_and_no_larger(group: GroupCommit, table: Table) -> None:
+def test_group_size_is_limited(group: GroupCommit, table: Table) -> None:
     rows, size = group_commit.MAX_ROWS, group_commit.MAX_BYTES
     counts = [rows - 1, 1, 1]
     sizes = [size - 1, 1, 1]
@@ -207,9 +207,7 @@ def test_group_is_as_large_as_is_allowed_and_no_larger(group: GroupCommit, table
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_members_of_a_group_whose_writer_is_interrupted_see_to_their_own_events(
-    group: GroupCommit, table: Table, moment: str
-) -> None:
+def test_members_of_an_interrupted_group_write_their_own_events(group: GroupCommit, table: Table, moment: str) -> None:
     table.faults = [f"interrupted {moment}"]
     batches = [new_batch(2) for _ in range(3)]
     with Busy(group, table) as busy:
@@ -225,7 +223,7 @@ def test_members_of_a_group_whose_writer_is_interrupted_see_to_their_own_events(
 
 
 @pytest.mark.parametrize("error", ["lock timeout", "taken", REFUSED])
-def test_error_of_a_group_reaches_whom_it_is_about(group: GroupCommit, table: Table, error: str) -> None:
+def test_error_of_a_group_reaches_the_call_that_caused_it(group: GroupCommit, table: Table, error: str) -> None:
     (taken,) = new_batch().events
     table.rows.append(StoredEvent(taken.originator_id, taken.originator_version, "theirs", b""))
     refused = StoredEvent(taken.originator_id, 2, REFUSED, b"")
@@ -247,16 +245,14 @@ def test_error_of_a_group_reaches_whom_it_is_about(group: GroupCommit, table: Ta
 
 
 def is_in(call: Call, function: str) -> bool:
-    """Tell whether a thread is in a function of the module."""
-    frame = sys._current_frames().get(call.ident())  # noqa: SLF001 (made for looking)
+    """Return whether a thread is in a function of the module."""
+    frame = sys._current_frames().get(call.ident())  # noqa: SLF001 (the interpreter's interface for inspection)
     while frame is not None and frame.f_code.co_name != function:
         frame = frame.f_back
     return frame is not None
 
 
-def test_thread_that_is_interrupted_while_it_is_queued_leaves_at_once_and_nothing_is_written(
-    group: GroupCommit, table: Table
-) -> None:
+def test_interrupted_queued_thread_leaves_immediately_and_writes_nothing(group: GroupCommit, table: Table) -> None:
     with Busy(group, table) as busy:
         leaving, staying = busy.queue(new_batch()), busy.queue(new_batch())
         interrupt(leaving)
@@ -267,9 +263,7 @@ def test_thread_that_is_interrupted_while_it_is_queued_leaves_at_once_and_nothin
     assert_at_rest(group)
 
 
-def test_thread_that_is_interrupted_while_it_is_being_written_leaves_when_that_is_over(
-    group: GroupCommit, table: Table
-) -> None:
+def test_thread_interrupted_during_its_write_leaves_after_the_write(group: GroupCommit, table: Table) -> None:
     leading, writing, may_end = new_batch(), threading.Event(), threading.Event()
 
     def hold(_: object) -> None:
@@ -279,12 +273,12 @@ def test_thread_that_is_interrupted_while_it_is_being_written_leaves_when_that_i
     table.before_write = hold
     with Busy(group, table) as busy:
         leader, leaving = busy.queue(leading), busy.queue(new_batch())
-        busy._may_end.set()  # noqa: SLF001 (the next ones lead)
+        busy._may_end.set()  # noqa: SLF001 (the next calls lead)
         assert writing.wait(20)
-        # Whoever of the two does not write is interrupted.
+        # Interrupt the one that does not write.
         member = leaving if is_in(leader, "write_batch") else leader
         interrupt(member)
-        wait_until(lambda: is_in(member, "_leave"), "the thread that is interrupted wants to leave")
+        wait_until(lambda: is_in(member, "_leave"), "the interrupted thread is about to leave")
         assert not table.rows[1:]
         may_end.set()
     assert isinstance(member.error, Interrupted)
@@ -292,7 +286,7 @@ def test_thread_that_is_interrupted_while_it_is_being_written_leaves_when_that_i
     assert_at_rest(group)
 
 
-def test_append_within_the_same_thread_s_writing_does_not_wait_for_itself(group: GroupCommit, table: Table) -> None:
+def test_nested_append_in_the_writing_thread_does_not_wait_for_itself(group: GroupCommit, table: Table) -> None:
     inner = new_batch()
 
     def append(batch: object) -> None:
@@ -307,7 +301,7 @@ def test_append_within_the_same_thread_s_writing_does_not_wait_for_itself(group:
 
 
 @forks
-def test_child_of_a_process_in_which_somebody_writes_can_append(group: GroupCommit, table: Table) -> None:
+def test_child_forked_during_a_write_can_append(group: GroupCommit, table: Table) -> None:
     with Busy(group, table) as busy:
         queued = busy.queue(new_batch())
 
@@ -322,10 +316,10 @@ def test_child_of_a_process_in_which_somebody_writes_can_append(group: GroupComm
     assert queued.ids == [1]
 
 
-def test_group_that_was_taken_by_a_thread_that_never_told_recovers(
+def test_group_recovers_from_a_thread_that_took_it_and_vanished(
     group: GroupCommit, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, once = group_commit._Entry.finish, threading.Lock()  # noqa: SLF001 (what comes in between)
+    finish, once = group_commit._Entry.finish, threading.Lock()  # noqa: SLF001 (between two steps)
 
     def be_interrupted(entry: object) -> None:
         if once.acquire(blocking=False):

@@ -1,4 +1,4 @@
-"""How long the thread that listens waits before it connects again."""
+"""Pauses of the listener thread before it reconnects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Closable:
 
 
 class Breaking(ListenThread):
-    """Its connections break after so many seconds of its own clock; it notes its pauses, and ends after some."""
+    """Its connections break after a time on its own clock. It notes its pauses, and ends after some of them."""
 
     now = 0.0
 

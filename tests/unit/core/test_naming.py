@@ -1,4 +1,4 @@
-"""Names of schemas and tables: taken as they are, always quoted, never mistaken for another one."""
+"""Names of schemas and tables are used unchanged, always quoted, and never confused."""
 
 import re
 import subprocess
@@ -24,13 +24,13 @@ from eventsourcing_sqlalchemy.naming import (
 )
 from eventsourcing_sqlalchemy.tables import TableSpec
 
-# Letters that names are made of, and those that take names apart.
+# Ordinary letters, and those that separate names.
 identifiers = st.text(alphabet="ab.\"'%_- é{}\\;<>", min_size=1, max_size=6)
 tables = st.builds(TableName, st.one_of(st.none(), identifiers), identifiers)
 
 
 def parsed(sql: str) -> list[str]:
-    """Return the identifiers of a qualified name, read as a database reads them."""
+    """Return the identifiers of a qualified name, as a database reads it."""
     assert re.fullmatch(r'"(?:[^"]|"")+"(?:\."(?:[^"]|"")+")?', sql, re.DOTALL)
     return [part.replace('""', '"') for part in re.findall(r'"((?:[^"]|"")+)"', sql)]
 
@@ -61,7 +61,7 @@ def test_tables_that_look_alike_are_told_apart(one: TableName, other: TableName)
 
 
 @given(identifiers, identifiers, st.integers(min_value=12, max_value=30))
-def test_a_shortened_name_fits_and_is_nobody_elses(one: str, other: str, limit: int) -> None:
+def test_a_shortened_name_fits_and_is_unique(one: str, other: str, limit: int) -> None:
     long = [shorten_identifier(f"prefix_{name * 9}", limit) for name in (one, other)]
     assert all(len(name.encode()) <= limit for name in long)
     assert (long[0] == long[1]) == (one == other)
@@ -69,7 +69,7 @@ def test_a_shortened_name_fits_and_is_nobody_elses(one: str, other: str, limit: 
 
 
 @given(identifiers, identifiers, st.integers(1, 9), st.one_of(st.none(), st.integers(20, 30)))
-def test_a_name_is_known_by_how_it_began(beginning: str, rest: str, times: int, limit: int | None) -> None:
+def test_a_shortened_name_keeps_its_beginning(beginning: str, rest: str, times: int, limit: int | None) -> None:
     begin = f"{beginning * times}_"
     assert is_extended(shorten_identifier(begin + rest, limit), begin, limit)
     assert not is_extended(f"x{shorten_identifier(begin + rest, limit)}"[:limit], begin, limit)
@@ -77,7 +77,7 @@ def test_a_name_is_known_by_how_it_began(beginning: str, rest: str, times: int, 
 
 
 def test_key_is_the_same_in_every_process_and_fits_a_lock() -> None:
-    # Python's own hash is not: other processes would take other locks.
+    # Python's hash() is not: other processes would take other locks.
     assert TableName("school", "dogs_events").key == -2424012544541807031
     code = "from eventsourcing_sqlalchemy.naming import TableName; print(TableName('school', 'dogs_events').key)"
     process = subprocess.run(
@@ -93,7 +93,7 @@ def test_key_has_64_bits(table: TableName) -> None:
 
 @given(identifiers)
 def test_names_in_statements_are_read_as_they_were_meant(name: str) -> None:
-    """Also where the driver takes a percent sign for a placeholder, and where it does not."""
+    """Whether or not the driver treats a percent sign as a placeholder."""
     table = TableName("schema", name)
     for driver in ("psycopg2", "psycopg"):
         dialect = dialect_for("postgresql", driver)
@@ -131,7 +131,7 @@ def test_64_bytes_are_refused_with_their_number(name: str) -> None:
     check_identifier("table", name, None)
 
 
-def test_what_is_derived_from_a_name_counts() -> None:
+def test_limit_includes_names_derived_from_the_name() -> None:
     check_identifier("table", "x" * 49, 63, suffix="_aggregate_idx")
     with pytest.raises(ProgrammingError, match=r"has 64 bytes .*'_aggregate_idx'"):
         check_identifier("table", "x" * 50, 63, suffix="_aggregate_idx")
@@ -141,13 +141,13 @@ def test_what_is_derived_from_a_name_counts() -> None:
     ("name", "what"), [("", "empty"), ("a\0b", "NUL"), ("\0", "NUL"), ("a\ud800", "not valid Unicode")]
 )
 @pytest.mark.parametrize("limit", [63, None])
-def test_what_no_database_takes_is_refused(name: str, what: str, limit: int | None) -> None:
+def test_names_that_no_database_accepts_are_refused(name: str, what: str, limit: int | None) -> None:
     with pytest.raises(ProgrammingError, match=f"The schema .*{what}"):
         check_identifier("schema", name, limit)
 
 
 @pytest.mark.parametrize("name", ["Größe", "O'Brien", 'say "hi"', "a b", "100 %", "日本", "; DROP TABLE x; --", "{}"])
-def test_other_names_are_taken(name: str) -> None:
+def test_other_names_are_accepted(name: str) -> None:
     check_identifier("schema", name, 63)
 
 
@@ -155,7 +155,7 @@ def test_other_names_are_taken(name: str) -> None:
 
 
 @given(st.text(), st.text(min_size=1))
-def test_template_without_braces_is_taken_as_it_is(text: str, application: str) -> None:
+def test_template_without_braces_is_used_unchanged(text: str, application: str) -> None:
     text = text.replace("{", "").replace("}", "")
     assert expand_template(text, application, "X") == text
     assert expand_template(f"{text}{{application}}{text}", application, "X") == text + application.lower() + text

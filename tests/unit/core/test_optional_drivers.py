@@ -1,4 +1,4 @@
-"""PostgreSQL drivers are optional: without them the package is imported, and works on SQLite."""
+"""PostgreSQL drivers are optional: without them, the package can be imported, and works on SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements for the server to prepare: their placeholders, when they are prepared, and which are forgotten."""
+"""Prepared statements: placeholders, when a statement is prepared, and which are evicted."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ STATEMENT = 'SELECT id FROM "t" WHERE a = %s AND b = %s'
 
 
 def sql(statements: PreparedStatements, statement: str) -> tuple[str, str]:
-    """Return what prepares a statement, if it is to be prepared now, and what runs it."""
+    """Return the SQL that prepares a statement, if it is due, and the SQL that runs it."""
     prepare, prepared = statements.find(statement)
     return prepare, statement if prepared is None else prepared.execute
 
 
 def plain(*texts: str) -> list[tuple[str, str]]:
-    """Return what runs statements that are not prepared."""
+    """Return the SQL of a statement that is not prepared."""
     return [("", text) for text in texts]
 
 
 def sixth(statements: PreparedStatements, statement: str) -> tuple[str, str]:
-    """Return what prepares a statement, and runs it for the sixth time."""
+    """Return the SQL that prepares a statement on its sixth run, and the SQL that runs it."""
     assert [sql(statements, statement) for _ in range(RUNS_BEFORE)] == plain(statement) * RUNS_BEFORE
     return sql(statements, statement)
 
 
 def parsed(found_sql: tuple[str, str]) -> tuple[list[str], str, str, str]:
-    """Return the names that are deallocated, the prepared name, its body and the arguments of its execution."""
+    """Return the deallocated names, the prepared name, its body, and the arguments of its execution."""
     prepare, run = found_sql
     found = re.fullmatch(r"((?:DEALLOCATE \w+; )*)PREPARE (\w+) AS (.*)", prepare, re.DOTALL)
     assert found is not None, prepare
@@ -48,7 +48,7 @@ def test_statement_is_prepared_when_it_is_run_for_the_sixth_time_and_then_execut
     assert [sql(statements, STATEMENT) for _ in range(3)] == plain(f"EXECUTE {name}(%s, %s)") * 3
 
 
-def test_statements_are_counted_each_for_itself() -> None:
+def test_statements_are_counted_separately() -> None:
     statements = PreparedStatements()
     others = [f"{STATEMENT} LIMIT {number}" for number in range(MAX_STATEMENTS - 1)]
     for _ in range(RUNS_BEFORE):
@@ -67,17 +67,17 @@ def test_nothing_is_prepared_where_it_is_off() -> None:
     assert [sql(statements, STATEMENT) for _ in range(2 * RUNS_BEFORE)] == plain(STATEMENT) * 2 * RUNS_BEFORE
 
 
-def test_counts_of_statements_that_come_once_are_forgotten() -> None:
+def test_counts_of_rare_statements_are_evicted() -> None:
     statements = PreparedStatements()
     for _ in range(RUNS_BEFORE):
         sql(statements, STATEMENT)
     for number in range(MAX_STATEMENTS):
         sql(statements, f"SELECT %s, {number}")
-    # It begins to count from nothing.
+    # Its count starts again.
     parsed(sixth(statements, STATEMENT))
 
 
-def test_statement_that_was_used_longest_ago_gives_way_to_the_one_hundred_and_first() -> None:
+def test_least_recently_used_statement_is_evicted_for_the_one_hundred_and_first() -> None:
     statements = PreparedStatements()
     texts = [f"SELECT %s, {number}" for number in range(MAX_STATEMENTS)]
     names = {text: parsed(sixth(statements, text))[1] for text in texts}
@@ -98,7 +98,7 @@ def test_discarded_statement_is_counted_again() -> None:
 
 
 def test_name_stands_for_one_statement_on_every_connection() -> None:
-    """Where a server process goes from one client to the next, a name must not run another statement than its own."""
+    """A pooler hands server processes from client to client, and a name must run the same statement everywhere."""
     texts = [STATEMENT, STATEMENT.replace('"t"', '"T"'), STATEMENT.replace('"t"', '"t%%"')]
     one = [parsed(sixth(PreparedStatements(), text))[1] for text in texts]
     statements = PreparedStatements()
@@ -116,16 +116,16 @@ def test_name_stands_for_one_statement_on_every_connection() -> None:
         ("SELECT " + ", ".join(["%s"] * 12), "SELECT " + ", ".join(f"${number}" for number in range(1, 13))),
     ],
 )
-def test_percent_sign_of_a_name_is_no_placeholder(statement: str, body: str) -> None:
+def test_percent_sign_in_a_name_is_not_a_placeholder(statement: str, body: str) -> None:
     _, _, found, arguments = parsed(sixth(PreparedStatements(), statement))
     assert found == body
     assert arguments.count("%s") == body.count("$")
 
 
 @given(st.lists(st.one_of(st.just("%s"), st.text(alphabet="ab%s\"'\\$1 é\n", max_size=6)), min_size=1, max_size=12))
-def test_prepared_statement_is_what_the_driver_would_have_sent(pieces: list[str]) -> None:
-    """With the parameters $1, $2 and so on, both are the same text."""
-    # As `Dialect.render` does with names.
+def test_prepared_statement_equals_the_statement_that_the_driver_sends(pieces: list[str]) -> None:
+    """With parameters $1, $2 and so on, both texts are equal."""
+    # As `Dialect.render` treats names.
     statement = " ".join(piece if piece == "%s" else piece.replace("%", "%%") for piece in [*pieces, "%s"])
     count = pieces.count("%s") + 1
     prepare, run = sixth(PreparedStatements(), statement)
@@ -136,6 +136,6 @@ def test_prepared_statement_is_what_the_driver_would_have_sent(pieces: list[str]
 
 
 def test_texts_of_large_batches_are_not_kept() -> None:
-    before = postgresql_prepared._numbered.cache_info().currsize  # noqa: SLF001 (nothing else shows it)
+    before = postgresql_prepared._numbered.cache_info().currsize  # noqa: SLF001 (not visible otherwise)
     assert numbered("VALUES " + ", ".join(["(%s)"] * 1000)).endswith("($1000)")
     assert postgresql_prepared._numbered.cache_info().currsize == before  # noqa: SLF001 (as above)

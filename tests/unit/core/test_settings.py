@@ -1,4 +1,4 @@
-"""Every environment variable: its default, its values, and the error for a value that cannot be meant."""
+"""Environment variables: defaults, accepted values, and errors for other values."""
 
 import traceback
 from typing import Any, Final
@@ -15,7 +15,7 @@ from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
 from eventsourcing_sqlalchemy.settings import Settings, mask, parse_url
 
-SECRET: Final = "s3cr3t"  # noqa: S105 (looked for in messages)
+SECRET: Final = "s3cr3t"  # noqa: S105 (must not be in messages)
 
 
 def read(name: str = "School", /, **variables: str) -> Settings:
@@ -23,7 +23,7 @@ def read(name: str = "School", /, **variables: str) -> Settings:
 
 
 def value_of(variable: str, value: str) -> Any:
-    """Return what a variable is understood as."""
+    """Return the parsed value of a variable."""
     settings = read(**{variable: value})
     field = variable.removeprefix("SQLALCHEMY_").lower()
     return getattr(settings if hasattr(settings, field) else settings.engine, field)
@@ -99,14 +99,14 @@ VALUES: Final[list[tuple[str, str, Any]]] = [
 
 
 @pytest.mark.parametrize(("variable", "value", "expected"), VALUES)
-def test_value_is_understood(variable: str, value: str, expected: Any) -> None:
+def test_value_is_parsed(variable: str, value: str, expected: Any) -> None:
     found = value_of(variable, value)
     assert found == expected
     assert type(found) is type(expected)
 
 
-def test_every_variable_is_tried() -> None:
-    """A variable that is added has to be added above."""
+def test_every_variable_is_tested() -> None:
+    """A new variable must be added above."""
     variables = {f"SQLALCHEMY_{name.upper()}" for name in EngineSettings.__slots__}
     variables |= {f"SQLALCHEMY_{name.upper()}" for name in Settings.__slots__}
     variables -= {"SQLALCHEMY_APPLICATION", "SQLALCHEMY_ENGINE", "SQLALCHEMY_ORIGINATOR_ID_TYPE"}
@@ -114,7 +114,7 @@ def test_every_variable_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [("y", True), ("no", False), ("", True), ("off", False)])
-def test_create_table_is_understood(value: str, expected: bool) -> None:
+def test_create_table_is_parsed(value: str, expected: bool) -> None:
     assert Settings.read_create_table(Environment("School", {"CREATE_TABLE": value})) is expected
 
 
@@ -196,7 +196,7 @@ def test_variable_of_the_application_wins() -> None:
     assert read("Shop", SQLALCHEMY_POOL_SIZE="3").engine.pool_size == 3
 
 
-def test_empty_schema_overrides_that_of_all() -> None:
+def test_empty_schema_overrides_the_shared_one() -> None:
     assert read(SQLALCHEMY_SCHEMA="all").schema == "all"
     assert read(SQLALCHEMY_SCHEMA="all", SCHOOL_SQLALCHEMY_SCHEMA="").schema is None
     assert read(SQLALCHEMY_TABLE_PREFIX="all_", SCHOOL_SQLALCHEMY_TABLE_PREFIX="").table_prefix == ""
@@ -226,7 +226,7 @@ def test_exact_name_wins_over_the_exportable_one() -> None:
     assert read("acme-school", **variables).schema == "exact"
 
 
-def test_placeholder_is_the_name_as_in_the_names_of_tables() -> None:
+def test_placeholder_is_the_name_used_in_table_names() -> None:
     assert read("Acme-Größe", SQLALCHEMY_SCHEMA="{application}_v1").schema == "acme-größe_v1"
     assert read("a{b}", SQLALCHEMY_SCHEMA="{application}").schema == "a{b}"
 
@@ -265,7 +265,7 @@ def test_driver_of_a_url(value: str, driver: str) -> None:
 @pytest.mark.parametrize(
     "value", ["mysql://u:{}@h/d", "postgresql+asyncpg://u:{}@h/d", "sqlite+aiosqlite:///{}", "oracle://{}", "{}://h/d"]
 )
-def test_database_that_does_not_work_is_refused_with_those_that_do(value: str) -> None:
+def test_unsupported_database_is_refused_and_supported_ones_are_named(value: str) -> None:
     value = value.format(SECRET if not value.startswith("{") else "nosuch")
     with pytest.raises(SettingsError, match=r"SQLALCHEMY_URL.*'School'") as raised:
         read(SQLALCHEMY_URL=value)
@@ -314,7 +314,7 @@ def test_driver_of_one_host_refuses_several(query: str) -> None:
     assert read(SQLALCHEMY_URL="postgresql+pg8000://user@/db?host=a&port=1").url is not None
 
 
-def test_one_host_may_be_asked_for_writes() -> None:
+def test_a_single_host_may_require_writes() -> None:
     url = parse_url("postgresql://user@a:1/db?target_session_attrs=read-write")
     _, arguments = sa.create_engine(url).dialect.create_connect_args(url)
     assert (arguments["host"], arguments["port"]) == ("a", 1)
@@ -353,7 +353,7 @@ def test_secrets_are_in_no_masked_url(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", SECRET_URLS)
-def test_secrets_are_not_in_the_error_of_a_server_that_is_not_there(value: str) -> None:
+def test_secrets_are_not_in_the_error_for_an_unreachable_server(value: str) -> None:
     factory = SQLAlchemyFactory(Environment("School", {"SQLALCHEMY_URL": value, "SQLALCHEMY_SCHEMA": "school"}))
     with pytest.raises(Exception, match=r"127\.0\.0\.1") as raised:
         factory.application_recorder()
@@ -361,7 +361,7 @@ def test_secrets_are_not_in_the_error_of_a_server_that_is_not_there(value: str) 
     factory.close()
 
 
-def test_secrets_are_not_in_the_error_of_two_that_ask_for_different_things(sqlite_url: str) -> None:
+def test_secrets_are_not_in_the_error_for_conflicting_settings(sqlite_url: str) -> None:
     def settings(number: int) -> EngineSettings:
         url = f"postgresql://user{number}:{SECRET}@host/db?password={SECRET}"
         return read(SQLALCHEMY_LISTEN_URL=url).engine

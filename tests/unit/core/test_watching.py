@@ -1,12 +1,12 @@
-"""The thread that looks at a file, without a file."""
+"""The file watcher thread, without a file."""
 
 from __future__ import annotations
 
 from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
 
 
-class Nobody:
-    """Is told, and does nothing."""
+class Ignoring:
+    """Ignores wake-ups."""
 
     def wake_all(self) -> None:
         """Do nothing."""
@@ -15,9 +15,9 @@ class Nobody:
         """Do nothing."""
 
 
-def test_write_between_the_making_of_the_thread_and_its_start_is_not_disturbed() -> None:
-    """A subscription begins while another thread appends: the thread is known before it runs."""
-    watch = FileWatcher(Nobody(), lambda: 1)
+def test_write_between_creation_and_start_of_the_thread_succeeds() -> None:
+    """A subscription begins while another thread appends: the watcher is registered before it runs."""
+    watch = FileWatcher(Ignoring(), lambda: 1)
     with watch.ignoring():
         written = True
     assert written

@@ -50,7 +50,7 @@ class Overridden(Application[UUID]):
 
 
 class Recorder(SQLAlchemyApplicationRecorder):
-    """A recorder of the user's."""
+    """A user's recorder."""
 
 
 class Dashed(Application[UUID]):

@@ -1,4 +1,4 @@
-"""Scopes of a current tenant: entered and left in order and out of order, and inherited."""
+"""Scopes of the current tenant: nested, closed out of order, and inherited."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def current(tenancy: Tenancy = TENANTS) -> UUID | None:
 
 
 def scoped(tenant_id: UUID) -> Generator[UUID | None, None, None]:
-    """Yield inside of a scope, as nobody should."""
+    """Yield inside a scope, which is a mistake."""
     with context.scope(TENANTS, tenant_id):
         yield current()
 
@@ -42,7 +42,7 @@ def test_the_innermost_scope_counts() -> None:
     assert current() is None
 
 
-def test_another_tenancy_has_a_current_tenant_of_its_own() -> None:
+def test_another_tenancy_has_its_own_current_tenant() -> None:
     with context.scope(TENANTS, ACME):
         assert current(OTHERS) is None
         with context.scope(OTHERS, GLOBEX):
@@ -50,7 +50,7 @@ def test_another_tenancy_has_a_current_tenant_of_its_own() -> None:
         assert (current(), current(OTHERS)) == (ACME, None)
 
 
-def test_a_generator_that_is_closed_late_brings_no_tenant_back() -> None:
+def test_a_generator_closed_late_restores_no_tenant() -> None:
     with context.scope(TENANTS, ACME):
         generator = scoped(GLOBEX)
         assert next(generator) == GLOBEX
@@ -58,7 +58,7 @@ def test_a_generator_that_is_closed_late_brings_no_tenant_back() -> None:
     assert current() is None
 
 
-def test_a_generator_that_is_closed_elsewhere_takes_no_tenant_away() -> None:
+def test_a_generator_closed_elsewhere_unsets_no_tenant() -> None:
     generator = scoped(GLOBEX)
     contextvars.copy_context().run(next, generator)
     with context.scope(TENANTS, ACME):
@@ -66,7 +66,7 @@ def test_a_generator_that_is_closed_elsewhere_takes_no_tenant_away() -> None:
         assert current() == ACME
 
 
-def test_what_is_inherited_stays_after_the_scope_has_been_left() -> None:
+def test_an_inherited_tenant_outlives_the_scope() -> None:
     with context.scope(TENANTS, ACME):
         inherited = contextvars.copy_context()
     assert inherited.run(current) == ACME
@@ -89,4 +89,4 @@ def test_a_chain_of_contexts_does_not_grow() -> None:
         tenant_id = uuid4()
         chain = chain.run(enter, tenant_id)
         assert chain.run(current) == tenant_id
-    assert len(chain[context._frames]) <= 4  # noqa: SLF001 (users cannot see it)
+    assert len(chain[context._frames]) <= 4  # noqa: SLF001 (internal)

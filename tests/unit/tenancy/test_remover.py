@@ -10,7 +10,7 @@ from tenancy.storage.remover import _is_in_use
 
 class ServerError(Exception):
     def __init__(self, sqlstate: str) -> None:
-        super().__init__("the relation is locked, or so it says")
+        super().__init__("the relation is locked, it says")
         self.sqlstate = sqlstate
 
 
@@ -38,5 +38,5 @@ def sqlite(name: str) -> sqlite3.OperationalError:
         (raised("Cannot connect"), False),
     ],
 )
-def test_only_a_table_in_use_is_tried_again(error: OperationalError, is_in_use: bool) -> None:
+def test_only_a_table_in_use_is_retried(error: OperationalError, is_in_use: bool) -> None:
     assert _is_in_use(error) is is_in_use

@@ -21,7 +21,7 @@ def test_unread_changes_are_kept_and_read_again_after_a_pause() -> None:
     coordinator = Coordinator(registry_cache=registry_cache, assignments=assignments, sweeps_registry=True, **others)
     tenant_id = uuid4()
     coordinator.changed({tenant_id})
-    coordinator._alarm.clear()  # noqa: SLF001 (as the thread does when it has woken up)
+    coordinator._alarm.clear()  # noqa: SLF001 (as the thread does after waking up)
     registry_cache.read.side_effect = RegistryUnavailable("It does not answer.")
     with pytest.raises(RegistryUnavailable):
         coordinator._apply_changes()  # noqa: SLF001 (one step of the thread)

@@ -1,4 +1,4 @@
-"""The variables of tenancy: defaults, mistakes that are named, and secrets that are not."""
+"""The variables of tenancy: defaults, errors that name the variable, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_defaults_without_schemas() -> None:
     assert (settings.schema, settings.table_prefix) == (None, "{tenant}_")
 
 
-def test_every_variable_is_taken() -> None:
+def test_every_variable_is_read() -> None:
     settings = read(
         TENANCY_APP="module:tenants",
         TENANCY_CONTROL_URL="sqlite:///control.db",
@@ -88,7 +88,7 @@ def test_environment_of_the_process_comes_second(monkeypatch: pytest.MonkeyPatch
         ("TENANCY_TABLE_PREFIX", "x_", "{tenant}"),
     ],
 )
-def test_bad_value_is_named_with_what_is_accepted(variable: str, value: str, accepted: str) -> None:
+def test_bad_value_is_named_with_the_accepted_form(variable: str, value: str, accepted: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read(**{variable: value})
     assert caught.value.variable == variable
@@ -116,7 +116,7 @@ def test_schema_without_schemas_is_refused() -> None:
         ("TENANCYSLUGS", "TENANCY_SLUGS"),
     ],
 )
-def test_typo_is_refused_with_what_is_meant(typo: str, meant: str) -> None:
+def test_typo_is_refused_with_a_suggestion(typo: str, meant: str) -> None:
     with pytest.raises(SettingsError, match=rf"{typo} is set.*Did you mean {meant}\?") as caught:
         read(**{typo: "s3cret"})
     assert caught.value.variable == typo
@@ -142,7 +142,7 @@ def test_typo_is_refused_with_what_is_meant(typo: str, meant: str) -> None:
         *VARIABLES,
     ],
 )
-def test_what_platforms_set_is_accepted(variable: str) -> None:
+def test_variables_of_platforms_are_accepted(variable: str) -> None:
     known = {"TENANCY_SLUGS": "any", "TENANCY_CONTROL_URL": URL, "TENANCY_SCHEMA": "{tenant}"}
     known |= {"TENANCY_TABLE_PREFIX": "{tenant}"}
     beside = {"TENANCY_MIGRATIONS": "migrations"} if variable == "TENANCY_REQUIRES" else {}

@@ -1,4 +1,4 @@
-"""The current tenant: follows into tasks and copied contexts, is nobody in threads, and ends with its block."""
+"""The current tenant is inherited by tasks and copied contexts, unset in new threads, and ends with its block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tenancy.errors import NoCurrentTenant
 
 
 class Fleet:
-    """Stands for a Tenancy object, of which the context needs only the identity."""
+    """A stand-in for a Tenancy object: the context only needs its identity."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_scope_ends_with_an_error(fleet: Any) -> None:
     assert current(fleet) is None
 
 
-def test_two_fleets_do_not_meet(fleet: Any) -> None:
+def test_two_fleets_are_independent(fleet: Any) -> None:
     other = cast("Any", Fleet())
     with scope(fleet, ONE):
         assert current(other) is None
@@ -100,18 +100,18 @@ def test_scopes_that_end_out_of_order(fleet: Any) -> None:
     assert current(fleet) is None, "not the tenant whose turn is over"
 
 
-def test_scope_that_ends_in_another_context_gives_nobody_a_tenant(fleet: Any) -> None:
+def test_scope_closed_in_another_context_sets_no_tenant(fleet: Any) -> None:
     with scope(fleet, ONE):
         inner = contextvars.copy_context()
         generator = held(fleet, TWO)
         inner.run(next, generator)
-    # As a loop does that closes what is left of generators.
+    # An event loop closes abandoned generators in this way.
     generator.close()  # type: ignore[attr-defined]
     assert current(fleet) is None
     assert inner.run(current, fleet) == TWO
 
 
-def test_scope_that_ends_in_another_context_takes_nobodys_tenant(fleet: Any) -> None:
+def test_scope_closed_in_another_context_unsets_no_tenant(fleet: Any) -> None:
     generator = held(fleet, ONE)
     contextvars.copy_context().run(next, generator)
     with scope(fleet, TWO):
@@ -133,11 +133,11 @@ def test_generator_of_asyncio_that_is_never_finished(fleet: Any) -> None:
         await asyncio.sleep(0)
         return current(fleet)
 
-    # In the context of who iterates, until the generator ends; and then it is over.
+    # The scope is active in the iterating context until the generator ends.
     assert asyncio.run(main()) in (None, ONE)
     assert current(fleet) is None
 
 
-def test_message_says_what_to_do(fleet: Any) -> None:
+def test_message_names_the_remedy(fleet: Any) -> None:
     with pytest.raises(NoCurrentTenant, match=r"with tenants\.scope"):
         current_id(fleet)

@@ -1,4 +1,4 @@
-"""Where tenants' tables are: no two names meet, whatever tenants and applications are called."""
+"""Placements: no two tables share a name, whatever the names of tenants and applications."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ TENANT = UUID(int=0x12345)
 SLUGS = st.text(min_size=1, max_size=40)
 IDS = st.uuids(version=4)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0{}"), min_size=1, max_size=12).filter(
-    lambda name: (
-        len(name.lower().encode()) <= 24
-    )  # Longer ones leave no room for a tenant, which has a test of its own.
+    lambda name: len(name.lower().encode()) <= 24  # Longer names leave no room for a tenant, which another test covers.
 )
 
 
@@ -69,7 +67,7 @@ def test_no_two_tenants_share_a_table(
         allocate_placement(fleet, slug.casefold(), tenant_id, names, limit) for slug, tenant_id in (first, second)
     )
     if one == other:
-        # The registry refuses the second; it takes equal readable parts and equal pieces of ids.
+        # The registry refuses the second. It takes equal readable parts and equal pieces of ids.
         assert first[1].int & 0xFFFFF == second[1].int & 0xFFFFF
         return
     for name in names:
@@ -115,12 +113,12 @@ def test_readable_part(slug: str, label: str) -> None:
     assert allocate_placement(settings(), slug.lower(), TENANT, [], LIMIT).schema == f"{label}_5t82"
 
 
-def test_name_of_an_application_that_leaves_no_room_is_refused() -> None:
+def test_application_name_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(SettingsError, match="leaves no room"):
         allocate_placement(settings(TENANCY_TABLE_PREFIX="{tenant}_"), "acme", TENANT, ["a" * 40], LIMIT)
 
 
-def test_schema_is_owned_when_it_is_the_tenants_alone() -> None:
+def test_schema_is_owned_if_only_the_tenant_uses_it() -> None:
     assert allocate_placement(settings(), "acme", TENANT, [], LIMIT).owns_schema
     assert not allocate_placement(settings(TENANCY_TABLE_PREFIX="{tenant}_"), "acme", TENANT, [], LIMIT).owns_schema
     shared = settings(TENANCY_SCHEMA="shop", TENANCY_TABLE_PREFIX="{tenant}_")

@@ -1,4 +1,4 @@
-"""Slugs: one form of all ways to write one, and none that looks like another."""
+"""Slugs: all spellings have one form, and confusable ones are refused."""
 
 import sys
 import unicodedata
@@ -26,7 +26,7 @@ from tenancy.model.slugs import MAX_LENGTH, normalize, readable
         ("東京", "東京"),
     ],
 )
-def test_ways_to_write_a_slug_have_one_form(written: str, normal: str) -> None:
+def test_spellings_of_a_slug_have_one_form(written: str, normal: str) -> None:
     assert normalize(written) == normal
 
 
@@ -64,11 +64,11 @@ def test_ways_to_write_a_slug_have_one_form(written: str, normal: str) -> None:
         ("\ufdfa" * 10, "more than 100"),
     ],
 )
-def test_slug_that_can_be_nobodys_is_refused(slug: str, fault: str) -> None:
+def test_invalid_slug_is_refused(slug: str, fault: str) -> None:
     with pytest.raises(InvalidSlug, match="The slug ") as caught:
         normalize(slug)
     assert fault in str(caught.value)
-    # Nothing of it can act on a terminal, and a long one does not fill the screen.
+    # The message contains no control characters, and shortens a long slug.
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1500
@@ -112,7 +112,7 @@ def test_label_of_a_host_name_is_accepted(slug: str) -> None:
 
 
 @pytest.mark.parametrize("slug", ["-a", "a-", "a.b", "a_b", "a b", "ü", "x" * 64, "a\n", "٣"])
-def test_what_is_no_label_is_refused_where_only_labels_are_accepted(slug: str) -> None:
+def test_other_slugs_are_refused_where_only_labels_are_accepted(slug: str) -> None:
     with pytest.raises(InvalidSlug):
         normalize(slug, "dns")
 

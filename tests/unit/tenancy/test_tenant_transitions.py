@@ -1,4 +1,4 @@
-"""Which verb leads from which status to which, and what a status refuses."""
+"""Transitions between statuses, and the calls that each status refuses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TENANT = Tenant(
 
 NOTHING, REFUSED = "nothing", "refused"
 
-# What each verb does to a tenant in each status, which was suspended before it was archived or deleted.
+# The effect of each verb on a tenant in each status; it was suspended before it was archived or deleted.
 TABLE = {
     Verb.ACTIVATE: [ACTIVE, NOTHING, REFUSED, REFUSED, REFUSED, REFUSED],
     Verb.SUSPEND: [REFUSED, SUSPENDED, NOTHING, REFUSED, REFUSED, REFUSED],
@@ -89,7 +89,7 @@ def test_transition(verb: Verb, status: TenantStatus, outcome: str) -> None:
         (PURGING, True, False, False, TenantPurged),
     ],
 )
-def test_what_a_status_refuses(
+def test_calls_that_a_status_refuses(
     status: TenantStatus, *, reads: bool, may_read: bool, may_write: bool, error: type[TenantUnavailable] | None
 ) -> None:
     tenant = replace(TENANT, status=status, reads=reads)
@@ -105,7 +105,7 @@ def test_what_a_status_refuses(
         assert "acme_k3f9" not in str(caught.value)
 
 
-def test_message_reads_as_a_person_would_write_it() -> None:
+def test_message_is_plain_english() -> None:
     with pytest.raises(TenantSuspended) as caught:
         check_status(replace(TENANT, status=SUSPENDED), writes=False)
     assert str(caught.value) == (

@@ -14,21 +14,21 @@ from tests.samples.kennels import Kennel, Visits
 
 
 class MakeFleet(Protocol):
-    """Returns the Tenancy object of a process, with the applications of the tests unless others are given."""
+    """Returns the Tenancy object of a process, by default with the sample applications."""
 
     def __call__(self, *applications: type[Application[Any]], **variables: object) -> Tenancy: ...
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest) -> str:
-    """An empty database of each kind."""
+    """An empty database, on SQLite and on PostgreSQL."""
     found: str = request.getfixturevalue(f"{request.param}_url")
     return found
 
 
 @pytest.fixture
 def make_fleet() -> Iterator[Callable[..., Callable[..., Tenancy]]]:
-    """Return a function that returns a MakeFleet for a database; what was made is closed with the test."""
+    """Return a function that returns a MakeFleet for a database; all fleets are closed after the test."""
     with ExitStack() as resources:
 
         def on(url: str) -> MakeFleet:
@@ -43,19 +43,19 @@ def make_fleet() -> Iterator[Callable[..., Callable[..., Tenancy]]]:
 
 @pytest.fixture
 def fleet(url: str, make_fleet: Callable[[str], MakeFleet]) -> MakeFleet:
-    """Makes the Tenancy objects of processes on one database, of each kind."""
+    """Makes the Tenancy objects of processes on one database, on SQLite and on PostgreSQL."""
     return make_fleet(url)
 
 
 @pytest.fixture
 def tenants(fleet: MakeFleet) -> Tenancy:
-    """A fleet on each kind of database."""
+    """A fleet on each database."""
     return fleet()
 
 
 @pytest.fixture
 def elsewhere(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tenancy]:
-    """The same fleet as another process sees it: with a directory of its own."""
+    """The same fleet in another process: with a registry cache of its own."""
     monkeypatch.setattr("tenancy.registry.cache._caches", {})
     with Tenancy(applications=list(tenants.applications.values()), env=tenants.settings.environment) as other:
         yield other

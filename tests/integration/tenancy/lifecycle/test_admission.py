@@ -27,7 +27,7 @@ from tests.support.relay import Relay
 
 
 class ServingProcess:
-    """Another process that has an application of a tenant in its hand."""
+    """Another process that holds an application of a tenant."""
 
     def __init__(self, tenant: Tenant) -> None:
         self._process = subprocess.Popen(
@@ -45,7 +45,7 @@ class ServingProcess:
         self._process.communicate(timeout=DEADLINE_SECONDS)
 
     def ask(self, call: str) -> str:
-        """Let it make a call; return "done" or the name of the error."""
+        """Make it run a call; return "done" or the name of the error."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{call}\n")
@@ -80,7 +80,7 @@ def test_suspended_everywhere(tenants: Tenancy, process: ServingProcess) -> None
 
 
 def test_transaction_that_is_open_does_not_commit(fleet: MakeFleet, tmp_path: Path) -> None:
-    # In a file of its own: one file has one writer, and the suspension would wait for the transaction.
+    # In a separate file, because a file has one writer, and the suspension would wait for the transaction.
     tenants = fleet(TENANCY_CONTROL_URL=f"sqlite:///{tmp_path / 'control.db'}")
     acme = tenants.create("acme")
     with ServingProcess(acme) as process:
@@ -98,11 +98,11 @@ def test_transaction_that_is_open_does_not_commit(fleet: MakeFleet, tmp_path: Pa
 def test_subscription_ends(tenants: Tenancy, process: ServingProcess) -> None:
     assert process.ask("subscribe") == "done"
     tenants.suspend("acme")
-    # It sleeps meanwhile, because nothing is recorded.
+    # It sleeps, because nothing is recorded.
     assert process.ask("follow") == "TenantSuspended"
 
 
-def test_purged_under_the_feet_of_a_writer(tenants: Tenancy, process: ServingProcess, url: str) -> None:
+def test_purged_while_writing(tenants: Tenancy, process: ServingProcess, url: str) -> None:
     answers: list[str] = []
 
     def write() -> None:
@@ -119,8 +119,8 @@ def test_purged_under_the_feet_of_a_writer(tenants: Tenancy, process: ServingPro
     assert catalog.tenants(url) == set()
 
 
-def test_another_directory_follows(tenants: Tenancy, elsewhere: Tenancy) -> None:
-    """The same in one process with two directories, where every change can be looked at."""
+def test_another_registry_cache_follows(tenants: Tenancy, elsewhere: Tenancy) -> None:
+    """The same in one process with two registry caches, where every change can be checked."""
     tenants.create("acme")
     there = elsewhere["acme"]
     kennel = there.get(Kennel)
@@ -137,10 +137,10 @@ def test_another_directory_follows(tenants: Tenancy, elsewhere: Tenancy) -> None
     kennel.register("Fido")
     tenants.rename("acme", "globex")
     follows(lambda: "acme" not in elsewhere, "renamed")
-    assert "acme" not in elsewhere, "nor when it is known that nobody has it"
+    assert "acme" not in elsewhere, "nor when the slug is cached as unknown"
     assert elsewhere["globex"].get(Kennel) is kennel
     tenants.create("acme")
-    follows(lambda: "acme" in elsewhere, "a slug that nobody had")
+    follows(lambda: "acme" in elsewhere, "a slug that was unknown")
     assert elsewhere["acme"].id != there.id
     tenants.purge("globex")
     follows(lambda: "globex" not in elsewhere, "purged")
@@ -150,8 +150,8 @@ def test_another_directory_follows(tenants: Tenancy, elsewhere: Tenancy) -> None
         kennel.names()
 
 
-def test_own_changes_are_seen_at_once(tenants: Tenancy, repeat: Callable[[int], range]) -> None:
-    """While other threads of this process ask for the same tenants, and remember what they were told."""
+def test_own_changes_are_visible_immediately(tenants: Tenancy, repeat: Callable[[int], range]) -> None:
+    """While other threads of this process look up and cache the same tenants."""
     tenants.init()
     is_over = threading.Event()
 
@@ -186,25 +186,25 @@ def test_own_changes_are_seen_at_once(tenants: Tenancy, repeat: Callable[[int], 
         run_together([change, ask, ask], seconds=60)
 
 
-def test_answer_from_before_an_own_change_is_not_kept(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody is told that nobody has the slug, and before he remembers it, the tenant is made."""
+def test_answer_from_before_an_own_change_is_not_cached(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lookup finds no tenant, and before it caches that, the tenant is created."""
     tenants.init()
     registry = tenants.fleet.registry
     find = registry.find
 
-    def find_and_dawdle(slug: str) -> Tenant | None:
+    def find_slowly_once(slug: str) -> Tenant | None:
         answer = find(slug)
         monkeypatch.setattr(registry, "find", find)
         tenants.create(slug)
         return answer
 
-    monkeypatch.setattr(registry, "find", find_and_dawdle)
+    monkeypatch.setattr(registry, "find", find_slowly_once)
     assert "acme" not in tenants
     assert "acme" in tenants
 
 
-def test_door_asks_the_registry_now_and_then(tenants: Tenancy, acme: Tenant) -> None:
-    """Not at every call: a thousand calls are a handful of questions."""
+def test_admission_queries_the_registry_occasionally(tenants: Tenancy, acme: Tenant) -> None:
+    """Not at every call: a thousand calls need a handful of queries."""
     kennel = acme.get(Kennel)
     kennel.register("Fido")
     registry: Any = tenants.fleet.registry
@@ -234,11 +234,11 @@ class Outage:
         self.tenants = make(TENANCY_CONTROL_URL=self.relay.url(), SQLALCHEMY_CONNECT_TIMEOUT=1, **variables)
 
     def stop(self) -> None:
-        """Let the server be gone."""
+        """Make the server unreachable."""
         self.relay.break_at("before", "select", times=10**9)
 
     def start(self) -> None:
-        """Let the server be back."""
+        """Make the server reachable again."""
         self.relay.break_at("before", "select", times=0)
 
 
@@ -261,9 +261,9 @@ def test_known_tenants_are_served_without_the_registry_for_a_time(outage: Outage
     while registry_cache._failed_at < registry_cache._queried_at:  # noqa: SLF001 (as above)
         kennel.register("Rex")
         count_use += 1
-    kennel.register("Rex")  # it is noticed, and borne
+    kennel.register("Rex")  # it is noticed, and tolerated
     with pytest.raises(RegistryUnavailable):
-        tenants["globex"]  # of whom nothing is known
+        tenants["globex"]  # which is not cached
     with pytest.raises(RegistryUnavailable):
         tenants.suspend("acme")
 
@@ -285,8 +285,8 @@ def test_known_tenants_are_served_without_the_registry_for_a_time(outage: Outage
         kennel.names()
 
 
-def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And those who meet him go on: a server that swallows connections would hold each of them for seconds."""
+def test_one_caller_at_a_time_queries_an_unreachable_registry(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other callers continue: a server that swallows connections would block each of them for seconds."""
     tenants = outage.tenants
     acme = tenants.create("acme")
     tenants["acme"]
@@ -305,11 +305,11 @@ def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch:
     monkeypatch.setattr(registry_cache, "_max_outage", 1000.0)
     monkeypatch.setattr("tenancy.registry.cache._SILENCE", 0.1)
     monkeypatch.setattr(registry_cache.registry, "changed_since", swallow)
-    registry_cache._queried_at -= 10  # noqa: SLF001 (as if nobody had asked for some time)
+    registry_cache._queried_at -= 10  # noqa: SLF001 (as after a time without queries)
     first = threading.Thread(target=registry_cache.admit, args=(acme.id,), kwargs={"writes": True})
     first.start()
     assert asking.wait(20)
-    # While he still waits for an answer:
+    # While that caller still waits for an answer:
     run_together([lambda: registry_cache.admit(acme.id, writes=True)] * 8)
     release.set()
     first.join(20)
@@ -317,7 +317,7 @@ def test_one_at_a_time_asks_a_registry_that_is_gone(outage: Outage, monkeypatch:
     assert questions == 1
 
 
-def test_error_of_the_tenants_database_is_not_the_registrys(
+def test_error_of_the_tenants_database_is_not_a_registry_outage(
     own_postgres_server: Any, sqlite_url: str, make_fleet: Callable[[str], MakeFleet]
 ) -> None:
     tenants = make_fleet(own_postgres_server.url())(TENANCY_CONTROL_URL=sqlite_url)

@@ -1,4 +1,4 @@
-"""Tables that exist become a tenant's, and stay as they are."""
+"""Adoption: existing tables become a tenant's, and stay unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
 
 def plain(url: str, place: str) -> dict[str, str]:
-    """Return the variables of an application that knows nothing of tenants."""
+    """Return the variables of an application without tenants."""
     where = "SQLALCHEMY_TABLE_PREFIX" if url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
     return {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": url, where: place}
 
@@ -41,7 +41,7 @@ def write(url: str, place: str = "old_") -> None:
                 application.register("Fido")
 
 
-def test_adopt_serves_tables_as_they_are(tenants: Tenancy, url: str) -> None:
+def test_adopted_tables_are_used_unchanged(tenants: Tenancy, url: str) -> None:
     write(url)
     before = catalog.tenants(url)
     acme = tenants.adopt("acme", **placed(url, "old_"), name="Acme", actor="ops-1")  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ def test_adopt_serves_tables_as_they_are(tenants: Tenancy, url: str) -> None:
     assert [change.verb for change in tenants.history("acme")] == ["adopt", "activate"]
 
 
-def test_adopt_of_an_application_each_in_its_place(tenants: Tenancy, url: str) -> None:
+def test_adopt_of_applications_in_different_places(tenants: Tenancy, url: str) -> None:
     write(url, "old_{application}_")
     acme = tenants.adopt("acme", **placed(url, "old_{application}_"))  # type: ignore[arg-type]
     assert acme.get(Kennel).names() == ["Fido"]
@@ -67,7 +67,7 @@ def run(url: str, *statements: str) -> None:
             connection.execute(sa.text(statement))
 
 
-def test_purge_of_an_adopted_tenant_leaves_what_is_not_its_own(fleet: MakeFleet, url: str) -> None:
+def test_purge_of_an_adopted_tenant_leaves_other_objects(fleet: MakeFleet, url: str) -> None:
     write(url)
     place = "old_" if url.startswith("sqlite") else '"old_".'
     run(
@@ -78,7 +78,7 @@ def test_purge_of_an_adopted_tenant_leaves_what_is_not_its_own(fleet: MakeFleet,
     )
     tenants = fleet()
     tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
-    # Also by an operator whose process has not all of the applications.
+    # An operator's process may lack some of the applications.
     certificate = fleet(Kennel).purge("acme")
     assert certificate.removed["tables"] == 4
     assert certificate.removed["views"] == 0
@@ -103,7 +103,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("database", "place"), PLACES)
-def test_purge_of_an_adopted_tenant_removes_all_that_its_applications_and_views_have(
+def test_purge_of_an_adopted_tenant_removes_all_tables_of_its_applications_and_views(
     request: pytest.FixtureRequest,
     make_fleet: Callable[[str], MakeFleet],
     database: str,
@@ -120,7 +120,7 @@ def test_purge_of_an_adopted_tenant_removes_all_that_its_applications_and_views_
         "SQLALCHEMY_SCHEMA": place.get("schema", ""),
         "SQLALCHEMY_TABLE_PREFIX": place.get("table_prefix", ""),
     }
-    # It has taken snapshots once, and the fleet's applications take none.
+    # It has old snapshots, although the fleet's applications take none.
     with School(env={**variables, "IS_SNAPSHOTTING_ENABLED": "yes"}) as school:
         school.take_snapshot(school.register("Fido", "sit"))
     with ProjectionRunner(
@@ -129,7 +129,7 @@ def test_purge_of_an_adopted_tenant_removes_all_that_its_applications_and_views_
         pass
     tenants.adopt("acme", **place)  # type: ignore[arg-type]
     assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() >= 0
-    # Whatever the process knows of the code.
+    # Even from a process without the code.
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
         certificate = operator.purge("acme")
     assert certificate.removed["tables"] == 4
@@ -140,7 +140,7 @@ def test_purge_of_an_adopted_tenant_removes_all_that_its_applications_and_views_
 
 
 def test_a_certificate_names_nothing_of_other_tenants(tenants: Tenancy, url: str) -> None:
-    """Nor of the registry, where all are beside each other."""
+    """Nor of the registry, although the tables are beside each other."""
     with Kennel(env=plain(url, "")), Visits(env=plain(url, "")):
         run(url, "CREATE TABLE theirs (x integer)")
     tenants.create("globex")
@@ -152,7 +152,7 @@ def test_a_certificate_names_nothing_of_other_tenants(tenants: Tenancy, url: str
     assert tenants["globex"].get(Kennel).names() == []
 
 
-def test_adopt_of_a_place_that_would_take_tables_of_an_adopted_tenant_is_refused(tenants: Tenancy, url: str) -> None:
+def test_adopt_of_a_place_that_covers_tables_of_an_adopted_tenant_is_refused(tenants: Tenancy, url: str) -> None:
     prefixes = ("", "kennel_events_")
     for prefix in prefixes:
         variables = {**plain(url, ""), "SQLALCHEMY_TABLE_PREFIX": prefix}
@@ -210,14 +210,12 @@ def test_adopt_of_tables_that_would_be_purged_with_another_tenant_is_refused(fle
 
 
 @pytest.mark.parametrize("place", ["{tenant}_", "a{b}", "}"])
-def test_adopt_of_a_place_that_cannot_be_is_refused(tenants: Tenancy, url: str, place: str) -> None:
+def test_adopt_of_an_invalid_place_is_refused(tenants: Tenancy, url: str, place: str) -> None:
     with pytest.raises(TenancyError, match="the only placeholder"):
         tenants.adopt("acme", **placed(url, place))  # type: ignore[arg-type]
 
 
-def test_adopt_of_a_schema_where_there_are_none_is_refused(
-    sqlite_url: str, make_fleet: Callable[[str], MakeFleet]
-) -> None:
+def test_adopt_of_a_schema_on_sqlite_is_refused(sqlite_url: str, make_fleet: Callable[[str], MakeFleet]) -> None:
     with Kennel(env=plain(sqlite_url, "")), Visits(env=plain(sqlite_url, "")):
         pass
     tenants = make_fleet(sqlite_url)()
@@ -226,8 +224,8 @@ def test_adopt_of_a_schema_where_there_are_none_is_refused(
     assert tenants.adopt("acme").placement.schema is None
 
 
-def test_repair_of_a_purged_tenant_leaves_tables_that_were_adopted_since(tenants: Tenancy, url: str) -> None:
-    """The same names: restored from a backup, and registered again."""
+def test_repair_of_a_purged_tenant_leaves_tables_adopted_since(tenants: Tenancy, url: str) -> None:
+    """The same names, restored from a backup and registered again."""
     purged = tenants.create("acme")
     tenants.purge("acme")
     place = purged.placement.schema or purged.placement.table_prefix

@@ -20,23 +20,23 @@ from tenancy.errors import TenancyError
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
 from tests.samples.kennels import Kennel, Visits
 from tests.support.deadlines import run_together
-from tests.support.engine_count import engines_in_use, forget_abandoned
+from tests.support.engine_count import count_leases, engines_in_use, forget_abandoned, wait_for_leases
 
 
 class Shop(Application[UUID]):
-    """Has no database."""
+    """An application without a database."""
 
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """Nothing is freed but by its last reference."""
+    """Disable the garbage collector, so that only reference counts free objects."""
     gc.collect()
     gc.disable()
     yield
     gc.enable()
 
 
-def test_one_for_all_who_come_at_once(repeat: Callable[[int], range]) -> None:
+def test_concurrent_callers_share_one_application(repeat: Callable[[int], range]) -> None:
     for _ in repeat(20):
         applications, tenant_id = ApplicationCache(10), uuid4()
         made: list[Shop] = []
@@ -55,8 +55,8 @@ def test_one_for_all_who_come_at_once(repeat: Callable[[int], range]) -> None:
         assert all(each is made[0] for each in found)
 
 
-def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> None:
-    """Who waited for one who failed does not construct beside another one."""
+def test_concurrent_callers_share_one_application_after_a_failure(repeat: Callable[[int], range]) -> None:
+    """A caller that waited for a failed construction does not construct beside another one."""
     for _ in repeat(20):
         applications, tenant_id = ApplicationCache(10), uuid4()
         at_once, most, calls = 0, 0, 0
@@ -83,20 +83,20 @@ def test_one_for_all_also_after_a_failure(repeat: Callable[[int], range]) -> Non
 
         found = {id(each) for each in run_together([get] * 12) if each is not None}
         assert (most, calls, len(found)) == (1, 5, 1)
-        assert len(applications._constructing) == 0  # noqa: SLF001 (a lock for each failure would stay for ever)
+        assert len(applications._constructing) == 0  # noqa: SLF001 (otherwise a lock per failure would stay)
 
 
-def test_least_recently_used_is_put_out() -> None:
+def test_least_recently_used_application_is_evicted() -> None:
     applications, made = ApplicationCache(2), [uuid4() for _ in range(3)]
     for tenant_id in made[:2]:
         applications.get(Shop, tenant_id, Shop)
     applications.get(Shop, made[0], Shop)
     applications.get(Shop, made[2], Shop)
     assert len(applications) == 2
-    assert {key[1] for key in applications._kept} == {made[0], made[2]}  # noqa: SLF001 (who is there)
+    assert {key[1] for key in applications._kept} == {made[0], made[2]}  # noqa: SLF001 (the cached ones)
 
 
-def test_who_holds_one_that_was_put_out_shares_it() -> None:
+def test_evicted_application_in_use_is_shared() -> None:
     applications, tenant_id = ApplicationCache(1), uuid4()
     held = applications.get(Shop, tenant_id, Shop)
     applications.get(Shop, uuid4(), Shop)
@@ -106,11 +106,11 @@ def test_who_holds_one_that_was_put_out_shares_it() -> None:
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("cls", [Kennel, Visits])
-def test_closed_as_soon_as_nobody_uses_it(fleet: MakeFleet, cls: type[Application[UUID]]) -> None:
+def test_closed_once_unused(fleet: MakeFleet, cls: type[Application[UUID]]) -> None:
     tenants = fleet(TENANCY_MAX_APPLICATIONS=1)
     application = tenants.create("acme").get(cls)
     other = tenants.create("globex")
-    application.repository  # noqa: B018 (made when it is asked for)
+    application.repository  # noqa: B018 (constructed on access)
     if isinstance(application, Kennel):
         application.take_snapshot(application.register("Fido"))
         assert application.names() == ["Fido"]
@@ -120,10 +120,10 @@ def test_closed_as_soon_as_nobody_uses_it(fleet: MakeFleet, cls: type[Applicatio
     assert application.recorder.max_notification_id() == (1 if cls is Kennel else None)
     del application
     assert closing.is_set()
-    assert datastore() is None, "a cycle of references keeps it until the collector comes"
+    assert datastore() is None, "a reference cycle keeps it until the collector runs"
 
 
-def test_purged_tenant_is_put_out(tenants: Tenancy, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
+def test_purged_tenant_is_evicted(tenants: Tenancy, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
     tenants.create("acme").get(Kennel)
     tenants.create("globex").get(Kennel)
     assert len(tenants.fleet.application_cache) == 2
@@ -131,14 +131,14 @@ def test_purged_tenant_is_put_out(tenants: Tenancy, no_purge_delay: None) -> Non
     assert len(tenants.fleet.application_cache) == 1
 
 
-def test_fleet_that_is_closed_closes_what_it_handed_out(fleet: MakeFleet) -> None:
+def test_closed_fleet_closes_its_applications(fleet: MakeFleet) -> None:
     tenants = fleet(TENANCY_MAX_APPLICATIONS=1)
     held = [tenants.create(slug).get(Kennel) for slug in ("acme", "globex")]
     tenants.close()
     assert all(application.closing.is_set() for application in held)
 
 
-def test_what_somebody_has_closed_is_constructed_anew(tenants: Tenancy) -> None:
+def test_closed_application_is_constructed_again(tenants: Tenancy) -> None:
     """The library's usual form closes: ``with application as app``."""
     acme = tenants.create("acme")
     with acme.get(Kennel) as kennel:
@@ -147,10 +147,10 @@ def test_what_somebody_has_closed_is_constructed_anew(tenants: Tenancy) -> None:
     assert acme.get(Kennel) is acme.get(Kennel) is not kennel
 
 
-def test_fleet_that_is_closed_hands_out_nothing(fleet: MakeFleet) -> None:
+def test_closed_fleet_returns_no_application(fleet: MakeFleet) -> None:
     forget_abandoned()
     before = engines_in_use()
-    tenants, other = fleet(), fleet()  # as long as one is open, the registry answers
+    tenants, other = fleet(), fleet()  # while one fleet is open, the registry answers
     acme = tenants.create("acme")
     tenants.close()
     with pytest.raises(TenancyError, match=r"closed.*Construct another one"):
@@ -159,7 +159,35 @@ def test_fleet_that_is_closed_hands_out_nothing(fleet: MakeFleet) -> None:
     assert engines_in_use() == before
 
 
-def test_fleet_that_is_closed_meanwhile_closes_what_is_being_constructed() -> None:
+class Stuck(Shop):
+    """Fails to close, once."""
+
+    def close(self) -> None:
+        if not self.closing.is_set():
+            super().close()
+            raise OSError(self.name)
+
+
+def test_cache_closes_the_others_when_an_application_fails_to_close() -> None:
+    applications = ApplicationCache(10)
+    held = [applications.get(cls, uuid4(), cls) for cls in (Stuck, Shop, Stuck, Shop)]
+    with pytest.raises(OSError, match="Stuck"):
+        applications.close()
+    assert all(application.closing.is_set() for application in held)
+
+
+def test_fleet_closes_its_connections_when_an_application_fails_to_close(fleet: MakeFleet) -> None:
+    before = count_leases()
+    tenants = fleet()
+    acme = tenants.create("acme")
+    acme.get(Kennel).register("Fido")
+    tenants.fleet.application_cache.get(Stuck, acme.id, Stuck)
+    with pytest.raises(OSError, match="Stuck"):
+        tenants.close()
+    assert wait_for_leases(before, 0) == {}
+
+
+def test_fleet_closed_during_a_construction_closes_the_application() -> None:
     applications, made = ApplicationCache(10), list[Shop]()
 
     def construct() -> Shop:
@@ -172,9 +200,9 @@ def test_fleet_that_is_closed_meanwhile_closes_what_is_being_constructed() -> No
     assert made[0].closing.is_set()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # what is tested is what it warns of
-def test_fork_while_others_construct(tenants: Tenancy) -> None:
-    """The child of a fork knows nothing of threads that held a lock in the parent."""
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the test does what the warning is about
+def test_fork_during_a_construction(tenants: Tenancy) -> None:
+    """The forked child lacks the threads that held a lock in the parent."""
     acme = tenants.create("acme")
     acme.get(Kennel)
     application_cache, registry_cache = tenants.fleet.application_cache, tenants.fleet.registry_cache
@@ -190,8 +218,8 @@ def test_fork_while_others_construct(tenants: Tenancy) -> None:
     thread.start()
     held.wait(20)
     pid = os.fork()
-    if pid == 0:  # a deadlock here ends with the alarm
-        import signal  # noqa: PLC0415 (in the child alone)
+    if pid == 0:  # the alarm ends a deadlock
+        import signal  # noqa: PLC0415 (only in the child)
 
         signal.alarm(15)
         try:
@@ -206,7 +234,7 @@ def test_fork_while_others_construct(tenants: Tenancy) -> None:
 
 
 def test_two_thousand_tenants_in_one_process(sqlite_url: str, make_fleet: Callable[[str], MakeFleet]) -> None:
-    """With a bound of a hundred, by several threads; no thread and no connection is left of any."""
+    """With a bound of a hundred, in several threads; no thread and no connection remains."""
     count = 2000
     tenants = make_fleet(sqlite_url)(Shop, TENANCY_MAX_APPLICATIONS=100, SQLALCHEMY_SQLITE_SYNCHRONOUS="NORMAL")
     made = list(tenants.create_many(f"t{number}" for number in range(count)))

@@ -1,4 +1,4 @@
-"""What callers pass by mistake, a fleet that is closed, and how the objects show themselves."""
+"""Wrong arguments, closed fleets, and the repr of objects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def url(sqlite_url: str) -> str:
 
 
 def methods() -> Iterator[tuple[str, list[inspect.Parameter]]]:
-    """Yield the public methods of a fleet that ask for something, with the parameters that they must be given."""
+    """Yield a fleet's public methods that require arguments, with those parameters."""
     for name, method in inspect.getmembers(Tenancy, inspect.isfunction):
         if (not name.startswith("_") or name == "__getitem__") and name not in ("close", "application_specs"):
             given = list(inspect.signature(method).parameters.values())[1:]
@@ -36,7 +36,7 @@ def methods() -> Iterator[tuple[str, list[inspect.Parameter]]]:
 
 
 def use(result: Any) -> None:
-    """Take what a generator yields."""
+    """Exhaust a generator."""
     if inspect.isgenerator(result):
         list(result)
 
@@ -92,7 +92,7 @@ def test_a_wrong_type_is_refused_by_every_method(tenants: Tenancy, wrong: object
         (lambda _: Tenancy(env={"SQLALCHEMY_POOL_SIZE": 5}), "Pass all values as text"),  # type: ignore[dict-item]
     ],
 )
-def test_a_wrong_argument_is_named_with_what_to_pass(tenants: Tenancy, call: Call, message: str) -> None:
+def test_a_wrong_argument_is_named_with_the_remedy(tenants: Tenancy, call: Call, message: str) -> None:
     tenants.create("acme")
     with pytest.raises(InvalidArgument, match=message) as raised:
         call(tenants)
@@ -101,7 +101,7 @@ def test_a_wrong_argument_is_named_with_what_to_pass(tenants: Tenancy, call: Cal
     assert tenants.slugs() == ["acme"]
 
 
-def test_a_tenant_that_the_registry_alone_has_read_says_where_to_get_it(tenants: Tenancy) -> None:
+def test_a_tenant_read_by_the_registry_alone_names_the_remedy(tenants: Tenancy) -> None:
     tenants.create("acme")
     (read,) = tenants.fleet.registry.list()
     for call in (lambda: read.get(Kennel), read.env):
@@ -109,7 +109,7 @@ def test_a_tenant_that_the_registry_alone_has_read_says_where_to_get_it(tenants:
             call()
 
 
-def test_a_verb_takes_a_tenant_and_means_no_other_with_its_slug(tenants: Tenancy) -> None:
+def test_a_verb_with_a_tenant_object_affects_no_other_tenant_with_its_slug(tenants: Tenancy) -> None:
     acme = tenants.create("acme")
     assert tenants.suspend(acme).status == "suspended"
     renamed = tenants.rename(acme, "apex")
@@ -133,7 +133,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("as_tenant", [False, True])
-def test_a_closed_fleet_answers_nothing_while_another_one_is_open(fleet: MakeFleet, as_tenant: bool) -> None:
+def test_a_closed_fleet_refuses_calls_while_another_one_is_open(fleet: MakeFleet, as_tenant: bool) -> None:
     tenants, other = fleet(), fleet()
     acme = tenants.create("acme")
     with tenants.scope("acme"):
@@ -160,7 +160,7 @@ def test_a_closed_fleet_answers_nothing_while_another_one_is_open(fleet: MakeFle
     assert [tenant.slug for tenant in other] == ["acme"]
 
 
-def test_objects_show_what_they_are(fleet: MakeFleet, url: str) -> None:
+def test_reprs(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel, Visits)
     where = f"sqlite+pysqlite:///{url.removeprefix('sqlite:///')}"
     assert repr(tenants) == f"Tenancy(Kennel, Visits; the registry in {where})"
@@ -183,6 +183,6 @@ def test_objects_show_what_they_are(fleet: MakeFleet, url: str) -> None:
         assert repr(runner).endswith("; stopped)")
 
 
-def test_orders_are_taken_beside_slugs(tenants: Tenancy) -> None:
+def test_requests_are_accepted_beside_slugs(tenants: Tenancy) -> None:
     made = list(tenants.create_many(["acme", TenantRequest(slug="globex", name="Globex")]))
     assert [tenant.name for tenant in made] == ["acme", "Globex"]

@@ -1,4 +1,4 @@
-"""Many processes and threads at once, on the same tenants."""
+"""Many processes and threads that change the same tenants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEADLINE = 200.0
 
 
 def crowd(what: str, url: str, count: int) -> list[Any]:
-    """Let processes do the same at once, and return what came of each."""
+    """Run a task in concurrent processes, and return the outcomes."""
     program = [sys.executable, "-m", "tests.support.concurrent_creation_process", what, url, str(count)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def test_one_slug_is_created_by_many_processes(
     request: pytest.FixtureRequest, make_fleet: Callable[[str], MakeFleet], database: str, count: int
 ) -> None:
     url = request.getfixturevalue(database)
-    # Nor is there a registry yet.
+    # There is no registry yet, either.
     answers = Counter(crowd("create", url, count))
     assert answers.pop("TenantExists") == count - 1
     ((only, one),) = answers.items()
@@ -58,7 +58,7 @@ def test_one_tenant_is_returned_to_many_processes(fleet: MakeFleet, url: str, wh
 
 
 def consistent(tenants: Tenancy, url: str) -> None:
-    """Fail for what the registry, the histories and the catalog do not agree on."""
+    """Fail unless the registry, the histories and the catalog agree."""
     found = tenants.list()
     assert len({tenant.slug for tenant in found}) == len(found)
     placements = {str(tenant.placement) for tenant in found}
@@ -77,7 +77,7 @@ def consistent(tenants: Tenancy, url: str) -> None:
         assert tenants.history(str(tenant_id))[-1].status == "purged"
 
 
-def test_crowd_of_threads_and_processes(fleet: MakeFleet, url: str) -> None:
+def test_concurrent_changes_in_threads_and_processes(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel)
     tenants.init()
     for errors in crowd("change_at_random", url, 4):
@@ -85,7 +85,7 @@ def test_crowd_of_threads_and_processes(fleet: MakeFleet, url: str) -> None:
     consistent(tenants, url)
 
 
-def test_crowd_of_threads(fleet: MakeFleet, url: str, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
+def test_concurrent_changes_in_threads(fleet: MakeFleet, url: str, no_purge_delay: None) -> None:  # noqa: ARG001 (a fixture)
     tenants = fleet(Kennel)
     tenants.init()
     assert change_at_random(tenants, threads=16, rounds=4) == []

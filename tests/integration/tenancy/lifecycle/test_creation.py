@@ -27,11 +27,11 @@ pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
 
 class Registry(Application[UUID]):
-    """Is called as a part of the package is."""
+    """Has the name of a part of the package."""
 
 
 class OtherRegistry(Application[UUID]):
-    """Has the name of another one."""
+    """Has the same name as the other one."""
 
     name = "Registry"
 
@@ -45,7 +45,7 @@ def test_tenants_do_not_see_each_other(tenants: Tenancy) -> None:
     assert [tenant.slug for tenant in tenants] == ["acme", "globex"]
 
 
-def test_tenant_is_as_it_was_ordered(tenants: Tenancy) -> None:
+def test_tenant_is_as_requested(tenants: Tenancy) -> None:
     made = tenants.create("Ünï-cödé x", metadata={"plan": ["gold", None]}, actor="ops-1")
     assert made == tenants["ÜNÏ-CÖDÉ X"] == tenants.list()[0]
     assert (made.slug, made.name, made.metadata) == ("ünï-cödé x", "Ünï-cödé x", {"plan": ["gold", None]})
@@ -61,7 +61,7 @@ def test_tenant_is_as_it_was_ordered(tenants: Tenancy) -> None:
     assert tenants.slugs() == [made.slug]
 
 
-def test_slug_is_taken_once(tenants: Tenancy) -> None:
+def test_slug_is_unique(tenants: Tenancy) -> None:
     acme = tenants.create("acme")
     for slug in ("acme", "ACME", "\uff41cme"):
         with pytest.raises(TenantExists, match="'acme' exists already") as caught:
@@ -72,7 +72,7 @@ def test_slug_is_taken_once(tenants: Tenancy) -> None:
 
 
 @pytest.mark.parametrize("verb", ["suspend", "archive", "delete"])
-def test_tenant_that_does_not_serve_is_not_ready(tenants: Tenancy, verb: str) -> None:
+def test_unavailable_tenant_is_not_returned(tenants: Tenancy, verb: str) -> None:
     tenants.create("acme", request_id="r-1")
     tenants.create("globex")
     status = str(getattr(tenants, verb)("acme", **({"reads": True} if verb == "suspend" else {})).status)
@@ -96,7 +96,7 @@ def test_tenant_that_does_not_serve_is_not_ready(tenants: Tenancy, verb: str) ->
     assert tenants.create("acme", exist_ok=True) == tenants.create("acme", request_id="r-1")
 
 
-def test_slug_that_is_taken_has_no_other_cause(tenants: Tenancy) -> None:
+def test_taken_slug_hides_other_errors(tenants: Tenancy) -> None:
     tenants.create("acme")
     tenants.create("globex")
     calls: list[Callable[[], object]] = [
@@ -117,12 +117,12 @@ def test_invalid_slug_leaves_nothing(tenants: Tenancy) -> None:
     assert tenants.list() == []
 
 
-def test_slugs_of_host_names_only(fleet: MakeFleet) -> None:
+def test_slugs_restricted_to_host_names(fleet: MakeFleet) -> None:
     tenants = fleet(TENANCY_SLUGS="dns")
     with pytest.raises(InvalidSlug, match="host name"):
         tenants.create("a.b")
     tenants.create("a-b")
-    # One of a time when more was allowed is found.
+    # An older tenant, from when more was allowed, is still found.
     fleet().create("ünï")
     assert tenants["ünï"].slug == "ünï"
 
@@ -137,7 +137,7 @@ def test_retry_of_a_request_returns_its_tenant(tenants: Tenancy) -> None:
     assert tenants.slugs() == ["acme"]
 
 
-def test_text_that_no_database_keeps_is_named(tenants: Tenancy) -> None:
+def test_text_that_no_database_accepts_is_named(tenants: Tenancy) -> None:
     tenants.create("globex")
     for text in ("a\0b", "a\ud800"):
         for field in ("name", "request_id"):
@@ -152,7 +152,7 @@ def test_text_that_no_database_keeps_is_named(tenants: Tenancy) -> None:
 
 
 @pytest.mark.parametrize("name", ["100% 'quoted' \"name\"; DROP TABLE x -- {tenant} %(x)s :y ?"])
-def test_names_are_never_run(tenants: Tenancy, name: str) -> None:
+def test_names_are_never_executed(tenants: Tenancy, name: str) -> None:
     acme = tenants.create(name, name=name, metadata={name: name}, request_id=name)
     acme.get(Kennel).register(name)
     tenants.suspend(name, reason=name)
@@ -163,7 +163,7 @@ def test_names_are_never_run(tenants: Tenancy, name: str) -> None:
     assert tenants.history(f"{name} 2")[-1].remark == f"was {name.casefold()}"
 
 
-def test_many_are_made_in_their_order(tenants: Tenancy) -> None:
+def test_many_are_created_in_order(tenants: Tenancy) -> None:
     slugs = [f"t{number:03}" for number in range(60)]
     requests: list[str | TenantRequest] = [
         TenantRequest(slug=slug, name=slug.upper()) if slug < "t030" else slug for slug in slugs
@@ -175,7 +175,7 @@ def test_many_are_made_in_their_order(tenants: Tenancy) -> None:
     made[59].get(Kennel).register("Fido")
 
 
-def test_many_of_which_one_is_taken(tenants: Tenancy) -> None:
+def test_many_with_one_taken(tenants: Tenancy) -> None:
     tenants.create("b")
     iterator = tenants.create_many(["a", "b", "c"])
     assert next(iterator).slug == "a"
@@ -185,7 +185,7 @@ def test_many_of_which_one_is_taken(tenants: Tenancy) -> None:
     assert [each.slug for each in tenants.create_many(["a", "b", "c", "c"], exist_ok=True)] == ["a", "b", "c", "c"]
 
 
-def test_many_are_made_together_from_both_ends(tenants: Tenancy) -> None:
+def test_many_are_created_concurrently_from_both_ends(tenants: Tenancy) -> None:
     tenants.init()
     slugs = [f"t{number}" for number in range(30)]
     both: list[Callable[[], list[UUID]]] = [
@@ -196,7 +196,7 @@ def test_many_are_made_together_from_both_ends(tenants: Tenancy) -> None:
     assert one == other
 
 
-def test_application_with_tables_of_its_own(fleet: MakeFleet, url: str) -> None:
+def test_application_with_own_tables(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel, Notes)
     acme = tenants.create("acme")
     acme.get(Notes).note()
@@ -205,7 +205,7 @@ def test_application_with_tables_of_its_own(fleet: MakeFleet, url: str) -> None:
     assert catalog.tenants(url) == set()
 
 
-def test_registry_is_made_by_the_first_tenant(tenants: Tenancy) -> None:
+def test_registry_is_created_with_the_first_tenant(tenants: Tenancy) -> None:
     with pytest.raises(RegistryMissing, match="tenancy init"):
         tenants["acme"]
     with pytest.raises(RegistryMissing, match="tenancy init"):
@@ -217,7 +217,7 @@ def test_registry_is_made_by_the_first_tenant(tenants: Tenancy) -> None:
     ]
 
 
-def test_registry_is_made_without_code(url: str) -> None:
+def test_registry_is_created_without_code(url: str) -> None:
     with Tenancy(env={"SQLALCHEMY_URL": url}) as operator:
         operator.init()
         operator.init()
@@ -229,30 +229,30 @@ def test_registry_is_made_without_code(url: str) -> None:
         assert operator.create("acme").status == "active"
 
 
-def test_init_at_once(fleet: MakeFleet) -> None:
+def test_concurrent_init(fleet: MakeFleet) -> None:
     fleets = [fleet() for _ in range(8)]
     run_together([each.init for each in fleets])
     assert len({each.fleet.registry.fleet_settings()["hash_key"] for each in fleets}) == 1
 
 
-def test_registry_may_be_called_anything(fleet: MakeFleet, url: str) -> None:
+def test_registry_may_have_any_name(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(TENANCY_CONTROL_SCHEMA='100% "Control"; x')
     tenants.create("acme").get(Kennel).register("Fido")
     tenants.purge("acme")
     assert catalog.tenants(url, '100% "Control"; x') == set()
 
 
-def test_application_may_be_called_registry(fleet: MakeFleet) -> None:
+def test_application_may_be_named_registry(fleet: MakeFleet) -> None:
     tenants = fleet(Registry)
     assert tenants.create("acme").get(Registry).name == "Registry"
 
 
-def test_two_applications_of_one_name_are_refused(url: str) -> None:
+def test_two_applications_with_one_name_are_refused(url: str) -> None:
     with pytest.raises(TenancyError, match="Two applications have the name 'Registry'"):
         Tenancy(applications=[Registry, OtherRegistry], env={"SQLALCHEMY_URL": url})
 
 
-def test_application_of_nobody_is_refused(tenants: Tenancy) -> None:
+def test_unregistered_application_and_unknown_tenant_are_refused(tenants: Tenancy) -> None:
     acme = tenants.create("acme")
     with pytest.raises(NotRegistered, match="'Notes'"):
         acme.get(Notes)
@@ -260,7 +260,7 @@ def test_application_of_nobody_is_refused(tenants: Tenancy) -> None:
         tenants.application(Kennel, "globex")
 
 
-def test_closed_fleet_says_so(fleet: MakeFleet) -> None:
+def test_closed_fleet_is_named_in_the_error(fleet: MakeFleet) -> None:
     tenants = fleet()
     acme = tenants.create("acme")
     kennel = acme.get(Kennel)
@@ -281,7 +281,7 @@ def test_closed_fleet_says_so(fleet: MakeFleet) -> None:
         kennel.register("Fido")
 
 
-def test_history_of_nobody(tenants: Tenancy) -> None:
+def test_history_of_an_unknown_tenant(tenants: Tenancy) -> None:
     tenants.init()
     with pytest.raises(TenantNotFound):
         tenants.history(str(uuid4()))

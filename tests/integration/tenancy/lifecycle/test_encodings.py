@@ -1,4 +1,4 @@
-"""A fleet with a cipher or a compressor is served by processes that have the same, and by no others."""
+"""A fleet with a cipher or a compressor refuses processes that lack it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.deadlines import run_together, wait_until
 
 
 class OtherCipher(AESCipher):
-    """Another class, and so another topic."""
+    """Another class, and therefore another topic."""
 
 
 AES = "eventsourcing.cipher:AESCipher"
@@ -85,7 +85,7 @@ def test_a_key_can_be_rotated(fleet: MakeFleet) -> None:
     fleet(CIPHER_TOPIC=AES, CIPHER_KEY=key())["acme"].get(Kennel).register("Fido")
 
 
-def test_an_application_that_is_new_brings_its_own(fleet: MakeFleet) -> None:
+def test_a_new_application_brings_its_own_encoding(fleet: MakeFleet) -> None:
     fleet(Kennel).create("acme").get(Kennel).register("Fido")
     tenants = fleet(Kennel, Notes, NOTES_CIPHER_KEY=key())
     with pytest.raises(EncodingMismatch, match="'Notes' are stored without"):
@@ -94,15 +94,13 @@ def test_an_application_that_is_new_brings_its_own(fleet: MakeFleet) -> None:
     tenants["acme"].get(Notes).note()
     with pytest.raises(EncodingMismatch, match="'Notes' are stored with the cipher"):
         fleet(Kennel, Notes)["acme"].get(Notes).note()
-    # Also when a process without it has recorded its own applications meanwhile.
+    # Even if a process without it has recorded its own applications meanwhile.
     fleet(Kennel).init()
     with pytest.raises(EncodingMismatch):
         fleet(Notes).init()
 
 
-def test_a_fleet_can_be_changed_and_running_processes_are_told(
-    fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_encoding_stops_running_processes(fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
     acme = fleet().create("acme")
     before = acme.get(Kennel)
     assert before.names() == []
@@ -123,7 +121,7 @@ def test_a_fleet_can_be_changed_and_running_processes_are_told(
     wait_until(is_refused, "the process without the cipher is refused")
 
 
-def test_a_registry_from_before_encodings_were_recorded_may_have_plain_events(fleet: MakeFleet) -> None:
+def test_a_registry_without_recorded_encodings_may_have_plain_events(fleet: MakeFleet) -> None:
     tenants = fleet()
     tenants.create("acme").get(Kennel).register("Fido")
     with tenants.fleet.registry.writing() as session:
@@ -136,7 +134,7 @@ def test_a_registry_from_before_encodings_were_recorded_may_have_plain_events(fl
     assert tenants["acme"].get(Kennel).names() == ["Fido"]
 
 
-def test_a_runner_does_not_start_and_the_doctor_says_why(fleet: MakeFleet, url: str) -> None:
+def test_a_runner_does_not_start_and_the_doctor_names_the_cause(fleet: MakeFleet, url: str) -> None:
     fleet(CIPHER_KEY=key()).create("acme")
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
         with pytest.raises(EncodingMismatch):
@@ -147,7 +145,7 @@ def test_a_runner_does_not_start_and_the_doctor_says_why(fleet: MakeFleet, url: 
 
 
 @pytest.mark.parametrize("driver", ["", "psycopg2", "psycopg", "pg8000"])
-def test_one_of_many_that_come_first_wins(
+def test_one_of_many_first_processes_wins(
     request: pytest.FixtureRequest, make_fleet: Callable[[str], MakeFleet], driver: str
 ) -> None:
     url: str = request.getfixturevalue("postgres_url" if driver else "sqlite_url")

@@ -1,4 +1,4 @@
-"""A tenant's variables win over all that the process has, and the registry looks at none of them."""
+"""A tenant's variables take precedence over the process's, and the registry reads none of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_variables_win(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @pytest.mark.parametrize("name", sorted(hostile.variables("")))
-def test_each_variable_loses_alone(
+def test_each_process_variable_alone_is_ignored(
     sqlite_url: str,
     make_fleet: Callable[[str], MakeFleet],
     monkeypatch: pytest.MonkeyPatch,
@@ -62,7 +62,7 @@ def test_each_variable_loses_alone(
 
 
 def test_another_process(tenants: Tenancy, tmp_path: Path) -> None:
-    """As `tenancy exec` starts it: its variables, and the process's own below."""
+    """As started by `tenancy exec`: the tenant's variables take precedence over the process's own."""
     acme = tenants.create("acme")
     program = (
         "from tests.samples.kennels import Kennel; kennel = Kennel(); kennel.register('Rex'); print(kennel.names())"
@@ -75,7 +75,7 @@ def test_another_process(tenants: Tenancy, tmp_path: Path) -> None:
     assert acme.get(Kennel).names() == ["Rex"]
 
 
-def test_runners_of_the_library(tenants: Tenancy) -> None:
+def test_library_runners(tenants: Tenancy) -> None:
     acme = tenants.create("acme")
     tenants.create("globex")
     with SingleThreadedRunner[UUID](SYSTEM, env=acme.env()) as runner:
@@ -86,7 +86,7 @@ def test_runners_of_the_library(tenants: Tenancy) -> None:
 
 
 @pytest.mark.usefixtures("no_purge_delay")
-def test_process_of_a_purged_tenant_brings_no_table_back(
+def test_process_of_a_purged_tenant_recreates_no_table(
     tenants: Tenancy, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = tenants.create("acme").env()
@@ -98,7 +98,7 @@ def test_process_of_a_purged_tenant_brings_no_table_back(
         for call in (lambda: kennel.register("Fido"), kennel.names):
             with pytest.raises(TenantPurged, match="has been purged"):
                 call()
-        # Past the door, as by a process that was let in just before.
+        # Without admission, as in a process that was admitted just before.
         with monkeypatch.context() as patch:
             patch.setattr(kennel.factory.datastore, "_registry_cache", None)  # type: ignore[attr-defined]
             with pytest.raises(ProgrammingError):
@@ -107,14 +107,14 @@ def test_process_of_a_purged_tenant_brings_no_table_back(
 
 
 @pytest.mark.parametrize("value", ["", "acme", "b498b53d-8106-4da3-9ab5-d96bb26d485"])
-def test_tenant_that_is_no_id_is_refused(tenants: Tenancy, value: str) -> None:
+def test_tenant_variable_that_is_not_an_id_is_refused(tenants: Tenancy, value: str) -> None:
     env = tenants.create("acme").env()
     env |= {key: value for key in env if key.endswith("TENANCY_TENANT")}
     with pytest.raises(SettingsError, match="tenancy env SLUG"):
         Kennel(env=env)
 
 
-def test_registry_looks_at_no_variable_of_applications(
+def test_registry_reads_no_application_variables(
     url: str, make_fleet: Callable[[str], MakeFleet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = {
@@ -145,7 +145,7 @@ def test_registry_looks_at_no_variable_of_applications(
 
 @pytest.mark.usefixtures("no_purge_delay")
 @pytest.mark.parametrize("databases", [("sqlite_url", "postgres_url"), ("postgres_url", "sqlite_url")])
-def test_registry_in_a_database_of_its_own(
+def test_registry_in_its_own_database(
     request: pytest.FixtureRequest, make_fleet: Callable[[str], MakeFleet], databases: tuple[str, str]
 ) -> None:
     control, url = (request.getfixturevalue(name) for name in databases)
@@ -162,7 +162,7 @@ def test_registry_in_a_database_of_its_own(
     assert catalog.objects(url) == set()
 
 
-def test_password_shows_in_the_variables_alone(tenants: Tenancy) -> None:
+def test_password_is_shown_only_in_the_variables(tenants: Tenancy) -> None:
     url = "postgresql://user:canary-password@127.0.0.1:1/db"
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": url, "SQLALCHEMY_CONNECT_TIMEOUT": "1"}) as away:
         with pytest.raises(Exception, match="does not answer") as caught:

@@ -1,4 +1,4 @@
-"""Variables that the code passes, `Tenancy(env=...)`, are in force for everything that a tenant has."""
+"""Variables passed as `Tenancy(env=...)` apply to all applications and views of a tenant."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.support.conflicting_environment import variables
 
 
 class Recorder(SQLAlchemyApplicationRecorder):
-    """A recorder that only a variable asks for."""
+    """A recorder that only a variable selects."""
 
 
 class View(CountersView):
-    """Tells which autoflush its sessions have."""
+    """Reports the autoflush setting of its sessions."""
 
     def autoflush(self) -> bool:
         with self.transaction(commit=False) as session:
@@ -49,7 +49,7 @@ GIVEN = {
 
 
 def found(application: Application[Any]) -> dict[str, Any]:
-    """Return what an application has made of the variables."""
+    """Return an application's settings that come from the variables."""
     with application.recorder.transaction(commit=False) as session:  # type: ignore[attr-defined]
         return {
             "cipher": type(application.mapper.cipher),
@@ -73,7 +73,7 @@ OF_KENNEL = {
 }
 
 
-def test_they_are_in_force_for_applications(fleet: MakeFleet) -> None:
+def test_they_apply_to_applications(fleet: MakeFleet) -> None:
     acme = fleet(**GIVEN).create("acme")
     kennel = acme.get(Kennel)
     kennel.take_snapshot(kennel.register("Fido"))
@@ -86,8 +86,8 @@ def test_they_are_in_force_for_applications(fleet: MakeFleet) -> None:
     assert b"Fido" not in stored.state
 
 
-def test_they_are_in_force_for_views(fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So are those of the process, as in the library's runners."""
+def test_they_apply_to_views(fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process's variables apply too, as in the library's runners."""
     tenants = fleet(TrainingSchool, DOGCOUNTERS_SQLALCHEMY_AUTOFLUSH="no")
     tenants.project(TrainingSchool, DogCounters, View)
     tenants.create("acme")
@@ -98,7 +98,7 @@ def test_they_are_in_force_for_views(fleet: MakeFleet, monkeypatch: pytest.Monke
     assert other.projection(DogCounters, "acme").view.autoflush() is False
 
 
-def test_they_are_in_force_in_another_process(fleet: MakeFleet) -> None:
+def test_they_apply_in_another_process(fleet: MakeFleet) -> None:
     acme = fleet(**GIVEN).create("acme")
     acme.get(Kennel).register("Fido")
     program = "from tests.samples.kennels import Kennel; k = Kennel(); print(k.names(), type(k.mapper.cipher).__name__)"
@@ -130,7 +130,7 @@ def test_applications_of_this_process_parse_no_placement(url: str, monkeypatch: 
 def test_a_placement_takes_precedence(fleet: MakeFleet, url: str) -> None:
     acme = fleet().create("acme")
     acme.get(Kennel).register("Fido")
-    # These describe the fleet itself, where the code passes them.
+    # These variables describe the fleet itself if the code passes them.
     of_fleet = (
         "SQLALCHEMY_URL",
         "SQLALCHEMY_CONNECTION_CREATOR_TOPIC",

@@ -55,7 +55,7 @@ def test_rename_keeps_the_tenant_and_its_tables(tenants: Tenancy, kennel: Kennel
     assert len(tenants.history("globex")) == 3
 
 
-def test_slug_that_is_used_again_inherits_nothing(tenants: Tenancy, kennel: Kennel) -> None:
+def test_reused_slug_inherits_nothing(tenants: Tenancy, kennel: Kennel) -> None:
     old = tenants["acme"]
     tenants.rename("acme", "globex")
     new = tenants.create("acme")
@@ -69,14 +69,14 @@ def test_slug_that_is_used_again_inherits_nothing(tenants: Tenancy, kennel: Kenn
     assert kennel.names() == ["Fido"]
 
 
-def test_rename_to_a_slug_that_is_taken(tenants: Tenancy, kennel: Kennel) -> None:
+def test_rename_to_a_taken_slug(tenants: Tenancy, kennel: Kennel) -> None:
     tenants.create("globex")
     with pytest.raises(TenantExists, match="'globex' exists already"):
         tenants.rename("acme", "GLOBEX")
     assert tenants["acme"].get(Kennel) is kennel
 
 
-def test_two_who_exchange_their_slugs(tenants: Tenancy, repeat: Callable[[int], range]) -> None:
+def test_two_tenants_exchange_their_slugs(tenants: Tenancy, repeat: Callable[[int], range]) -> None:
     tenants.create("acme")
     tenants.create("globex")
 
@@ -96,7 +96,7 @@ def test_suspended(tenants: Tenancy, kennel: Kennel) -> None:
             call()
     with pytest.raises(TenantSuspended), tenants.scope("acme"):
         pass
-    # Nothing when it is so already, and another way to be suspended is a change.
+    # Repeating it changes nothing, and another kind of suspension is a change.
     tenants.suspend("acme")
     tenants.suspend("acme", reason="invoice 4711", reads=False)
     assert len(tenants.history("acme")) == 3
@@ -117,7 +117,7 @@ def test_suspended(tenants: Tenancy, kennel: Kennel) -> None:
         kennel.names()
 
 
-def test_what_is_not_given_again_stays_as_it_is(tenants: Tenancy) -> None:
+def test_omitted_values_stay_unchanged(tenants: Tenancy) -> None:
     suspended = tenants.create("acme") and tenants.suspend("acme", reason="invoice 4711", reads=True)
     assert tenants.suspend("acme") == suspended
     assert tenants.suspend("acme", reason="invoice 4712") == replace(suspended, reason="invoice 4712")
@@ -165,7 +165,7 @@ def test_ladder(tenants: Tenancy, kennel: Kennel) -> None:
     assert [change.version for change in tenants.history("acme")] == list(range(1, 9))
 
 
-def test_time_of_grace(fleet: MakeFleet) -> None:
+def test_grace_period(fleet: MakeFleet) -> None:
     tenants = fleet(TENANCY_GRACE_DAYS=2.5)
     tenants.create("acme")
     before = datetime.now(UTC)
@@ -191,12 +191,12 @@ def test_list_by_status(tenants: Tenancy) -> None:
         tenants.list("nothing")
 
 
-def test_history_names_nobody(tenants: Tenancy, url: str) -> None:
+def test_history_contains_no_names(tenants: Tenancy, url: str) -> None:
     tenants.create("canary-slug", name="canary-name", metadata={"x": "canary-data"}, request_id="canary-request")
     tenants.suspend("canary-slug", reason="canary-reason", actor="id-7")
     tenants.rename("canary-slug", "canary-slug-2", name="canary-name-2")
     assert tenants.history("canary-slug-2")[2].remark == "canary-reason"
-    recorder: Any = tenants.fleet.registry._recorder  # noqa: SLF001 (nobody else may see it)
+    recorder: Any = tenants.fleet.registry._recorder  # noqa: SLF001 (not public)
     events: list[Notification] = recorder.select_notifications(start=None, limit=100)
     assert b"id-7" in b"".join(event.state for event in events)
     assert b"canary" not in b"".join(event.state for event in events)
@@ -216,8 +216,8 @@ def test_history_names_nobody(tenants: Tenancy, url: str) -> None:
 
 
 @pytest.mark.parametrize("actor", ["Ann Example", "ann@example.com", "", "a\0b", "x" * 101, 7])
-def test_actor_that_may_be_a_name_is_refused_before_anything_is_done(tenants: Tenancy, actor: Any) -> None:
-    """The history, in which it would stand, is never erased."""
+def test_actor_that_may_be_a_name_is_refused_before_any_change(tenants: Tenancy, actor: Any) -> None:
+    """The history, which would contain it, is never erased."""
     tenants.create("acme", actor="id-7")
     for do in (
         lambda: tenants.create("globex", actor=actor),
@@ -233,7 +233,7 @@ def test_actor_that_may_be_a_name_is_refused_before_anything_is_done(tenants: Te
     assert {change.actor for change in tenants.history("acme")} == {"id-7"}
 
 
-def test_tombstone_is_found_by_who_has_the_key(tenants: Tenancy) -> None:
+def test_tombstone_is_found_with_the_key(tenants: Tenancy) -> None:
     registry = tenants.fleet.registry
     acme = tenants.create("acme")
     certificate = tenants.purge("acme")
@@ -246,7 +246,7 @@ def test_tombstone_is_found_by_who_has_the_key(tenants: Tenancy) -> None:
 
 @pytest.mark.parametrize("verb", ["suspend", "resume", "archive", "restore", "delete", "undelete", "purge", "rename"])
 @pytest.mark.parametrize("slug", ["nobody", "a/b", ""])
-def test_verb_on_nobody(tenants: Tenancy, verb: str, slug: str) -> None:
+def test_verb_on_an_unknown_tenant(tenants: Tenancy, verb: str, slug: str) -> None:
     tenants.init()
     with pytest.raises(TenantNotFound):
         getattr(tenants, verb)(slug)

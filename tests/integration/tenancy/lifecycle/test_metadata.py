@@ -1,4 +1,4 @@
-"""Metadata comes back as it was given, from every database, or is refused before anything is written."""
+"""Metadata is read back unchanged from every database, or is refused before anything is written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REFUSED = {
 }
 
 
-def test_what_is_not_json_is_refused(tenants: Tenancy) -> None:
+def test_metadata_other_than_json_is_refused(tenants: Tenancy) -> None:
     tenants.init()
     for value in REFUSED.values():
         with pytest.raises(InvalidArgument, match="The metadata contains something that is not JSON"):
@@ -41,7 +41,7 @@ def test_what_is_not_json_is_refused(tenants: Tenancy) -> None:
 
 
 @pytest.mark.parametrize("driver", ["pysqlite", "psycopg2", "psycopg", "pg8000"])
-def test_all_other_metadata_comes_back_as_it_was(driver: str, make_fleet: Any, request: pytest.FixtureRequest) -> None:
+def test_metadata_is_read_back_unchanged(driver: str, make_fleet: Any, request: pytest.FixtureRequest) -> None:
     if driver == "pysqlite":
         url = request.getfixturevalue("sqlite_url")
     else:

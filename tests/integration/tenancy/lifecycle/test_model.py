@@ -1,4 +1,4 @@
-"""The lifecycle against a model: whatever is done in whichever order, the fleet is what a few lines say it is."""
+"""The lifecycle against a model: after any sequence of calls, the fleet equals a simple model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REPEAT = int(os.environ.get("TEST_REPEAT", "1"))
 
 @dataclass
 class Model:
-    """What a tenant should be."""
+    """The expected state of a tenant."""
 
     id: UUID
     status: str = "active"
@@ -36,14 +36,14 @@ class Model:
 
 
 class LifecycleMachine(RuleBasedStateMachine):
-    """Does something to one of three tenants at a time."""
+    """Calls a verb on one of three tenants at a time."""
 
     tenants: Tenancy
     url: str
 
     @initialize()
     def begin(self) -> None:
-        """Begin with nobody: what the last example left is removed."""
+        """Start without tenants: remove those of the last example."""
         self.model: dict[str, Model] = {}
         self.handed_out: dict[UUID, Kennel] = {}
         self.tenants.init()
@@ -180,7 +180,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self._do(slug, verb, to)
 
     @invariant()
-    def registry_is_as_the_model(self) -> None:
+    def registry_equals_the_model(self) -> None:
         if not hasattr(self, "model"):
             return
         found = {tenant.slug: tenant for tenant in self.tenants}
@@ -214,7 +214,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("no_purge_delay")
-def test_lifecycle_is_as_the_model(fleet: MakeFleet, url: str) -> None:
+def test_lifecycle_equals_the_model(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(Kennel)
     machine = type("Machine", (LifecycleMachine,), {"tenants": tenants, "url": url})
     run_state_machine_as_test(

@@ -1,4 +1,4 @@
-"""Purging: all that is a tenant's own goes, nothing else, and the catalog says so."""
+"""Purging removes everything that a tenant owns and nothing else, according to the catalog."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ TEMPLATES = [
 
 
 @pytest.mark.parametrize(("database", "templates"), TEMPLATES)
-def test_nothing_is_left_whatever_the_template(
+def test_nothing_is_left_with_any_template(
     make_fleet: Callable[[str], MakeFleet], request: pytest.FixtureRequest, database: str, templates: dict[str, str]
 ) -> None:
     url = request.getfixturevalue(database)
@@ -97,7 +97,7 @@ def test_nothing_is_left_whatever_the_template(
     assert catalog.tenants(url) == others
 
 
-def test_what_users_made_in_a_tenants_schema_goes_with_it(
+def test_users_objects_in_a_tenants_schema_are_removed(
     postgres_url: str, make_fleet: Callable[[str], MakeFleet]
 ) -> None:
     tenants = make_fleet(postgres_url)()
@@ -126,7 +126,7 @@ def test_what_users_made_in_a_tenants_schema_goes_with_it(
     assert certificate.removed["schemas"] == 1
 
 
-def test_what_users_made_behind_a_tenants_prefix_goes_with_it(fleet: MakeFleet, url: str) -> None:
+def test_users_objects_with_a_tenants_prefix_are_removed(fleet: MakeFleet, url: str) -> None:
     tenants = fleet(TENANCY_TABLE_PREFIX="{tenant}_")
     prefix = tenants.create("acme").placement.table_prefix
     tenants.create("globex")
@@ -146,10 +146,10 @@ def test_what_users_made_behind_a_tenants_prefix_goes_with_it(fleet: MakeFleet, 
     assert any("globex" in name for name in left)
 
 
-def test_tenant_in_use_is_not_lost(
+def test_tenant_in_use_can_be_purged_later(
     postgres_url: str, make_fleet: Callable[[str], MakeFleet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction of somebody who asks nobody, as a report or a backup is."""
+    """A transaction without admission, like a report's or a backup's."""
     monkeypatch.setattr("tenancy.storage.remover._TIMEOUT", 0.0)
     tenants = make_fleet(postgres_url)(SQLALCHEMY_LOCK_TIMEOUT=0.1)
     schema = tenants.create("acme").placement.schema
@@ -162,8 +162,8 @@ def test_tenant_in_use_is_not_lost(
     assert catalog.tenants(postgres_url) == set()
 
 
-def test_table_of_locks_is_spared(postgres_url: str, make_fleet: Callable[[str], MakeFleet]) -> None:
-    """Each dropped table takes locks, with its sequence, its index and its toast, and all clients share them."""
+def test_purge_limits_locks(postgres_url: str, make_fleet: Callable[[str], MakeFleet]) -> None:
+    """Each dropped table takes locks, also for its sequence, index and toast, and all clients share the lock table."""
     tenants = make_fleet(postgres_url)()
     schema = tenants.create("acme").placement.schema
     run(postgres_url, *(f"CREATE TABLE {schema}.t{number} (id serial PRIMARY KEY, x text)" for number in range(50)))
@@ -189,11 +189,11 @@ def test_purge_of_a_tenant_that_was_undeleted_meanwhile_is_refused(tenants: Tena
     with pytest.raises(TransitionRefused, match="'acme' is active by now, and was deleted"):
         list(tenants.purge_many([other, deleted]))
     assert tenants["acme"].get(Kennel).names() == ["Fido"]
-    assert tenants["other"].status == "active"  # nothing is begun
+    assert tenants["other"].status == "active"  # nothing was started
 
 
-def test_purge_of_a_tenant_spares_who_has_its_slug_by_now(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with the doctor: it has seen that somebody was being purged, and comes to it when that is done."""
+def test_purge_of_a_tenant_spares_the_new_owner_of_its_slug(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like the doctor, which may see a purge in progress and reach the tenant after the purge is done."""
     acme = replace(tenants.create("acme"), status=TenantStatus.PURGING)
     tenants.purge("acme")
     tenants.create("acme").get(Kennel).register("Fido")
@@ -205,10 +205,10 @@ def test_purge_of_a_tenant_spares_who_has_its_slug_by_now(tenants: Tenancy, monk
 
 
 @pytest.mark.parametrize("status", TenantStatus)
-def test_repair_makes_no_tables_of_a_tenant_that_is_purged_meanwhile(
+def test_repair_creates_no_tables_of_a_tenant_purged_meanwhile(
     fleet: MakeFleet, url: str, monkeypatch: pytest.MonkeyPatch, status: TenantStatus
 ) -> None:
-    """Also not those that an application makes itself."""
+    """Including tables that an application creates itself."""
     tenants = fleet(Notes)
     acme = replace(tenants.create("acme"), status=status)
     tenants.purge("acme")

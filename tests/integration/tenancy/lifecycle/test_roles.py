@@ -1,5 +1,5 @@
-"""Roles of the database: the owner makes tenants, the application works in them, the report reads; as docs/roles.md
-grants it.
+"""Database roles as granted in docs/roles.md: the owner creates tenants, the application works in them, the report
+reads.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.support.deadlines import wait_until
 
 PAGE = (Path(__file__).parents[4] / "docs" / "roles.md").read_text(encoding="utf-8")
 ONCE, AFTER_INIT, FOR_RUNNER, FOR_EARLIER = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
-PASSWORD = "secret"  # noqa: S105 (of roles that live for a test)
+PASSWORD = "secret"  # noqa: S105 (of temporary roles)
 DENIED = "permission denied"
 
 
 class Roles:
-    """The three roles in a database, and what the page says, with names of their own."""
+    """The three roles in a database, with the page's statements and unique names."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -59,11 +59,11 @@ class Roles:
         return url.render_as_string(hide_password=False)
 
     def tenants(self, role: str) -> Tenancy:
-        """Return the fleet as a process has it that connects as a role."""
+        """Return the fleet of a process that connects as a role."""
         return self._resources.enter_context(Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": self.url(role)}))
 
     def make(self) -> None:
-        """Make the roles as the page says."""
+        """Create the roles as on the page."""
         self.run(ONCE)
         self.run("".join(f"ALTER ROLE shop_{role} PASSWORD '{PASSWORD}';" for role in ("owner", "app", "report")))
 
@@ -92,7 +92,7 @@ def test_each_role_does_what_it_may(roles: Roles, postgres_url: str) -> None:
     owner = roles.tenants("owner")
     owner.init()
     roles.run(AFTER_INIT, "owner")
-    # Made after the rights were granted.
+    # Created after the rights were granted.
     env = owner.create("acme").env()
     app, report = roles.tenants("app"), roles.tenants("report")
     kennel, reader = app["acme"].get(Kennel), report["acme"].get(Kennel)
@@ -115,7 +115,7 @@ def test_each_role_does_what_it_may(roles: Roles, postgres_url: str) -> None:
     assert owner["acme"].status == "active"
     assert catalog.objects(postgres_url) == before
     owner.suspend("acme", reads=True)
-    wait_until(lambda: app["acme"].status == report["acme"].status == "suspended", "all have learned of it")
+    wait_until(lambda: app["acme"].status == report["acme"].status == "suspended", "all processes have noticed it")
     for application in (kennel, reader):
         with pytest.raises(TenantSuspended):
             application.register("Rex")
@@ -144,7 +144,7 @@ def test_runner_works_as_the_application_and_skips_as_the_owner(roles: Roles) ->
     is_denied(lambda: app.suspend("acme"))
 
 
-def test_tenants_that_were_there_before_the_roles(roles: Roles) -> None:
+def test_tenants_older_than_the_roles(roles: Roles) -> None:
     defaults = "\n".join(line for line in ONCE.splitlines() if line.startswith("ALTER DEFAULT"))
     roles.run(re.sub(r"\bGRANT (.*) TO", r"REVOKE \1 FROM", defaults))
     owner = roles.tenants("owner")
@@ -159,7 +159,7 @@ def test_tenants_that_were_there_before_the_roles(roles: Roles) -> None:
     assert kennel.names() == ["Fido"]
 
 
-def test_role_without_rights_is_told_what_to_grant(roles: Roles) -> None:
+def test_role_without_rights_gets_the_grant(roles: Roles) -> None:
     calls: list[Callable[[Tenancy], Any]] = [lambda tenants: tenants.init(), lambda tenants: tenants.create("acme")]
     for call in calls:
         with pytest.raises(ProgrammingError, match=r"may not create schema 'tenancy'.*GRANT CREATE ON DATABASE"):
