@@ -234,7 +234,7 @@ class Provisioning:
         return [tenant for tenants in changed for tenant in tenants]
 
     def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
-        """Create and record tables that a tenant has lost or that are new in the code; skip one that is being purged."""
+        """Create and record tables that a tenant has lost or that are new in the code, unless it is being purged."""
         with self._with_tables([tenant], _is_provisioned) as (session, current):
             created = self._head().created
             lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(created)]
