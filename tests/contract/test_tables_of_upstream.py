@@ -111,7 +111,7 @@ def test_name_too_long_for_the_old_table_is_refused_and_nothing_is_written(
         lambda: insert_in_transaction(recorder),
     ]
     for call in calls:
-        with pytest.raises(DataError, match=r"tracking.* at most 32 characters.*ALTER"):
+        with pytest.raises(DataError, match=r"tracking.* at most 32 characters.*migrate_tables"):
             call()
     assert recorder.max_tracking_id(LONG_NAME) is None
     assert recorder.max_notification_id() == 2

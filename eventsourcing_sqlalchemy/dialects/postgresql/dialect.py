@@ -61,8 +61,8 @@ class PostgreSQLDialect(Dialect):
         "42P01": "Set CREATE_TABLE=yes, or create it beforehand",
         "3F000": "Set CREATE_TABLE=yes, or create it beforehand",
         "42703": "The table has another shape: a column is missing. Use another schema or table prefix",
-        "22001": "The tracking table is of version 1, for application names of at most 32 characters. ALTER the type "
-        "of its column application_name to text, or shorten the application's name",
+        "22001": "The tracking table has version 0, for application names of at most 32 characters. Migrate it with "
+        "recorder.migrate_tables(), or shorten the application's name",
         READ_ONLY: "The database is a standby, or default_transaction_read_only is on. Connect to the primary; with "
         "several hosts in SQLALCHEMY_URL, add target_session_attrs=read-write",
         postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the connecting role its missing privilege: USAGE on "
