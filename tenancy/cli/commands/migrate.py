@@ -59,7 +59,7 @@ def migrate(
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Migrate the registry and the tables of tenants that are behind.
+    """Migrate the registry and tenants that are behind.
 
     Tenants that are current are not touched. A second call continues after a failure.
     """
