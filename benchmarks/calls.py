@@ -1,4 +1,4 @@
-"""Count the Python calls of a warm save, a tenant creation, and a warm runner turn for one event.
+"""Count the Python calls of a warm save, a tenant creation, and a warm runner slice for one event.
 
 python -m benchmarks.calls [URL]
 
@@ -81,7 +81,7 @@ def traced(work: Callable[[], object]) -> Trace:
 def main(url: str) -> None:
     """Print the counts, then the re-entries."""
     traces: dict[str, Trace] = {}
-    turn = Trace(_WORK)
+    slice_ = Trace(_WORK)
     with Tenancy(system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
         for number in range(3):
             tenants.create(f"warm{number}")
@@ -90,7 +90,7 @@ def main(url: str) -> None:
         for _ in range(10):
             source.write()
         traces["save()"] = traced(source.write)
-        threading.setprofile(turn.profile)
+        threading.setprofile(slice_.profile)
         try:
             with tenants.runner(workers=1) as runner:
                 for _ in range(10):
@@ -98,7 +98,7 @@ def main(url: str) -> None:
                     runner.wait("acme")
         finally:
             threading.setprofile(None)  # None stops profiling
-        traces["runner turn"] = turn
+        traces["runner slice"] = slice_
     table = Table("what", "calls", "files", "re-entries")
     for what, trace in traces.items():
         table.add_row(what, str(trace.calls), str(len(trace.files)), str(trace.reentries.total()))

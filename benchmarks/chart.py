@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Final
+from io import StringIO
+from typing import Any, Final
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.catalog import CONTESTANTS, NATIVE, OURS, OURS_SQLITE, UPSTREAM, Contestant, Scenario
 from benchmarks.results import Ratio, Results
-
-_WIDTH: Final = 1000
-_LEFT: Final = 392
-_RIGHT: Final = 910
-_ROW: Final = 30
-_GROUP: Final = 38
-_TOP: Final = 118
-_BOTTOM: Final = 64
 
 _GROUPS: Final = (
     ("Write", ("W1", "W2", "W3", "W4", "P1", "W5")),
     ("Read and follow", ("R1", "R2", "R3", "R3c")),
     ("Start", ("T1", "M1")),
 )
-_LEGEND: Final = (
-    ("psycopg", "ours, psycopg (3)"),
-    ("psycopg2", "ours, psycopg2 or SQLite"),
-    ("native", "eventsourcing's own module"),
-    ("limit", "the limit: the same work without a recorder"),
-)
-_TICKS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
-_STYLE: Final = """
-  svg { font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-  .paper { fill: #ffffff; } .band { fill: #f4f6f8; } .text { fill: #1c2430; } .soft { fill: #66707d; }
-  .title { font-size: 21px; font-weight: 650; } .group { font-size: 14px; font-weight: 650; }
-  .name { font-weight: 600; } .value { font-weight: 650; text-anchor: end; }
-  .grid { stroke: #dfe3e8; } .one { stroke: #66707d; stroke-width: 1.5; }
-  .psycopg { fill: #0f62d6; } .psycopg2 { fill: #63a4f4; } .native { fill: #e8871e; }
-  .stem { stroke: #0f62d6; stroke-opacity: .35; stroke-width: 3; stroke-linecap: round; }
-  .spread { stroke: #0f62d6; stroke-width: 1.5; } .limit { stroke: #1c2430; stroke-width: 3; }
-  @media (prefers-color-scheme: dark) {
-    .paper { fill: #11161d; } .band { fill: #182029; } .text { fill: #e8edf3; } .soft { fill: #98a4b3; }
-    .grid { stroke: #2b3541; } .one { stroke: #98a4b3; } .limit { stroke: #e8edf3; }
-    .psycopg { fill: #58a0ff; } .psycopg2 { fill: #2d63b0; } .native { fill: #f0a24a; }
-    .stem, .spread { stroke: #58a0ff; }
-  }
-"""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Series:
+    label: str
+    marker: str
+    color: str
+    size: float = 8
+
+
+# In the order in which they are drawn, the most important one last.
+_SERIES: Final = {
+    "limit": _Series(label="the limit: the same work without a recorder", marker="|", color="#1c2430", size=16),
+    "native": _Series(label="eventsourcing's own module", marker="D", color="#e8871e", size=7),
+    "psycopg2": _Series(label="ours, psycopg2 or SQLite", marker="o", color="#63a4f4"),
+    "psycopg": _Series(label="ours, psycopg (3)", marker="o", color="#0f62d6"),
+}
+_SOFT: Final = "#66707d"
+# Text as text, and the same file for the same results on every machine.
+_STYLE: Final[dict[Any, Any]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "benchmarks",
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # matplotlib brings the first one; the second one is as wide
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+}
+# Matplotlib has one theme for a file: turned around, dark becomes bright, and the hue remains.
+_DARK: Final = "@media (prefers-color-scheme: dark) { svg { filter: invert(0.93) hue-rotate(180deg); } }"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,44 +69,28 @@ def baseline_of(results: Results) -> Contestant | None:
 def draw(results: Results, subtitle: str) -> str:
     """Return the chart as SVG. Scenarios without a baseline result are omitted."""
     baseline = baseline_of(results)
-    groups = [] if baseline is None else [(title, rows) for title, rows in _rows(results, baseline) if rows]
-    height = _TOP + sum(_GROUP + _ROW * len(rows) for _, rows in groups) + _BOTTOM
-    low, high = _bounds([ratio for _, rows in groups for row in rows for ratio in row.ratios.values()])
-
-    def x(value: float) -> float:
-        share = math.log(min(max(value, low), high) / low) / math.log(high / low)
-        return round(_LEFT + share * (_RIGHT - _LEFT), 1)
-
-    name = "no baseline" if baseline is None else baseline.title
-    title = f"Times as fast as {name}"
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
-        f"<title>{escape(title)}</title>",
-        f"<style>{_STYLE}</style>",
-        f'<rect class="paper" width="{_WIDTH}" height="{height}"/>',
-        f'<text class="text title" x="28" y="40">{escape(title)}</text>',
-        f'<text class="soft" x="28" y="62">{escape(subtitle)}</text>',
-        *_legend(),
-        f'<text class="soft" x="{_WIDTH - 28}" y="{_TOP + 25}" text-anchor="end">ours</text>',
-    ]
-    bottom = height - _BOTTOM + 8
-    y = _TOP
-    body: list[str] = []
-    for group, rows in groups:
-        body.append(f'<text class="text group" x="28" y="{y + 25}">{escape(group)}</text>')
-        y += _GROUP
-        for number, row in enumerate(rows):
-            if number % 2 == 0:
-                lines.append(f'<rect class="band" x="20" y="{y}" width="{_WIDTH - 40}" height="{_ROW}" rx="4"/>')
-            body += _draw_row(row, y + _ROW / 2, x)
-            y += _ROW
-    for tick in (tick for tick in _TICKS if low <= tick <= high):
-        kind = "one" if tick == 1 else "grid"
-        lines.append(f'<line class="{kind}" x1="{x(tick)}" x2="{x(tick)}" y1="{_TOP + 4}" y2="{bottom}"/>')
-        lines.append(f'<text class="soft" x="{x(tick)}" y="{bottom + 18}" text-anchor="middle">{tick:g}&#215;</text>')
-    note = "Right is faster; the axis is logarithmic. Lines through the dots: worst to best round."
-    body.append(f'<text class="soft" x="28" y="{bottom + 42}">{note}</text>')
-    return "\n".join([*lines, *body, "</svg>", ""])
+    lines: list[str | _Row] = []
+    for title, rows in () if baseline is None else _rows(results, baseline):
+        lines += [title, *rows] if rows else []
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(11, 2 + 0.32 * len(lines)), layout="constrained")
+        axes = figure.subplots()
+        axes.set_xscale("log")
+        axes.axvline(1, color=_SOFT, linewidth=1.5, zorder=1)
+        for y, line in enumerate(lines):
+            if isinstance(line, _Row):
+                _draw_row(axes, y, line)
+        _label(axes, lines)
+        title = f"Times as fast as {'no baseline' if baseline is None else baseline.title}"
+        figure.suptitle(title, fontsize=16, fontweight="bold")
+        axes.set_title(subtitle, loc="right", fontsize=9, color=_SOFT)
+        note = "Right is faster; the axis is logarithmic. Lines through the dots: worst to best round."
+        axes.set_xlabel(note, color=_SOFT)
+        handles = [_mark(axes, name, [], [], label=series.label) for name, series in reversed(_SERIES.items())]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+        file = StringIO()
+        figure.savefig(file, format="svg", metadata={"Title": title, "Creator": None, "Date": None})
+    return file.getvalue().replace("</style>", f"{_DARK}</style>", 1)
 
 
 def _rows(results: Results, baseline: Contestant) -> Iterator[tuple[str, list[_Row]]]:
@@ -131,45 +117,40 @@ def _series(contestant: Contestant) -> str:
     return "native" if contestant is CONTESTANTS["native"] else "upstream"
 
 
-def _bounds(ratios: Sequence[Ratio]) -> tuple[float, float]:
-    """Return the ends of the axis: ticks that enclose all values."""
-    low = min([ratio.low for ratio in ratios], default=1.0)
-    high = max([ratio.high for ratio in ratios], default=1.0)
-    return (
-        max([tick for tick in _TICKS if tick <= min(low, 0.7)], default=_TICKS[0]),
-        min([tick for tick in _TICKS if tick >= max(high, 2.0)], default=_TICKS[-1]),
-    )
+def _label(axes: Axes, lines: Sequence[str | _Row]) -> None:
+    """Name the scenarios and their groups, on a vertical axis that runs downwards, and the values of the other axis."""
+    texts = [
+        line if isinstance(line, str) else f"{line.scenario.name.removeprefix('sqlite:')}: {line.scenario.title}"
+        for line in lines
+    ]
+    axes.set_yticks(range(len(lines)), labels=texts)
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    for tick, line in zip(axes.get_yticklabels(), lines, strict=True):
+        tick.set_fontweight("bold" if isinstance(line, str) else "normal")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}\N{MULTIPLICATION SIGN}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="x", color="#dfe3e8")
 
 
-def _legend() -> Iterator[str]:
-    left = 28.0
-    for series, text in _LEGEND:
-        yield _mark(series, left + 6, 88)
-        yield f'<text class="text" x="{left + 20}" y="92.5">{escape(text)}</text>'
-        left += 50 + 6.6 * len(text)
-
-
-def _mark(series: str, x: float, y: float) -> str:
-    if series == "limit":
-        return f'<line class="limit" x1="{x}" x2="{x}" y1="{y - 9}" y2="{y + 9}"/>'
-    if series == "native":
-        return f'<rect class="native" x="{x - 5}" y="{y - 5}" width="10" height="10" transform="rotate(45 {x} {y})"/>'
-    return f'<circle class="{series}" cx="{x}" cy="{y}" r="6.5"/>'
-
-
-def _draw_row(row: _Row, y: float, x: Callable[[float], float]) -> Iterator[str]:
-    scenario = row.scenario
-    yield (
-        f'<text x="28" y="{y + 4.5}"><tspan class="text name">{escape(scenario.name.removeprefix("sqlite:"))}</tspan>'
-        f'<tspan class="soft" x="112">{escape(scenario.title)}</tspan></text>'
-    )
+def _draw_row(axes: Axes, y: int, row: _Row) -> None:
     ours = [row.ratios[name] for name in ("psycopg", "psycopg2") if name in row.ratios]
-    if ours:
-        yield f'<line class="stem" x1="{x(1)}" x2="{x(ours[0].median)}" y1="{y}" y2="{y}"/>'
+    color = _SERIES["psycopg"].color
     for ratio in ours:
-        yield f'<line class="spread" x1="{x(ratio.low)}" x2="{x(ratio.high)}" y1="{y}" y2="{y}"/>'
-    for series in ("limit", "native", "psycopg2", "psycopg"):
-        if series in row.ratios:
-            yield _mark(series, x(row.ratios[series].median), y)
+        axes.hlines(y, ratio.low, ratio.high, color=color, linewidth=1.5, zorder=2)
+    for name in _SERIES:
+        if name in row.ratios:
+            _mark(axes, name, [row.ratios[name].median], [y])
     if ours:
-        yield f'<text class="text value" x="{_WIDTH - 28}" y="{y + 4.5}">{ours[0].median:.3g}&#215;</text>'
+        axes.hlines(y, 1, ours[0].median, color=color, alpha=0.35, linewidth=3, zorder=1)
+        value = f"{ours[0].median:.3g}\N{MULTIPLICATION SIGN}"
+        axes.text(1.01, y, value, transform=axes.get_yaxis_transform(), fontweight="bold", va="center")
+
+
+def _mark(axes: Axes, name: str, x: Sequence[float], y: Sequence[float], label: str | None = None) -> Line2D:
+    series = _SERIES[name]
+    (line,) = axes.plot(
+        x, y, series.marker, color=series.color, markersize=series.size, markeredgewidth=2, label=label, zorder=3
+    )
+    return line

@@ -25,7 +25,7 @@ class Database(ABC):
     placement_variable: ClassVar[str]
     """The environment variable that places an application's tables."""
     placement_noun: ClassVar[str]
-    """What that variable sets: `schema` or `table prefix`."""
+    """The kind of placement that the variable sets: `schema` or `table prefix`."""
     placement_noun_plural: ClassVar[str]
     """The same in the plural."""
 

@@ -24,12 +24,13 @@ from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, connection_of
-from eventsourcing_sqlalchemy.engines.leases import EngineLease, lease_engine
+from eventsourcing_sqlalchemy.engines.leases import lease_engine
 from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
+from eventsourcing_sqlalchemy.shared_resources import Lease
 from eventsourcing_sqlalchemy.transactions import Transaction, check_not_copied, current_transaction, undoable
 
 __all__ = ["SQLAlchemyDatastore"]
@@ -69,13 +70,14 @@ class SQLAlchemyDatastore:
         self.application = application
         self.originator_id_type = originator_id_type
         self.scoped_session: scoped_session[Session] | None = None
-        self.settings = (settings or EngineSettings()).with_defaults()
-        """The settings that are in force."""
-        self._lease: EngineLease | None = None
+        self._lease: Lease[SharedEngine] | None = None
         self._is_closed = False
         self._number = next(_numbers)
         self._session_maker = session_maker
+        self.settings: EngineSettings
+        """The settings that are in force."""
         if session is not None:
+            self.settings = (settings or EngineSettings()).with_defaults()
             self.set_scoped_session(session)
             return
         if session_maker is not None:
@@ -95,9 +97,9 @@ class SQLAlchemyDatastore:
         )
         self._lease = lease_engine(source, settings or EngineSettings(), application)
         self._lease.release_when_collected(self)
-        self.settings = self._lease.shared.settings
+        self.settings = self._lease.resource.settings
         if session_maker is None:
-            self._session_maker = sessionmaker(bind=self._lease.shared.public, autoflush=autoflush)
+            self._session_maker = sessionmaker(bind=self._lease.resource.public, autoflush=autoflush)
 
     # -- for users --
 
@@ -114,13 +116,13 @@ class SQLAlchemyDatastore:
     @cached_property
     def _disposed_engine(self) -> Engine:
         assert self._lease is not None
-        return self._lease.shared.disposed()
+        return self._lease.resource.disposed()
 
     @property
     def session_maker(self) -> sessionmaker[Session]:
-        """What makes the sessions of :func:`transaction`; its ``kw`` may be changed."""
+        """The session maker of :func:`transaction`; its ``kw`` may be changed."""
         if self._session_maker is None:
-            msg = "A datastore with a scoped session has no session maker."
+            msg = "A datastore with a scoped session has no session maker. Configure the scoped session."
             raise ProgrammingError(msg)
         return self._session_maker
 
@@ -151,11 +153,11 @@ class SQLAlchemyDatastore:
     def shared(self) -> SharedEngine:
         """The engine that is shared with other applications."""
         if self._lease is None:
-            msg = "This datastore uses a scoped session and has no engine of its own."
+            msg = "This datastore uses a scoped session and has no engine of its own. Use the session's engine."
             raise ProgrammingError(msg)
         if self._is_closed:
             raise self._closed_error()
-        return self._lease.shared
+        return self._lease.resource
 
     def _closed_error(self) -> InterfaceError:
         return InterfaceError(f"Application {self.application!r} is closed. Construct it again to use it.")
@@ -163,7 +165,7 @@ class SQLAlchemyDatastore:
     @cached_property
     def dialect(self) -> Dialect:
         """The capabilities of the database."""
-        return dialect_of(self.engine.dialect) if self._lease is None else self._lease.shared.dialect
+        return dialect_of(self.engine.dialect) if self._lease is None else self._lease.resource.dialect
 
     @property
     def has_prepared_connections(self) -> bool:
@@ -196,7 +198,10 @@ class SQLAlchemyDatastore:
             check_not_copied(self)
             return cast("Session | None", self.scoped_session)
         if not transaction.commit:
-            msg = "Nothing can be recorded inside a transaction with commit=False: it would be lost when that ends."
+            msg = (
+                "Nothing can be recorded inside a transaction with commit=False: it would be rolled back. "
+                "Omit commit=False."
+            )
             raise ProgrammingError(msg)
         return transaction.session
 
@@ -288,7 +293,7 @@ class SQLAlchemyDatastore:
     def committed(self, key: int) -> None:
         """Wake the subscriptions of a table, because events were committed to it."""
         if self._lease is not None:
-            self._lease.shared.wakeups.committed(key)
+            self._lease.resource.wakeups.committed(key)
 
     def will_commit(self, session: Session, key: int) -> None:
         """Wake the subscriptions of a table when the session commits, because events were written in its
@@ -308,7 +313,7 @@ class SQLAlchemyDatastore:
         """Return a waiter that is woken when events are committed to a table."""
         return self.shared.wakeups.join(key)
 
-    def apart(self) -> SQLAlchemyDatastore:
+    def without_scoped_session(self) -> SQLAlchemyDatastore:
         """Return a datastore on the same engine that reads outside of the scoped session; itself without one."""
         if self.scoped_session is None:
             return self

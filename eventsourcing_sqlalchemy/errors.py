@@ -45,6 +45,7 @@ __all__ = [
     "cause_of",
     "code_of",
     "constraint",
+    "database_code",
     "describe",
     "frames_of",
     "is_retryable",
@@ -207,6 +208,12 @@ def sqlstate(error: BaseException | None) -> str | None:
     return None
 
 
+def database_code(error: BaseException | None) -> str | None:
+    """Return the SQLSTATE, or SQLite's name, of an error or of one of its causes, or None."""
+    names = (getattr(each, "sqlite_errorname", None) for each in _chain(error))
+    return sqlstate(error) or next(filter(None, names), None)
+
+
 def constraint(error: BaseException | None) -> str | None:
     """Return the constraint or index that an error or one of its causes names, or None."""
     for each in _chain(error):
@@ -235,11 +242,11 @@ def _field(error: BaseException, name: str) -> object:
 
 
 def _code(error: Exception) -> str:
-    """Return the SQLSTATE, SQLite's error name, or the encoding that cannot represent a text; otherwise ""."""
+    """Return the :func:`database_code`, or the encoding that cannot represent a text; otherwise ""."""
     original = getattr(error, "orig", None) or error
     if isinstance(original, UnicodeEncodeError):
         return original.encoding
-    return sqlstate(error) or getattr(original, "sqlite_errorname", None) or ""
+    return database_code(error) or ""
 
 
 def describe(error: BaseException) -> str:
@@ -253,12 +260,8 @@ def describe(error: BaseException) -> str:
 
 
 def code_of(error: BaseException) -> str | None:
-    """Return the database's code for an error or for one of its causes: an SQLSTATE, or SQLite's error name.
-
-    Safe for logs and records, as :func:`describe` is: any other text is left out.
-    """
-    names = (getattr(each, "sqlite_errorname", None) for each in _chain(error))
-    code = str(sqlstate(error) or next(filter(None, names), ""))
+    """Return the :func:`database_code`, or None for one that is unsafe in logs and records; see :func:`describe`."""
+    code = str(database_code(error) or "")
     return code if _IS_CODE.fullmatch(code) else None
 
 

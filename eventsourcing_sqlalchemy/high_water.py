@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -12,7 +12,7 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.naming import TableName
 
-__all__ = ["TABLES_AT_ONCE", "HighWaterMarks", "chunks", "read_last_ids", "read_positions"]
+__all__ = ["TABLES_AT_ONCE", "HighWaterMarks", "chunks", "read_last_ids", "read_positions", "run_despite_drops"]
 
 _T = TypeVar("_T")
 
@@ -56,17 +56,22 @@ class HighWaterMarks:
         return last | read_last_ids(self._datastore, others)
 
     def _count(self, id_sequences: Sequence[Any]) -> dict[Any, int]:
-        read = partial(self._datastore.dialect.id_sequences.read, id_sequences=id_sequences)
-        try:
-            return self._datastore.run(read)
-        except OperationalError:
-            raise
-        except PersistenceError:
-            return self._datastore.run(read)  # a sequence was dropped after it was found
+        read = self._datastore.dialect.id_sequences.read
+        return run_despite_drops(self._datastore, partial(read, id_sequences=id_sequences))
 
     def transaction_horizon(self) -> tuple[int, int] | None:
         """Return the transaction horizon; see :meth:`IdSequences.transaction_horizon`."""
         return self._datastore.run(self._datastore.dialect.id_sequences.transaction_horizon)
+
+
+def run_despite_drops(datastore: SQLAlchemyDatastore, work: Callable[[Executor], _T]) -> _T:
+    """Run work that finds tables or sequences and then reads them; once more if one was dropped in between."""
+    try:
+        return datastore.run(work)
+    except OperationalError:
+        raise
+    except PersistenceError:
+        return datastore.run(work)
 
 
 def read_last_ids(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> dict[TableName, int]:

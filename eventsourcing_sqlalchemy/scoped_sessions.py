@@ -42,4 +42,4 @@ def bind_of(scoped: Any) -> Engine | Connection:
     try:
         return cast("Engine | Connection", scoped.get_bind())
     except Exception as error:
-        raise translate(error, "The scoped session has no database here") from error
+        raise translate(error, "The scoped session has no database in this context") from error

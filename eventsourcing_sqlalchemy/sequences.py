@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from eventsourcing.persistence import OperationalError, PersistenceError
-
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import SequenceBehind
-from eventsourcing_sqlalchemy.high_water import TABLES_AT_ONCE, chunks
+from eventsourcing_sqlalchemy.high_water import TABLES_AT_ONCE, chunks, run_despite_drops
 from eventsourcing_sqlalchemy.naming import TableName
 
 __all__ = ["find_behind", "repair"]
@@ -23,17 +21,12 @@ def find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> 
 
     Tables that do not exist are skipped, and so are tables and sequences that the role may not read.
     """
-    return [behind for chunk in chunks(tables, TABLES_AT_ONCE) for behind in _find_behind(datastore, chunk)]
-
-
-def _find_behind(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> list[SequenceBehind]:
-    query = partial(datastore.dialect.id_sequences.behind, tables=tables)
-    try:
-        return datastore.run(query)
-    except OperationalError:
-        raise
-    except PersistenceError:
-        return datastore.run(query)  # a table was dropped between the two statements
+    find = datastore.dialect.id_sequences.behind
+    return [
+        behind
+        for chunk in chunks(tables, TABLES_AT_ONCE)
+        for behind in run_despite_drops(datastore, partial(find, tables=chunk))
+    ]
 
 
 def repair(datastore: SQLAlchemyDatastore, behind: SequenceBehind) -> None:

@@ -21,9 +21,10 @@ from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorI
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.naming import environment_name, expand_template
 
-__all__ = ["Location", "Settings", "mask", "parse_url"]
+__all__ = ["Location", "Settings", "SettingsReader", "mask", "parse_url"]
 
 _T = TypeVar("_T")
+_D = TypeVar("_D")
 
 _ALIASES: Final = {"postgres": "postgresql"}  # as some hosting platforms spell it
 _HOST: Final = re.compile(r"[\w.-]+(:\d+)?")
@@ -60,14 +61,14 @@ class Settings:
 
         Raises SettingsError, which names the variable and the accepted values.
         """
-        read = _Reader(env)
+        read = SettingsReader(env)
         where = read.location() if location is None else location
         return cls(
             application=env.name,
             url=where.url,
             schema=where.schema,
             table_prefix=where.table_prefix,
-            autoflush=read.boolean("SQLALCHEMY_AUTOFLUSH", default=True),
+            autoflush=read.boolean("SQLALCHEMY_AUTOFLUSH", True),
             originator_id_type=cast(
                 "OriginatorIDType", (read.choice("ORIGINATOR_ID_TYPE", ("uuid", "text")) or "uuid")
             ),
@@ -75,17 +76,17 @@ class Settings:
             connection_creator_topic=where.connection_creator_topic,
             engine_topic=read.text("SQLALCHEMY_ENGINE_TOPIC"),
             engine=EngineSettings(
-                pool_size=read.number("SQLALCHEMY_POOL_SIZE", int, minimum=1),
-                max_overflow=read.number("SQLALCHEMY_MAX_OVERFLOW", int, minimum=0),
-                pool_timeout=read.number("SQLALCHEMY_POOL_TIMEOUT", float, minimum=0),
-                pool_recycle=read.number("SQLALCHEMY_POOL_RECYCLE", float, minimum=-1),
-                pool_pre_ping=read.optional_boolean("SQLALCHEMY_POOL_PRE_PING"),
-                connect_timeout=read.number("SQLALCHEMY_CONNECT_TIMEOUT", float, minimum=0),
-                lock_timeout=read.number("SQLALCHEMY_LOCK_TIMEOUT", float, minimum=0),
+                pool_size=read.number("SQLALCHEMY_POOL_SIZE", int, None, minimum=1),
+                max_overflow=read.number("SQLALCHEMY_MAX_OVERFLOW", int, None, minimum=0),
+                pool_timeout=read.number("SQLALCHEMY_POOL_TIMEOUT", float, None, minimum=0),
+                pool_recycle=read.number("SQLALCHEMY_POOL_RECYCLE", float, None, minimum=-1),
+                pool_pre_ping=read.boolean("SQLALCHEMY_POOL_PRE_PING", None),
+                connect_timeout=read.number("SQLALCHEMY_CONNECT_TIMEOUT", float, None, minimum=0),
+                lock_timeout=read.number("SQLALCHEMY_LOCK_TIMEOUT", float, None, minimum=0),
                 idle_in_transaction_session_timeout=read.number(
-                    "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", float, minimum=0
+                    "SQLALCHEMY_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", float, None, minimum=0
                 ),
-                commit_resolve_timeout=read.number("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", float, minimum=0),
+                commit_resolve_timeout=read.number("SQLALCHEMY_COMMIT_RESOLVE_TIMEOUT", float, None, minimum=0),
                 prepare_statements=cast(
                     'Literal["auto", "on", "off"] | None',
                     read.choice("SQLALCHEMY_PREPARE_STATEMENTS", ("auto", "on", "off")),
@@ -101,16 +102,16 @@ class Settings:
     @staticmethod
     def read_create_table(env: Environment) -> bool:
         """Return whether to create tables (CREATE_TABLE, default yes)."""
-        return _Reader(env).boolean("CREATE_TABLE", default=True)
+        return SettingsReader(env).boolean("CREATE_TABLE", True)
 
     @staticmethod
     def read_topic(env: Environment, variable: str) -> str | None:
         """Return a variable's topic, or None."""
-        return _Reader(env).text(variable)
+        return SettingsReader(env).text(variable)
 
 
-class _Reader:
-    """Reads single variables of one application.
+class SettingsReader:
+    """Reads single variables, of one application if the environment has a name. A blank value counts as unset.
 
     Errors name the variable, its value unless it may be secret, and the accepted form.
     """
@@ -131,6 +132,7 @@ class _Reader:
         return None
 
     def location(self) -> Location:
+        """Return where the tables are."""
         # A user's session or engine takes precedence over the URL, which is then not even parsed.
         ignores_url = self.text("SQLALCHEMY_SCOPED_SESSION_TOPIC") or self.text("SQLALCHEMY_ENGINE_TOPIC")
         return Location(
@@ -140,17 +142,26 @@ class _Reader:
             table_prefix=self.template("SQLALCHEMY_TABLE_PREFIX") or "",
         )
 
-    def text(self, key: str) -> str | None:
+    def _find(self, key: str) -> tuple[str, str] | None:
+        """Return (variable name, stripped value) of the variable that is set, or None if it is blank."""
         found = self.raw(key)
-        return (found[1].strip() or None) if found else None
+        return (found[0], found[1].strip()) if found and found[1].strip() else None
+
+    def text(self, key: str) -> str | None:
+        """Return the value, without leading and trailing spaces."""
+        found = self._find(key)
+        return found and found[1]
 
     def template(self, key: str) -> str | None:
-        # Not stripped: leading and trailing spaces belong to the name. An empty value means None and overrides the
-        # general variable.
+        """Return a name, with its placeholders replaced.
+
+        Leading and trailing spaces belong to the name. An empty value means None and overrides the general variable.
+        """
         found = self.raw(key)
         return (expand_template(found[1], self._env.name, found[0]) or None) if found else None
 
     def url(self, key: str) -> URL | None:
+        """Return a URL with an explicit driver; see :func:`parse_url`."""
         found = self.raw(key)
         if found is None:
             return None
@@ -161,46 +172,62 @@ class _Reader:
             raise self._error(variable, "is empty", "Set it, e.g. sqlite:///school.db or postgresql://user@host/db")
         return parse_url(value.strip(), variable, self._env.name)
 
-    def boolean(self, key: str, *, default: bool) -> bool:
-        value = self.optional_boolean(key)
-        return default if value is None else value
-
-    def optional_boolean(self, key: str) -> bool | None:
-        found = self.raw(key)
-        if found is None or not found[1].strip():
-            return None
+    def boolean(self, key: str, default: _D) -> bool | _D:
+        """Return a truth value in one of the library's spellings."""
+        found = self._find(key)
+        if found is None:
+            return default
         try:
-            return bool(strtobool(found[1].strip()))
+            return bool(strtobool(found[1]))
         except ValueError:
-            accepted = "Set yes, no, true, false, on, off, 1 or 0"
-            raise self._error(found[0], f"is {found[1]!r}", accepted) from None
+            raise self._not_accepted(key, "yes, no, true, false, on, off, 1 or 0") from None
 
-    def number(self, key: str, kind: Callable[[str], _T], *, minimum: float) -> _T | None:
-        found = self.raw(key)
-        if found is None or not found[1].strip():
-            return None
+    def number(
+        self,
+        key: str,
+        kind: Callable[[str], _T],
+        default: _D,
+        *,
+        minimum: float,
+        maximum: float | None = None,
+        unit: str = "seconds",
+    ) -> _T | _D:
+        """Return a number; ``kind`` is int, or float for a number of a unit."""
+        found = self._find(key)
+        if found is None:
+            return default
         try:
-            value = kind(found[1])
+            value: Any = kind(found[1])
         except ValueError:
             value = None
         # Written so that "nan" is rejected too.
-        if value is None or not minimum <= cast("Any", value) < float("inf"):
-            what = "a whole number" if kind is int else "a number of seconds"
-            raise self._error(found[0], f"is {found[1]!r}", f"Set {what}, at least {minimum:g}")
-        return value
+        if value is None or not (minimum <= value < float("inf") and (maximum is None or value <= maximum)):
+            what = "a whole number" if kind is int else f"a number of {unit}"
+            limits = f", at least {minimum:g}" if maximum is None else f" from {minimum:g} to {maximum:.0f}"
+            raise self._not_accepted(key, f"{what}{limits}")
+        return cast("_T", value)
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
-        found = self.raw(key)
-        if found is None or not found[1].strip():
+        """Return one of the choices, in their spelling; the variable's may differ in case."""
+        found = self._find(key)
+        if found is None:
             return None
         for choice in choices:
-            if found[1].strip().lower() == choice.lower():
+            if found[1].lower() == choice.lower():
                 return choice
-        raise self._error(found[0], f"is {found[1]!r}", f"Set {', '.join(choices[:-1])} or {choices[-1]}")
+        *others, last = choices
+        raise self._not_accepted(key, f"{', '.join(others)} or {last}")
+
+    def _not_accepted(self, key: str, accepted: str) -> SettingsError:
+        variable, value = self.raw(key) or (key, "")
+        return self._error(variable, f"is {value!r}", f"Set {accepted}")
 
     def _error(self, variable: str, what: str, remedy: str) -> SettingsError:
-        msg = f"{variable} {what} (application {self._env.name!r}). {remedy}."
-        return SettingsError(msg, variable=variable)
+        return SettingsError(f"{variable} {what}{_owner(self._env.name)}. {remedy}.", variable=variable)
+
+
+def _owner(application: str) -> str:
+    return f" (application {application!r})" if application else ""
 
 
 def parse_url(value: str, variable: str = "url", application: str = "") -> URL:
@@ -208,7 +235,7 @@ def parse_url(value: str, variable: str = "url", application: str = "") -> URL:
 
     Raises SettingsError for a malformed URL and for an unsupported database or driver.
     """
-    owner = f" (application {application!r})" if application else ""
+    owner = _owner(application)
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):

@@ -72,13 +72,14 @@ class TransactionHost(Protocol):
 class OpenTransaction:
     """An open transaction of a context; one that is not ``is_ours`` is ended by the user."""
 
-    __slots__ = ("_process", "_token", "commit", "datastore", "is_ours", "session", "wakeups")
+    __slots__ = ("_process", "_token", "commit", "datastore", "has_failed_block", "is_ours", "session", "wakeups")
 
     def __init__(self, datastore: TransactionHost, session: Session, *, commit: bool, is_ours: bool = True) -> None:
         self.datastore: TransactionHost | None = datastore
         self.session = session
         self.commit = commit
         self.is_ours = is_ours
+        self.has_failed_block = False
         self.wakeups: set[int] = set()
         self._token: Token[None] = _probe.set(None)
         self._process = os.getpid()
@@ -189,7 +190,7 @@ class Transaction:
 
     def __enter__(self) -> Session:
         if self._is_entered:
-            msg = "This transaction is open already. Ask the recorder for another one: it joins."
+            msg = "This transaction object is open already. Call recorder.transaction() again: the new one joins."
             raise ProgrammingError(msg)
         session = self._enter()
         self._is_entered = True
@@ -200,7 +201,10 @@ class Transaction:
         outer = self._joined = current_transaction(self._datastore)
         if outer is not None:
             if self._commit and not outer.commit:
-                msg = "A transaction that commits cannot be opened inside of one with commit=False."
+                msg = (
+                    "A transaction that commits cannot be opened inside one with commit=False. "
+                    "Open the outer one without it."
+                )
                 raise ProgrammingError(msg)
             return outer.session
         if self._datastore.scoped_session is not None:
@@ -258,12 +262,22 @@ class Transaction:
                     raise translate(error) from error
                 # The block's own error says more than a rollback that fails on the same broken connection.
 
+    @property
+    def has_failed_block(self) -> bool:
+        """Whether a block that joined this open transaction ended with an exception: its changes are not undone."""
+        return self._open is not None and self._open.has_failed_block
+
     def _leave_joined(self, exc: BaseException | None) -> None:
+        joined, self._joined = self._joined, None
+        if exc is not None and joined is not None:
+            joined.has_failed_block = True
         if isinstance(exc, SQLAlchemyError):
             raise translate(exc) from exc
-        joined, self._joined = self._joined, None
         if exc is None and joined is not None and joined.datastore is None:
-            msg = "The transaction that this one joined has ended before it: what was done since then is not committed."
+            msg = (
+                "The outer transaction has ended before this block: later changes are not committed. "
+                "End this block first."
+            )
             raise ProgrammingError(msg)
 
 

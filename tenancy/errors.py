@@ -137,7 +137,7 @@ class TenantPurged(TenantUnavailable):
 
 
 class TransitionRefused(TenancyError):  # noqa: N818 (as above)
-    """The verb does not apply to the status that the tenant has."""
+    """The action does not apply to the status that the tenant has."""
 
     code = "refused"
 
@@ -191,7 +191,7 @@ class JobEnded(TenancyError):  # noqa: N818 (as above)
 
 
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)
-    """A follower has not processed the events in time, or has stopped at one."""
+    """A follower has not processed the events in time, or is quarantined at one."""
 
     code = "not_caught_up"
 

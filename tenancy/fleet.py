@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,10 +68,9 @@ class Fleet:
         self._specs: Sequence[ApplicationSpec] | None = None
         self.shard = Shard(self.settings)
         self.inventory = ShardInventory(self.shard)
-        self.registry_cache = lease_registry(self.settings)
-        # For a fleet that is collected without close().
-        self._release_registry = weakref.finalize(self, self.registry_cache.abandon)
-        self._release_registry.atexit = False
+        self._registry_lease = lease_registry(self.settings)
+        self._registry_lease.release_when_collected(self)
+        self.registry_cache = self._registry_lease.resource
         self.registry = self.registry_cache.registry
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
@@ -107,8 +105,7 @@ class Fleet:
         if not self.is_closed:
             self.is_closed = True
             with ExitStack() as resources:  # also when an application's close() raises
-                if self._release_registry.detach() is not None:
-                    resources.callback(self.registry_cache.release)
+                resources.callback(self._registry_lease.release)
                 resources.callback(self.shard.close)
                 resources.callback(self.cross_tenant.close)
                 resources.callback(self.application_cache.close)

@@ -7,7 +7,6 @@ module.
 
 from __future__ import annotations
 
-import weakref
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
@@ -17,6 +16,7 @@ from eventsourcing.persistence import Mapper, PersistenceError, ProgrammingError
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
+from eventsourcing_sqlalchemy.shared_resources import Lease
 from tenancy.errors import RegistryUnavailable
 from tenancy.isolation import factory
 from tenancy.isolation.environment import TENANT, PlacedTenant
@@ -38,15 +38,15 @@ class TenantDatastore(SQLAlchemyDatastore):
     """The application and how this process stores its events; None for a view, which stores none."""
     requirement: Requirement | None = None
     """The revision that this process's code needs of the tenant."""
+    _registry_lease: Lease[RegistryCache] | None = None
     _registry_cache: RegistryCache | None = None
     _tenant_id: UUID
 
-    def require_admission(self, registry_cache: RegistryCache, tenant_id: UUID) -> None:
-        """Check admission with ``registry_cache`` from now on, and release it when the datastore is closed."""
-        self._registry_cache, self._tenant_id = registry_cache, tenant_id
+    def require_admission(self, lease: Lease[RegistryCache], tenant_id: UUID) -> None:
+        """Check admission with a registry cache from now on, and release it when the datastore is closed."""
+        self._registry_lease, self._registry_cache, self._tenant_id = lease, lease.resource, tenant_id
         # The library constructs a factory for each application that another one follows, and never closes it.
-        self._release = weakref.finalize(self, registry_cache.abandon)
-        self._release.atexit = False
+        lease.release_when_collected(self)
 
     def admit(self, *, writes: bool) -> None:
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; or EncodingMismatch."""
@@ -68,10 +68,9 @@ class TenantDatastore(SQLAlchemyDatastore):
 
     def close(self) -> None:
         super().close()
-        registry_cache, self._registry_cache = self._registry_cache, None
-        # The garbage collector may have run the finalizer before it closes the application.
-        if registry_cache is not None and self._release.detach() is not None:
-            registry_cache.release()
+        self._registry_cache = None
+        if self._registry_lease is not None:
+            self._registry_lease.release()
 
 
 class TenantFactory(factory.PlacedFactory):

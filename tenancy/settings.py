@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
+from eventsourcing.utils import Environment
 from sqlalchemy.engine import URL
 
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.errors import SettingsError
-from eventsourcing_sqlalchemy.settings import parse_url
+from eventsourcing_sqlalchemy.settings import SettingsReader
 from tenancy.model.slugs import SlugRule
 
 __all__ = ["VARIABLES", "TenancySettings"]
-
-_T = TypeVar("_T")
 
 VARIABLES: Final[Mapping[str, str]] = {
     "TENANCY_APP": "the Tenancy object of the command line, as module:name",
@@ -86,16 +85,16 @@ class TenancySettings:
         in-memory database.
         """
         environment = {**os.environ, **(env or {})}
-        read = _Reader(environment)
+        read = SettingsReader(Environment("", environment))
         _check_names(environment)
-        url = read.url("SQLALCHEMY_URL")
+        url = _url(read, "SQLALCHEMY_URL")
         if url is None:
             msg = (
                 "SQLALCHEMY_URL is not set. Set it, e.g. SQLALCHEMY_URL=sqlite:///fleet.db or postgresql://user@host/db"
             )
             raise SettingsError(msg, variable="SQLALCHEMY_URL")
         creator = read.text("SQLALCHEMY_CONNECTION_CREATOR_TOPIC")
-        control_url = read.url("TENANCY_CONTROL_URL")
+        control_url = _url(read, "TENANCY_CONTROL_URL")
         migrations = read.text("TENANCY_MIGRATIONS")
         if migrations is None and (required := _requires(environment)):
             msg = f"{required} is set without TENANCY_MIGRATIONS, the directory that knows the revision. Set both."
@@ -110,7 +109,7 @@ class TenancySettings:
             schema=schema,
             table_prefix=prefix,
             slugs=cast("SlugRule", read.choice("TENANCY_SLUGS", ("any", "dns")) or "any"),
-            grace_days=read.number("TENANCY_GRACE_DAYS", float, 30.0, minimum=0, maximum=_CENTURY),
+            grace_days=read.number("TENANCY_GRACE_DAYS", float, 30.0, minimum=0, maximum=_CENTURY, unit="days"),
             max_applications=read.number("TENANCY_MAX_APPLICATIONS", int, 1000, minimum=1, maximum=_MILLION),
             max_outage=read.number("TENANCY_MAX_OUTAGE", float, 30.0, minimum=0, maximum=_MILLION),
             migrations=None if migrations is None else Path(migrations).absolute(),
@@ -134,46 +133,15 @@ class TenancySettings:
         return _has_schemas(self.control_url)
 
 
-class _Reader:
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-
-    def text(self, variable: str) -> str | None:
-        return self._environment.get(variable, "").strip() or None
-
-    def url(self, variable: str) -> URL | None:
-        value = self.text(variable)
-        if value is None:
-            return None
-        url = parse_url(value, variable)
-        if not dialect_for(url.get_backend_name(), url.get_driver_name()).outlives_connections(url):
-            msg = (
-                f"{variable} names an in-memory database, which other processes cannot see. "
-                f"Use a file: {variable}=sqlite:///fleet.db"
-            )
-            raise SettingsError(msg, variable=variable)
-        return url
-
-    def choice(self, variable: str, choices: tuple[str, ...]) -> str | None:
-        value = self.text(variable)
-        if value is None or value.lower() in choices:
-            return value and value.lower()
-        msg = f"{variable} is {value!r}. Use {' or '.join(choices)}."
+def _url(read: SettingsReader, variable: str) -> URL | None:
+    url = None if read.text(variable) is None else read.url(variable)
+    if url is not None and not dialect_for(url.get_backend_name(), url.get_driver_name()).outlives_connections(url):
+        msg = (
+            f"{variable} names an in-memory database, which other processes cannot see. "
+            f"Use a file: {variable}=sqlite:///fleet.db"
+        )
         raise SettingsError(msg, variable=variable)
-
-    def number(self, variable: str, kind: Callable[[str], _T], default: _T, *, minimum: int, maximum: int) -> _T:
-        value = self.text(variable)
-        if value is None:
-            return default
-        try:
-            number = kind(value)
-        except ValueError:
-            number = None
-        if number is None or not minimum <= cast("float", number) <= maximum:  # refuses "nan" too
-            what = "a whole number" if kind is int else "a number"
-            msg = f"{variable} is {value!r}. Use {what} from {minimum} to {maximum}."
-            raise SettingsError(msg, variable=variable)
-        return number
+    return url
 
 
 def _requires(environment: Mapping[str, str]) -> str | None:
@@ -185,7 +153,7 @@ def _has_schemas(url: URL) -> bool:
     return dialect_for(url.get_backend_name(), url.get_driver_name()).has_schemas
 
 
-def _control_schema(read: _Reader, *, has_schemas: bool) -> str:
+def _control_schema(read: SettingsReader, *, has_schemas: bool) -> str:
     variable = "TENANCY_CONTROL_SCHEMA"
     name = read.text(variable) or "tenancy"
     if "{" in name or "}" in name or "\0" in name or (has_schemas and not _can_be_schema(name)):
@@ -201,7 +169,7 @@ def _can_be_schema(name: str) -> bool:
     return len(name.encode(errors="replace")) <= _MAX_BYTES and not name.startswith("pg_")
 
 
-def _templates(read: _Reader, *, has_schemas: bool) -> tuple[str | None, str]:
+def _templates(read: SettingsReader, *, has_schemas: bool) -> tuple[str | None, str]:
     schema, prefix = read.text("TENANCY_SCHEMA"), read.text("TENANCY_TABLE_PREFIX")
     if schema is not None and not has_schemas:
         msg = "TENANCY_SCHEMA cannot be used: this database has no schemas. Set TENANCY_TABLE_PREFIX instead."

@@ -30,7 +30,7 @@ from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
-from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status
+from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
@@ -264,27 +264,27 @@ class Tenancy:
         Errors show the ``reason``, HTTP responses never do. For a tenant that is already suspended, None keeps the
         current value.
         """
-        return self._bound(self.fleet.transitions.move(tenant, Verb.SUSPEND, actor, reason=reason, reads=reads))
+        return self._bound(self.fleet.transitions.move(tenant, Action.SUSPEND, actor, reason=reason, reads=reads))
 
     def resume(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Resume a suspended tenant."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.RESUME, actor))
+        return self._bound(self.fleet.transitions.move(tenant, Action.RESUME, actor))
 
     def archive(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
         """Take a tenant offline and keep its data."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.ARCHIVE, actor, reason=reason))
+        return self._bound(self.fleet.transitions.move(tenant, Action.ARCHIVE, actor, reason=reason))
 
     def restore(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Restore an archived tenant to its previous status."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.RESTORE, actor))
+        return self._bound(self.fleet.transitions.move(tenant, Action.RESTORE, actor))
 
     def delete(self, tenant: str | Tenant, *, reason: str | None = None, actor: str | None = None) -> Tenant:
         """Take a tenant offline. It can be undeleted until it is purged, which is due after TENANCY_GRACE_DAYS."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.DELETE, actor, reason=reason))
+        return self._bound(self.fleet.transitions.move(tenant, Action.DELETE, actor, reason=reason))
 
     def undelete(self, tenant: str | Tenant, *, actor: str | None = None) -> Tenant:
         """Restore a deleted tenant to its previous status."""
-        return self._bound(self.fleet.transitions.move(tenant, Verb.UNDELETE, actor))
+        return self._bound(self.fleet.transitions.move(tenant, Action.UNDELETE, actor))
 
     def purge(self, tenant: str | Tenant, *, actor: str | None = None) -> PurgeCertificate:
         """Remove a tenant and all its data permanently; return the certificate.
@@ -310,7 +310,7 @@ class Tenancy:
 
         Processes that run one share the tenants. ``workers`` is the number of threads. ``lease_seconds`` is how long a
         silent process keeps its tenants before others take them over. A follower that fails ``max_attempts`` times at
-        one notification, with growing pauses, is stopped.
+        one notification, with growing pauses, is quarantined.
         """
         from tenancy.runner import Runner  # noqa: PLC0415 (most processes have none)
 

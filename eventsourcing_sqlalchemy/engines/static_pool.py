@@ -1,6 +1,6 @@
 """Exclusive use of the one connection of a ``StaticPool``, which hands it to all threads at once.
 
-Tests use such a pool for a database in memory. Without a lock, one user would commit or roll back another one's
+Tests use such a pool for an in-memory database. Without a lock, one user would commit or roll back another one's
 transaction. So each of our calls, and each of our transactions, has the connection for itself; a statement of a session
 of the user's engine waits for them, and they wait for that session's transaction to end. Two sessions of the user are
 not kept apart.
@@ -44,8 +44,8 @@ def lock_static_pool(engine: Engine, dialect: Dialect, timeout: float) -> Static
     if isinstance(engine.pool, StaticPool) and not dialect.outlives_connections(engine.url):
         return StaticPoolLock(engine, dialect, timeout)
     msg = (
-        f"A {type(engine.pool).__name__} hands one connection to several users at a time, and one would commit or roll "
-        "back what another writes. Make the engine with poolclass=QueuePool or NullPool (for a database in memory with "
+        f"A {type(engine.pool).__name__} shares one connection among concurrent users, and one would commit or roll "
+        "back another's writes. Create the engine with poolclass=QueuePool or NullPool (for an in-memory database with "
         "StaticPool, or with QueuePool, pool_size=1 and max_overflow=0), or use a scoped session."
     )
     raise NotSupportedError(msg)
@@ -111,7 +111,7 @@ class StaticPoolLock:
     def _in_use(self) -> OperationalError:
         msg = (
             f"The one connection of the engine's StaticPool was in a transaction of another user for {self._timeout:g} "
-            "s (SQLALCHEMY_LOCK_TIMEOUT). End that first, or record the events in its session: session=..."
+            "s (SQLALCHEMY_LOCK_TIMEOUT). End that transaction first, or record the events in its session: session=..."
         )
         return OperationalError(msg)
 
@@ -152,7 +152,10 @@ class StaticPoolLock:
         with self._briefly(connection):
             is_ours = connection.get_execution_options().get(HOLDER) is not None
             if is_ours and not self._is_in_transaction():
-                msg = "Another user of the engine's StaticPool has ended this transaction. Nothing more is committed."
+                msg = (
+                    "Another session on the engine's StaticPool has ended this transaction. "
+                    "Use only the session of the block."
+                )
                 raise InternalError(msg)
 
     def _rolls_back(self, connection: Connection) -> None:

@@ -29,7 +29,7 @@ def migrate(
     Waits for each lock at most ``lock_timeout`` seconds, and raises OperationalError then: see
     :func:`retry_while_locked`. Raises ProgrammingError for a table that cannot be migrated, and for a missing right.
     """
-    apart = datastore.apart()
+    apart = datastore.without_scoped_session()
     dialect, settings, steps = apart.dialect, apart.settings, _STEPS[apart.dialect.name]
 
     def work(executor: Executor) -> Sequence[TableSpec]:

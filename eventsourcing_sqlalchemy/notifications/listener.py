@@ -13,28 +13,14 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.dialects.protocols import Listener
+from eventsourcing_sqlalchemy.notifications.receiver import CommitReceiver, Observer
 
 __all__ = ["ListenThread"]
 
 logger = logging.getLogger(__name__)
 
-_STOP_TIMEOUT: Final = 0.1
 _SWEEP_MILLISECONDS: Final = 1000
-
-
-class Observer(Protocol):
-    """Receives what the thread does."""
-
-    def received(self, payload: str) -> None:
-        """Handle a notification."""
-
-    def wake_all(self) -> None:
-        """Handle that notifications may have been missed."""
-
-    def sweep(self) -> None:
-        """Clean up; called about once a second."""
 
 
 class Closable(Protocol):
@@ -44,58 +30,29 @@ class Closable(Protocol):
         """Close it."""
 
 
-class ListenThread(threading.Thread):
+class ListenThread(CommitReceiver):
     """Listens until it is stopped, on the connection that ``connect`` opens: None means that it cannot listen."""
 
     def __init__(self, observer: Observer, connect: Callable[[], tuple[Listener, Closable] | None]) -> None:
-        super().__init__(name="eventsourcing-listener", daemon=True)
-        self.ready = threading.Event()
-        """Set when notifications are received, and when connecting has failed."""
-        self.is_live = False
-        """Whether notifications are received now."""
-        self.is_unavailable = False
-        """Whether this process cannot receive them at all: because of its database URL, or for want of a thread."""
-        self.activity = Activity("listener", "Wake-ups are not received, subscriptions poll", logger)
-        self._observer = observer
+        super().__init__("listener", "Wake-ups are not received, subscriptions poll", observer)
         self._open = connect
-        self._stopping = threading.Event()
         self._is_outdated = False
         self._alarm = _Alarm()
         self._connection: Any = None
 
-    def start_or_give_up(self) -> None:
-        """Start; where the process cannot have another thread, subscriptions poll."""
-        try:
-            self.start()
-        except RuntimeError as error:
-            logger.warning("Wake-ups are not received, subscriptions poll: %s", error)
-            self.is_unavailable = True
-            self._alarm.close()
-            self.ready.set()
-
     def stop(self) -> None:
-        """End the thread and close its connection, at once unless the server is silent: then they end later."""
         self._stopping.set()
         self._alarm.set()
-        self.join(_STOP_TIMEOUT)
+        super().stop()
 
     def reconnect(self) -> None:
-        """Listen on a new connection within a second."""
         self._is_outdated = True
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end of the thread; returns at once in the thread itself, and when it was never started."""
-        if self.is_alive() and threading.current_thread() is not self:
-            super().join(timeout)
+    def _end(self) -> None:
+        super()._end()
+        self._alarm.close()
 
-    def run(self) -> None:
-        try:
-            keep_running(self.activity, self._listen_once, self._stopping)
-        finally:
-            self.ready.set()
-            self._alarm.close()
-
-    def _listen_once(self) -> bool:
+    def _receive(self) -> bool:
         """Listen on one connection until it breaks, which raises an error, or the thread is stopped."""
         if self._stopping.is_set():
             return False
@@ -147,7 +104,7 @@ class ListenThread(threading.Thread):
 
 
 class _Alarm:
-    """A pipe that becomes readable when it is set, for those who wait on sockets."""
+    """A pipe that becomes readable when it is set, for waiting on sockets."""
 
     def __init__(self) -> None:
         self.fileno, self._write = os.pipe()

@@ -21,8 +21,7 @@ from typing import Final
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.locks import Lock
-from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
-from eventsourcing_sqlalchemy.notifications.listener import ListenThread
+from eventsourcing_sqlalchemy.notifications.receiver import CommitReceiver
 
 __all__ = ["CHANNEL", "TableListener", "Waiter", "Wakeups", "payload"]
 
@@ -109,7 +108,7 @@ class Wakeups:
         self,
         *,
         send: Callable[[str], None] | None,
-        make_listener: Callable[[Wakeups], ListenThread | FileWatcher | None],
+        make_listener: Callable[[Wakeups], CommitReceiver | None],
         connect_timeout: float | None,
         is_private: bool,
     ) -> None:
@@ -126,7 +125,7 @@ class Wakeups:
         self._lock = Lock()
         self._waiters: dict[int, set[Waiter]] = {}
         self._table_listeners: tuple[TableListener, ...] = ()
-        self._listening: ListenThread | FileWatcher | None = None
+        self._listening: CommitReceiver | None = None
         self._is_unavailable = False
         self.abandoned: deque[Waiter] = deque()
         self._pending: set[int] = set()
@@ -213,7 +212,7 @@ class Wakeups:
     def reconnect(self) -> None:
         """Listen on a new connection soon: the old one may lead to a server that receives no more commits."""
         listening = self._listening
-        if isinstance(listening, ListenThread):
+        if listening is not None:
             listening.reconnect()
 
     def sweep(self) -> None:
@@ -318,7 +317,7 @@ class Wakeups:
     def ignoring(self) -> AbstractContextManager[None]:
         """Return a context in which changes of the database file are not taken for commits of other processes."""
         listening = self._listening
-        return listening.ignoring() if isinstance(listening, FileWatcher) else nullcontext()
+        return nullcontext() if listening is None else listening.ignoring()
 
     def after_fork(self) -> None:
         """Forget the threads and subscriptions of the parent process."""

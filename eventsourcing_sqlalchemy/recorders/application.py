@@ -120,7 +120,7 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, SubscribableRec
         It ends when it is stopped. ``topics`` are as in :meth:`select_notifications`.
         """
         # Not through a scoped session, which would hold a transaction open in the subscriber's thread while it waits.
-        datastore = self.datastore.apart()
+        datastore = self.datastore.without_scoped_session()
         recorder = self
         if datastore is not self.datastore:
             recorder = SQLAlchemyApplicationRecorder(

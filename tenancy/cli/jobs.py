@@ -125,7 +125,7 @@ def execute(context: typer.Context, tenants: Tenancy, job_id: UUID, flags: JobFl
                 time.sleep(_POLL)
             else:
                 interrupted.wait(_POLL)
-    job = supervisor.refresh()
+    job = supervisor.refresh(since=0.0)
     progress.end(job)
     _raise_unless_done(job, was_interrupted=interrupted.is_set())
 
@@ -155,18 +155,20 @@ class _Supervisor:
                 self._store.halt(self._job_id, f"The check after the canaries has exited with {code}.")
         processes.replace_killed()
 
-    def refresh(self) -> Job:
-        """Show what has changed, and return the job."""
+    def refresh(self, since: float | None = None) -> Job:
+        """Show what has changed, and return the job; ``since`` is the earliest end to look for."""
         job = self._store.get(self._job_id)
-        # An item may become visible later than others that ended after it.
-        ended = [item for item in self._ended(self._newest - _LATENESS) if item.tenant_id not in self._seen]
+        if since is None:
+            # An item may become visible later than others that ended after it.
+            since = max(0.0, self._newest - _LATENESS)
+        ended = [item for item in self._ended(since) if item.tenant_id not in self._seen]
         self._seen |= {item.tenant_id for item in ended}
         self._newest = max([self._newest, *(item.ended_at.timestamp() for item in ended if item.ended_at)])
         self._progress.show(job, ended)
         return job
 
     def _ended(self, since: float) -> Sequence[ItemReport]:
-        return self._store.items(self._job_id, ("done", "failed", "skipped"), since=max(0.0, since))
+        return self._store.items(self._job_id, ("done", "failed", "skipped"), since=since)
 
 
 def _raise_unless_done(job: Job, *, was_interrupted: bool) -> None:

@@ -81,7 +81,7 @@ def _check_url(tenants: Tenancy, url: str) -> None:
     wanted, used = parse_url(url, "--url"), tenants.settings.url
     if wanted != used:
         msg = f"--url names {mask(wanted)}, but the code uses {mask(used)}. Nothing was changed."
-        raise CommandError(msg, remedy="Drop --url, or remove SQLALCHEMY_URL from the code.")
+        raise CommandError(msg, remedy="Omit --url, or remove SQLALCHEMY_URL from the code.")
 
 
 def _find(app: str | None) -> Tenancy:

@@ -23,8 +23,8 @@ TENANT: Final = "TENANCY_TENANT"
 class PlacedTenant(str):
     """A value of TENANCY_TENANT that also carries the objects from which the other variables are rendered.
 
-    The library and applications copy variables before they construct a factory, later ones too, and only their values
-    survive that. To code that expects text, it is the tenant's id; so it is in another process.
+    The library copies an application's variables before it constructs a factory, so only their values reach the
+    factory. Code that expects text gets the tenant's id, and another process gets nothing else.
     """
 
     __slots__ = ("id", "placement", "settings")

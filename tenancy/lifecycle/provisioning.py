@@ -20,7 +20,7 @@ from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.placement import Placement
 from tenancy.model.slugs import normalize
-from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, Verb, check_status, status_error
+from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status, status_error
 from tenancy.registry import Registry
 from tenancy.registry.tables import check_texts
 from tenancy.storage.extra_tables import check_code
@@ -197,7 +197,7 @@ class Provisioning:
         if found is not None:
             raise _exists(found)
         if request_id is not None and self._registry.find_request(request_id) is not None:
-            msg = f"The request {request_id!r} has created a tenant with another slug."
+            msg = f"Request {request_id!r} has already created a tenant with another slug."
             raise TenantExists(msg, remedy="Use a new id for each request.", tenant=slug)
         return None
 
@@ -223,7 +223,7 @@ class Provisioning:
         return [now[tenant.id] for tenant in tenants]
 
     def _activate(self, session: Session, waiting: Iterable[Tenant], actor: str | None) -> Sequence[Tenant]:
-        head, change, status = self._head(), Verb.ACTIVATE, TenantStatus.ACTIVE
+        head, change, status = self._head(), Action.ACTIVATE, TenantStatus.ACTIVE
         groups: dict[Versions, list[Tenant]] = {}
         for each in waiting:
             groups.setdefault(self._migrator.start(each, session, head), []).append(each)
@@ -240,7 +240,7 @@ class Provisioning:
             lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(created)]
             for each in lacking:
                 versions = replace(each.versions, created=tuple(sorted({*each.versions.created, *created})))
-                self._registry.change(session, [each], Verb.MIGRATE, actor, versions=versions)
+                self._registry.change(session, [each], Action.MIGRATE, actor, versions=versions)
         for each in lacking:
             self._changed(each)
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from tenancy.arguments import check_list, check_type
 from tenancy.errors import TenancyError, TransitionRefused
 from tenancy.lifecycle.transitions import next_status
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
+from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.registry import Registry
 from tenancy.registry.cache import DELAY
 from tenancy.registry.lookup import known_slug, not_found, one_tenant
@@ -103,9 +103,9 @@ class Purging:
         with one_tenant(self._registry, wanted) as (session, tenant):
             _check_is_meant(wanted, tenant)
             purging = [tenant]
-            if next_status(tenant, Verb.PURGE) is not None:
+            if next_status(tenant, Action.PURGE) is not None:
                 columns = {"status": TenantStatus.PURGING, "due_at": None}
-                purging = list(self._registry.change(session, purging, Verb.PURGE, actor, **columns))
+                purging = list(self._registry.change(session, purging, Action.PURGE, actor, **columns))
         self._changed(purging[0])
         return purging[0]
 
@@ -116,7 +116,7 @@ class Purging:
         left = self._inventory.of_tenant(tenant, application_specs)
         if left:
             msg = f"Something is left of tenant {tenant.slug!r}: {left.count()}."
-            raise TenancyError(msg, remedy=f"Go on: tenancy purge {tenant.slug}", tenant=tenant.slug)
+            raise TenancyError(msg, remedy=f"Resume the purge: tenancy purge {tenant.slug}", tenant=tenant.slug)
         others = self._inventory.others(tenant, application_specs, self._registry.list() if tenant.adopted else ())
         with self._registry.locked(tenant.id) as (session, current):
             # No current tenant: another process has purged it in the meantime.
@@ -139,5 +139,5 @@ def _check_is_meant(wanted: str | Tenant, tenant: Tenant | None) -> None:
     if tenant is None:
         raise not_found(wanted if isinstance(wanted, str) else wanted.slug)
     if isinstance(wanted, Tenant) and tenant.status not in (wanted.status, TenantStatus.PURGING):
-        msg = f"Tenant {tenant.slug!r} is {tenant.status} by now, and was {wanted.status} when it was to be purged."
-        raise TransitionRefused(msg, remedy=f"If it still is: tenancy purge {tenant.slug}", tenant=tenant.slug)
+        msg = f"Tenant {tenant.slug!r} is now {tenant.status}, but was {wanted.status} when the purge was requested."
+        raise TransitionRefused(msg, remedy=f"To purge it anyway: tenancy purge {tenant.slug}", tenant=tenant.slug)

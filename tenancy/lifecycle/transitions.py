@@ -11,7 +11,7 @@ from eventsourcing.persistence import IntegrityError
 from tenancy.arguments import check_type
 from tenancy.errors import TenantExists, TransitionRefused
 from tenancy.model.slugs import normalize
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status
+from tenancy.model.tenant import Action, Tenant, TenantStatus, check_status
 from tenancy.registry import Registry
 from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
@@ -22,7 +22,7 @@ __all__ = ["TRANSITIONS", "Transition", "Transitions", "next_status"]
 
 
 class Transition(NamedTuple):
-    """The statuses that a verb applies to and the one it leads to; ``target`` None means the previous status."""
+    """The statuses that an action applies to and the one it leads to; ``target`` None means the previous status."""
 
     sources: frozenset[TenantStatus]
     target: TenantStatus | None
@@ -31,15 +31,15 @@ class Transition(NamedTuple):
 _SERVING: Final = frozenset({TenantStatus.ACTIVE, TenantStatus.SUSPENDED})
 _KEPT: Final = _SERVING | {TenantStatus.ARCHIVED}
 
-TRANSITIONS: Final[Mapping[Verb, Transition]] = {
-    Verb.ACTIVATE: Transition(frozenset({TenantStatus.PROVISIONING}), TenantStatus.ACTIVE),
-    Verb.SUSPEND: Transition(frozenset({TenantStatus.ACTIVE}), TenantStatus.SUSPENDED),
-    Verb.RESUME: Transition(frozenset({TenantStatus.SUSPENDED}), TenantStatus.ACTIVE),
-    Verb.ARCHIVE: Transition(_SERVING, TenantStatus.ARCHIVED),
-    Verb.RESTORE: Transition(frozenset({TenantStatus.ARCHIVED}), None),
-    Verb.DELETE: Transition(_KEPT, TenantStatus.DELETED),
-    Verb.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
-    Verb.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
+TRANSITIONS: Final[Mapping[Action, Transition]] = {
+    Action.ACTIVATE: Transition(frozenset({TenantStatus.PROVISIONING}), TenantStatus.ACTIVE),
+    Action.SUSPEND: Transition(frozenset({TenantStatus.ACTIVE}), TenantStatus.SUSPENDED),
+    Action.RESUME: Transition(frozenset({TenantStatus.SUSPENDED}), TenantStatus.ACTIVE),
+    Action.ARCHIVE: Transition(_SERVING, TenantStatus.ARCHIVED),
+    Action.RESTORE: Transition(frozenset({TenantStatus.ARCHIVED}), None),
+    Action.DELETE: Transition(_KEPT, TenantStatus.DELETED),
+    Action.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
+    Action.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
 }
 """All transitions. RENAME and SKIP keep the status."""
 
@@ -55,7 +55,7 @@ class Transitions:
     def move(
         self,
         wanted: str | Tenant,
-        verb: Verb,
+        action: Action,
         actor: str | None,
         *,
         reason: str | None = None,
@@ -64,12 +64,12 @@ class Transitions:
         """Change a tenant's status, and return the changed tenant.
 
         If the tenant has that status already, only a given ``reason`` or ``reads`` is changed. Raises TenantNotFound,
-        and TransitionRefused where the verb does not apply.
+        and TransitionRefused where the action does not apply.
         """
         if reads is not None:
             check_type("reads", reads, bool, "True, False or None")
         with one_tenant(self._registry, wanted) as (session, tenant):
-            status = next_status(tenant, verb)
+            status = next_status(tenant, action)
             if status is None:
                 given = {"reason": reason, "reads": reads}
                 columns: dict[str, Any] = {
@@ -78,21 +78,23 @@ class Transitions:
                 if not columns:
                     return tenant
             else:
-                columns = {"status": status, "reason": reason, **self._columns_of(tenant, verb, reads=reads)}
-            (changed,) = self._registry.change(session, [tenant], verb, actor, remark=columns.get("reason"), **columns)
+                columns = {"status": status, "reason": reason, **self._columns_of(tenant, action, reads=reads)}
+            (changed,) = self._registry.change(
+                session, [tenant], action, actor, remark=columns.get("reason"), **columns
+            )
         self._changed(changed)
         return changed
 
-    def _columns_of(self, tenant: Tenant, verb: Verb, *, reads: bool | None) -> dict[str, Any]:
+    def _columns_of(self, tenant: Tenant, action: Action, *, reads: bool | None) -> dict[str, Any]:
         """Return the columns that change with the status: earlier statuses, the due date, whether reads are allowed."""
         columns: dict[str, Any] = {"due_at": None}
-        if verb is Verb.SUSPEND:
+        if action is Action.SUSPEND:
             columns["reads"] = bool(reads)
-        elif verb in (Verb.ARCHIVE, Verb.DELETE):
+        elif action in (Action.ARCHIVE, Action.DELETE):
             columns["previous"] = (*tenant.previous, tenant.status)
-        elif verb in (Verb.RESTORE, Verb.UNDELETE):
+        elif action in (Action.RESTORE, Action.UNDELETE):
             columns["previous"] = tenant.previous[:-1]
-        if verb is Verb.DELETE:
+        if action is Action.DELETE:
             columns["due_at"] = datetime.now(UTC) + timedelta(days=self._settings.grace_days)
         return columns
 
@@ -115,7 +117,7 @@ class Transitions:
                 if columns == {"slug": tenant.slug, "name": tenant.name}:
                     return tenant
                 remark = f"was {old}" if new != old else None
-                (renamed,) = self._registry.change(session, [tenant], Verb.RENAME, actor, remark=remark, **columns)
+                (renamed,) = self._registry.change(session, [tenant], Action.RENAME, actor, remark=remark, **columns)
         except IntegrityError:
             raise _taken(new) from None
         self._changed(renamed)
@@ -126,16 +128,16 @@ def _taken(slug: str) -> TenantExists:
     return TenantExists(f"Tenant {slug!r} exists already.", remedy="Choose another slug.", tenant=slug)
 
 
-def next_status(tenant: Tenant, verb: Verb) -> TenantStatus | None:
-    """Return the status that a verb leads to, or None if the tenant has it already; raises TransitionRefused."""
-    sources, target = TRANSITIONS[verb]
+def next_status(tenant: Tenant, action: Action) -> TenantStatus | None:
+    """Return the status that an action leads to, or None if the tenant has it already; raises TransitionRefused."""
+    sources, target = TRANSITIONS[action]
     if target is not None and tenant.status is target:
         return None
     if tenant.status not in sources:
         if target is None and tenant.status in _KEPT:
             return None  # restored or undeleted already
         accepted = " or ".join(status for status in TenantStatus if status in sources)
-        msg = f"Tenant {tenant.slug!r} is {tenant.status}: {verb} is for tenants that are {accepted}."
+        msg = f"Tenant {tenant.slug!r} is {tenant.status}: {action} is for tenants that are {accepted}."
         raise TransitionRefused(msg, remedy=_FIRST.get(tenant.status, "").format(tenant.slug), tenant=tenant.slug)
     return target if target is not None else tenant.previous[-1]
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from eventsourcing.application import Application
 
 __all__ = [
+    "Action",
     "Tenant",
     "TenantRequest",
     "TenantStatus",
-    "Verb",
     "check_actor",
     "check_status",
     "status_error",
@@ -54,7 +54,7 @@ class TenantStatus(StrEnum):
     """The data is being removed."""
 
 
-class Verb(StrEnum):
+class Action(StrEnum):
     """A change of a tenant, as the history records it."""
 
     CREATE = "create"

@@ -23,7 +23,7 @@ from tenancy.errors import (
 )
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
-from tenancy.model.tenant import TenantStatus, Verb
+from tenancy.model.tenant import Action, TenantStatus
 from tenancy.operations.migrations import Migrate
 from tenancy.registry import FORMAT
 from tenancy.registry.remedies import remedy_of
@@ -455,7 +455,7 @@ def _repair_versions(fleet: Fleet, every: Sequence[Tenant], actor: str | None) -
         with fleet.registry.locked(tenant.id) as (session, current):
             for found in current:
                 versions = replace(found.versions, tables=version)
-                fleet.registry.change(session, [found], Verb.MIGRATE, actor, versions=versions)
+                fleet.registry.change(session, [found], Action.MIGRATE, actor, versions=versions)
         what = f"{tenant.slug!r}: version {version} of its own tables is recorded."
         yield Finding(name="migrations", level="ok", what=what, tenant=tenant.slug)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from eventsourcing_sqlalchemy.locks import Lock, at_fork, is_held
+from eventsourcing_sqlalchemy.locks import at_fork
+from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
 from tenancy.errors import RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
@@ -25,7 +26,7 @@ from tenancy.registry import FLEET_ID, Registry
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
 
-__all__ = ["DELAY", "RegistryCache", "drain", "lease_registry"]
+__all__ = ["DELAY", "RegistryCache", "lease_registry", "registry_caches"]
 
 DELAY: Final = 1.0
 """Seconds until a status change is in force in every process whose registry answers."""
@@ -43,7 +44,6 @@ class RegistryCache:
 
     def __init__(self, settings: TenancySettings) -> None:
         self.registry = Registry(settings)
-        self.users = 0
         self._max_outage = max(settings.max_outage, DELAY)
         self.start()
 
@@ -256,35 +256,9 @@ class RegistryCache:
             self._remember(changes, tenant.id, tenant)
         return found
 
-    # -- leases --
-
-    def release(self) -> None:
-        """End a lease; the last one closes the registry's connections.
-
-        Under one of our locks, which only the garbage collector can cause, the release is left to the next caller.
-        """
-        if is_held():
-            self.abandon()
-            return
-        self._end_lease()
-        drain()
-
-    def _end_lease(self) -> None:
-        with _leasing:
-            self.users -= 1
-            is_last = not self.users
-            if is_last:
-                for key in [key for key, registry_cache in _caches.items() if registry_cache is self]:
-                    del _caches[key]
-        if is_last:
-            self.registry.close()
-
-    def abandon(self) -> None:
-        """Leave the release to the next caller of :func:`lease_registry` or :func:`drain`.
-
-        For finalizers, which may run under any lock and so must not take one.
-        """
-        _abandoned.append(self)
+    def close(self) -> None:
+        """Close the registry's connections."""
+        self.registry.close()
 
 
 def _trim(known: OrderedDict[Any, Any]) -> None:
@@ -292,42 +266,25 @@ def _trim(known: OrderedDict[Any, Any]) -> None:
         known.popitem(last=False)
 
 
-_caches: dict[Hashable, RegistryCache] = {}
-# Guards the dictionary and the counts; held for operations in memory only.
-_leasing = Lock()
-_abandoned: deque[RegistryCache] = deque()
+registry_caches: SharedResources[RegistryCache] = SharedResources(RegistryCache.close)
+"""The caches of this process, by the registry's database and schema."""
 
 
-def drain() -> None:
-    """Release the caches of objects that were collected without close()."""
-    while not is_held():
-        try:
-            registry_cache = _abandoned.popleft()
-        except IndexError:  # another thread was faster, or there were none
-            return
-        registry_cache._end_lease()  # noqa: SLF001 (release() would call this function again, for each one deeper)
-
-
-def lease_registry(settings: TenancySettings) -> RegistryCache:
-    """Return the process's cache of a registry; release each lease once."""
-    drain()
+def lease_registry(settings: TenancySettings) -> Lease[RegistryCache]:
+    """Return a lease of the process's cache of a registry; the last one that is released closes its connections."""
     key = (settings.control_url, settings.control_creator_topic, settings.control_schema)
-    with _leasing:
-        registry_cache = _caches.get(key)
-        if registry_cache is not None:
-            registry_cache.users += 1
-            return registry_cache
-    created = RegistryCache(settings)
-    with _leasing:
-        registry_cache = _caches.setdefault(key, created)
-        registry_cache.users += 1
-    if registry_cache is not created:
-        created.registry.close()  # another thread was faster
-    return registry_cache
+    lease = registry_caches.find(key)
+    if lease is None:
+        # Outside of the lock: a topic's module may be imported.
+        created = RegistryCache(settings)
+        lease = registry_caches.lease(key, lambda: created)
+        if lease.resource is not created:
+            created.close()  # another thread was faster
+    return lease
 
 
 def _after_fork() -> None:
-    for registry_cache in _caches.values():
+    for registry_cache in registry_caches:
         registry_cache.start()
 
 

@@ -29,7 +29,7 @@ from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.registry.history import FLEET_ID, FleetHistory, RegistryApplication
 from tenancy.registry.migrations import FORMAT, check_format, steps_from
 from tenancy.registry.remedies import remedy_of
-from tenancy.registry.tables import Rows
+from tenancy.registry.tables import RegistryTables
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -77,7 +77,7 @@ class RegistryDatabase:
         environment[where] = settings.control_schema if settings.control_has_schemas else f"{settings.control_schema}_"
         self._application = RegistryApplication(env=environment)
         self._recorder = cast("SQLAlchemyApplicationRecorder", self._application.recorder)
-        self._rows = Rows(
+        self._rows = RegistryTables(
             settings.control_schema if settings.control_has_schemas else None,
             "" if settings.control_has_schemas else f"{settings.control_schema}_",
         )
@@ -93,7 +93,7 @@ class RegistryDatabase:
         return f"Registry({self._where})"
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> RegistryTables:
         """The tables, for queries in :meth:`reading` and :meth:`writing`."""
         return self._rows
 
@@ -126,8 +126,8 @@ class RegistryDatabase:
                 self._create_tables()
                 break
             except PersistenceError as error:
-                if _is_unusable(error):
-                    raise self._unavailable(error) from error
+                if (unavailable := _unavailable(error)) is not None:
+                    raise unavailable from error
                 is_concurrent = isinstance(
                     error, IntegrityError | ProgrammingError
                 )  # another process creates them, too
@@ -155,7 +155,8 @@ class RegistryDatabase:
         RegistryMissing, and RegistryMismatch for a newer format.
         """
         with self._translating():
-            is_migrated = retry_while_locked(self._migrate)
+            # Read first: an unreachable database is reported at once, and not retried.
+            is_migrated = self._read_format() != FORMAT and retry_while_locked(self._migrate)
             self._recorder.migrate_tables()
         return is_migrated
 
@@ -182,17 +183,17 @@ class RegistryDatabase:
             self._check_format()
 
     def _check_format(self) -> None:
-        settings = self._rows.fleet_settings
-        query = sa.select(settings.c.value).where(settings.c.key == "format")
         try:
-            with self._recorder.transaction(commit=False) as session:
-                known = session.scalar(query)
+            check_format(self._read_format(), self._where)
         except PersistenceError as error:
             if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
                 raise
-        else:
-            check_format(known, self._where)
         self._is_format_checked = True
+
+    def _read_format(self) -> Any:
+        settings = self._rows.fleet_settings
+        with self._recorder.transaction(commit=False) as session:
+            return session.scalar(sa.select(settings.c.value).where(settings.c.key == "format"))
 
     def record(self, key: str, value: Any) -> None:
         """Record a setting of the fleet; idempotent, and safe in many processes at once."""
@@ -307,9 +308,9 @@ class RegistryDatabase:
         try:
             yield
         except (PersistenceError, SQLAlchemyError) as error:
+            if (unavailable := _unavailable(error)) is not None:
+                raise unavailable from error
             translated = translate(error)
-            if _is_unusable(translated):
-                raise self._unavailable(translated) from error
             if isinstance(translated, InterfaceError):
                 msg = "The registry's connections are closed, and so is their Tenancy object."
                 raise TenancyError(msg, remedy="Construct another one.") from error
@@ -319,13 +320,6 @@ class RegistryDatabase:
             if translated is error:
                 raise
             raise translated from error
-
-    def _unavailable(self, error: PersistenceError) -> RegistryUnavailable:
-        remedy = remedy_of(error)
-        if remedy is not None:
-            return RegistryUnavailable(f"The registry cannot be used: {error}.", remedy=remedy)
-        msg = f"The registry does not answer: {error}."
-        return RegistryUnavailable(msg, remedy="Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL.")
 
 
 def _run(executor: Executor, statement: str) -> None:
@@ -344,5 +338,12 @@ def _retry_conflicts(record: Callable[[], None]) -> None:
             return
 
 
-def _is_unusable(error: PersistenceError) -> bool:
-    return isinstance(error, OperationalError) or remedy_of(error) is not None
+def _unavailable(error: Exception) -> RegistryUnavailable | None:
+    """Return the error to raise instead if the registry cannot be used, or None."""
+    translated, remedy = translate(error), remedy_of(error)
+    if remedy is not None:
+        return RegistryUnavailable(f"The registry cannot be used: {translated}.", remedy=remedy)
+    if isinstance(translated, OperationalError):
+        msg = f"The registry does not answer: {translated}."
+        return RegistryUnavailable(msg, remedy="Check the server, and TENANCY_CONTROL_URL or SQLALCHEMY_URL.")
+    return None

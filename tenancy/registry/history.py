@@ -14,7 +14,7 @@ from eventsourcing.utils import Environment
 
 from eventsourcing_sqlalchemy import factory as persistence
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from tenancy.model.tenant import TenantStatus, Verb
+from tenancy.model.tenant import Action, TenantStatus
 
 if TYPE_CHECKING:
     from eventsourcing.utils import EnvType
@@ -31,14 +31,14 @@ class History(Aggregate):
     class TenantRegistered(Aggregate.Created):
         """The tenant was registered."""
 
-        verb: str
+        action: str
         status: str
         actor: str | None
 
     class TenantChanged(Aggregate.Event):
         """The tenant's status, slug or name was changed, or one of its followers skipped a notification."""
 
-        verb: str
+        action: str
         status: str
         actor: str | None
 
@@ -48,18 +48,22 @@ class History(Aggregate):
         actor: str | None
 
     @event(TenantRegistered)
-    def __init__(self, verb: str, status: str, actor: str | None) -> None:
+    def __init__(self, action: str, status: str, actor: str | None) -> None:
         self.status = status
 
     @staticmethod
-    def register(tenant_id: UUID, verb: Verb, actor: str | None) -> History:
+    def register(tenant_id: UUID, action: Action, actor: str | None) -> History:
         """Return the history of a new tenant."""
         return History._create(
-            History.TenantRegistered, id=tenant_id, verb=str(verb), status=str(TenantStatus.PROVISIONING), actor=actor
+            History.TenantRegistered,
+            id=tenant_id,
+            action=str(action),
+            status=str(TenantStatus.PROVISIONING),
+            actor=actor,
         )
 
     @event(TenantChanged)
-    def change(self, verb: str, status: str, actor: str | None) -> None:
+    def change(self, action: str, status: str, actor: str | None) -> None:
         """Record a change."""
         self.status = status
 
@@ -98,7 +102,7 @@ class Change(NamedTuple):
     """One change of a tenant."""
 
     version: int
-    verb: str
+    action: str
     status: str
     actor: str | None
     at: datetime
@@ -111,7 +115,7 @@ def to_change(event: Any, texts: Mapping[int, str]) -> Change:
     version = event.originator_version
     return Change(
         version=version,
-        verb="purge" if is_purge else event.verb,
+        action="purge" if is_purge else event.action,
         status="purged" if is_purge else event.status,
         actor=event.actor,
         at=event.timestamp,

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
+from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
 from tenancy.registry.tables import check_metadata, check_texts, to_row, to_tenant
@@ -136,7 +136,7 @@ class Registry(RegistryDatabase):
             session.execute(sa.insert(self._rows.tenants), rows)
             # Events last: writing them takes a lock that all changes need.
             self._application.save(
-                *[History.register(each.id, Verb.ADOPT if each.adopted else Verb.CREATE, actor) for each in tenants]
+                *[History.register(each.id, Action.ADOPT if each.adopted else Action.CREATE, actor) for each in tenants]
             )
         return tenants
 
@@ -160,7 +160,7 @@ class Registry(RegistryDatabase):
         self,
         session: Session,
         tenants: Sequence[Tenant],
-        verb: Verb,
+        action: Action,
         actor: str | None,
         *,
         remark: str | None = None,
@@ -189,7 +189,7 @@ class Registry(RegistryDatabase):
             histories = []
             for tenant in tenants:
                 history: History = self._application.repository.get(tenant.id)
-                history.change(str(verb), str(columns.get("status", tenant.status)), actor)
+                history.change(str(action), str(columns.get("status", tenant.status)), actor)
                 histories.append(history)
             if remark is not None:
                 rows = [{"tenant_id": each.id, "version": each.version, "text": remark} for each in histories]

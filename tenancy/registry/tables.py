@@ -19,7 +19,7 @@ from tenancy.model.versions import Versions
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["Rows", "check_metadata", "check_texts", "to_row", "to_tenant"]
+__all__ = ["RegistryTables", "check_metadata", "check_texts", "to_row", "to_tenant"]
 
 
 class _Moment(TypeDecorator[datetime]):
@@ -37,7 +37,7 @@ class _Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Rows:
+class RegistryTables:
     """The tables, in a schema or with a prefix of their names."""
 
     def __init__(self, schema: str | None, prefix: str) -> None:

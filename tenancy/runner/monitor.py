@@ -15,7 +15,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy.arguments import check_type
 from tenancy.errors import TenancyError
 from tenancy.following.pipes import Pipe, Pipes
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_actor
+from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.registry.lookup import find_tenant, one_tenant
 from tenancy.runner.failures import Failure, FailureStore
 from tenancy.runner.leases import bucket_of, failing, owners
@@ -186,7 +186,7 @@ class FollowerMonitor:
         self._move(found, Pipe(failure.leader, follower), notification_id)
         with one_tenant(self._registry, found) as (session, current):
             remark = f"{follower}: notification {notification_id} of {failure.leader}"
-            self._registry.change(session, [current], Verb.SKIP, actor, remark=remark)
+            self._registry.change(session, [current], Action.SKIP, actor, remark=remark)
             self._failure_store.clear_in(session, failure.key)
         return failure
 

@@ -37,6 +37,9 @@ class Sweep:
     A sequence runs ahead of commits, and stays ahead after a rollback. So a gap counts as empty only once every
     transaction that was writing when the sequence was read has ended. A transaction takes its number a moment after
     its first id, so the gap's mark is a transaction number assigned at the next sweep.
+
+    Without this, a follower behind a rolled-back transaction would take a slice at each sweep, until the next event: in
+    an idle fleet, 200 such tenants with two followers each took 200 slices a second and four times the CPU time.
     """
 
     def __init__(

@@ -1,6 +1,4 @@
-"""A stand-in for the Cloud SQL connector, which cannot be had without an account: its ``connect`` reaches a server of
-ours.
-"""
+"""A stand-in for the Cloud SQL connector, which needs an account: its ``connect`` reaches our own server."""
 
 from __future__ import annotations
 
@@ -16,12 +14,10 @@ DATABASE = "school"
 
 
 def connector_modules(url: URL) -> dict[str, ModuleType]:
-    """Return the modules that ``from google.cloud.sql.connector import Connector`` needs; ``url`` is that of the
-    database.
-    """
+    """Return the modules for ``from google.cloud.sql.connector import Connector``; ``url`` is the database's."""
 
     class Connector:
-        """Takes what the real one takes, as far as our page uses it."""
+        """Accepts the real connector's arguments that the page uses."""
 
         def connect(self, instance_connection_string: str, driver: str, *, user: str, db: str, **options: Any) -> Any:
             assert (instance_connection_string, driver, user, db) == (INSTANCE, "pg8000", USER, DATABASE)
@@ -35,7 +31,7 @@ def connector_modules(url: URL) -> dict[str, ModuleType]:
             )
 
         def close(self) -> None:
-            """Nothing is kept."""
+            """Do nothing."""
 
     names = ("google", "google.cloud", "google.cloud.sql", "google.cloud.sql.connector")
     modules = {name: ModuleType(name) for name in names}

@@ -1,4 +1,4 @@
-"""The command `tenancy`: in this process, which is quick, or as a process, for what only a process shows."""
+"""Run the command `tenancy`: in this process, which is faster, or as a separate process where that matters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KENNEL: Final = "tests.support.kennel_fleets"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended and what it wrote."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -31,18 +31,18 @@ class Outcome:
 
     @property
     def json(self) -> Any:
-        """What it returned."""
+        """The parsed output."""
         return json.loads(self.out)
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error that it wrote as JSON."""
+        """The error as JSON."""
         found: dict[str, Any] = json.loads(self.err)["error"]
         return found
 
 
 class Typed(io.TextIOWrapper):
-    """A standard input."""
+    """A standard input with typed text."""
 
     def __init__(self, text: str, *, is_terminal: bool) -> None:
         super().__init__(io.BytesIO(text.encode()), encoding="utf-8")
@@ -69,7 +69,7 @@ def run_here(arguments: Sequence[str], typed: str = "", *, is_terminal: bool = F
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """The command on one database, with or without the code of the fleet."""
+    """The command on one database, with or without the fleet's code."""
 
     url: str
     app: str | None = f"{KENNEL}:tenants"
@@ -81,7 +81,7 @@ class Command:
             return run_here(arguments, typed, is_terminal=is_terminal)
 
     def ok(self, *arguments: str, typed: str = "") -> Outcome:
-        """Run it in this process, and see that it succeeds."""
+        """Run it in this process; fail unless it succeeds."""
         outcome = self(*arguments, typed=typed)
         assert outcome.code == 0, outcome
         return outcome
@@ -103,7 +103,7 @@ class Command:
         return subprocess.Popen([*PROGRAM, *arguments], env=self.environment(), **options)
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """Return the variables of its process."""
+        """Return the process's variables."""
         return {**os.environ, "PYTHONPATH": str(ROOT), **self._variables(), **variables}
 
     def _variables(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The pages of the documentation, as a reader uses them: blocks that are run one after the other.
+"""Run the blocks of the documentation pages in order, as a reader does.
 
 In a fenced block of
 
@@ -37,7 +37,7 @@ from tests.acceptance.commands import PROGRAM, Outcome, run_here
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
-# What stands in the pages for a database that the reader has.
+# The reader's databases in the pages.
 POSTGRES: Final = "postgres@127.0.0.1/school"
 PGBOUNCER: Final = "postgres@127.0.0.1:6432/school"
 
@@ -60,7 +60,7 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The name of the file that the block is, or None."""
+        """The name of the file that the block shows, or None."""
         found = _FILE.match(self.source.partition("\n")[0]) if self.language == "python" else None
         return found[1] if found else None
 
@@ -75,7 +75,7 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Return the blocks of a page in their order."""
+    """Return a page's blocks in order."""
     blocks: list[Block] = []
     fence: tuple[int, str, bool] | None = None
     before = ""
@@ -104,7 +104,7 @@ def documented_files(directory: Path) -> Iterator[None]:
             if block.file is not None:
                 path = directory / block.file
                 assert not path.exists(), f"{block}: another block is called {block.file} too"
-                # As long a way down as in the page, so that an error shows the line of the page.
+                # Padded to the block's line, so that an error shows the line of the page.
                 path.write_text("\n" * (block.line - 1) + block.source, encoding="utf-8")
     sys.path.insert(0, str(directory))
     try:
@@ -114,19 +114,19 @@ def documented_files(directory: Path) -> Iterator[None]:
 
 
 class Reader:
-    """Somebody who goes through a page and does what it says; changes the environment of this process.
+    """Executes a page's blocks, which change this process's environment.
 
-    ``replace`` puts the databases that there are for those that are written in the pages; ``run_sql`` runs statements.
+    ``replace`` substitutes the test databases for those in the pages; ``run_sql`` runs statements.
     """
 
     def __init__(self, page: Path, replace: Callable[[str], str], run_sql: Callable[[str], None]) -> None:
-        # A module, because topics of classes name one.
+        # A module, because class topics contain its name.
         self._module = ModuleType(f"page_{page.stem.lower()}")
         self._replace = replace
         self._run_sql = run_sql
 
     def read(self, blocks: list[Block]) -> None:
-        """Run the blocks; raises what a block raises, and AssertionError for another output than the one shown."""
+        """Run the blocks. Raises a block's error, and AssertionError if the output differs from the page."""
         sys.modules[self._module.__name__] = self._module
         try:
             for block, following in zip(blocks, [*blocks[1:], None], strict=True):
@@ -152,19 +152,19 @@ class Reader:
     def _run_python(self, block: Block, source: str) -> str:
         code = compile("\n" * (block.line - 1) + source, str(block.page), "exec", dont_inherit=True)
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            exec(code, vars(self._module))  # noqa: S102 (it is our own documentation)
+            exec(code, vars(self._module))  # noqa: S102 (our own documentation)
         return output.getvalue()
 
     @staticmethod
     def _compare(block: Block, printed: str, shown: str) -> None:
-        # How wide a column of a command is depends on names that are made by chance.
+        # The width of a column depends on random names.
         columns = doctest.NORMALIZE_WHITESPACE if block.language == "shell" else 0
         is_same = doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS | columns)
         assert is_same, f"{block} prints\n{printed}\nbut the page shows\n{shown}"
 
 
 def run_shell(source: str, where: str) -> str:
-    """Do what a block for a shell says, as far as these tests can; return what was printed."""
+    """Run the supported commands of a shell block; return the output."""
     printed = ""
     for line in source.splitlines():
         for command in commands_of(line):
@@ -186,7 +186,7 @@ def run_shell(source: str, where: str) -> str:
 
 
 def _run_tenancy(arguments: Sequence[str]) -> Outcome:
-    if "exec" in arguments:  # would take the place of this process
+    if "exec" in arguments:  # would replace this process
         done = subprocess.run(
             [*PROGRAM, *arguments],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
@@ -196,12 +196,12 @@ def _run_tenancy(arguments: Sequence[str]) -> Outcome:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
     outcome = run_here(arguments)
-    sys.modules.pop("fleet", None)  # the command has closed what is in it
+    sys.modules.pop("fleet", None)  # the command has closed its fleets
     return outcome
 
 
 def _run_pytest(files: Sequence[str]) -> str:
-    """Run pytest on files that the pages show."""
+    """Run pytest on files from the pages."""
     directory = next(each for each in sys.path if Path(each, files[0]).is_file())
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-p", "no:randomly", *files]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False).stdout

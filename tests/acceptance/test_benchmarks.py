@@ -1,6 +1,6 @@
-"""The benchmarks do their work, and notice when somebody does not. How fast anything is, no test asks.
+"""The benchmarks work, and detect contestants that do not. No test depends on speed.
 
-`python -m benchmarks` runs as a user runs it, and then each scenario once in this process, which is quicker.
+`python -m benchmarks` runs as users run it, and each scenario runs once in this process, which is faster.
 """
 
 import gc
@@ -44,7 +44,7 @@ SIZE = replace(SMOKE.size, seconds=0.01)
 
 @pytest.fixture(autouse=True)
 def _garbage_is_collected() -> Iterator[None]:
-    """A measurement keeps what exists out of later collections; so do not leave it to other tests."""
+    """A measurement excludes existing objects from later garbage collections; undo that for other tests."""
     yield
     gc.unfreeze()
 
@@ -52,7 +52,7 @@ def _garbage_is_collected() -> Iterator[None]:
 # -- as a user runs them --
 
 
-def test_runners_are_measured_beside_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runners_are_measured_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     measure_runners(["--tenants", "2", "--workers", "2", "--events", "8", "--no-native"])
     header, _, *rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()
@@ -89,11 +89,11 @@ def test_a_smoke_run_writes_a_table_a_chart_and_every_number(postgres_server: Po
     assert "| W1 | append 1 event per call |" in table
     assert "smoke.svg" in table
     assert chart_texts((tmp_path / "smoke.svg").read_text())
-    for text in (table, json.dumps(found), done.stderr):  # A URL may hold a password.
+    for text in (table, json.dumps(found), done.stderr):  # A URL may contain a password.
         assert str(make_url(url).host) not in text
 
 
-def test_a_contestant_that_fails_fails_the_run_and_says_why(tmp_path: Path) -> None:
+def test_a_failing_contestant_fails_the_run_and_is_reported(tmp_path: Path) -> None:
     scenario = find(["sqlite:R1:100"])[0]
     plan = Plan(scenarios=[scenario], rounds=2, size=SIZE, pythons={"ours": Path("/bin/false")})
     results = Results("test")
@@ -121,7 +121,7 @@ def test_a_contestant_that_fails_fails_the_run_and_says_why(tmp_path: Path) -> N
         (["--rounds", "0"], "0 is not above 0"),
     ],
 )
-def test_what_cannot_be_run_is_said_before_anything_is_made(
+def test_invalid_arguments_are_refused_before_any_work(
     arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -130,7 +130,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_made(
     assert message in capsys.readouterr().err
 
 
-def test_rounds_are_fewer_when_the_time_is_over_but_never_none() -> None:
+def test_rounds_are_reduced_when_time_is_up_but_at_least_one() -> None:
     scenario = find(["sqlite:W1"])[0]
     plan = Plan(scenarios=[scenario], rounds=3, size=SIZE, pythons={"ours": Path(sys.executable)}, until=0.0)
     results = Results("test")
@@ -144,9 +144,9 @@ def test_rounds_are_fewer_when_the_time_is_over_but_never_none() -> None:
     }
 
 
-# -- each scenario, by each contestant that this interpreter can be --
+# -- each scenario, for each contestant available in this interpreter --
 
-# One of those that differ in a number only, and the other driver in one that writes and one that reads.
+# One of each family, and the other driver in one write and one read scenario.
 NAMES = ("W1", "W2:10", "W3:8", "W4:16", "P1", "W5", "R1:10", "R2:10", "R3", "R3c", "T1", "M1", "fleet", "sqlite")
 WITHOUT_ENVIRONMENT = [
     (scenario, contestant)
@@ -159,7 +159,7 @@ WITHOUT_ENVIRONMENT = [
 
 @pytest.fixture(scope="module")
 def prepared() -> dict[tuple[str, str, str], str]:
-    """The URLs of databases that several scenarios read."""
+    """The URLs of databases shared by several scenarios."""
     return {}
 
 
@@ -167,7 +167,7 @@ def prepared() -> dict[tuple[str, str, str], str]:
 def place_of(
     postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory, prepared: dict[tuple[str, str, str], str]
 ) -> Iterator[Callable[[Scenario, Contestant], str]]:
-    """Return a function that makes the database in which a contestant can run a scenario, and returns its URL."""
+    """Return a function that creates a contestant's database for a scenario, and returns its URL."""
     resources = ExitStack()
 
     def fresh(scenario: Scenario) -> str:
@@ -190,7 +190,7 @@ def place_of(
         yield place
 
 
-def test_no_family_of_scenarios_is_left_out() -> None:
+def test_no_family_of_scenarios_is_missing() -> None:
     assert {(s.family, s.database) for s, _ in WITHOUT_ENVIRONMENT} == {(s.family, s.database) for s in SCENARIOS}
 
 
@@ -208,7 +208,7 @@ def test_the_scenario_does_its_work(
     json.dumps(result)
 
 
-# -- who does not do the work --
+# -- contestants that do not do the work --
 
 
 class LosesEvents(POPOApplicationRecorder):
@@ -254,19 +254,19 @@ def append_and_check(recorder: ApplicationRecorder) -> None:
     ledger.check(recorder)
 
 
-def test_a_recorder_that_does_its_work_passes_the_check() -> None:
+def test_a_correct_recorder_passes_the_check() -> None:
     append_and_check(POPOApplicationRecorder())
 
 
 @pytest.mark.parametrize(
     "wrong", [LosesEvents, WritesTwice, ReturnsWrongIds, ChangesStates, MixesVersions, ReadsBackwards]
 )
-def test_a_recorder_that_does_not_do_its_work_is_found_out(wrong: type[ApplicationRecorder]) -> None:
+def test_an_incorrect_recorder_fails_the_check(wrong: type[ApplicationRecorder]) -> None:
     with pytest.raises(WorkNotDoneError):
         append_and_check(wrong())
 
 
-def test_an_append_that_is_lost_is_found_out_in_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_lost_append_fails_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     insert = SQLAlchemyApplicationRecorder.insert_events
     calls = iter(range(10**9))
 
@@ -280,9 +280,7 @@ def test_an_append_that_is_lost_is_found_out_in_a_run(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["sqlite:R1:100", "sqlite:R2:100"])
-def test_a_read_that_leaves_something_out_is_found_out_in_a_run(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_incomplete_read_fails_a_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'bench.db'}"
     prepare(OURS_SQLITE, "log", url, SIZE)
     for method in ("select_events", "select_notifications"):
@@ -297,12 +295,12 @@ def test_a_read_that_leaves_something_out_is_found_out_in_a_run(
         run(OURS_SQLITE, find([name])[0], url, SIZE)
 
 
-def test_our_own_package_does_not_run_in_place_of_upstream(tmp_path: Path) -> None:
+def test_our_own_package_does_not_run_as_upstream(tmp_path: Path) -> None:
     with pytest.raises(WorkNotDoneError, match="upstream imports the wrong package"):
         run(UPSTREAM, find(["sqlite:W1"])[0], f"sqlite:///{tmp_path / 'bench.db'}", SIZE)
 
 
-def test_a_thread_that_fails_fails_the_measurement() -> None:
+def test_a_failing_thread_fails_the_measurement() -> None:
     def works(goes_on: Callable[[], bool]) -> list[float]:
         while goes_on():
             pass
@@ -315,7 +313,7 @@ def test_a_thread_that_fails_fails_the_measurement() -> None:
         measure_threads(0.01, [works, fails])
 
 
-def test_a_measurement_is_one_call_at_least_however_late_it_begins() -> None:
+def test_a_measurement_has_at_least_one_call() -> None:
     def body(goes_on: Callable[[], bool]) -> list[float]:
         latencies: list[float] = []
         while goes_on():

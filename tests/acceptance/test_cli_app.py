@@ -19,7 +19,7 @@ tenants = Tenancy(applications=[Reports])
 
 @pytest.fixture
 def project(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The command in a directory that has pyproject.toml, shopfront.py and a directory below."""
+    """The command in a directory with pyproject.toml, shopfront.py and a subdirectory."""
     (tmp_path / "shopfront.py").write_text(CODE)
     (tmp_path / "pyproject.toml").write_text('[tool.tenancy]\napp = "shopfront:tenants"\n')
     (tmp_path / "below").mkdir()
@@ -32,13 +32,13 @@ def test_it_is_named_in_pyproject(project: Command) -> None:
     assert project.ok("init", "--json").json["applications"] == ["Reports"]
 
 
-def test_or_in_one_above(project: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_named_in_a_parent_directorys_pyproject(project: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("below")
     Path("pyproject.toml").write_text("[project]\nname = 'another'\n")
     assert project.ok("init", "--json").json["applications"] == ["Reports"]
 
 
-def test_a_variable_goes_before_pyproject_and_an_option_before_that(project: Command) -> None:
+def test_a_variable_overrides_pyproject_and_an_option_overrides_both(project: Command) -> None:
     by_variable = Command(project.url, app=f"{KENNEL}:tenants")
     assert by_variable.ok("init", "--json").json["applications"] == ["Kennel"]
     assert by_variable.ok("--app", "shopfront:tenants", "init", "--json").json["applications"] == ["Reports"]
@@ -63,13 +63,13 @@ def test_the_code_is_found_in_the_current_directory_as_a_process(project: Comman
         ("leaving:tenants", "exits the process"),
     ],
 )
-def test_a_wrong_name_is_a_mistake_of_the_user(project: Command, app: str, said: str) -> None:
+def test_a_wrong_name_is_a_usage_error(project: Command, app: str, said: str) -> None:
     Path("broken.py").write_text("def tenants(:\n")
     Path("needy.py").write_text("import not_installed\n")
     Path("leaving.py").write_text("raise SystemExit(0)\n")
     outcome = project("--app", app, "list")
     if "shopfront" in sys.modules:
-        sys.modules["shopfront"].tenants.close()  # which the end of the process would do
+        sys.modules["shopfront"].tenants.close()  # as the end of the process would
     assert outcome.code == 2
     assert said in outcome.err
     assert "Traceback" not in outcome.err
@@ -78,14 +78,14 @@ def test_a_wrong_name_is_a_mistake_of_the_user(project: Command, app: str, said:
 @pytest.mark.parametrize(
     "text", ["[tool.tenancy", "[tool]\ntenancy = 1\n", "[tool.tenancy]\n", "[tool.tenancy]\napp = 1"]
 )
-def test_a_wrong_pyproject_is_a_mistake_of_the_user(project: Command, text: str) -> None:
+def test_a_wrong_pyproject_is_a_usage_error(project: Command, text: str) -> None:
     Path("pyproject.toml").write_text(text)
     outcome = project("list")
     assert outcome.code == 2
     assert "pyproject.toml" in outcome.err
 
 
-def test_a_typo_in_a_variable_is_an_error_and_what_a_platform_sets_is_none(project: Command) -> None:
+def test_a_typo_in_a_variable_is_an_error_and_a_platforms_variable_is_not(project: Command) -> None:
     project.ok("init")
     assert Command(project.url, variables={"TENANCY_PORT": "tcp://10.0.0.1:80"})("list").code == 0
     outcome = Command(project.url, variables={"TENANCY_SLUG": "dns"})("list")
@@ -93,7 +93,7 @@ def test_a_typo_in_a_variable_is_an_error_and_what_a_platform_sets_is_none(proje
     assert "TENANCY_SLUGS" in outcome.err
 
 
-def test_no_other_database_is_used_than_the_one_that_is_named(project: Command, tmp_path: Path) -> None:
+def test_only_the_named_database_is_used(project: Command, tmp_path: Path) -> None:
     Path("willful.py").write_text(CODE.replace("[Reports]", f"[Reports], env={{'SQLALCHEMY_URL': {project.url!r}}}"))
     other, secret = f"sqlite:///{tmp_path / 'other.db'}", "postgresql://postgres:hush@127.0.0.1:1/other"
     willful = Command("", app="willful:tenants")
@@ -109,7 +109,7 @@ def test_no_other_database_is_used_than_the_one_that_is_named(project: Command, 
     assert not Path("other.db").exists()
 
 
-def test_a_url_that_was_hidden_is_not_for_what_the_command_runs(project: Command) -> None:
+def test_a_hidden_url_is_not_passed_to_programs(project: Command) -> None:
     project.ok("create", "acme")
     outcome = project.process("exec", "acme", "--", "env", _TENANCY_URL=project.url)
     assert outcome.code == 0
@@ -119,7 +119,7 @@ def test_a_url_that_was_hidden_is_not_for_what_the_command_runs(project: Command
 @pytest.mark.parametrize(
     ("arguments", "code"), [("show unknown", 3), ("--wrong", 2), ("--url postgresql://postgres@127.0.0.1:1/x list", 6)]
 )
-def test_where_an_error_comes_from_is_shown_to_those_who_ask(project: Command, arguments: str, code: int) -> None:
+def test_traceback_is_shown_on_request(project: Command, arguments: str, code: int) -> None:
     assert project.process("init").code == 0
     plain, traced = project.process(*arguments.split()), project.process("--traceback", *arguments.split())
     assert (plain.code, traced.code) == (code, code)

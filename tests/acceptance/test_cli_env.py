@@ -46,7 +46,7 @@ def test_variables_are_those_of_the_tenant_in_every_format(tenancy: Command, for
         assert found[key] == (expected[key] if secrets else tenancy.url)
 
 
-def test_a_reference_fails_where_the_variable_is_not_set(quick: Command) -> None:
+def test_a_reference_to_an_unset_variable_fails(quick: Command) -> None:
     quick.ok("create", "acme")
     script = quick.ok("env", "acme").out
     done = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=False)
@@ -54,7 +54,7 @@ def test_a_reference_fails_where_the_variable_is_not_set(quick: Command) -> None
     assert "SQLALCHEMY_URL" in done.stderr
 
 
-def test_hostile_values_are_quoted(monkeypatch: pytest.MonkeyPatch, quick: Command) -> None:
+def test_dangerous_values_are_quoted(monkeypatch: pytest.MonkeyPatch, quick: Command) -> None:
     quick.ok("create", "acme")
     hostile = "a'b\"c\\d $(touch /tmp/x) `id` ;|& é"
     monkeypatch.setattr(Tenancy, "env", lambda *_: {"A": hostile, "B": "line 1\nline 2"})
@@ -65,7 +65,7 @@ def test_hostile_values_are_quoted(monkeypatch: pytest.MonkeyPatch, quick: Comma
     assert words[0] == f"A={hostile}"
 
 
-def test_variables_that_the_code_passes_are_there_and_no_secret_shows(quick: Command) -> None:
+def test_variables_passed_by_the_code_are_included_and_secrets_hidden(quick: Command) -> None:
     given = Command(quick.url, f"{KENNEL}:given")
     given.ok("create", "acme")
     shown = given.ok("env", "acme", "--json").out

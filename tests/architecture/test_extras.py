@@ -1,4 +1,4 @@
-"""What a user has who installs an extra is enough for what it is for."""
+"""Each extra installs everything that its folder imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OURS = {"eventsourcing_sqlalchemy", "tenancy"}
 
 
 def imported(node: ast.AST) -> Iterator[str]:
-    """Yield the packages that a module cannot do without, less those that it tries to import."""
+    """Yield the packages that a module requires, without optional imports."""
     for child in ast.iter_child_nodes(node):
         match child:
             case ast.Try(handlers=handlers) if any("Import" in ast.unparse(each.type or child) for each in handlers):
@@ -49,7 +49,7 @@ def test_a_folder_needs_the_extra_of_its_name_and_nothing_else(extra: str) -> No
 
 
 def test_a_missing_dependency_is_noticed() -> None:
-    """The proof that the test above bites."""
+    """Proves that the test above can fail."""
     tree = ast.parse(
         "import psutil\ntry:\n    import a\nexcept ImportError:\n    pass\ndef f():\n    from b.c import d\n"
     )

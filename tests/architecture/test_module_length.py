@@ -1,4 +1,4 @@
-"""A module has one responsibility. About 350 lines is where to ask whether it still has one."""
+"""A module has one responsibility. Above 350 lines, check whether it still does."""
 
 from pathlib import Path
 from typing import Final
@@ -6,10 +6,10 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = [ROOT / "eventsourcing_sqlalchemy", ROOT / "tenancy"]
 ASK_AT: Final = 350
-# Module -> why it is one thing all the same. A cut must have a noun of its own.
+# Module -> why it is one thing. Split a module only if the new part has a noun of its own.
 LONG: Final[dict[str, str]] = {
-    "tenancy/operations/doctor.py": "the examinations of a fleet, one short function for each",
-    "tenancy/tenancy.py": "the facade: what users call, a few lines for each method",
+    "tenancy/operations/doctor.py": "the checks of a fleet, one short function each",
+    "tenancy/tenancy.py": "the facade: users' calls, a few lines per method",
 }
 
 

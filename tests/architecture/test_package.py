@@ -1,4 +1,4 @@
-"""What must hold for the package as a whole: who may name a database, and what is exported."""
+"""Rules for the whole package: where databases may be named, and what is exported."""
 
 import importlib
 import inspect
@@ -11,7 +11,7 @@ import pytest
 from eventsourcing.persistence import InfrastructureFactory
 
 from eventsourcing_sqlalchemy.factory import SQLAlchemyFactory
-from tests.architecture.source import MODULES, PACKAGE, names_of_modules, words
+from tests.architecture.source import MODULES, PACKAGE, module_names, words
 
 ROOTS: Final = [PACKAGE, PACKAGE.parent / "tenancy"]
 DATABASES: Final = re.compile("postgres|psycopg|pg8000|libpq|sqlite|citus|bouncer", re.IGNORECASE)
@@ -19,10 +19,10 @@ DATABASES: Final = re.compile("postgres|psycopg|pg8000|libpq|sqlite|citus|bounce
 # Module, part of the text, reason.
 NAMED_OUTSIDE_OF_DIALECTS: Final = [
     ("alembic.py", "sa.Uuid().with_variant(sa.BINARY(length=16), 'sqlite')", "as in tables.py, in generated code"),
-    ("errors.py", "SQLITE_ERROR", "a code of an error, beside those of the SQL standard, in the one table of them"),
-    ("errors.py", "sqlite_errorname", "where the driver shows the code"),
+    ("errors.py", "SQLITE_ERROR", "an error code, in one table with those of the SQL standard"),
+    ("errors.py", "sqlite_errorname", "the driver's attribute for the code"),
     ("factory.py", "SQLALCHEMY_URL=sqlite:///school.db or postgresql://", "an example in a message"),
-    ("notifications/listener.py", "a direct connection through psycopg2 or psycopg", "what to do, in a message"),
+    ("notifications/listener.py", "a direct connection through psycopg2 or psycopg", "a remedy in a message"),
     ("settings.py", "Set it, e.g. sqlite:///school.db or postgresql://", "an example in a message"),
     ("settings.py", "The form is postgresql://user:password@host/database or", "an example in a message"),
     ("settings.py", "postgres", "postgres:// is another way to write postgresql://"),
@@ -36,12 +36,12 @@ NAMED_OUTSIDE_OF_DIALECTS: Final = [
 
 
 def modules() -> Iterator[ModuleType]:
-    for name in names_of_modules():
+    for name in module_names():
         yield importlib.import_module(name)
 
 
 def named(sources: dict[str, str]) -> list[tuple[str, int, str]]:
-    """Return (module, line, text) where a database is named outside of the dialects and the steps of migrations."""
+    """Return (module, line, text) of database names outside the dialects and the steps of migrations."""
     return [
         (module, line, text)
         for module, source in sorted(sources.items())
@@ -57,7 +57,7 @@ def is_excepted(module: str, text: str, exception: tuple[str, str, str]) -> bool
 
 
 def test_no_timing_depends_on_the_wall_clock() -> None:
-    """It may be set at any time; a sleep that is under way then may even fail, and a pause of an event does not."""
+    """The clock may be set at any time, and a running time.sleep() may even fail then, unlike Event.wait()."""
     sources = {path: path.read_text(encoding="utf-8") for root in ROOTS for path in root.rglob("*.py")}
     assert [
         str(path) for path, source in sources.items() if re.search(r"\btime\.time(_ns)?\(|from time import", source)
@@ -71,7 +71,7 @@ def test_databases_are_named_in_dialects_only() -> None:
         for module, line, text in named(MODULES)
         if not any(is_excepted(module, text, exception) for exception in NAMED_OUTSIDE_OF_DIALECTS)
     ]
-    assert found == [], "ask the dialect for a capability instead, or say above why it must be named"
+    assert found == [], "ask the dialect for a capability instead, or list it above with a reason"
 
 
 def test_exceptions_are_needed() -> None:
@@ -84,8 +84,8 @@ def test_exceptions_are_needed() -> None:
     assert unused == []
 
 
-def test_every_way_to_name_a_database_is_noticed() -> None:
-    """The proof that the tests above bite."""
+def test_every_kind_of_database_name_is_noticed() -> None:
+    """Proves that the tests above can fail."""
     source = '"""About SQLite."""\nimport sqlite3\nfrom psycopg2 import connect\n# about postgresql\n'
     source += 'if name == "postgresql":\n    x.is_sqlite = f"{pg8000} of {sqlite_path}"\n'
     source += 'def on_postgres(psycopg):\n    """Use PgBouncer."""\n    run(sqlite="a" "PgBouncer")\nclass Citus: ...\n'
@@ -105,19 +105,19 @@ def test_every_way_to_name_a_database_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_package_knows_nothing_of_what_is_built_on_it(module: str) -> None:
+def test_package_has_no_tenant_code(module: str) -> None:
     assert not re.search("tenan", MODULES[module], re.IGNORECASE)
 
 
-@pytest.mark.parametrize("name", names_of_modules())
-def test_module_says_what_it_is_for(name: str) -> None:
+@pytest.mark.parametrize("name", module_names())
+def test_module_has_a_docstring(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__
     assert len(module.__doc__) > 20
 
 
 def exported() -> Iterator[tuple[str, Any]]:
-    """Yield what the modules export, with its qualified name."""
+    """Yield the modules' exports with their qualified names."""
     for module in modules():
         for name in getattr(module, "__all__", ()):
             yield f"{module.__name__}.{name}", getattr(module, name)
@@ -148,7 +148,7 @@ def test_every_exported_name_exists_and_is_documented() -> None:
     things = [(name, thing) for name, thing in exported() if isinstance(thing, type) or inspect.isfunction(thing)]
     assert len(things) > 40
     own = [(name, thing) for name, thing in things if thing.__module__.startswith(PACKAGE.name)]
-    # Not what a class inherits: a subclass says what it adds.
+    # Inherited docstrings do not count: a subclass says what it adds.
     assert [name for name, thing in own if not (thing.__doc__ or "").strip()] == []
 
 
@@ -164,7 +164,7 @@ def test_every_public_member_of_an_exported_class_is_documented() -> None:
 
 
 def test_missing_documentation_is_noticed() -> None:
-    """The proof that the test above bites."""
+    """Proves that the test above can fail."""
 
     def public(self: object) -> None: ...
 
@@ -175,7 +175,7 @@ def test_missing_documentation_is_noticed() -> None:
 
 @pytest.mark.parametrize("name", ["eventsourcing_sqlalchemy", "eventsourcing_sqlalchemy.factory"])
 def test_module_has_exactly_one_factory(name: str) -> None:
-    """The library's `construct()` looks at every class of the module, as this does."""
+    """The library's `construct()` inspects every class of the module, like this test."""
     factories = {
         member
         for member in vars(importlib.import_module(name)).values()
@@ -188,7 +188,7 @@ def test_module_has_exactly_one_factory(name: str) -> None:
 
 
 def test_variables_are_read_in_one_place() -> None:
-    """In settings.py, through the library's Environment; nobody looks at the variables of the process."""
+    """In settings.py, through the library's Environment. No module reads the process's variables."""
     for module, source in MODULES.items():
         found = [text for _, text in words(source) if text in ("environ", "getenv", "environb")]
         assert found == [], module

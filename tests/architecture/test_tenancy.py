@@ -1,4 +1,4 @@
-"""What must hold for tenancy as a whole: what a module says of itself, and what of it is documented."""
+"""Rules for all of tenancy: module docstrings, and documentation of exports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODULES: Final = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE
 
 
 def name_of(module: str) -> str:
-    """Return a module as it is imported."""
+    """Return a module's import name."""
     return f"tenancy.{module.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
 
 
@@ -26,7 +26,7 @@ LIBRARY: Final = [name_of(module) for module in MODULES if not module.endswith("
 
 
 def exported() -> Iterator[tuple[str, Any]]:
-    """Yield what the modules export, with its qualified name, where it is defined."""
+    """Yield the modules' own exports with their qualified names."""
     for name in LIBRARY:
         module = importlib.import_module(name)
         for exported_name in getattr(module, "__all__", ()):
@@ -36,7 +36,7 @@ def exported() -> Iterator[tuple[str, Any]]:
 
 
 def members(qualified_name: str, cls: type) -> Iterator[tuple[str, Any]]:
-    """Yield the public callables and properties that a class defines and does not take from another package."""
+    """Yield a class's public callables and properties, without those of other packages."""
     for name in dir(cls):
         member = inspect.getattr_static(cls, name)
         function = getattr(member, "fget", None) or getattr(member, "func", None) or getattr(member, "__func__", member)
@@ -46,12 +46,12 @@ def members(qualified_name: str, cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def undocumented(things: list[tuple[str, Any]]) -> list[str]:
-    """Return the names of what has no docstring, its own or that of what it overrides."""
+    """Return the names without a docstring, own or inherited."""
     return sorted({name for name, thing in things if not (inspect.getdoc(thing) or "").strip()})
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_module_says_what_it_is_for(module: str) -> None:
+def test_module_has_a_docstring(module: str) -> None:
     source = (PACKAGE / module).read_text(encoding="utf-8")
     documentation = inspect.cleandoc(source).partition('"""')[2].partition('"""')[0]
     assert source.startswith('"""')
@@ -61,7 +61,7 @@ def test_module_says_what_it_is_for(module: str) -> None:
 def test_every_exported_name_is_documented() -> None:
     things = [(name, thing) for name, thing in exported() if isinstance(thing, type) or inspect.isfunction(thing)]
     assert len(things) > 50
-    # Not what a class inherits: a subclass says what it adds.
+    # Inherited docstrings do not count: a subclass says what it adds.
     assert [name for name, thing in things if not (thing.__doc__ or "").strip()] == []
 
 
@@ -73,7 +73,7 @@ def test_every_public_member_of_an_exported_class_is_documented() -> None:
 
 
 def test_missing_documentation_is_noticed() -> None:
-    """The proof that the test above bites."""
+    """Proves that the test above can fail."""
 
     def public(self: object) -> None: ...
 
@@ -82,15 +82,15 @@ def test_missing_documentation_is_noticed() -> None:
     assert undocumented(list(members("x.Exported", cls))) == ["x.Exported.public"]
 
 
-def test_what_the_package_exports_is_what_it_has() -> None:
+def test_every_export_exists() -> None:
     for name in tenancy.__all__:
         assert getattr(tenancy, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        tenancy.Nothing  # noqa: B018 (the question is what it raises)
+        tenancy.Nothing  # noqa: B018 (it must raise)
 
 
 def test_variables_of_the_process_are_read_in_one_place() -> None:
-    """In settings.py; the command line, which is a process, and the fixtures for tests may too."""
+    """In settings.py. The command line and the test fixtures may read them, too."""
     for module in MODULES:
         if not module.startswith(("cli/", "testing/")) and module != "settings.py":
             source = (PACKAGE / module).read_text(encoding="utf-8")
@@ -102,4 +102,4 @@ def test_every_error_has_a_code_of_its_own() -> None:
     codes = [getattr(errors, name).code for name in errors.__all__]
     assert len(set(codes)) == len(codes)
     tree = errors.__doc__ or ""
-    assert all(name in tree for name in errors.__all__), "drawn in the tree of the module"
+    assert all(name in tree for name in errors.__all__), "listed in the tree of the module"

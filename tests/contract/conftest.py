@@ -1,4 +1,4 @@
-"""Databases for the contract: one of PostgreSQL for all tests, which each test leaves empty."""
+"""Databases for the contract tests: all share one PostgreSQL database, which is emptied for each test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.samples.training_school.invoices import own_engine
 from tests.support.applications import Applications
 from tests.support.places import PREFIX, SCHEMA, Place
 
-# Somebody who still holds a lock is a fault, which must not become a hang.
+# A lock that is still held is a fault, which must not become a hang.
 REMOVE_SCHEMAS = """
 DO $$
 DECLARE schema text;
@@ -27,14 +27,14 @@ END $$
 
 @pytest.fixture(scope="session")
 def contract_database(postgres_server: Postgres) -> Iterator[str]:
-    """The name of the database that all tests of the contract share."""
+    """The name of the database that all contract tests share."""
     with fresh_database(postgres_server) as name:
         yield name
 
 
 @pytest.fixture(scope="session")
 def contract_engine(postgres_server: Postgres, contract_database: str) -> Iterator[Engine]:
-    """An engine of the tests' own, to look at the tables and to remove them."""
+    """The tests' own engine, to inspect and remove tables."""
     engine = create_engine(postgres_server.url(contract_database), isolation_level="AUTOCOMMIT")
     yield engine
     engine.dispose()
@@ -42,7 +42,7 @@ def contract_engine(postgres_server: Postgres, contract_database: str) -> Iterat
 
 @pytest.fixture
 def empty_database(postgres_server: Postgres, contract_engine: Engine) -> Iterator[Postgres]:
-    """The server, with nothing but an empty schema `public` in `contract_database`."""
+    """The server, with only an empty schema `public` in `contract_database`."""
     yield postgres_server
     with contract_engine.connect() as connection:
         connection.execute(text(REMOVE_SCHEMAS))
@@ -50,7 +50,7 @@ def empty_database(postgres_server: Postgres, contract_engine: Engine) -> Iterat
 
 @pytest.fixture
 def place_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Place], str]:
-    """Return a function that gives the URL of the database of a place."""
+    """Return a function that returns the URL of a place's database."""
 
     def url(place: Place) -> str:
         if place.database == "memory":
@@ -65,33 +65,33 @@ def place_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Place
 
 @pytest.fixture
 def place_variables(place_url: Callable[[Place], str]) -> Callable[[Place], dict[str, str]]:
-    """Return a function that gives the environment variables of a place."""
+    """Return a function that returns a place's environment variables."""
     return lambda place: place.variables(place_url(place))
 
 
 @pytest.fixture(params=["file", "psycopg2", "psycopg"])
 def database_url(request: pytest.FixtureRequest, place_url: Callable[[Place], str]) -> str:
-    """The URL of an empty database, of each kind that many connections can share."""
+    """The URL of an empty database, of each kind that several connections can share."""
     return place_url(Place(database=request.param))
 
 
 @pytest.fixture
 def apps(postgres_url: str) -> Iterator[Applications]:
-    """Applications on an empty database of PostgreSQL."""
+    """Applications on an empty PostgreSQL database."""
     with Applications(postgres_url) as applications:
         yield applications
 
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """An engine that belongs to the user."""
+    """The user's engine."""
     with own_engine(database_url) as engine:
         yield engine
 
 
 @pytest.fixture
 def variables(database_url: str) -> dict[str, str]:
-    """The environment of an application in a place whose names hurt."""
+    """The environment of an application in a place with difficult names."""
     schema = {"SQLALCHEMY_SCHEMA": SCHEMA.replace("{number}", "1")} if database_url.startswith("postgresql") else {}
     return {
         "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",

@@ -27,11 +27,11 @@ from sqlalchemy.engine import Connection
 from eventsourcing_sqlalchemy.dialects.postgresql.dialect import PostgreSQLDialect
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
-from eventsourcing_sqlalchemy.engines.leases import EngineLease
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
+from eventsourcing_sqlalchemy.shared_resources import Lease
 from tenancy.testing.postgresql import Postgres
 from tests.support.activity import Activity
 from tests.support.applications import Applications, stored_events, topics, twin
@@ -92,7 +92,7 @@ def test_defect_09_twenty_applications_use_one_engine_and_release_it(
         activity.wait_until_none()
     kept: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(EngineLease, "release", lambda self: kept.append(self))  # noqa: PLW0108 (a method of list does not bind)
+        patch.setattr(Lease, "release", lambda self: kept.append(self))  # noqa: PLW0108 (a method of list does not bind)
         with pytest.raises(AssertionError, match="no connection is left"):
             check_twenty_applications_use_one_engine(postgres_url, activity, 0.5)
     for lease in kept:
@@ -207,8 +207,9 @@ def test_defect_13_errors_are_library_errors(
 def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
     driver: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant: commits send no wake-ups, and polling would take too long. pg8000 cannot listen, so it relies on
-    polling.
+    """Wrong variant: commits send no wake-ups, and polling would take too long.
+
+    pg8000 cannot listen, so it relies on polling.
     """
     if driver == "sqlite":
         url = request.getfixturevalue("sqlite_url")
@@ -245,8 +246,9 @@ def test_defect_16_subscriptions_cost_no_thread_and_no_pooled_connection(
 
 
 def lock_in_opposite_order(apps: Applications) -> list[PersistenceError | None]:
-    """Write to two tables in opposite orders, each inside the other's transaction; return the outcomes. The server sees
-    no deadlock: two of the four connections are idle, and their threads wait.
+    """Write to two tables in opposite orders, each inside the other's transaction; return the outcomes.
+
+    The server sees no deadlock: two of the four connections are idle, and their threads wait.
     """
     recorders = [apps.recorder("One"), apps.recorder("Two")]
     meeting = threading.Barrier(2)

@@ -1,5 +1,6 @@
-"""Defects 7, 11, 12, 14 and 15 of the published package: where tables are, and how they are created. Wrong variants as
-in test_defects_of_operation.py.
+"""Defects 7, 11, 12, 14 and 15 of the published package: where tables are, and how they are created.
+
+Wrong variants as in test_defects_of_operation.py.
 """
 
 from __future__ import annotations

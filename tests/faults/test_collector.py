@@ -15,9 +15,9 @@ import pytest
 from eventsourcing.utils import Environment
 
 from eventsourcing_sqlalchemy import SQLAlchemyFactory
-from eventsourcing_sqlalchemy.engines import leases as engines
+from eventsourcing_sqlalchemy.engines import leases
 from eventsourcing_sqlalchemy.engines.engine import SharedEngine
-from tenancy.registry.cache import drain, lease_registry
+from tenancy.registry.cache import lease_registry, registry_caches
 from tenancy.settings import TenancySettings
 from tests.support.administrator import Database
 from tests.support.applications import Applications, stored_events, topics
@@ -37,14 +37,14 @@ def in_time(call: Callable[[], object], what: str) -> None:
 def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Applications(sqlite_url) as apps:
         forgotten = apps.factory("Forgotten")
-        check = engines._check_settings  # noqa: SLF001
+        check = leases._check_settings  # noqa: SLF001
 
         def check_and_collect(*args: Any) -> None:
             check(*args)
             forgotten.close()
 
         with monkeypatch.context() as patch:
-            patch.setattr(engines, "_check_settings", check_and_collect)
+            patch.setattr(leases, "_check_settings", check_and_collect)
             one = apps.recorder("One")
         two = apps.recorder("Two")
         assert one.datastore.shared is two.datastore.shared
@@ -155,9 +155,10 @@ def test_any_number_of_factories_may_be_collected_at_once(sqlite_url: str) -> No
 
 def test_any_number_of_registry_leases_may_be_collected_at_once(sqlite_url: str) -> None:
     settings = TenancySettings.read({"SQLALCHEMY_URL": sqlite_url})
-    registry_cache = lease_registry(settings)
+    lease = lease_registry(settings)
     for _ in range(sys.getrecursionlimit()):
-        lease_registry(settings).abandon()
-    drain()
-    assert registry_cache.users == 1
-    registry_cache.release()
+        registry_caches.abandon(lease_registry(settings))
+    registry_caches.drain()
+    assert list(registry_caches) == [lease.resource]
+    lease.release()
+    assert list(registry_caches) == []

@@ -1,4 +1,4 @@
-"""A projection over all tenants while its runners are killed and paused, and tenants come and go."""
+"""A projection over all tenants while runners are killed and paused, and tenants are created and purged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLUGS = [f"tenant-{number}" for number in range(50)]
 
 @contextmanager
 def writing(tenants: Tenancy) -> Iterator[None]:
-    """Record events of all active tenants in a thread, as long as the block runs."""
+    """Record events of all active tenants in a thread during the block."""
     stopping = threading.Event()
 
     def write() -> None:
@@ -46,7 +46,7 @@ def writing(tenants: Tenancy) -> Iterator[None]:
 
 
 def sequential(tenants: Tenancy) -> dict[UUID, tuple[int, int]]:
-    """Return what the view must contain."""
+    """Return the expected contents of the view."""
     expected = {}
     for tenant in tenants.list("active"):
         school = tenants.application(TrainingSchool, tenant)
@@ -83,12 +83,12 @@ def test_sums_equal_a_sequential_run(
                     before = view.all()
                     wait_until(lambda before=before: len(view.all()) > len(before) + 3 or before, "they follow")  # type: ignore[misc]
                     killed.signal(signal.SIGKILL)
-                    if database == "postgres_url":  # stopped in a transaction, it would lock the whole SQLite file
+                    if database == "postgres_url":  # if paused in a transaction, it would lock the whole SQLite file
                         paused.signal(signal.SIGSTOP)
                     for number in range(3):
                         tenants.create(f"late-{attempt}-{number}")
                     tenants.suspend(slugs[0])
-                    # Until it continues or times out, its open transaction locks the position of one tenant.
+                    # Until it continues or times out, its open transaction locks one tenant's position.
                     paused.signal(signal.SIGCONT)
                     tenants.purge(slugs[1])
                     tenants.create(slugs[1])

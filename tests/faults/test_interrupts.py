@@ -140,7 +140,7 @@ def test_keyboard_interrupt_while_an_append_waits_for_the_writer_lock(
                 else:
                     recorder.insert_events(events, tracking=Tracking("upstream", 1))
             # The pool's only connection has no pending answer.
-            assert recorder.max_tracking_id("nobody") is None
+            assert recorder.max_tracking_id("unknown") is None
         wait_until(lambda: database.scalar(BUSY) == 0, "no transaction and no statement is left")
         # An interrupted append may have been recorded, but only as a whole.
         recorded = topics(recorder)

@@ -14,6 +14,7 @@ import pytest
 from tenancy import Tenancy
 from tenancy.operations.jobs import JobStatus
 from tenancy.operations.jobs.job import Counts, Job
+from tenancy.testing.postgresql import PostgresServer
 from tests.samples.counting_job import Kennel, create_tables, effects, processes, starts
 from tests.support.deadlines import wait_until
 from tests.support.job_process import JobProcess
@@ -59,7 +60,7 @@ def check_all_done(tenants: Tenancy) -> None:
 
 @pytest.mark.timeout(900)
 def test_executors_killed_at_any_moment(tenants: Tenancy, url: str, repeat: Callable[[int], range]) -> None:
-    """With TEST_REPEAT=5, twenty are killed."""
+    """With TEST_REPEAT=5, up to twenty are killed."""
     chance = random.Random(4711)  # noqa: S311 (not for secrets)
     with JobProcess.run(url, {"steps": STEPS}, "--processes", "3", "--lease", "1") as command:
         kills = 0
@@ -105,12 +106,12 @@ def test_an_interrupted_command_finishes_what_it_has_begun(
         command.signal(number)
         gate.touch()
         assert command.wait_for_end() == 130, command.errors
-    job = job_of(tenants)
+        job = job_of(tenants)
+        assert '"code": "interrupted"' in command.errors
+        assert f"tenancy jobs resume {job.id}" in command.errors
     assert job.status is JobStatus.RUNNING
     assert job.counts.running == 0
     assert job.counts.done >= 2
-    assert '"code": "interrupted"' in command.errors
-    assert f"tenancy jobs resume {job.id}" in command.errors
     if job.counts.pending:
         with JobProcess(url, "resume", str(job.id)) as command:
             assert command.wait_for_end() == 0, command.errors
@@ -173,3 +174,18 @@ def test_a_stopped_executor_is_taken_over_and_records_nothing_when_it_continues(
     assert tenants.jobs.items(job_of(tenants).id) == items
     check_all_done(tenants)
     assert sum(starts(tenants).values()) == len(SLUGS) + 1
+
+
+def test_the_registry_is_gone_for_a_while(own_postgres_server: PostgresServer, gate: Path) -> None:
+    url = own_postgres_server.url()
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": url}) as tenants:
+        [*tenants.create_many(SLUGS)]
+        create_tables(tenants)
+        with JobProcess.run(url, {"steps": STEPS, "gate": str(gate)}, "--lease", "1") as command:
+            wait_until(lambda: len(starts(tenants)) == 2, "both executors work")
+            own_postgres_server.stop("immediate")
+            wait_until(lambda: "could not be renewed" in command.errors, "an executor notices")
+            own_postgres_server.start()
+            gate.touch()
+            assert command.wait_for_end() == 0, command.errors
+        check_all_done(tenants)

@@ -15,7 +15,7 @@ from tenancy import Tenancy
 from tenancy.runner.leases import BUCKETS, owners
 from tests.samples.training_school.application import TrainingSchool
 from tests.support.deadlines import wait_until
-from tests.support.fleets import check, fleet
+from tests.support.fleets import check, fleet, positions
 from tests.support.pgbouncer import PgBouncer
 from tests.support.runner_process import RunnerProcess
 
@@ -62,7 +62,7 @@ class Writers:
 
 
 def wait_for_all(tenants: Tenancy, writers: Writers) -> None:
-    wait_until(lambda: is_current(tenants), "all events are processed", 60)
+    wait_until(lambda: is_current(tenants), "all events are processed", progress=lambda: positions(tenants))
     for slug, expected in writers.expected.items():
         assert expected
         check(tenants, slug, expected)
@@ -114,10 +114,11 @@ def test_killed_at_any_moment_and_restarted(postgres_url: str, repeat: Callable[
             for _ in repeat(3):
                 with RunnerProcess(postgres_url, 1.0) as process:
                     process.wait_until_it_works()
-                    before = sum(each.position for each in tenants.followers.status())
+                    before = positions(tenants)
                     wait_until(
-                        lambda before=before: sum(each.position for each in tenants.followers.status()) > before + 20,  # type: ignore[misc]
+                        lambda before=before: positions(tenants) > before + 20,  # type: ignore[misc]
                         "it works",
+                        progress=lambda: positions(tenants),
                     )
                     process.signal(signal.SIGKILL)
         with RunnerProcess(postgres_url, 1.0) as process:

@@ -194,14 +194,14 @@ def test_permanent_error_reaches_the_subscriber(
             next(subscription)
 
     def unreachable(*_: Any, **__: Any) -> list[Notification]:
-        raise OperationalError("nobody answers")
+        raise OperationalError("no answer")
 
     monkeypatch.setattr(SQLAlchemyApplicationRecorder, "select_notifications", unreachable)
     monkeypatch.setattr(wakeups, "POLL_WHEN_LISTENING", 0.01)
     monkeypatch.setattr(wakeups, "POLL_WHEN_NOT_LISTENING", 0.01)
     monkeypatch.setattr(subscriptions, "_PATIENCE", 0.1)
     begin = time.monotonic()
-    with recorder.subscribe() as subscription, pytest.raises(OperationalError, match="nobody answers"):
+    with recorder.subscribe() as subscription, pytest.raises(OperationalError, match="no answer"):
         next(subscription)
     assert time.monotonic() - begin > 0.1
 
@@ -355,7 +355,7 @@ def assert_nothing_is_left(recorder: SQLAlchemyProcessRecorder, request: pytest.
     """Expect no thread and no connection of a subscription."""
     wait_until(lambda: not listener_threads(), "the listener thread ends")
     wakeups = recorder.datastore.shared.wakeups
-    wait_until(lambda: not wakeups._waiters, "nobody waits")  # noqa: SLF001 (internal)
+    wait_until(lambda: not wakeups._waiters, "no subscription waits")  # noqa: SLF001 (internal)
     pool: Any = recorder.datastore.engine.pool
     wait_until(lambda: pool.checkedout() == 0, "all connections are in the pool")
     if "database" in request.fixturenames:

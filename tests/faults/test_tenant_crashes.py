@@ -31,8 +31,9 @@ class Died(BaseException):
 
 
 class Death:
-    """Kills a process before its n-th database step, which is after the step before it. Reads change nothing, so dying
-    before one equals dying before the next write; reads count only with TEST_REPEAT.
+    """Kills a process before its n-th database step, which is after the step before it.
+
+    Reads change nothing, so dying before one equals dying before the next write; reads count only with TEST_REPEAT.
     """
 
     def __init__(self, at: int) -> None:

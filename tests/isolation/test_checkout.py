@@ -1,4 +1,4 @@
-"""A connection that a call of ours has taken out of the pool comes back, once, as it was, whatever happens."""
+"""A connection that a call checks out returns to the pool exactly once, and clean, whatever happens."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ POOL_SIZE, MAX_OVERFLOW = 2, 2
 THREADS = 16
 
 
-class ErrorOfTheUser(Exception):  # noqa: N818 (whose it is)
-    """What the package cannot know."""
+class ErrorOfTheUser(Exception):  # noqa: N818 (raised by the user)
+    """An exception class that is unknown to the package."""
 
 
 @pytest.fixture(params=["psycopg2", "psycopg"])
@@ -39,7 +39,7 @@ def url(request: pytest.FixtureRequest, postgres_server: Postgres, postgres_data
 
 @pytest.fixture
 def open_datastore(url: str) -> Iterator[Callable[..., SQLAlchemyDatastore]]:
-    """Open datastores with engines of their own."""
+    """Open datastores with separate engines."""
     with ExitStack() as resources:
         yield lambda **options: resources.enter_context(
             closing(SQLAlchemyDatastore(url=url, **(options or {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5})))
@@ -62,7 +62,7 @@ def checked_out(datastore: SQLAlchemyDatastore) -> int:
 
 
 def assert_usable(datastore: SQLAlchemyDatastore) -> None:
-    """Expect that the only connection is in the pool, and in no transaction."""
+    """Expect the only connection in the pool, and in no transaction."""
     assert checked_out(datastore) == 0
     assert datastore.run(lambda executor: executor.fetch("SELECT 1"))[0][0] == 1
     assert checked_out(datastore) == 0
@@ -88,7 +88,7 @@ def test_connection_comes_back_after_success_and_errors(datastore: SQLAlchemyDat
         with pytest.raises(PersistenceError):
             datastore.run(lambda executor, statement=statement: executor.fetch(statement))  # type: ignore[misc] # (defaults)
         assert_usable(datastore)
-    # An answer of the server is no reason to connect anew, an interrupt is.
+    # An interrupt requires a new connection, an error of the server does not.
     assert datastore.run(pid) == before != connection
 
 
@@ -105,7 +105,7 @@ def test_connection_comes_back_when_taking_or_returning_it_fails(
     def interrupt(*_: object, **__: object) -> Any:
         calls.append(place)
         if place == "checking again" and len(calls) == 1:
-            raise ErrorOfTheUser  # the connection is taken for dead
+            raise ErrorOfTheUser  # the connection is treated as dead
         raise error
 
     for is_new in (False, True):
@@ -121,10 +121,10 @@ def test_connection_comes_back_when_taking_or_returning_it_fails(
         assert_usable(datastore)
 
 
-def test_error_of_the_call_is_the_one_that_is_raised_when_its_connection_dies_with_it(
+def test_error_of_the_call_is_raised_when_its_connection_dies_too(
     datastore: SQLAlchemyDatastore, activity: Activity
 ) -> None:
-    """An error leaves a transaction open, and it cannot be rolled back any more."""
+    """The error leaves a transaction open, which cannot be rolled back on the dead connection."""
 
     def conflict(executor: Executor) -> None:
         executor.fetch("BEGIN")
@@ -138,15 +138,15 @@ def test_error_of_the_call_is_the_one_that_is_raised_when_its_connection_dies_wi
 
 @contextmanager
 def interrupted_at(number: int) -> Iterator[list[str]]:
-    """Raise KeyboardInterrupt where a signal can arrive: at the entry of the function of that number which modules of
-    ours call or contain; yields the name of it.
+    """Raise KeyboardInterrupt where a signal can arrive: at the n-th entry of a function that our modules call or
+    contain. Yields its name.
     """
     files = {pool.__file__, shared_engine.__file__}
     entered: list[str] = []
 
     def trace(frame: FrameType, what: str, _: object) -> None:
         caller = frame.f_back
-        is_finalizer = frame.f_code.co_name == "__del__"  # what arrives there is reported and dropped
+        is_finalizer = frame.f_code.co_name == "__del__"  # an exception there is reported and dropped
         if what != "call" or caller is None or is_finalizer or frame.f_code.co_filename not in files:
             return
         entered.append(frame.f_code.co_qualname)
@@ -162,10 +162,10 @@ def interrupted_at(number: int) -> Iterator[list[str]]:
 
 
 def test_interrupt_at_any_step_of_a_call_leaves_the_connection_in_the_pool(datastore: SQLAlchemyDatastore) -> None:
-    """Where Python looks for signals. Such an interrupt may be caught, as a limit of a task's time is."""
+    """At every point where Python handles signals. Such an interrupt may be caught, like a task's time limit."""
     assert_usable(datastore)
     for number in range(1, 100):
-        # Out of the block of its handler, an exception holds no frames, and they no connection.
+        # After its handler, the exception no longer keeps frames, and with them the connection, alive.
         with suppress(KeyboardInterrupt), interrupted_at(number) as entered:
             datastore.run(lambda executor: executor.fetch("SELECT 1"))
         assert checked_out(datastore) == 0, entered[-1]
@@ -173,6 +173,26 @@ def test_interrupt_at_any_step_of_a_call_leaves_the_connection_in_the_pool(datas
         if len(entered) < number:
             break
     assert number > 5
+
+
+def test_connection_returned_to_a_pool_that_was_just_disposed_is_closed(
+    datastore: SQLAlchemyDatastore, activity: Activity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last application of an engine is closed by one thread while another one ends a call."""
+    assert_usable(datastore)
+    pool_class = type(datastore.engine.pool)
+    give_back = pool_class._do_return_conn  # noqa: SLF001 (the step to interfere with)
+
+    def dispose_and_give_back(self: Pool, record: Any) -> None:
+        monkeypatch.undo()
+        datastore.close()
+        give_back(self, record)
+
+    monkeypatch.setattr(pool_class, "_do_return_conn", dispose_and_give_back)
+    used = datastore.engine.pool  # Held, so that its collection closes nothing.
+    datastore.run(lambda executor: executor.fetch("SELECT 1"))
+    activity.wait_until_none()
+    assert used is not datastore.engine.pool
 
 
 def test_pool_counts_stay_right_under_threads_and_failures(
@@ -202,7 +222,7 @@ def test_pool_counts_stay_right_under_threads_and_failures(
             executor.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
 
     def work(seed: int) -> None:
-        chance = random.Random(seed)  # noqa: S311 (not for secrets)
+        chance = random.Random(seed)  # noqa: S311 (not for security)
         for _ in repeat(25):
             with suppress(PersistenceError, ErrorOfTheUser, KeyboardInterrupt):
                 datastore.run(lambda executor: call(executor, chance))
@@ -213,7 +233,7 @@ def test_pool_counts_stay_right_under_threads_and_failures(
     run_together([partial(work, seed) for seed in range(THREADS)], 120)
     assert 0 < max(counts) <= POOL_SIZE + MAX_OVERFLOW
     assert checked_out(datastore) == 0
-    # All places of the pool can be taken at once.
+    # All connections of the pool can be checked out at the same time.
     connections = [datastore.engine.connect() for _ in range(POOL_SIZE + MAX_OVERFLOW)]
     assert checked_out(datastore) == POOL_SIZE + MAX_OVERFLOW
     for connection in connections:
@@ -222,7 +242,7 @@ def test_pool_counts_stay_right_under_threads_and_failures(
 
 
 @pytest.mark.parametrize("error", [None, ErrorOfTheUser, IntegrityError])
-def test_transaction_that_is_left_open_is_rolled_back_before_the_next_call(
+def test_transaction_left_open_is_rolled_back_before_the_next_call(
     datastore: SQLAlchemyDatastore, error: type[Exception] | None
 ) -> None:
     datastore.run(lambda executor: executor.fetch("CREATE TABLE t (number int)"))
@@ -240,7 +260,7 @@ def test_transaction_that_is_left_open_is_rolled_back_before_the_next_call(
         assert [row[0] for row in outside.run(lambda executor: executor.fetch("SELECT number FROM t"))] == [2]
 
 
-# -- who listens --
+# -- event listeners --
 
 
 def listen_to_engine(engine: sa.Engine, name: str, listener: Callable[..., None]) -> Callable[[], None]:
@@ -262,7 +282,7 @@ def listen_to_all_pools(_: sa.Engine, name: str, listener: Callable[..., None]) 
 @pytest.mark.parametrize("listen", [listen_to_engine, listen_to_pool, listen_to_all_pools])
 @pytest.mark.parametrize("name", ["checkout", "checkin", "reset"])
 @pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
-def test_listener_hears_of_calls_of_recorders(
+def test_listener_is_called_for_recorders(
     datastore: SQLAlchemyDatastore, listen: Callable[..., Callable[[], None]], name: str, is_late: bool
 ) -> None:
     if is_late:
@@ -284,11 +304,11 @@ def test_listener_hears_of_calls_of_recorders(
 
 
 @pytest.mark.parametrize("name", ["checkout", "checkin", "reset"])
-def test_listener_to_all_pools_hears_of_an_engine_that_is_made_later(
+def test_listener_of_all_pools_is_called_for_later_engines(
     open_datastore: Callable[..., SQLAlchemyDatastore], name: str
 ) -> None:
     on_commit: list[str] = []
-    listener = lambda *_: on_commit.append(name)  # noqa: E731 (to be removed again)
+    listener = lambda *_: on_commit.append(name)  # noqa: E731 (removed later)
     sa.event.listen(Pool, name, listener)
     try:
         datastore = open_datastore()

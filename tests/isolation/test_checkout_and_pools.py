@@ -1,4 +1,4 @@
-"""Calls of ours and the settings of the pool: recycling, pings, pools without a pool, disposal, forks."""
+"""Calls and pool settings: recycling, pings, NullPool, disposal, forks."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ Open = Callable[..., SQLAlchemyDatastore]
 def test_connection_is_recycled_when_it_is_too_old(open_datastore: Open, recycle: int) -> None:
     datastore = open_datastore(pool_size=1, max_overflow=0, pool_recycle=recycle)
     first = datastore.run(pid)
-    # Older than nothing, as soon as the clock has moved.
+    # The maximum age is zero, so it is too old once the clock has moved.
     wait_until(lambda: (datastore.run(pid) == first) == (recycle == 3600), "an old connection is replaced")
     assert_usable(datastore)
 
 
 @pytest.mark.parametrize("by", ["engine option", "setting"])
-def test_ping_before_each_use_takes_place_for_calls_of_ours(
-    open_datastore: Open, url: str, by: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pre_ping_applies_to_calls(open_datastore: Open, url: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Applications(url, pool_pre_ping="yes") as apps:
         datastore = open_datastore(pool_pre_ping=True) if by == "engine option" else apps.factory().datastore
         datastore.run(pid)
@@ -53,9 +51,7 @@ def test_ping_before_each_use_takes_place_for_calls_of_ours(
             assert len(pings) == number
 
 
-def test_pool_without_a_pool_opens_and_closes_a_connection_for_each_call(
-    open_datastore: Open, activity: Activity
-) -> None:
+def test_null_pool_opens_and_closes_a_connection_per_call(open_datastore: Open, activity: Activity) -> None:
     datastore = open_datastore(poolclass=NullPool)
     assert len({datastore.run(pid) for _ in range(3)}) == 3
     with pytest.raises(PersistenceError):
@@ -81,8 +77,8 @@ def test_engine_may_be_disposed_of_while_a_connection_is_in_use(
     assert checked_out(datastore) == 0
     assert datastore.run(pid) != first
     assert_usable(datastore)
-    gc.collect()  # a pool is not collected by itself
-    wait_until(lambda: activity.connections() == 1, "the connection of the pool that was is closed")
+    gc.collect()  # a pool is not collected on its own
+    wait_until(lambda: activity.connections() == 1, "the old pool's connection is closed")
 
 
 def test_datastore_may_be_closed_while_a_connection_is_in_use(
@@ -97,7 +93,7 @@ def test_datastore_may_be_closed_while_a_connection_is_in_use(
 
 
 @forks
-def test_child_of_an_idle_parent_has_connections_of_its_own(datastore: SQLAlchemyDatastore) -> None:
+def test_child_of_an_idle_parent_has_its_own_connections(datastore: SQLAlchemyDatastore) -> None:
     first = datastore.run(pid)
     assert in_child(lambda: [datastore.run(pid), datastore.run(pid), checked_out(datastore)])[0] != first
     assert datastore.run(pid) == first
@@ -105,7 +101,7 @@ def test_child_of_an_idle_parent_has_connections_of_its_own(datastore: SQLAlchem
 
 
 @forks
-def test_child_that_is_made_while_a_connection_is_in_use_leaves_it_alone(datastore: SQLAlchemyDatastore) -> None:
+def test_child_forked_while_a_connection_is_in_use_does_not_touch_it(datastore: SQLAlchemyDatastore) -> None:
     def fork(executor: Executor) -> tuple[int, int]:
         child = in_child(lambda: datastore.run(pid))
         return pid(executor), int(child)
@@ -117,7 +113,7 @@ def test_child_that_is_made_while_a_connection_is_in_use_leaves_it_alone(datasto
 
 
 @pytest.mark.parametrize("is_listening", [False, True])
-def test_connection_that_was_terminated_while_it_was_idle_is_replaced_unnoticed(
+def test_idle_connection_that_was_terminated_is_replaced_transparently(
     open_datastore: Open, activity: Activity, is_listening: bool
 ) -> None:
     datastore = open_datastore(pool_size=3, max_overflow=0)

@@ -1,4 +1,4 @@
-"""Hundreds of applications on one engine, threads that come and go: no connection too many, none left behind."""
+"""Hundreds of applications on one engine, with short-lived threads: few connections, and none left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.followers import Follower
 POOL_SIZE, MAX_OVERFLOW = 2, 1
 
 
-# -- many --
+# -- many applications --
 
 
 def check_many_applications(url: str, activity: Activity, places: list[str]) -> None:
@@ -41,9 +41,9 @@ def check_many_applications(url: str, activity: Activity, places: list[str]) -> 
         assert 0 < max(counts) <= POOL_SIZE + MAX_OVERFLOW
         assert len(engines_in_use()) == 1
         pool: Any = recorders[0].datastore.engine.pool
-        # What tells other processes of the last write may still be under way.
-        wait_until(lambda: pool.checkedout() == 0, "at rest nothing is checked out")
-        wait_until(lambda: activity.connections() <= POOL_SIZE, "what overflows the pool is closed")
+        # The notification of the last write may still be running.
+        wait_until(lambda: pool.checkedout() == 0, "nothing is checked out at rest")
+        wait_until(lambda: activity.connections() <= POOL_SIZE, "overflow connections are closed")
     activity.wait_until_none()
     assert engines_in_use() == []
 
@@ -51,7 +51,7 @@ def check_many_applications(url: str, activity: Activity, places: list[str]) -> 
 def test_two_hundred_applications_share_one_engine(
     postgres_url: str, activity: Activity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant, with a few: an engine for each."""
+    """Wrong variant, with fewer applications: an engine for each."""
     check_many_applications(postgres_url, activity, [f"place {number}" for number in range(200)])
     # The engine is usable again.
     with Applications(postgres_url) as apps:
@@ -82,7 +82,7 @@ def test_followers_of_many_applications_cost_one_connection(postgres_url: str, a
     activity.wait_until_none()
 
 
-def test_engine_of_applications_that_nobody_closes_goes_with_them(postgres_url: str, activity: Activity) -> None:
+def test_engine_of_abandoned_applications_is_released_with_them(postgres_url: str, activity: Activity) -> None:
     with Applications(postgres_url) as apps:
         closed = apps.recorder()
         forgotten = Applications(postgres_url).recorder(place="other")
@@ -99,7 +99,7 @@ def test_engine_of_applications_that_nobody_closes_goes_with_them(postgres_url: 
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
-def test_closed_application_says_so_and_the_others_go_on(database: str, request: pytest.FixtureRequest) -> None:
+def test_closed_application_does_not_affect_the_others(database: str, request: pytest.FixtureRequest) -> None:
     with Applications(request.getfixturevalue(database)) as apps:
         mine, other = apps.recorder("Mine"), apps.recorder("Other")
         mine.datastore.close()
@@ -120,9 +120,7 @@ def test_closed_application_says_so_and_the_others_go_on(database: str, request:
         assert len(topics(again)) == 1
 
 
-def test_transaction_that_is_open_while_its_application_closes_ends_as_it_should(
-    postgres_url: str, activity: Activity
-) -> None:
+def test_open_transaction_of_a_closing_application_ends_properly(postgres_url: str, activity: Activity) -> None:
     with Applications(postgres_url) as apps:
         recorder = apps.recorder()
         with recorder.transaction() as session:
@@ -138,7 +136,7 @@ def test_transaction_that_is_open_while_its_application_closes_ends_as_it_should
 def test_threads_use_applications_while_others_close_theirs(
     database: str, request: pytest.FixtureRequest, repeat: Callable[[int], range]
 ) -> None:
-    """Each closes the last application of the engine now and then, while another one leases it."""
+    """Some close the engine's last application while another thread leases it."""
     url = request.getfixturevalue(database)
     numbers = count()
     written = []
@@ -171,7 +169,7 @@ def test_application_closed_under_a_thread_fails_with_an_error_of_the_library(
                 while True:
                     recorder.insert_events(stored_events())
                     acknowledged[0] += 1
-            except Exception as error:  # noqa: BLE001 (looked at below)
+            except Exception as error:  # noqa: BLE001 (checked below)
                 outcomes.append(error)
 
         thread = threading.Thread(target=write_until_closed)

@@ -1,7 +1,7 @@
-"""A transaction belongs to the application that it was opened for and to the context that opened it, and to no other.
+"""A transaction belongs only to its application, and to the context that opened it.
 
-Each way to run code (`CARRIERS`) carries an open transaction of one application, and in it each way carries the calls
-of another one.
+Each way to run code (`CARRIERS`) runs an open transaction of one application, and inside it each way runs calls of
+another one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Work = Callable[[], Awaitable[None]]
 
 @dataclass(kw_only=True)
 class Scene:
-    """Three applications with the same name, each in a place of its own, and a look at two of them from outside."""
+    """Three applications with the same name in different places, and outside views of two of them."""
 
     mine: SQLAlchemyProcessRecorder
     other: SQLAlchemyProcessRecorder
@@ -41,14 +41,14 @@ class Scene:
     mine_outside: SQLAlchemyProcessRecorder
     other_outside: SQLAlchemyProcessRecorder
     allows_two_writers: bool
-    """Whether a second transaction can write while one is open: SQLite has one writer at a time."""
+    """Whether a second transaction can write while one is open; SQLite has one writer at a time."""
 
 
 @contextmanager
 def open_scene(database: str, request: pytest.FixtureRequest) -> Iterator[Scene]:
     url = request.getfixturevalue(database)
     is_sqlite = url.startswith("sqlite")
-    # On SQLite in files of their own, where all can write at once.
+    # On SQLite in separate files, so that all can write concurrently.
     urls = [f"{url}-{place}" if is_sqlite else url for place in ("mine", "other", "third")]
     with Applications(urls[0]) as first, Applications(urls[1]) as second, Applications(urls[2]) as third:
         mine, other = first.recorder(place="mine"), second.recorder(place="other")
@@ -76,7 +76,7 @@ async def directly(_: Scene, work: Work) -> None:
 
 
 async def in_thread(_: Scene, work: Work) -> None:
-    # A thread starts with an empty context. It is waited for in the loop's own pool.
+    # A thread starts with an empty context. The loop's own pool waits for it.
     result: list[BaseException | None] = []
 
     def run() -> None:
@@ -129,7 +129,7 @@ async def as_coroutine(work: Work) -> None:
 
 
 def hold(recorder: SQLAlchemyProcessRecorder) -> Generator[Session]:
-    """Open a transaction, and close it when the generator is closed."""
+    """Open a transaction, and end it when the generator is closed."""
     with recorder.transaction() as session:
         yield session
 
@@ -141,7 +141,7 @@ CARRIERS = [*SAME_CONTEXT, *OTHER_CONTEXT]
 
 
 async def check_pair(scene: Scene, carrier: Carrier, other_carrier: Carrier) -> None:
-    """Open a transaction of mine in one carrier, call everything in the other one, and roll back."""
+    """Open my transaction in one carrier, make all calls in the other one, and roll back."""
     mine, other = scene.mine, scene.other
     pair = f"{carrier.__name__} {other_carrier.__name__} {uuid4()}"
     is_same_context = other_carrier in SAME_CONTEXT
@@ -194,16 +194,16 @@ def test_pair(database: str, other_carrier: Carrier, request: pytest.FixtureRequ
 
 
 def any_transaction(_: object) -> OpenTransaction | None:
-    # Not an ended one, which an earlier test may have left in the context of the main thread.
-    found = transactions._transactions.get().values()  # noqa: SLF001 (the variants know the inside)
+    # Not an ended one, which an earlier test may have left in the main thread's context.
+    found = transactions._transactions.get().values()  # noqa: SLF001 (wrong variants use internals)
     return next((transaction for transaction in found if transaction.datastore is not None), None)
 
 
 @pytest.mark.parametrize("other_carrier", CARRIERS)
-def test_pairs_bite(other_carrier: Carrier, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the same context against one transaction for all applications, else against one that contexts inherit.
+def test_variants_fail(other_carrier: Carrier, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same context against one transaction for all applications, otherwise against one that contexts inherit.
 
-    A thread inherits nothing, so there the transaction is one of the process.
+    A thread inherits nothing, so the variant there is process-wide.
     """
     with open_scene("postgres_url", request) as scene:
         asyncio.run(check_pair(scene, directly, other_carrier))
@@ -220,7 +220,7 @@ def test_pairs_bite(other_carrier: Carrier, request: pytest.FixtureRequest, monk
 
 
 class OneForAll:
-    """A variable of the process that looks like one of a context."""
+    """A process-wide variable with the interface of a context variable."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -234,10 +234,10 @@ class OneForAll:
         self.value = value
 
 
-# -- several at once --
+# -- concurrent transactions --
 
 
-def test_every_thread_has_a_transaction_of_its_own(scene: Scene) -> None:
+def test_every_thread_has_its_own_transaction(scene: Scene) -> None:
     meeting = threading.Barrier(4)
 
     def read_together() -> Session:
@@ -250,7 +250,7 @@ def test_every_thread_has_a_transaction_of_its_own(scene: Scene) -> None:
     assert len({id(session) for session in run_together([read_together] * 4)}) == 4
 
 
-def test_every_task_has_a_transaction_of_its_own(scene: Scene) -> None:
+def test_every_task_has_its_own_transaction(scene: Scene) -> None:
     async def read(meeting: asyncio.Barrier) -> Session:
         with scene.mine.transaction(commit=False) as session:
             await meeting.wait()
@@ -265,7 +265,7 @@ def test_every_task_has_a_transaction_of_its_own(scene: Scene) -> None:
     assert len({id(session) for session in asyncio.run(read_together())}) == 4
 
 
-def test_thread_does_not_see_what_is_not_committed(scene: Scene) -> None:
+def test_thread_does_not_see_uncommitted_events(scene: Scene) -> None:
     with scene.mine.transaction():
         scene.mine.insert_events(stored_events(topic="open"))
         assert topics(scene.mine) == ["open"]
@@ -286,7 +286,7 @@ def test_nested_transaction_of_the_same_application_joins(scene: Scene) -> None:
 # -- transactions that have ended --
 
 
-def test_context_copied_in_a_transaction_that_has_ended_has_none(scene: Scene) -> None:
+def test_context_copied_in_an_ended_transaction_has_none(scene: Scene) -> None:
     with scene.mine.transaction():
         scene.mine.insert_events(stored_events())
         copy = contextvars.copy_context()
@@ -295,7 +295,7 @@ def test_context_copied_in_a_transaction_that_has_ended_has_none(scene: Scene) -
     assert len(topics(scene.mine_outside)) == 2
 
 
-def test_task_that_outlives_its_transaction_writes_by_itself(scene: Scene) -> None:
+def test_task_that_outlives_its_transaction_writes_separately(scene: Scene) -> None:
     async def write_later(ended: asyncio.Event) -> None:
         await ended.wait()
         assert scene.mine.datastore.current_session() is None
@@ -315,7 +315,7 @@ def test_task_that_outlives_its_transaction_writes_by_itself(scene: Scene) -> No
 
 
 def test_context_copied_in_an_open_transaction_has_none(scene: Scene) -> None:
-    """Not even in the same thread: a framework may hand the copy to any other."""
+    """Not even in the same thread: a framework may pass the copy to another one."""
     with scene.mine.transaction() as session:
         scene.mine.insert_events(stored_events())
         copy = contextvars.copy_context()
@@ -329,7 +329,7 @@ def test_context_copied_in_an_open_transaction_has_none(scene: Scene) -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1)])
 def test_generators_closed_in_any_order_end_their_own_transaction(scene: Scene, order: tuple[int, ...]) -> None:
-    """Seen to fail against a variable that is reset to what it was when the transaction began."""
+    """Seen to fail against a variable that is reset to its value from before the transaction."""
     recorders = [scene.mine, scene.other, scene.third]
     generators = [hold(recorder) for recorder in recorders]
     sessions = [next(generator) for generator in generators]
@@ -339,7 +339,7 @@ def test_generators_closed_in_any_order_end_their_own_transaction(scene: Scene, 
     open_ones = {0, 1, 2}
     for number in order:
         if number == 1:
-            next(generators[number], None)  # Runs to its end, and commits; the others are closed, and roll back.
+            next(generators[number], None)  # This one is exhausted, and commits; the others are closed, and roll back.
         else:
             generators[number].close()
         open_ones.remove(number)
@@ -348,7 +348,7 @@ def test_generators_closed_in_any_order_end_their_own_transaction(scene: Scene, 
     assert [len(topics(recorder)) for recorder in recorders] == [0, 1, 0]
 
 
-def test_generator_that_nobody_closes_rolls_back(scene: Scene) -> None:
+def test_abandoned_generator_rolls_back(scene: Scene) -> None:
     generator = hold(scene.mine)
     next(generator)
     scene.mine.insert_events(stored_events())
@@ -373,19 +373,19 @@ def test_generator_closed_by_another_thread_leaves_nothing_behind(scene: Scene) 
 
 
 class Named(Aggregate):
-    """An aggregate that says whose it is."""
+    """An aggregate that contains its owner."""
 
     def __init__(self, whose: str) -> None:
         self.whose = whose
 
     @classmethod
     def with_id(cls, whose: str, identity: Any) -> Named:
-        """Return a new one with an id that another application uses too."""
+        """Return a new aggregate with an id that another application also uses."""
         return cls._create(cls.Created, id=identity, whose=whose)
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
-def test_cache_of_aggregates_serves_no_other_application(database: str, request: pytest.FixtureRequest) -> None:
+def test_aggregate_cache_is_separate_for_each_application(database: str, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue(database)
     identity = uuid4()
     place = "SQLALCHEMY_TABLE_PREFIX" if url.startswith("sqlite") else "SQLALCHEMY_SCHEMA"
@@ -397,7 +397,7 @@ def test_cache_of_aggregates_serves_no_other_application(database: str, request:
             apps[1].repository.get(identity)
         recorder = apps[0].recorder
         assert isinstance(recorder, SQLAlchemyApplicationRecorder)
-        # Inside a transaction of mine, too, where the database lets another one write.
+        # Inside my transaction, too, if the database allows a concurrent writer.
         with nullcontext() if url.startswith("sqlite") else recorder.transaction():
             apps[1].save(Named.with_id("other", identity))
         for _ in range(2):
@@ -411,7 +411,7 @@ def test_cache_of_aggregates_serves_no_other_application(database: str, request:
 
 
 def test_write_of_another_application_on_the_same_sqlite_file_is_a_clear_error(sqlite_url: str) -> None:
-    """SQLite has one writer at a time: the other one can neither join nor go on, and does not hang."""
+    """SQLite has one writer at a time: the other application can neither join nor write, and must not hang."""
     with Applications(sqlite_url, lock_timeout=0.1) as apps:
         mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
         with mine.transaction():

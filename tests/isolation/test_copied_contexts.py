@@ -1,7 +1,7 @@
-"""What is recorded where a transaction is open, and yet not in it, is refused: it would commit without the rest.
+"""Recording in a copied context while a transaction is open is refused: the events would commit separately.
 
-Frameworks copy contexts: for a task, for a thread of a pool. A copy has no transaction, and nor has a context in which
-code runs that another copy's transaction was meant for.
+Frameworks copy contexts for tasks and for pooled threads. A copy has no transaction, nor has a context whose code was
+meant for another copy's transaction.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def recorder(request: pytest.FixtureRequest) -> Iterator[SQLAlchemyProcessRecord
 
 @pytest.fixture
 def on_postgres(postgres_url: str) -> Iterator[SQLAlchemyProcessRecorder]:
-    """A recorder where two transactions can write at once."""
+    """A recorder on a database that allows two concurrent writers."""
     with Applications(postgres_url) as apps:
         yield apps.recorder()
 
@@ -112,10 +112,10 @@ def test_copy_records_once_the_transaction_has_ended(recorder: SQLAlchemyProcess
     assert len(topics(recorder)) == 1
 
 
-# -- apart from the transaction --
+# -- detached from the transaction --
 
 
-def test_what_is_detached_commits_apart(on_postgres: SQLAlchemyProcessRecorder) -> None:
+def test_detached_calls_commit_separately(on_postgres: SQLAlchemyProcessRecorder) -> None:
     recorder = on_postgres
 
     def record_apart(topic: str) -> None:
@@ -134,7 +134,7 @@ def test_what_is_detached_commits_apart(on_postgres: SQLAlchemyProcessRecorder) 
             await asyncio.to_thread(record_apart, "copy")
             record_apart("here")
             with recorder.detached():
-                task = asyncio.create_task(record_later(may_record))  # has a copy of this context for good
+                task = asyncio.create_task(record_later(may_record))  # keeps a copy of this context
                 may_record.set()
                 await task
             assert recorder.datastore.current_session() is session
@@ -161,13 +161,13 @@ def test_transaction_that_ends_while_detached_does_not_come_back(recorder: SQLAl
 
 
 def hold(recorder: SQLAlchemyProcessRecorder) -> Generator[Session]:
-    """Open a transaction, and close it when the generator is closed."""
+    """Open a transaction, and end it when the generator is closed."""
     with recorder.transaction() as session:
         yield session
 
 
 class UnitOfWork:
-    """A context manager that is written as a class."""
+    """A context manager written as a class."""
 
     def __init__(self, recorder: SQLAlchemyProcessRecorder) -> None:
         self._stack = ExitStack()
@@ -220,7 +220,7 @@ CARRIERS: Final[list[Callable[[Callable[[], object]], Awaitable[object]]]] = [
 def test_transaction_that_would_be_left_open_in_a_thread_is_refused(
     recorder: SQLAlchemyProcessRecorder, opening: Opening
 ) -> None:
-    """As a web framework opens dependencies that are not async."""
+    """A web framework opens sync dependencies this way."""
 
     def use() -> None:
         with opening(recorder):
@@ -237,7 +237,7 @@ def test_transaction_that_would_be_left_open_in_a_thread_is_refused(
     assert len(topics(recorder)) == len(CARRIERS)
 
 
-def test_transaction_that_is_left_in_another_context_is_rolled_back(recorder: SQLAlchemyProcessRecorder) -> None:
+def test_transaction_left_in_another_context_is_rolled_back(recorder: SQLAlchemyProcessRecorder) -> None:
     generator = hold(recorder)
     next(generator)
     recorder.insert_events(stored_events())

@@ -1,6 +1,6 @@
-"""The current tenant follows into whatever runs for a request, or there is none: it is never that of another request.
+"""Code that runs for a request has the request's tenant or none, and never that of another request.
 
-Every way to run code goes through the middleware for many tenants at once.
+Every way to run code is tested through the middleware, for many tenants concurrently.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.samples.kennels import Kennel
 from tests.support.deadlines import DEADLINE_SECONDS
 
 TENANTS: Final = 20
-NOBODY: Final = "nobody"
+NO_TENANT: Final = "no tenant"
 
 Hop = Callable[[Callable[[], str]], Awaitable[str]]
 
@@ -41,18 +41,18 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenancy]:
 
 @pytest.fixture
 def owner(tenants: Tenancy) -> Callable[[], str]:
-    """A function that reads whose events the current tenant has."""
+    """A function that reads the current tenant's house dog."""
 
     def owner() -> str:
         try:
             return tenants.application(Kennel).house_dog()
         except NoCurrentTenant:
-            return NOBODY
+            return NO_TENANT
 
     return owner
 
 
-# -- what runs for a request --
+# -- ways to run code for a request --
 
 
 async def here(owner: Callable[[], str]) -> str:
@@ -129,7 +129,7 @@ def behind(tenants: Tenancy, app: FastAPI) -> ASGIMiddleware:
 
 
 async def ask_for_all(app: ASGIMiddleware, rounds: int = 2) -> list[str]:
-    """Ask for every tenant, all at once; return the answers in the order of the tenants."""
+    """Send concurrent requests for all tenants; return the responses in the order of the tenants."""
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=DEADLINE_SECONDS) as client:
         requests = [client.get(f"/t/t-{number}/") for _ in range(rounds) for number in range(TENANTS)]
@@ -152,19 +152,19 @@ def test_the_tenant_follows(hop: Hop, tenants: Tenancy, owner: Callable[[], str]
 
 
 @pytest.mark.parametrize("hop", NOT_FOLLOWED)
-def test_there_is_no_tenant_where_none_follows(hop: Hop, tenants: Tenancy, owner: Callable[[], str]) -> None:
+def test_no_tenant_where_the_context_is_not_inherited(hop: Hop, tenants: Tenancy, owner: Callable[[], str]) -> None:
     app = FastAPI(default_response_class=PlainTextResponse)
 
     @app.get("/")
     async def endpoint() -> str:
-        # Threads that a tenant was in before are used again.
-        assert await asyncio.to_thread(owner) != NOBODY
+        # Threads that had a tenant before are reused.
+        assert await asyncio.to_thread(owner) != NO_TENANT
         return await hop(owner)
 
-    assert set(asyncio.run(ask_for_all(behind(tenants, app)))) == {NOBODY}
+    assert set(asyncio.run(ask_for_all(behind(tenants, app)))) == {NO_TENANT}
 
 
-def test_the_tenant_follows_into_an_endpoint_that_is_no_coroutine(tenants: Tenancy, owner: Callable[[], str]) -> None:
+def test_the_tenant_follows_into_a_sync_endpoint(tenants: Tenancy, owner: Callable[[], str]) -> None:
     app = FastAPI(default_response_class=PlainTextResponse)
     app.get("/")(owner)
     assert asyncio.run(ask_for_all(behind(tenants, app))) == expected()
@@ -180,7 +180,7 @@ def test_the_tenant_follows_into_a_stream(tenants: Tenancy, owner: Callable[[], 
     assert asyncio.run(ask_for_all(behind(tenants, app), 1)) == [name * 3 for name in expected(1)]
 
 
-def test_the_tenant_follows_into_an_asynchronous_stream(tenants: Tenancy, owner: Callable[[], str]) -> None:
+def test_the_tenant_follows_into_an_async_stream(tenants: Tenancy, owner: Callable[[], str]) -> None:
     app = FastAPI()
 
     async def stream() -> AsyncIterator[str]:
@@ -241,7 +241,7 @@ def test_a_task_that_outlives_its_request_keeps_the_tenant(tenants: Tenancy, own
     assert len(tasks) == TENANTS
 
 
-def test_a_request_that_is_cancelled_leaves_no_tenant(tenants: Tenancy, owner: Callable[[], str]) -> None:
+def test_a_cancelled_request_leaves_no_tenant(tenants: Tenancy, owner: Callable[[], str]) -> None:
     app = FastAPI()
 
     async def main() -> str:
@@ -261,4 +261,4 @@ def test_a_request_that_is_cancelled_leaves_no_tenant(tenants: Tenancy, owner: C
 
         return await cancelled()
 
-    assert asyncio.run(main()) == NOBODY
+    assert asyncio.run(main()) == NO_TENANT

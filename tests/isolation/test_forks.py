@@ -1,4 +1,4 @@
-"""Processes that are forked: child and parent share no connection, no transaction and no lock."""
+"""Forked processes: child and parent share no connection, no transaction and no lock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.forked import forks, in_child, start_child
 
 
 def backend_pid(recorder: SQLAlchemyProcessRecorder) -> int:
-    """Return which server process the pool's connection has."""
+    """Return the server process of the pooled connection."""
     return int(recorder.datastore.run(lambda executor: executor.fetch("SELECT pg_backend_pid()"))[0][0])
 
 
@@ -45,8 +45,8 @@ def test_child_and_parent_share_no_connection(
                 recorder.insert_events(stored_events(topic="child"))
             with Follower(recorder) as follower:
                 recorder.insert_events(stored_events(topic="last"))
-                # Among those of the parent, perhaps.
-                wait_until(lambda: "last" in follower.topics, "the child follows")
+                # They may be interleaved with the parent's.
+                wait_until(lambda: "last" in follower.topics, "the child receives them")
             recorder.datastore.close()
             gc.collect()
             return pid
@@ -65,7 +65,7 @@ def test_child_and_parent_share_no_connection(
 def test_child_does_not_use_the_open_transaction_of_its_parent(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong variant: whoever has the context has the transaction."""
+    """Wrong variant: the transaction follows the context into the child."""
     with Applications(postgres_url) as apps:
         recorder = apps.recorder()
 
@@ -88,7 +88,7 @@ def test_child_does_not_use_the_open_transaction_of_its_parent(
 
 @forks
 def test_child_of_a_busy_parent_works(postgres_url: str, repeat: Callable[[int], range]) -> None:
-    """Threads of the parent hold locks and connections at the moment of the fork."""
+    """Threads of the parent hold locks and connections during the fork."""
     with Applications(postgres_url, pool_size=2, max_overflow=0, lock_timeout=20) as apps:
         recorder = apps.recorder()
         stopping = threading.Event()
@@ -117,9 +117,9 @@ def test_child_of_a_busy_parent_works(postgres_url: str, repeat: Callable[[int],
 
 @forks
 def test_child_keeps_what_it_writes_to_sqlite_after_its_parent_has_closed(sqlite_url: str) -> None:
-    """SQLite remembers, per process, which files it has open. A child that inherits this takes no lock of its own.
+    """SQLite keeps a list of open files per process. A child that inherits it takes no lock of its own.
 
-    Then the parent, which believes to be the last one, removes the log that the child writes to.
+    The parent, as the apparent last user, then removes the log that the child writes to.
     """
     from_child, to_parent = os.pipe()
     from_parent, to_child = os.pipe()
@@ -144,8 +144,8 @@ def test_child_keeps_what_it_writes_to_sqlite_after_its_parent_has_closed(sqlite
 
 
 @forks
-def test_child_of_a_parent_that_was_writing_to_sqlite_works_or_refuses(sqlite_url: str) -> None:
-    """What SQLite remembers of a lock of the parent is never released in the child."""
+def test_child_forked_during_a_sqlite_write_works_or_refuses(sqlite_url: str) -> None:
+    """A parent's lock in SQLite's inherited state is never released in the child."""
     from_parent, to_child = os.pipe()
     with Applications(sqlite_url, lock_timeout=1) as apps:
         recorder = apps.recorder()
@@ -170,7 +170,7 @@ def test_child_of_a_parent_that_was_writing_to_sqlite_works_or_refuses(sqlite_ur
 
 
 @forks
-def test_child_writes_through_a_scoped_session_although_a_thread_of_the_parent_was_writing(sqlite_url: str) -> None:
+def test_child_forked_during_a_write_can_write_through_a_scoped_session(sqlite_url: str) -> None:
     engine = sa.create_engine(sqlite_url, poolclass=sa.pool.NullPool)
     scoped = scoped_session(sessionmaker(bind=engine))
     recorder = SQLAlchemyProcessRecorder(SQLAlchemyDatastore(session=scoped), events_table_name="dog_events")

@@ -1,4 +1,4 @@
-"""A percent sign in a name is a percent sign, also where drivers would take two of them for one."""
+"""A percent sign in a name stays a percent sign, even where drivers would halve doubled ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
 from tests.support.applications import Applications, stored_events, topics, twin
 
-# More than fits into one statement with an array on PostgreSQL.
+# Too many for PostgreSQL's single statement.
 LARGE = b"x" * (5 * 2**20)
 
 
@@ -57,7 +57,7 @@ def test_places_that_differ_in_percent_signs_share_nothing_inside_transactions(
     assert (topics(single), topics(double)) == (["single"] * 8, ["double"] * 2)
 
 
-def test_scoped_session_makes_and_fills_tables_in_the_place_that_is_set(apps: Applications, url: str) -> None:
+def test_scoped_session_creates_and_fills_tables_in_the_configured_place(apps: Applications, url: str) -> None:
     single, double = recorders_in(apps, "prefix" if url.startswith("sqlite") else "place", "a%b", "a%%b")
     with apps.factory(create_table="no").datastore.transaction() as session:
         events = f'"{double.schema_name}".' if double.schema_name else ""

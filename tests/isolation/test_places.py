@@ -1,4 +1,4 @@
-"""Applications with the same name in different schemas, prefixes and databases share nothing but the engine."""
+"""Applications with the same name in different schemas, prefixes and databases share only the engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.applications import Applications, stored_events, topics
 from tests.support.deadlines import wait_until
 from tests.support.followers import Follower
 
-# (schema, prefix). Each pair would be one place if names were joined by a dot, not quoted, folded or normalised.
+# (schema, prefix). Each pair would be one place if names were joined by a dot, unquoted, case-folded or normalized.
 PLACES: list[tuple[str | None, str]] = [
     (None, ""),
     ("a", "b.c"),
@@ -42,7 +42,7 @@ PLACES: list[tuple[str | None, str]] = [
 
 
 class Place:
-    """An application called App in one place, with all the recorders that it can have."""
+    """An application called App in one place, with all kinds of recorders."""
 
     def __init__(self, apps: Applications, schema: str | None, prefix: str) -> None:
         settings: dict[str, Any] = {"table_prefix": prefix} | ({} if schema is None else {"schema": schema})
@@ -56,7 +56,7 @@ class Place:
 
 
 def check_places_share_nothing(places: list[Place]) -> None:
-    """Write the same ids and versions everywhere, and find in each place what was written there."""
+    """Write the same ids and versions in each place, and find only that place's events there."""
     originator_id = uuid4()
     for number, place in enumerate(places):
         marked = stored_events(2, originator_id, state=b"%d" % number, topic=str(number))
@@ -76,7 +76,7 @@ def check_places_share_nothing(places: list[Place]) -> None:
 
 
 def check_keys_differ(places: list[Place]) -> None:
-    """Find a lock and wake-ups of its own for each table."""
+    """Expect a separate lock and separate wake-ups for each table."""
     assert len({place.events.wakeup_key for place in places}) == len(places)
 
 
@@ -112,8 +112,8 @@ def test_databases_share_nothing(postgres_server: Postgres, postgres_database: s
             apps.__exit__()
 
 
-def test_prefix_that_differs_in_case_alone_is_refused_on_sqlite(sqlite_url: str) -> None:
-    """SQLite takes both names for one table."""
+def test_prefix_that_differs_only_in_case_is_refused_on_sqlite(sqlite_url: str) -> None:
+    """SQLite treats both names as one table."""
     with Applications(sqlite_url) as apps:
         apps.recorder(place="acme_").insert_events(stored_events())
         with pytest.raises(ProgrammingError, match="acme_app_events"):
@@ -121,10 +121,8 @@ def test_prefix_that_differs_in_case_alone_is_refused_on_sqlite(sqlite_url: str)
 
 
 @pytest.mark.parametrize("database", ["postgres_url", "sqlite_url"])
-def test_index_that_belongs_to_a_table_that_was_renamed_is_noticed(
-    database: str, request: pytest.FixtureRequest
-) -> None:
-    """The index keeps its name, and a new table without one would record an event twice."""
+def test_index_of_a_renamed_table_is_noticed(database: str, request: pytest.FixtureRequest) -> None:
+    """The index keeps its name, and a new table without it would record an event twice."""
     with Applications(request.getfixturevalue(database)) as apps:
         recorder = apps.recorder()
         with recorder.datastore.engine.begin() as connection:
@@ -138,7 +136,7 @@ def test_index_that_belongs_to_a_table_that_was_renamed_is_noticed(
 
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a wake-up makes a subscription look."""
+    """Make subscriptions rely on wake-ups alone."""
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_LISTENING", 60.0)
     monkeypatch.setattr("eventsourcing_sqlalchemy.notifications.wakeups.POLL_WHEN_NOT_LISTENING", 60.0)
 
@@ -163,16 +161,16 @@ def in_bare_session(recorder: SQLAlchemyProcessRecorder, topic: str) -> None:
         session.commit()
 
 
-# At the start, when woken, and once more before it sleeps.
+# At the start, after the wake-up, and once more before it sleeps.
 READS_FOR_ONE_EVENT = 3
 
 WAYS = [by_itself, in_transaction, in_given_session, in_bare_session]
 
 
-def check_nobody_else_is_woken(
+def check_no_other_is_woken(
     mine: SQLAlchemyProcessRecorder, other: SQLAlchemyProcessRecorder, write: Callable[[], None], writes: int
 ) -> None:
-    """Write to the other one, wait for each to arrive there, and count how often mine is looked at."""
+    """Write to the other application, wait for each event there, and count the reads of mine."""
     with Follower(mine) as follower, Follower(other) as other_follower:
         for number in range(1, writes + 1):
             write()
@@ -183,14 +181,14 @@ def check_nobody_else_is_woken(
 
 
 def check_is_woken(mine: SQLAlchemyProcessRecorder, write: Callable[[], None]) -> None:
-    """Write until mine was looked at more often than an event of its own explains."""
+    """Write until mine was read more often than its own event explains."""
     with Follower(mine) as follower:
 
         def is_woken() -> bool:
             write()
             return follower.reads > READS_FOR_ONE_EVENT
 
-        wait_until(is_woken, "mine is woken by what is written elsewhere")
+        wait_until(is_woken, "mine is woken by writes of the other")
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -210,7 +208,7 @@ def test_wakeup_is_for_one_application(
             return [mine, other, other if place == "here" else apps.elsewhere(other)]
 
         mine, other, writer = recorders("mine", "other")
-        check_nobody_else_is_woken(mine, other, lambda: way(writer, "other"), 5)
+        check_no_other_is_woken(mine, other, lambda: way(writer, "other"), 5)
         monkeypatch.setattr(TableName, "key", property(lambda self: len(self.name)))
         mine, _, writer = recorders("mine too", "other too")
         check_is_woken(mine, lambda: way(writer, "other"))
@@ -220,7 +218,7 @@ def test_wakeup_is_for_one_application(
 def test_wakeup_is_for_one_application_on_sqlite(sqlite_url: str) -> None:
     with Applications(sqlite_url) as apps:
         mine, other = apps.recorder(place="mine"), apps.recorder(place="other")
-        check_nobody_else_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
+        check_no_other_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -231,7 +229,7 @@ def test_wakeup_is_for_one_database(postgres_server: Postgres, postgres_database
         Applications(postgres_server.url(postgres_database)) as apps,
     ):
         mine, other = apps.recorder(), others.recorder()
-        check_nobody_else_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
+        check_no_other_is_woken(mine, other, lambda: by_itself(other, "other"), 5)
 
 
 @pytest.fixture(params=["rolled back", "fails"])
@@ -256,7 +254,7 @@ def given_up(request: pytest.FixtureRequest) -> Callable[[SQLAlchemyProcessRecor
 
 
 @pytest.mark.usefixtures("no_poll")
-def test_transaction_that_does_not_commit_wakes_nobody(
+def test_transaction_without_commit_wakes_no_subscription(
     postgres_url: str, given_up: Callable[[SQLAlchemyProcessRecorder], None]
 ) -> None:
     with Applications(postgres_url) as apps:

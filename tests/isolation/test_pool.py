@@ -1,4 +1,4 @@
-"""What one user of the pool leaves on a connection never reaches the next one."""
+"""Leftovers on a pooled connection never affect its next user."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DRIVERS = ("psycopg2", "psycopg", "pg8000")
 
 @dataclass
 class Bench:
-    """A recorder whose pool has one connection, and another one of the same tables to look from outside."""
+    """A recorder with one pooled connection, and an outside recorder of the same tables."""
 
     recorder: SQLAlchemyProcessRecorder
     outside: SQLAlchemyProcessRecorder
@@ -39,7 +39,7 @@ class Bench:
 
 @pytest.fixture
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """On the driver that the test is parametrized with."""
+    """A bench for the parametrized driver."""
     driver = request.param
     if driver == "memory":
         url = "file:bench?mode=memory&cache=shared&uri=true"
@@ -59,7 +59,7 @@ def on(*drivers: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("bench", drivers, indirect=True)
 
 
-# -- the ways to a connection: each runs statements and leaves; what it leaves open, it leaves open --
+# -- the ways to a connection: each runs statements and ends without cleaning up --
 
 Run = Callable[[str], object]
 
@@ -114,12 +114,12 @@ POSTGRES_LEFTOVERS = (
     "SET default_transaction_read_only TO on",
     "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
     "SELECT set_config('bench.secret', 'x', false)",
-    "LISTEN somebody",
+    "LISTEN a_channel",
     "SELECT pg_advisory_lock(42)",
     "CREATE TEMP TABLE app_events (id int)",
     "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
 )
-# All that a session carries, as the next user would find it; the first column says that it is the same connection.
+# A session's complete state; the first column identifies the connection.
 POSTGRES_STATE = """
 SELECT pg_backend_pid(), current_user::text, session_user::text, current_setting('search_path'),
   current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('TimeZone'),
@@ -134,7 +134,7 @@ READ_COMMITTED = "read committed"
 
 
 def state(bench: Bench) -> list[Any]:
-    """Return what the next user finds, both a call of ours and a transaction of a user."""
+    """Return the state seen by the next user, in a call of the package and in a user's transaction."""
     ours = bench.recorder.datastore.run(lambda executor: executor.fetch(POSTGRES_STATE))[0]
     with bench.recorder.datastore.engine.connect() as connection:
         users = connection.exec_driver_sql(POSTGRES_STATE).fetchone()
@@ -147,17 +147,17 @@ def check_next_user(bench: Bench, leave: Callable[[], object], look: Callable[[B
     written = len(topics(bench.outside))
     leave()
     bench.recorder.insert_events(stored_events(), tracking=Tracking("upstream", written + 1))
-    # Durable at once: it went into nobody's transaction.
+    # Immediately durable, so it was not part of a leftover transaction.
     assert len(topics(bench.outside)) == written + 1
     assert bench.outside.max_tracking_id("upstream") == written + 1
     assert look(bench) == before
 
 
 def leave(bench: Bench, way: Any, *statements: str) -> None:
-    """Run statements in one way, and end it as users do who know nothing."""
+    """Run statements in one way, and end it as an unaware user does."""
     with suppress(sa.exc.DBAPIError, PersistenceError), way(bench.recorder) as run:
         for statement in statements:
-            # A driver may raise at once; who uses it may go on regardless.
+            # The driver may raise, and a user may ignore that.
             with suppress(*ERRORS):
                 run(statement)
 
@@ -184,7 +184,7 @@ OPEN_TRANSACTIONS = {
 @pytest.mark.parametrize("statements", OPEN_TRANSACTIONS.values(), ids=OPEN_TRANSACTIONS)
 @on(*DRIVERS)
 def test_open_transaction_does_not_reach_the_next_user(bench: Bench, statements: tuple[str, ...]) -> None:
-    """Left on a raw connection, which nothing else ends; the other ways are SQLAlchemy's own transactions."""
+    """Only a raw connection can leave one open; the other ways use SQLAlchemy's transactions."""
     check_next_user(bench, lambda: leave(bench, raw, *statements))
     with bench.outside.datastore.engine.connect() as connection:
         assert not sa.inspect(connection).has_table("lost")
@@ -192,8 +192,8 @@ def test_open_transaction_does_not_reach_the_next_user(bench: Bench, statements:
         check_next_user(bench, partial(leave, bench, way, *statements[1:]))
 
 
-def test_left_overs_bite(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong variant: a pool that resets nothing. Each left-over must then be noticed."""
+def test_leftovers_without_a_reset_are_noticed(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong variant: a pool that resets nothing. Each leftover must then be noticed."""
     unnoticed = []
     monkeypatch.setattr(PostgreSQLDialect, "reset", lambda *_: None)
     for statements in [(statement,) for statement in POSTGRES_LEFTOVERS] + list(OPEN_TRANSACTIONS.values()):
@@ -247,7 +247,7 @@ def test_attribute_of_the_driver_does_not_reach_the_next_user(bench: Bench, chan
 
 @on(*DRIVERS)
 def test_setting_inside_a_transaction_ends_with_it(bench: Bench) -> None:
-    """Neither the time limits of our transactions nor what a user sets there for the transaction stays."""
+    """Neither the package's timeouts nor a user's transaction-local settings remain."""
 
     def set_locally() -> None:
         with pytest.raises(ZeroDivisionError), bench.recorder.transaction() as session:  # noqa: PT012 (the block rolls back)
@@ -282,7 +282,7 @@ SQLITE_TRANSACTIONS = {
 
 
 def sqlite_state(bench: Bench) -> list[Any]:
-    """Return what a session carries, as the next user finds it."""
+    """Return a session's state as seen by the next user."""
 
     def look(run: Any) -> list[Any]:
         names = ("foreign_keys", "query_only", "busy_timeout", "synchronous", "recursive_triggers", "database_list")
@@ -314,8 +314,8 @@ def test_sqlite_transaction_does_not_reach_the_next_user(bench: Bench, statement
         check_next_user(bench, partial(leave, bench, way, *statements[1:]), sqlite_state)
 
 
-def test_sqlite_left_overs_bite(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wrong variant: a pool that resets nothing. Each left-over must then be noticed."""
+def test_sqlite_leftovers_without_a_reset_are_noticed(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong variant: a pool that resets nothing. Each leftover must then be noticed."""
     unnoticed = []
     monkeypatch.setattr(SQLiteDialect, "reset", lambda *_: None)
     for number, statements in enumerate([*SQLITE_LEFTOVERS, *SQLITE_TRANSACTIONS.values()]):
@@ -350,7 +350,7 @@ def test_attribute_of_the_sqlite_driver_does_not_reach_the_next_user(
         return connection
 
     check_next_user(bench, set_on_connection, sqlite_state)
-    # ... nor was the connection thrown away, and with it, perhaps, the only one of a database in memory.
+    # The connection was not discarded either, because it may be the only one of an in-memory database.
     connection = set_on_connection()
     bench.recorder.datastore.run(lambda executor: executor.fetch("SELECT 1"))
     proxy = bench.recorder.datastore.engine.raw_connection()

@@ -1,4 +1,4 @@
-"""What users have set on every new connection outlives transactions, and what one has left behind does not."""
+"""Settings that users apply to every new connection survive transactions; leftovers do not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DRIVERS = ("psycopg2", "psycopg", "pg8000")
 
 @pytest.fixture
 def role(postgres_server: Postgres) -> Iterator[str]:
-    """A role of the server, for this test."""
+    """A temporary role."""
     name = f"role_{secrets.token_hex(6)}"
     engine = sa.create_engine(postgres_server.url(), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -118,7 +118,7 @@ def test_settings_of_a_new_connection_survive_transactions(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_encoding_that_the_engine_was_made_with_survives_transactions(
+def test_encoding_of_the_engine_survives_transactions(
     postgres_server: Postgres, postgres_database: str, driver: str
 ) -> None:
     url = postgres_server.url(postgres_database, driver)
@@ -157,9 +157,7 @@ def test_attributes_that_a_listener_sets_survive_transactions(
 
 
 @pytest.mark.parametrize("database", ["file", "memory"])
-def test_what_a_listener_does_to_a_connection_of_sqlite_survives_transactions(
-    sqlite_url: str, tmp_path: Path, database: str
-) -> None:
+def test_listeners_sqlite_settings_survive_transactions(sqlite_url: str, tmp_path: Path, database: str) -> None:
     def prepare_sqlite(connection: Any, _: Any) -> None:
         connection.row_factory = sqlite3.Row
         connection.execute("ATTACH DATABASE ? AS archive", (str(tmp_path / "archive.db"),))
@@ -206,7 +204,7 @@ def test_foreign_keys_of_sqlite_stay_on(sqlite_url: str, is_late: bool) -> None:
         assert look() == 1
 
 
-def test_encoding_that_a_user_of_psycopg2_has_left_reaches_nobody_else(postgres_url: str) -> None:
+def test_encoding_left_by_a_psycopg2_user_does_not_reach_the_next_user(postgres_url: str) -> None:
     with Applications(postgres_url, pool_size=1, max_overflow=0) as apps:
         recorder = apps.recorder()
         with recorder.transaction() as session:

@@ -1,4 +1,4 @@
-"""Pools that hand one connection to several users at a time: they take turns on it, or are refused at once."""
+"""Pools that share one connection: its users take turns, or the pool is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URL = "sqlite://"
 
 
 class Users:
-    """What the user made; the topic names a function of this module, which looks here."""
+    """The user's engine; the topic names a function of this module, which returns it."""
 
     pool_class: ClassVar[type[Pool]]
 
@@ -67,7 +67,7 @@ def test_pool_that_shares_a_connection_is_refused(
     assert engines_in_use() == []
 
 
-def test_pool_that_the_error_recommends_serves() -> None:
+def test_pool_that_the_error_recommends_works() -> None:
     engine = sa.create_engine(URL, poolclass=QueuePool, pool_size=1, max_overflow=0)
     datastore = SQLAlchemyDatastore(engine=engine)
     recorder = SQLAlchemyApplicationRecorder(datastore)
@@ -81,7 +81,7 @@ def test_pool_that_the_error_recommends_serves() -> None:
 
 @pytest.fixture
 def engine() -> Iterator[sa.Engine]:
-    """A database in memory as SQLAlchemy and FastAPI recommend it for tests."""
+    """An in-memory database as SQLAlchemy and FastAPI recommend for tests."""
     Users.pool_class = StaticPool
     engine = users_engine()
     with engine.begin() as connection:
@@ -132,7 +132,7 @@ def test_threads_take_turns_on_a_static_pool(construct: Callable[[], SQLAlchemyD
 
 
 def test_sessions_of_the_users_engine_share_the_connection(engine: sa.Engine) -> None:
-    """The recipe of FastAPI: one session for test and application, which has read, and other threads."""
+    """FastAPI's recipe: test and application share one session, which has read, and other threads use it."""
     with on(engine) as recorder, Session(engine) as session, ThreadPoolExecutor(1) as other:
         assert session.scalar(sa.text("SELECT count(*) FROM mine")) == 0
         other.submit(recorder.insert_events, stored_events(3)).result()
@@ -170,7 +170,7 @@ def test_users_sessions_and_calls_in_threads_lose_nothing(engine: sa.Engine, rep
 
 
 def test_call_waits_for_a_transaction_of_the_users_session(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_waiting, look = threading.Event(), StaticPoolLock._is_in_transaction  # noqa: SLF001 (nothing else tells)
+    is_waiting, look = threading.Event(), StaticPoolLock._is_in_transaction  # noqa: SLF001 (not visible otherwise)
 
     def look_and_tell(lock: StaticPoolLock) -> bool:
         found = look(lock)
@@ -192,15 +192,15 @@ def test_call_waits_for_a_transaction_of_the_users_session(engine: sa.Engine, mo
 def test_a_transaction_that_does_not_end_is_an_error_with_a_remedy(engine: sa.Engine) -> None:
     with on(engine, lock_timeout=0.05) as recorder, Session(engine) as session:
         session.execute(sa.text("INSERT INTO mine VALUES (1)"))
-        with pytest.raises(OperationalError, match=r"End that first.*session=") as error:
+        with pytest.raises(OperationalError, match=r"End that transaction first.*session=") as error:
             recorder.insert_events(stored_events())
         assert is_retryable(error.value)
         session.commit()
     assert count_of_mine(engine) == 1
 
 
-def test_session_inside_of_our_transaction_is_refused_and_nothing_is_half_committed(engine: sa.Engine) -> None:
-    """It cannot wait for the end of the transaction that it is in the middle of."""
+def test_session_inside_the_packages_transaction_is_refused_and_nothing_is_half_committed(engine: sa.Engine) -> None:
+    """It cannot wait for the end of the transaction that it is inside."""
     with on(engine, lock_timeout=0.05) as recorder:
 
         def read_inside() -> None:
@@ -225,7 +225,7 @@ def test_turn_ends_with_a_transaction_that_another_thread_ends(engine: sa.Engine
         recorder.insert_events(stored_events())
 
 
-def test_engine_is_left_as_it_was(engine: sa.Engine) -> None:
+def test_engine_is_left_unchanged(engine: sa.Engine) -> None:
     before = len(engine.pool.dispatch.reset)
     for _ in range(2):
         with on(engine) as recorder:

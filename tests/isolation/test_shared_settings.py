@@ -1,4 +1,6 @@
-"""Applications of one process share an engine, and so its settings: who asks for others is told, and by whose wish."""
+"""Applications of a process share an engine and its settings: conflicting ones are refused, and both applications are
+named.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,7 @@ from tests.support.applications import Applications, stored_events
         ("sqlite_synchronous", ("FULL", "NORMAL")),
     ],
 )
-def test_settings_that_contradict_name_both_applications(
-    sqlite_url: str, setting: str, values: tuple[Any, Any]
-) -> None:
+def test_conflicting_settings_name_both_applications(sqlite_url: str, setting: str, values: tuple[Any, Any]) -> None:
     with Applications(sqlite_url) as apps:
         first = apps.recorder("First", **{setting: values[0]})
         apps.recorder("Same", **{setting: values[0]})
@@ -37,7 +37,7 @@ def test_settings_that_contradict_name_both_applications(
         first.insert_events(stored_events())
 
 
-def test_setting_that_contradicts_a_default_names_the_engine(sqlite_url: str) -> None:
+def test_setting_that_conflicts_with_a_default_names_the_engine(sqlite_url: str) -> None:
     with Applications(sqlite_url) as apps:
         apps.recorder("First")
         with pytest.raises(SettingsError, match=r"'Second'.*POOL_SIZE=7.*the engine was created with.*POOL_SIZE=5"):

@@ -1,7 +1,7 @@
-"""Mixed calls through the middleware of a real server: every answer is its tenant's, whatever happens to others.
+"""Mixed requests to a real server with the middleware: every response belongs to the requested tenant.
 
-Threads of this process ask, each over one connection, for all tenants in turn; meanwhile some tenants are suspended and
-resumed again and again, and one is purged.
+Threads send requests for all tenants, each over one connection. Meanwhile some tenants are repeatedly suspended and
+resumed, and one is purged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TENANTS: Final = 50
 SUSPENDED: Final = range(5)
 PURGED: Final = 5
 
-# How many names are in one answer.
+# The number of names per response.
 ENDPOINTS: Final = {"one": 1, "hop": 1, "many": READS, "stream": READS, "write": 1, "public": 1}
 REFUSED: Final = (403, 404)
 SECONDS: Final = 120.0
@@ -47,7 +47,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 @contextmanager
 def server_of(kind: str, url: str, log: Path) -> Iterator[int]:
-    """Run a server in a process of its own; yield its port."""
+    """Run a server process; yield its port."""
     command = [sys.executable, "-m", "tests.support.web_server", kind]
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
@@ -71,18 +71,18 @@ def server_of(kind: str, url: str, log: Path) -> Iterator[int]:
 
 @dataclass
 class Client:
-    """Somebody who asks for tenants in turn, over one connection; notes what is wrong."""
+    """Sends requests for random tenants over one connection, and notes wrong responses."""
 
     port: int
     seed: int
     is_purged: threading.Event
     wrong: list[str] = field(default_factory=list)
     calls: int = 0
-    """How many names were answered."""
+    """The number of received names."""
 
     def ask(self, calls: int) -> None:
-        """Send requests until so many names were answered, and the one tenant is purged."""
-        choose = random.Random(self.seed)  # noqa: S311 (the same every time)
+        """Send requests until `calls` names were received and the tenant is purged."""
+        choose = random.Random(self.seed)  # noqa: S311 (reproducible)
         connection = HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         while not self.wrong and (self.calls < calls or not self.is_purged.is_set()):
             self._ask(connection, choose.randrange(TENANTS), choose.choice(list(ENDPOINTS)))
@@ -92,19 +92,19 @@ class Client:
         is_public = endpoint == "public"
         may_be_refused = number in (*SUSPENDED, PURGED) and not is_public
         must_be_refused = number == PURGED and self.is_purged.is_set() and not is_public
-        expected = "no tenant" if is_public else name_of(number)
+        expected = "unset" if is_public else name_of(number)
         path = "/public" if is_public else f"/t/slug-{number}/{endpoint}?name={name_of(number)}"
         what = f"{endpoint} of {number}"
         try:
             status, names = self._get(connection, path)
         except (HTTPException, ConnectionError) as error:
             connection.close()
-            # Only an answer that has begun is broken off, and only when its tenant may not be read any more.
+            # Only a started response may be aborted, and only if its tenant has become unavailable.
             status, names = 0, error.partial.decode().split() if isinstance(error, IncompleteRead) else []
             self._check(may_be_refused and endpoint == "stream", f"{what}: {error!r}")
         if may_be_refused and endpoint == "write":
-            # What it does after its answer may be refused, and then the server closes the connection, perhaps when the
-            # next request is under way.
+            # Work after the response may be refused; the server then closes the connection, perhaps during the next
+            # request.
             connection.close()
         self.calls += len(names)
         self._check(set(names) <= {expected}, f"{what}: {names}")
@@ -140,7 +140,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def disturb(tenants: Tenancy, port: int, is_purged: threading.Event, is_over: threading.Event) -> None:
-    """Suspend and resume tenants in turn until it is over, and purge one meanwhile."""
+    """Suspend and resume tenants in turn until the test is over, and purge one."""
     try:
         for round_number in itertools.count():
             number = SUSPENDED[round_number % len(SUSPENDED)]
@@ -161,7 +161,7 @@ def suspend_for_a_while(tenants: Tenancy, port: int, number: int, *, purged: int
     tenants.resume(slug)
 
 
-def assert_every_answer_is_its_tenants(kind: str, url: str, calls: int, log: Path) -> None:
+def assert_responses_are_their_tenants(kind: str, url: str, calls: int, log: Path) -> None:
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": url}) as tenants:
         for number, tenant in enumerate(tenants.create_many(f"slug-{number}" for number in range(TENANTS))):
             tenant.get(Kennel).adopt_house_dog(name_of(number))
@@ -184,17 +184,17 @@ def assert_every_answer_is_its_tenants(kind: str, url: str, calls: int, log: Pat
 
 
 @pytest.mark.parametrize(("kind", "calls"), [("asgi", 5_000), ("wsgi", 6_000)])
-def test_every_answer_is_its_tenants_on_postgresql(
+def test_responses_are_their_tenants_on_postgresql(
     kind: str, calls: int, postgres_url: str, repeat: Callable[[int], range], tmp_path: Path
 ) -> None:
-    assert_every_answer_is_its_tenants(kind, postgres_url, len(repeat(calls)), tmp_path / "log")
+    assert_responses_are_their_tenants(kind, postgres_url, len(repeat(calls)), tmp_path / "log")
 
 
 @pytest.mark.parametrize(("kind", "calls"), [("asgi", 5_000), ("wsgi", 3_000)])
-def test_every_answer_is_its_tenants_behind_pgbouncer(
+def test_responses_are_their_tenants_behind_pgbouncer(
     kind: str, calls: int, pooled_url: str, repeat: Callable[[int], range], tmp_path: Path
 ) -> None:
-    assert_every_answer_is_its_tenants(kind, pooled_url, len(repeat(calls)), tmp_path / "log")
+    assert_responses_are_their_tenants(kind, pooled_url, len(repeat(calls)), tmp_path / "log")
 
 
 @pytest.fixture
@@ -202,12 +202,12 @@ def pooled_url(pgbouncer: PgBouncer, postgres_database: str) -> str:
     return pgbouncer.url(postgres_database)
 
 
-def test_every_answer_is_its_tenants_on_sqlite(sqlite_url: str, repeat: Callable[[int], range], tmp_path: Path) -> None:
-    assert_every_answer_is_its_tenants("asgi", sqlite_url, len(repeat(1_000)), tmp_path / "log")
+def test_responses_are_their_tenants_on_sqlite(sqlite_url: str, repeat: Callable[[int], range], tmp_path: Path) -> None:
+    assert_responses_are_their_tenants("asgi", sqlite_url, len(repeat(1_000)), tmp_path / "log")
 
 
-def test_a_request_has_no_tenant_of_the_one_before(sqlite_url: str, tmp_path: Path) -> None:
-    """Uvicorn begins a request that has come too early in the context of the one before."""
+def test_a_request_does_not_inherit_the_previous_tenant(sqlite_url: str, tmp_path: Path) -> None:
+    """Uvicorn starts a pipelined request in the context of the previous one."""
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": sqlite_url}) as tenants:
         tenants.create("slug-0", name=name_of(0)).get(Kennel).adopt_house_dog(name_of(0))
     request = "GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: {}\r\n\r\n"
@@ -218,4 +218,4 @@ def test_a_request_has_no_tenant_of_the_one_before(sqlite_url: str, tmp_path: Pa
     ):
         connection.sendall(both.encode())
         answer = b"".join(iter(partial(connection.recv, 65536), b"")).decode()
-    assert (answer.count("200 OK"), answer.count(name_of(0)), answer.count("no tenant")) == (2, 1, 1)
+    assert (answer.count("200 OK"), answer.count(name_of(0)), answer.count("unset")) == (2, 1, 1)

@@ -92,7 +92,7 @@ def test_tenants_that_are_behind_are_migrated(tenants: Tenancy) -> None:
     assert (report.counts.done, report.counts.total) == (3, 3)
     assert versions(tenants) == dict.fromkeys(("acme", "globex", "new", "umbra"), HEAD)
     assert tenants["globex"].status == "suspended"
-    assert [(change.verb, change.actor) for change in tenants.history("acme")][-1] == ("migrate", "ops-7")
+    assert [(change.action, change.actor) for change in tenants.history("acme")][-1] == ("migrate", "ops-7")
     assert tenants.history("new") == before
     school = tenants["acme"].get(School)
     assert school.recorder.max_notification_id() == 2
@@ -147,7 +147,7 @@ def test_tenants_are_created_while_others_are_migrated(env: dict[str, str]) -> N
         assert versions(tenants) == dict.fromkeys([*slugs, *(f"old{number}" for number in range(6))], HEAD)
         assert status_of(tenants.fleet).behind == []
         for slug in slugs:
-            assert [change.verb for change in tenants.history(slug)] == ["create", "activate"]
+            assert [change.action for change in tenants.history(slug)] == ["create", "activate"]
         for tenant in tenants.list():
             tenant_school = tenants.application(School, tenant)
             tenant_school.enrol()

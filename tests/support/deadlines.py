@@ -13,11 +13,22 @@ DEADLINE_SECONDS = 45.0
 _T = TypeVar("_T")
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Poll until the condition holds; fail after the deadline."""
-    deadline = time.monotonic() + seconds
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    seconds: float = DEADLINE_SECONDS,
+    *,
+    progress: Callable[[], object] = lambda: None,
+) -> None:
+    """Poll until the condition holds; fail after the deadline, which is renewed while the result of ``progress``
+    changes: a busy machine may take long, but it does not stand still.
+    """
+    deadline, before = time.monotonic() + seconds, progress()
     while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
+        if time.monotonic() > deadline:
+            now = progress()
+            assert now != before, f"not in time: {what}"
+            deadline, before = time.monotonic() + seconds, now
         time.sleep(0.01)
 
 

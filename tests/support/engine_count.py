@@ -10,10 +10,10 @@ from types import FrameType
 from typing import Any, Final
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-from eventsourcing_sqlalchemy.engines import leases as engines
 from eventsourcing_sqlalchemy.engines.engine import SharedEngine
-from eventsourcing_sqlalchemy.engines.leases import EngineLease
-from tenancy.registry import cache as registry_cache
+from eventsourcing_sqlalchemy.engines.leases import engines
+from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
+from tenancy.registry.cache import registry_caches
 
 _LEVELS: Final = 6
 _PER_LEVEL: Final = 8
@@ -21,26 +21,31 @@ _PER_LEVEL: Final = 8
 
 def engines_in_use() -> list[SharedEngine]:
     """Return the engines that are still leased."""
-    return list(engines._engines.values())  # noqa: SLF001
+    return list(engines)
+
+
+def counts(resources: SharedResources[Any]) -> dict[Any, int]:
+    """Return the leased resources with the number of their leases."""
+    return {resources._resources[key]: count for key, count in resources._counts.items()}  # noqa: SLF001
 
 
 def forget_abandoned() -> None:
-    """Give back what was leased by applications and fleets that nobody closed and nobody holds any more."""
+    """Release the leases of applications and fleets that were garbage-collected without being closed."""
     gc.collect()
-    # What the next fleet, and the next application, does that leases or releases something.
-    registry_cache.drain()
-    engines._drain()  # noqa: SLF001 (as above)
+    # The next lease or release of a fleet or application does the same.
+    registry_caches.drain()
+    engines.drain()
 
 
 def count_leases() -> dict[SharedEngine, int]:
     """Return the engines in use with the number of their leases."""
-    return {shared: shared.leases for shared in engines_in_use()}
+    return counts(engines)
 
 
 def wait_for_leases(before: Mapping[SharedEngine, int], seconds: float) -> dict[SharedEngine, int]:
-    """Wait until no engine has more leases than before; return those that have after some seconds, and how many more.
+    """Wait until no engine has more leases than before; after the timeout, return the engines with additional leases.
 
-    Abandoned applications are collected. A thread that is about to end may hold one for a moment longer.
+    Abandoned applications are collected. An ending thread may briefly keep one alive.
     """
     deadline = time.monotonic() + seconds
     while left := _added(before):
@@ -58,14 +63,14 @@ def _added(before: Mapping[SharedEngine, int]) -> dict[SharedEngine, int]:
 
 
 def describe_leases(left: Mapping[SharedEngine, int]) -> str:
-    """Return what is known of engines that are still leased: which applications leased them, and what refers to those.
+    """Describe engines that are still leased: the leasing applications, and the objects that refer to them.
 
-    A lease without an object was lost: nothing can release it any more.
+    A lease without an object is lost: nothing can release it.
     """
     lines = []
     for shared, count in left.items():
-        objects = len([lease for lease in _objects(EngineLease) if _is_of(lease, shared)])
-        lines.append(f"{shared}: {count} left of {shared.leases} leases, with {objects} lease objects")
+        objects = len([lease for lease in _objects(Lease) if _is_of(lease, shared)])
+        lines.append(f"{shared}: {count} left of {counts(engines)[shared]} leases, with {objects} lease objects")
         owners = _owners(shared)
         while owners:
             owner = owners.pop()
@@ -75,17 +80,17 @@ def describe_leases(left: Mapping[SharedEngine, int]) -> str:
 
 
 def release_all(left: Iterable[SharedEngine]) -> None:
-    """Close what still leases engines, and dispose of them."""
+    """Close the leasing applications, and dispose of the engines."""
     for shared in left:
         for owner in _owners(shared):
             owner.close()
-        for key in [key for key, each in engines._engines.items() if each is shared]:  # noqa: SLF001
-            del engines._engines[key]  # noqa: SLF001 (its leases were lost)
+        for key in [key for key, each in engines._resources.items() if each is shared]:  # noqa: SLF001
+            del engines._resources[key], engines._counts[key]  # noqa: SLF001 (its leases were lost)
             shared.dispose()
 
 
 def _referrers(target: object) -> list[str]:
-    """Return the types of what refers to an object, of what refers to that, and so on: a line for each level."""
+    """Return the types of an object's referrers, of their referrers, and so on: one line per level."""
     lines = []
     current = [target]
     seen = {id(target)}
@@ -118,8 +123,8 @@ def _owners(shared: SharedEngine) -> list[SQLAlchemyDatastore]:
     ]
 
 
-def _is_of(lease: EngineLease, shared: SharedEngine) -> bool:
-    return lease.shared is shared and not lease._is_released  # noqa: SLF001
+def _is_of(lease: Lease[SharedEngine], shared: SharedEngine) -> bool:
+    return lease.resource is shared and not lease.is_released
 
 
 def _objects(cls: type[Any]) -> list[Any]:

@@ -120,7 +120,7 @@ def create_first_registry(url: str, adopted: Sequence[str] = ()) -> None:
                         {
                             "timestamp": {"_type_": "datetime_iso", "_data_": THEN.isoformat()},
                             "originator_topic": "tenancy.registry.history:History",
-                            "verb": "create",
+                            "action": "create",
                             "status": "active",
                             "actor": None,
                         }

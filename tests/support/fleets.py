@@ -8,10 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from tenancy import Tenancy
+from tenancy.errors import NotCaughtUp
+from tenancy.runner.runner import Runner
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import SYSTEM, Diaries, Summaries
 from tests.samples.training_school.totals import CountAll, Totals
 from tests.samples.training_school.views import CountersView, DogCounters
+from tests.support.deadlines import DEADLINE_SECONDS
 
 
 @contextmanager
@@ -33,6 +36,26 @@ def fleet_across(url: str, slugs: Iterable[str] = ()) -> Iterator[Tenancy]:
         for _ in tenants.create_many(slugs, exist_ok=True):
             pass
         yield tenants
+
+
+def positions(tenants: Tenancy) -> int:
+    """Return the sum of the followers' recorded positions, which grows while they make progress."""
+    return sum(each.position for each in tenants.followers.status())
+
+
+def catch_up(tenants: Tenancy, runner: Runner, slug: str) -> None:
+    """Wait for a tenant's followers, as long as any follower of the fleet makes progress."""
+    before = None
+    while True:
+        try:
+            runner.wait(slug, DEADLINE_SECONDS)
+        except NotCaughtUp:
+            now = positions(tenants)
+            if now == before:
+                raise
+            before = now
+        else:
+            return
 
 
 def check(tenants: Tenancy, slug: str, expected: dict[UUID, list[str]]) -> None:

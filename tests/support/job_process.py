@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 import psutil
@@ -23,15 +24,15 @@ class JobProcess:
 
     def __init__(self, url: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "tenancy", "--app", APP, "jobs", *arguments, "--json"]
+        self._errors = TemporaryFile()  # noqa: SIM115 (open as long as the process)
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             env={**os.environ, "SQLALCHEMY_URL": url},
             start_new_session=True,
         )
-        self.errors = ""
 
     @classmethod
     def run(cls, url: str, parameters: Mapping[str, Any], *arguments: str) -> Self:
@@ -50,6 +51,12 @@ class JobProcess:
             except (psutil.NoSuchProcess, ProcessLookupError):
                 continue
         self._process.communicate()
+        self._errors.close()
+
+    @property
+    def errors(self) -> str:
+        """What the command and its executors have written to standard error."""
+        return os.pread(self._errors.fileno(), 1_000_000, 0).decode()
 
     def executors(self) -> list[psutil.Process]:
         """Return the living executors."""
@@ -70,5 +77,5 @@ class JobProcess:
 
     def wait_for_end(self, seconds: float = 2 * DEADLINE_SECONDS) -> int:
         """Wait for the command to end; return its exit code."""
-        _, self.errors = self._process.communicate(timeout=seconds)
+        self._process.communicate(timeout=seconds)
         return self._process.returncode

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
-from eventsourcing.persistence import Notification, Tracking
+from eventsourcing.persistence import Notification, StoredEvent, Tracking
 
+from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyProcessRecorder
 from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import run_together
@@ -79,10 +81,13 @@ def _writers(recorder: SQLAlchemyProcessRecorder) -> list[Any]:
 
 
 def write_in_rows(recorder: SQLAlchemyProcessRecorder) -> None:
-    """Make a PostgreSQL recorder use its other insert form, a transaction with a lock and rows."""
+    """Make a PostgreSQL recorder write every batch like a large one: a transaction with a lock and rows."""
     for writer in _writers(recorder):
-        assert writer.form == "statement"
-        writer.form = "rows"
+        writer.pack = partial(_pack_for_rows, writer.pack)
+
+
+def _pack_for_rows(pack: Callable[..., Batch], events: Sequence[StoredEvent], tracking: Tracking | None) -> Batch:
+    return replace(pack(events, tracking), needs_transaction=True, can_join=False)
 
 
 def write_without_lock(recorder: SQLAlchemyProcessRecorder) -> None:

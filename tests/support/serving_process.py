@@ -1,5 +1,6 @@
-"""A process that serves one tenant and reports the outcome of each kind of call. It has the tenant's variables. Each
-line of input is a call, answered with one line.
+"""A process that serves one tenant and reports the outcome of each kind of call.
+
+It has the tenant's variables. Each line of input is a call, answered with one line.
 """
 
 from __future__ import annotations

@@ -117,11 +117,11 @@ def refuse(error: TenantUnavailable | RegistryUnavailable) -> ErrorResponse:
 
 
 def current_name(tenants: Tenancy) -> str:
-    """Return the current tenant's name, or `no tenant`."""
+    """Return the current tenant's name, or `unset`."""
     try:
         return tenants.current.name
     except NoCurrentTenant:
-        return "no tenant"
+        return "unset"
 
 
 def say_port(port: int) -> None:

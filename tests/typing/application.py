@@ -1,6 +1,7 @@
 """An application as users write it. Type checkers read it and nothing runs it: `make lint`.
 
-It holds what must stay typed: applications, a projection with a view, middleware with composed resolvers, a runner.
+It holds what must stay typed: applications, a projection with a view, middleware with composed resolvers, a runner,
+an operation over many tenants.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from eventsourcing.utils import get_topic
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import PurgeCertificate, Tenancy, Tenant, TenantStatus
 from tenancy.errors import TenantSuspended
+from tenancy.operations.jobs import JobItem, JobKind, JobOptions, JobReport, PlannedItem, TenantSelection
 from tenancy.runner import Runner
 from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import Found, Request, by_header, by_host, by_path
@@ -168,11 +170,42 @@ def serve() -> int:
     return view.dogs_that_know("roll over")
 
 
+class Graduate(JobKind):
+    """An operation over many tenants."""
+
+    name = "graduate"
+
+    def plan(self, tenants: Sequence[Tenant]) -> Sequence[PlannedItem]:
+        """Choose every tenant."""
+        return [PlannedItem(tenant, "graduate") for tenant in tenants]
+
+    def run(self, tenant: Tenant, item: JobItem) -> str:
+        """Record a last lesson."""
+        item.check()
+        self.fleet.application(School, tenant).enrol(str(self.parameters["dog"]))
+        item.save_progress({"enrolled": True})
+        return "1 dog"
+
+
+def operate() -> bool:
+    """Run an operation over some tenants, and inspect it."""
+    options = JobOptions(canary=1, check=lambda: True, error_budget="5%")
+    report = tenants.jobs.run(
+        Graduate, {"dog": "Fido"}, tenants=TenantSelection(where={"plan": "gold"}), options=options
+    )
+    assert_type(report, JobReport)
+    if report.job is not None and report.failures:
+        assert_type(report.failures[0].error, str | None)
+        tenants.jobs.resume(report.job.id)
+    return report.is_success
+
+
 def misuse() -> None:
     """Call the interface wrongly: a checker that accepts one of these lines reports its comment as unused."""
     tenants.create(1)  # type: ignore[arg-type]
     tenants.create("acme", colour="red")  # type: ignore[call-arg]
     tenants["acme"].get(School).enrol(1)  # type: ignore[arg-type]
     tenants.project(School, CountTricks, Dog)  # type: ignore[arg-type]
+    tenants.jobs.run(School)  # type: ignore[arg-type]
     tenants.runner(workers="four")  # type: ignore[arg-type]
     ASGIMiddleware(asgi, tenants=tenants, resolver=len)  # type: ignore[arg-type]

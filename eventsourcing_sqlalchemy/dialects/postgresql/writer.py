@@ -2,7 +2,7 @@
 
 *Statement*: one autocommitted statement, one round trip. Several events are sent as arrays, a single one as plain
 parameters, which are faster to plan. *Rows*: a transaction with a lock and multi-row VALUES, for batches whose arrays
-would be too large. ``form="rows"`` uses it for all batches.
+would be too large.
 
 Readers follow a table in id order, so an id must never become visible after a higher one: readers would miss it. A
 sequence generates ids before the commit, so writers of one table queue on an advisory lock until the commit. It blocks
@@ -71,9 +71,7 @@ class PostgreSQLEventWriter(EventWriter):
         lock_timeout: str,
         max_event_bytes: int,
         arrays: Arrays,
-        form: Literal["statement", "rows"] = "statement",
     ) -> None:
-        self.form = form
         self._table = table
         self._arrays = arrays
         self._bind_originator_id = bind_originator_id
@@ -127,7 +125,7 @@ class PostgreSQLEventWriter(EventWriter):
         size = check_events(events, self._max_event_bytes)
         if tracking is not None:
             check_tracking(tracking)
-        if not self._in_one_statement(size):
+        if size > MAX_ARRAY_BYTES:
             return Batch(events, tracking, size, needs_transaction=True, can_join=False)
         columns = self._values(events[0]) if len(events) == 1 else self._arrays.pack(events)
         can_join = tracking is None and self._ordered and bool(events)
@@ -178,9 +176,6 @@ class PostgreSQLEventWriter(EventWriter):
         if not ids:
             raise tracking_conflict(tracking)
         return ids[1:]
-
-    def _in_one_statement(self, size: int) -> bool:
-        return self.form == "statement" and size <= MAX_ARRAY_BYTES
 
     def _write_tracking(self, executor: Executor, tracking: Tracking) -> None:
         is_conditional = isinstance(tracking, ConditionalTracking)

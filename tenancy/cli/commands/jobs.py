@@ -18,7 +18,7 @@ from tenancy.cli.job_progress import described
 from tenancy.cli.jobs import execute, run_from_cli
 from tenancy.cli.loader import open_tenancy
 from tenancy.cli.options import Actor, DryRun, Json, json_object
-from tenancy.cli.output import say, show_json, show_pairs, show_table
+from tenancy.cli.output import json_of, say, show_json, show_pairs, show_table
 from tenancy.cli.parsing import Command, Group
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def show(context: typer.Context, job_id: JobID, *, json: Json = False) -> None:
     record = shapes.job(job)
     counts = ", ".join(f"{number} {name}" for name, number in record["counts"].items() if number)
     steps = {"next": "; ".join(record.pop("next_steps"))}
-    show_pairs({**record, "counts": counts, "parameters": record["parameters"] or None, **steps}.items())
+    show_pairs({**record, "counts": counts, "parameters": json_of(record["parameters"]), **steps}.items())
     for each in found:
         say(f"{each.status}: {described(each)}")
 

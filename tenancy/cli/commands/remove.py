@@ -77,7 +77,7 @@ def purge(
         raise CommandError(msg, remedy="Pass slugs, or --due.")
     if json and certificate == _STDOUT:
         msg = "--json and --certificate - both write to standard output."
-        raise CommandError(msg, remedy="Drop one of them: both write the certificates.")
+        raise CommandError(msg, remedy="Omit one of them: both write the certificates.")
     tell = note if certificate == _STDOUT else say
     with open_tenancy(context) as tenants:
         found = tenants.due() if due else [tenant_of(tenants, slug) for slug in slugs or ()]

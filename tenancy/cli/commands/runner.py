@@ -138,11 +138,11 @@ def retry(
 ) -> None:
     """Retry failing followers of one tenant or of all tenants."""
     if all_tenants == (slug is not None):
-        msg = "No slug was given." if slug is None else "SLUG and --all exclude each other."
+        msg = "No slug was given." if slug is None else "SLUG and --all are mutually exclusive."
         raise CommandError(msg, remedy="Pass SLUG, SLUG FOLLOWER, --all, or --all --follower NAME.")
     if follower is not None and name is not None:
         msg = "The follower is named twice: as FOLLOWER and by --follower."
-        raise CommandError(msg, remedy="Drop one of them.")
+        raise CommandError(msg, remedy="Omit one of them.")
     with open_tenancy(context) as tenants:
         wanted = None if slug is None else tenant_of(tenants, slug)
         failures = tenants.followers.retry(wanted, follower or name)

@@ -75,6 +75,6 @@ def history(
         show_json([change(each) for each in changes])
         return
     show_table(
-        ("when", "verb", "status", "actor", "remark"),
-        [(moment(each.at), each.verb, each.status, each.actor, each.remark) for each in changes],
+        ("when", "action", "status", "actor", "remark"),
+        [(moment(each.at), each.action, each.status, each.actor, each.remark) for each in changes],
     )

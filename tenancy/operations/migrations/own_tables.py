@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eventsourcing_sqlalchemy.migrations import HEAD, retry_while_locked
-from tenancy.model.tenant import TenantStatus, Verb
+from tenancy.model.tenant import Action, TenantStatus
 from tenancy.operations.migrations.part import Part
 
 if TYPE_CHECKING:
@@ -38,4 +38,4 @@ class OwnTables(Part):
                         found.placement, specs, session, lock_timeout=self.lock_timeout
                     )
                     versions = replace(found.versions, tables=HEAD)
-                    registry.change(session, [found], Verb.MIGRATE, self.actor, versions=versions)
+                    registry.change(session, [found], Action.MIGRATE, self.actor, versions=versions)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventsourcing_sqlalchemy.migrations import retry_while_locked
 from tenancy.migrations.running import HEADS
-from tenancy.model.tenant import TenantStatus, Verb
+from tenancy.model.tenant import Action, TenantStatus
 from tenancy.operations.jobs import ItemSkipped
 from tenancy.operations.migrations.part import Part
 
@@ -66,4 +66,4 @@ class UserMigrations(Part):
             revisions = self.fleet.migrator.migrate(current[0], session, self.target, lock_timeout=self.lock_timeout)
             if revisions != current[0].versions.migrations:
                 versions = replace(current[0].versions, migrations=revisions)
-                self.fleet.registry.change(session, current, Verb.MIGRATE, self.actor, versions=versions)
+                self.fleet.registry.change(session, current, Action.MIGRATE, self.actor, versions=versions)

@@ -15,7 +15,7 @@ from tenancy.errors import RegistryMismatch
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from tenancy.registry.tables import Rows
+    from tenancy.registry.tables import RegistryTables
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
@@ -99,7 +99,7 @@ def check_format(known: Any, where: str) -> None:
     raise RegistryMismatch(msg, remedy="Install the version that migrated it, or a newer one.")
 
 
-def steps_from(known: int, dialect: str, rows: Rows) -> list[str]:
+def steps_from(known: int, dialect: str, rows: RegistryTables) -> list[str]:
     """Return the statements that bring a registry from a format to the current one."""
     names = {name: _rendered(table) for name, table in vars(rows).items() if name != "metadata"}
     names |= {f"job_items_{end}": quote(f"{rows.job_items.name}_{end}") for end in ("by_status", "by_tenant")}

@@ -53,15 +53,18 @@ WAYS: dict[str, Callable[[SQLAlchemyProcessRecorder, int, int], list[list[int]]]
 
 
 def check_order(apps: Applications, form: str, way: str, calls: int, *, locks: bool = True) -> None:
-    recorder, in_rows = apps.recorder(), apps.recorder()
-    write_in_rows(in_rows)
-    if not locks:
-        write_without_lock(recorder)
-        write_without_lock(in_rows)
-    recorders = {"statement": [recorder], "rows": [in_rows], "both": [recorder, in_rows]}[form] * WRITERS
-    with PollingReader(apps.elsewhere(recorder)) as reader:
+    kinds = {"statement": [False], "rows": [True], "both": [False, True]}[form]
+    # Group commit lets the threads of one recorder write in turn. Without the lock, each writer has its own recorder.
+    recorders = [(apps.recorder(), in_rows) for in_rows in kinds * (1 if locks else WRITERS // len(kinds))]
+    for recorder, in_rows in recorders:
+        if in_rows:
+            write_in_rows(recorder)
+        if not locks:
+            write_without_lock(recorder)
+    chosen = [recorder for recorder, _ in recorders] * WRITERS
+    with PollingReader(apps.elsewhere(chosen[0])) as reader:
         written = run_together(
-            [partial(WAYS[way], chosen, calls, seed) for seed, chosen in enumerate(recorders[:WRITERS])]
+            [partial(WAYS[way], recorder, calls, seed) for seed, recorder in enumerate(chosen[:WRITERS])]
         )
     assert_in_order([ids for calls_of_one in written for ids in calls_of_one], reader.ids)
 

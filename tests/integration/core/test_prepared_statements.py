@@ -40,8 +40,9 @@ def recorder(apps: Applications, place: str) -> SQLAlchemyProcessRecorder:
 
 
 def prepared(recorder: SQLAlchemyProcessRecorder) -> list[str]:
-    """Return the prepared statements of the pooled connection. The query is a call of the package: after a rollback in
-    a user's transaction, psycopg deallocates what it prepared.
+    """Return the prepared statements of the pooled connection.
+
+    The query is a call of the package: after a rollback in a user's transaction, psycopg deallocates what it prepared.
     """
     return [row[0] for row in recorder.datastore.run(lambda executor: executor.fetch(PREPARED))]
 

@@ -72,7 +72,7 @@ def test_a_started_response_is_not_replaced(tenants: Tenancy) -> None:
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
-def test_an_exception_group_of_refusals_is_refused(is_alone: bool, tenants: Tenancy) -> None:
+def test_an_exception_group_is_refused_if_it_holds_only_a_refusal(is_alone: bool, tenants: Tenancy) -> None:
     tenants.create("acme")
 
     async def use() -> None:

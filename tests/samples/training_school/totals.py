@@ -1,4 +1,4 @@
-"""A projection over all tenants, with its view: how many dogs and tricks each tenant has."""
+"""A projection over all tenants, whose view counts each tenant's dogs and tricks."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from eventsourcing_sqlalchemy.recorders import (
 DIRECTORY: Final = Path(__file__).parent / "golden"
 HOW_TO_WRITE: Final = "python -m tests.unit.core.golden_sql"
 URLS: Final = {
-    "postgresql": "postgresql+psycopg2://nobody@nowhere/nothing",
+    "postgresql": "postgresql+psycopg2://user@nowhere/nothing",
     "sqlite": "sqlite:////nowhere/nothing.db",
 }
 EVENTS_READ: Final[dict[str, dict[str, Any]]] = {

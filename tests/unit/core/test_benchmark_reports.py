@@ -87,13 +87,16 @@ def test_the_fleet_is_compared_with_its_own_threads_on_few_applications() -> Non
 def test_the_chart_shows_every_contestant_in_every_scenario_and_is_well_formed() -> None:
     everybody = {s.name: {c.name: [1.0, 2.0, 4.0] for c in s.contestants()} for s in SCENARIOS}
 
-    texts = chart_texts(draw(results_of(everybody), "<&>"))
+    chart = draw(results_of(everybody), "<&>")
 
-    assert texts[0] == f"Times as fast as {UPSTREAM.title}"
-    assert texts[1] == "<&>"
+    texts = chart_texts(chart)
+    assert f"Times as fast as {UPSTREAM.title}" in texts
+    assert "<&>" in texts
     for scenario in SCENARIOS:
-        shown = f"{scenario.name.removeprefix('sqlite:')}{scenario.title}"
+        shown = f"{scenario.name.removeprefix('sqlite:')}: {scenario.title}"
         assert (shown in texts) is not scenario.only_ours
+    assert draw(results_of(everybody), "<&>") == chart
+    assert "prefers-color-scheme: dark" in chart
 
 
 def test_a_name_matches_all_scenarios_with_that_prefix() -> None:

@@ -27,8 +27,9 @@ def name(number: int) -> TableName:
 
 
 class Fleet:
-    """Applications in one process, with tables in a dictionary. `queries` holds the database queries. The clock only
-    moves when a test moves it.
+    """Applications in one process, with tables in a dictionary.
+
+    `queries` holds the database queries. The clock only moves when a test moves it.
     """
 
     def __init__(self, *, can_read_all: bool = True) -> None:

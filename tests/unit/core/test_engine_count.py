@@ -1,4 +1,4 @@
-"""The check that every test gives its engines back, which the conftest makes."""
+"""The conftest's check that every test releases its engines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eventsourcing_sqlalchemy.engine_settings import EngineSettings
 from eventsourcing_sqlalchemy.engines.engine import EngineSource
 from eventsourcing_sqlalchemy.engines.leases import lease_engine
 from eventsourcing_sqlalchemy.settings import parse_url
-from tenancy.registry.cache import lease_registry
+from tenancy.registry.cache import lease_registry, registry_caches
 from tenancy.settings import TenancySettings
 from tests.support.deadlines import DEADLINE_SECONDS
 from tests.support.engine_count import count_leases, describe_leases, release_all, wait_for_leases
@@ -17,7 +17,7 @@ from tests.support.engine_count import count_leases, describe_leases, release_al
 URL = "sqlite:///never-created.db"
 
 
-def test_datastore_that_is_not_closed_is_named_with_its_holder_and_released() -> None:
+def test_unclosed_datastore_is_named_with_its_holder_and_released() -> None:
     before = count_leases()
     held = [SQLAlchemyDatastore(url=URL, application="Forgotten") for _ in range(2)]
     left = wait_for_leases(before, 0)
@@ -31,7 +31,7 @@ def test_datastore_that_is_not_closed_is_named_with_its_holder_and_released() ->
     assert all(datastore._is_closed for datastore in held)  # noqa: SLF001
 
 
-def test_lease_that_was_lost_is_seen_and_its_engine_disposed_of() -> None:
+def test_lost_lease_is_found_and_its_engine_disposed_of() -> None:
     before = count_leases()
     lease_engine(EngineSource(url=parse_url(URL)), EngineSettings(), "Forgotten")
     left = wait_for_leases(before, 0)
@@ -40,7 +40,7 @@ def test_lease_that_was_lost_is_seen_and_its_engine_disposed_of() -> None:
     assert count_leases() == before
 
 
-def test_leases_of_before_are_not_counted() -> None:
+def test_earlier_leases_are_not_counted() -> None:
     wider = SQLAlchemyDatastore(url=URL)
     before = count_leases()
     assert wait_for_leases(before, 0) == {}
@@ -51,11 +51,11 @@ def test_leases_of_before_are_not_counted() -> None:
     assert wait_for_leases(before, 0) == {}
 
 
-def test_what_was_collected_is_waited_for_and_given_back() -> None:
+def test_collected_applications_are_waited_for_and_released() -> None:
     before = count_leases()
     lost = SQLAlchemyDatastore(url=URL)
     lost.itself = lost  # type: ignore[attr-defined]  # so that only the collector finds it
-    lease_registry(TenancySettings.read({"SQLALCHEMY_URL": URL})).abandon()
+    registry_caches.abandon(lease_registry(TenancySettings.read({"SQLALCHEMY_URL": URL})))
     gc.disable()
     try:
         del lost

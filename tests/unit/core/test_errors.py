@@ -345,11 +345,11 @@ def test_code_of_sqlite_decides(
     wrapped = sqlalchemy.exc.DBAPIError.instance(statement, {}, refused.value, sqlite3.Error)
     assert isinstance(wrapped, sqlalchemy.exc.DBAPIError)
     for error in (refused.value, wrapped):
-        translated = translate(error, remedies={"SQLITE_ERROR": "Mend it"})
+        translated = translate(error, remedies={"SQLITE_ERROR": "Fix it"})
         translated.__cause__ = error
         assert type(translated) is expected
         assert is_retryable(translated) is may_be_tried_again
-        assert str(translated).endswith("Mend it.") is (expected is ProgrammingError)
+        assert str(translated).endswith("Fix it.") is (expected is ProgrammingError)
 
 
 # -- errors outside of DBAPI --

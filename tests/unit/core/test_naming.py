@@ -69,7 +69,7 @@ def test_a_shortened_name_fits_and_is_unique(one: str, other: str, limit: int) -
 
 
 @given(identifiers, identifiers, st.integers(1, 9), st.one_of(st.none(), st.integers(20, 30)))
-def test_a_shortened_name_keeps_its_beginning(beginning: str, rest: str, times: int, limit: int | None) -> None:
+def test_a_shortened_name_is_known_by_its_beginning(beginning: str, rest: str, times: int, limit: int | None) -> None:
     begin = f"{beginning * times}_"
     assert is_extended(shorten_identifier(begin + rest, limit), begin, limit)
     assert not is_extended(f"x{shorten_identifier(begin + rest, limit)}"[:limit], begin, limit)

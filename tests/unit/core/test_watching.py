@@ -8,6 +8,9 @@ from eventsourcing_sqlalchemy.notifications.file_watcher import FileWatcher
 class Ignoring:
     """Ignores wake-ups."""
 
+    def received(self, payload: str) -> None:
+        """Do nothing."""
+
     def wake_all(self) -> None:
         """Do nothing."""
 

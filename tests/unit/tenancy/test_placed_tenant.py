@@ -1,4 +1,4 @@
-"""The value of TENANCY_TENANT in the process of a fleet: text that carries a placement."""
+"""TENANCY_TENANT in a fleet's process: text that carries a placement."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_it_is_the_id_as_text() -> None:
     assert json.dumps({TENANT: placed()}) == json.dumps({TENANT: str(ID)})
 
 
-def test_copies_for_other_processes_carry_nothing() -> None:
+def test_copies_for_other_processes_carry_no_placement() -> None:
     for copy in (pickle.loads(pickle.dumps(placed())), deepcopy(placed())):  # noqa: S301 (our own)
         assert type(copy) is str
         assert copy == str(ID)

@@ -1,4 +1,4 @@
-"""Recording the same in the registry as another process does: retried, and not without end."""
+"""Registry writes that conflict with another process are retried a limited number of times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tenancy.registry.database import _retry_conflicts
 
 
 class Conflicts:
-    """A call that conflicts a number of times."""
+    """A call that raises a number of conflicts."""
 
     def __init__(self, count: int) -> None:
         self._left = count
@@ -18,7 +18,7 @@ class Conflicts:
 
     def __call__(self) -> None:
         self.calls += 1
-        assert self.calls <= database._ATTEMPTS, "it is retried without end"  # noqa: SLF001
+        assert self.calls <= database._ATTEMPTS, "it is retried endlessly"  # noqa: SLF001
         if self._left:
             self._left -= 1
             raise IntegrityError(str(self.calls))
@@ -30,7 +30,7 @@ def test_recording_is_retried_until_it_does_not_conflict() -> None:
     assert record.calls == 4
 
 
-def test_recording_that_always_conflicts_raises_the_last_conflict() -> None:
+def test_endless_conflicts_raise_the_last_one() -> None:
     attempts = database._ATTEMPTS  # noqa: SLF001
     record = Conflicts(attempts + 1)
     with pytest.raises(IntegrityError, match=f"^{attempts}$"):

@@ -19,7 +19,7 @@ from tenancy.errors import (
 )
 from tenancy.lifecycle.transitions import TRANSITIONS, next_status
 from tenancy.model.placement import Placement
-from tenancy.model.tenant import Tenant, TenantStatus, Verb, check_status
+from tenancy.model.tenant import Action, Tenant, TenantStatus, check_status
 
 PROVISIONING, ACTIVE, SUSPENDED, ARCHIVED, DELETED, PURGING = TenantStatus
 
@@ -40,41 +40,41 @@ TENANT = Tenant(
 
 NOTHING, REFUSED = "nothing", "refused"
 
-# The effect of each verb on a tenant in each status; it was suspended before it was archived or deleted.
+# The effect of each action on a tenant in each status; it was suspended before it was archived or deleted.
 TABLE = {
-    Verb.ACTIVATE: [ACTIVE, NOTHING, REFUSED, REFUSED, REFUSED, REFUSED],
-    Verb.SUSPEND: [REFUSED, SUSPENDED, NOTHING, REFUSED, REFUSED, REFUSED],
-    Verb.RESUME: [REFUSED, NOTHING, ACTIVE, REFUSED, REFUSED, REFUSED],
-    Verb.ARCHIVE: [REFUSED, ARCHIVED, ARCHIVED, NOTHING, REFUSED, REFUSED],
-    Verb.RESTORE: [REFUSED, NOTHING, NOTHING, SUSPENDED, REFUSED, REFUSED],
-    Verb.DELETE: [REFUSED, DELETED, DELETED, DELETED, NOTHING, REFUSED],
-    Verb.UNDELETE: [REFUSED, NOTHING, NOTHING, NOTHING, SUSPENDED, REFUSED],
-    Verb.PURGE: [PURGING, PURGING, PURGING, PURGING, PURGING, NOTHING],
+    Action.ACTIVATE: [ACTIVE, NOTHING, REFUSED, REFUSED, REFUSED, REFUSED],
+    Action.SUSPEND: [REFUSED, SUSPENDED, NOTHING, REFUSED, REFUSED, REFUSED],
+    Action.RESUME: [REFUSED, NOTHING, ACTIVE, REFUSED, REFUSED, REFUSED],
+    Action.ARCHIVE: [REFUSED, ARCHIVED, ARCHIVED, NOTHING, REFUSED, REFUSED],
+    Action.RESTORE: [REFUSED, NOTHING, NOTHING, SUSPENDED, REFUSED, REFUSED],
+    Action.DELETE: [REFUSED, DELETED, DELETED, DELETED, NOTHING, REFUSED],
+    Action.UNDELETE: [REFUSED, NOTHING, NOTHING, NOTHING, SUSPENDED, REFUSED],
+    Action.PURGE: [PURGING, PURGING, PURGING, PURGING, PURGING, NOTHING],
 }
 
 
 def test_table_is_complete() -> None:
-    keeps_status = {Verb.CREATE, Verb.ADOPT, Verb.RENAME, Verb.SKIP, Verb.MIGRATE, Verb.REBUILD}
-    assert TABLE.keys() == TRANSITIONS.keys() == set(Verb) - keeps_status
+    keeps_status = {Action.CREATE, Action.ADOPT, Action.RENAME, Action.SKIP, Action.MIGRATE, Action.REBUILD}
+    assert TABLE.keys() == TRANSITIONS.keys() == set(Action) - keeps_status
 
 
 @pytest.mark.parametrize(
-    ("verb", "status", "outcome"),
+    ("action", "status", "outcome"),
     [
-        pytest.param(verb, status, outcome, id=f"{verb}-{status}")
-        for verb, outcomes in TABLE.items()
+        pytest.param(action, status, outcome, id=f"{action}-{status}")
+        for action, outcomes in TABLE.items()
         for status, outcome in zip(TenantStatus, outcomes, strict=True)
     ],
 )
-def test_transition(verb: Verb, status: TenantStatus, outcome: str) -> None:
+def test_transition(action: Action, status: TenantStatus, outcome: str) -> None:
     tenant = replace(TENANT, status=status)
     if outcome == REFUSED:
-        with pytest.raises(TransitionRefused, match=f"'acme' is {status}: {verb} is for tenants that are") as caught:
-            next_status(tenant, verb)
+        with pytest.raises(TransitionRefused, match=f"'acme' is {status}: {action} is for tenants that are") as caught:
+            next_status(tenant, action)
         assert caught.value.tenant == "acme"
         assert "Canary" not in str(caught.value)
     else:
-        assert next_status(tenant, verb) == (None if outcome == NOTHING else outcome)
+        assert next_status(tenant, action) == (None if outcome == NOTHING else outcome)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from tenancy.operations.jobs.planning import plan_job, record_job
 from tenancy.operations.jobs.renewal import Renewal
 from tenancy.operations.jobs.store import MAX_ATTEMPTS, JobStore
 from tests.integration.tenancy.jobs.conftest import SLUGS
-from tests.samples.counting_job import Count, effects
+from tests.samples.counting_job import Count, Kennel, create_tables, effects
 from tests.support.deadlines import run_together, wait_until
+from tests.support.pgbouncer import PgBouncer
 
 
 def recorded(tenants: Tenancy, **options: object) -> UUID:
@@ -235,3 +236,14 @@ def test_an_interrupt_gives_the_item_back(tenants: Tenancy, monkeypatch: pytest.
     assert report.job is not None
     assert (report.job.status, report.counts.pending) == (JobStatus.RUNNING, len(SLUGS))
     assert tenants.jobs.resume(job_id).is_success
+
+
+def test_behind_a_pooler_in_transaction_mode(pgbouncer: PgBouncer, postgres_database: str) -> None:
+    with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": pgbouncer.url(postgres_database)}) as tenants:
+        for _ in tenants.create_many(SLUGS):
+            pass
+        create_tables(tenants)
+        job_id = recorded(tenants, canary=1, lease_seconds=0.5)
+        run_together([Executor(tenants.fleet, job_id).run for _ in range(2)])
+        assert tenants.jobs.get(job_id).is_success
+        assert effects(tenants) == dict.fromkeys(SLUGS, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
@@ -9,9 +10,17 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from tenancy import Tenancy
+from tenancy import Tenancy, Tenant
 from tenancy.errors import InvalidArgument, JobEnded, JobNotFound
-from tenancy.operations.jobs import JobOptions, JobPhase, JobStatus, TenantSelection
+from tenancy.operations.jobs import (
+    JobItem,
+    JobKind,
+    JobOptions,
+    JobPhase,
+    JobStatus,
+    PlannedItem,
+    TenantSelection,
+)
 from tenancy.operations.jobs.job import Job
 from tests.integration.tenancy.jobs.conftest import SLUGS
 from tests.samples.counting_job import Count, Doomed, effects, starts
@@ -176,3 +185,31 @@ def test_the_item_of_a_tenant_that_was_purged_meanwhile_is_skipped(tenants: Tena
     tenants.purge("tenant-3")
     report = tenants.jobs.resume(report.job.id, error_budget="1")
     assert (report.counts.done, report.counts.failed, report.counts.skipped) == (4, 1, 1)
+
+
+def test_a_kind_that_other_processes_cannot_import_is_refused(tenants: Tenancy) -> None:
+    class Local(Count):
+        name = "local"
+
+    with pytest.raises(InvalidArgument, match="cannot import"):
+        tenants.jobs.run(Local)
+    assert tenants.jobs.list() == []
+
+
+def test_what_is_not_a_kind_is_refused(tenants: Tenancy) -> None:
+    with pytest.raises(InvalidArgument, match="a class of JobKind"):
+        tenants.jobs.run(int)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="not JSON"):
+        tenants.jobs.run(Count, {"steps": {1, 2}})
+    with pytest.raises(InvalidArgument, match="name"):
+        tenants.jobs.run(Nameless)
+
+
+class Nameless(JobKind):
+    """Lacks what is required."""
+
+    def plan(self, tenants: Sequence[Tenant]) -> Sequence[PlannedItem]:
+        raise NotImplementedError
+
+    def run(self, tenant: Tenant, item: JobItem) -> str:
+        raise NotImplementedError

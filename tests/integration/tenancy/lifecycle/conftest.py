@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import pytest
 from eventsourcing.application import Application
 
+from eventsourcing_sqlalchemy.shared_resources import SharedResources
 from tenancy import Tenancy
+from tenancy.registry.cache import RegistryCache
 from tests.samples.kennels import Kennel, Visits
 
 
@@ -56,6 +58,6 @@ def tenants(fleet: MakeFleet) -> Tenancy:
 @pytest.fixture
 def elsewhere(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tenancy]:
     """The same fleet in another process: with a registry cache of its own."""
-    monkeypatch.setattr("tenancy.registry.cache._caches", {})
+    monkeypatch.setattr("tenancy.registry.cache.registry_caches", SharedResources(RegistryCache.close))
     with Tenancy(applications=list(tenants.applications.values()), env=tenants.settings.environment) as other:
         yield other

@@ -1,4 +1,4 @@
-"""How often a call checks whether the tenant may be used, and that no call inside a transaction is left out."""
+"""The number of admission checks per call; every call inside a transaction is checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.samples.kennels import Kennel, Visits
 
 
 class HookedRecorder(SQLAlchemyApplicationRecorder):
-    """Takes part in each write, which therefore needs a session."""
+    """Overrides a hook, so each write needs a session."""
 
     def _insert_events(self, session: Session, stored_events: Any, **kwargs: Any) -> None:
         assert session.in_transaction()
@@ -29,7 +29,7 @@ class HookedRecorder(SQLAlchemyApplicationRecorder):
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], list[str]]:
-    """Return a function that returns the checks of a call."""
+    """Return a function that counts the checks of a call."""
     found: list[str] = []
     admit = TenantDatastore.admit
 
@@ -83,7 +83,7 @@ def test_a_call_checks_once(tenants: Tenancy, checks: Callable[[Callable[[], obj
     assert checks(lambda: kennel.register("Fido")) == ["write"]
 
 
-def test_a_transaction_checks_once_more_when_it_begins_and_when_it_ends(
+def test_a_transaction_also_checks_at_its_begin_and_end(
     tenants: Tenancy, checks: Callable[[Callable[[], object]], list[str]]
 ) -> None:
     acme = tenants.create("acme")
@@ -103,7 +103,7 @@ def test_a_transaction_checks_once_more_when_it_begins_and_when_it_ends(
     assert track == ["write", "write", "write"]
 
 
-def test_a_write_with_hooks_checks_as_its_transaction_does(
+def test_a_write_with_hooks_checks_like_its_transaction(
     fleet: MakeFleet, checks: Callable[[Callable[[], object]], list[str]]
 ) -> None:
     tenants = fleet(KENNEL_APPLICATION_RECORDER_TOPIC=get_topic(HookedRecorder))
@@ -122,7 +122,7 @@ def test_a_write_in_the_users_session_checks_once(
 
 @pytest.fixture
 def apart(fleet: MakeFleet, tmp_path: Path) -> Tenancy:
-    """A fleet whose registry has a file of its own: one file has one writer, for which a suspension would wait."""
+    """A fleet with a separate registry file, because a suspension would wait for the writer of the same file."""
     return fleet(TENANCY_CONTROL_URL=f"sqlite:///{tmp_path / 'control.db'}")
 
 

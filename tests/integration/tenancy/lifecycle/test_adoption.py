@@ -51,7 +51,7 @@ def test_adopted_tables_are_used_unchanged(tenants: Tenancy, url: str) -> None:
     acme.get(Kennel).register("Rex")
     with Kennel(env=plain(url, "old_")) as kennel:
         assert kennel.names() == ["Fido", "Rex"]
-    assert [change.verb for change in tenants.history("acme")] == ["adopt", "activate"]
+    assert [change.action for change in tenants.history("acme")] == ["adopt", "activate"]
 
 
 def test_adopt_of_applications_in_different_places(tenants: Tenancy, url: str) -> None:

@@ -46,7 +46,7 @@ def test_one_slug_is_created_by_many_processes(
     assert (only, one) == (str(tenants["acme"].id), 1)
     assert len(tenants.list()) == 1
     assert len([name for name in catalog.tenants(url) if name.endswith("kennel_events")]) == 1
-    assert [change.verb for change in tenants.history("acme")] == ["create", "activate"]
+    assert [change.action for change in tenants.history("acme")] == ["create", "activate"]
 
 
 @pytest.mark.parametrize("what", ["exist_ok", "request_id"])
@@ -54,7 +54,7 @@ def test_one_tenant_is_returned_to_many_processes(fleet: MakeFleet, url: str, wh
     answers = set(crowd(what, url, 5))
     tenants = fleet(Kennel)
     assert answers == {str(tenants["acme"].id)}
-    assert [change.verb for change in tenants.history("acme")] == ["create", "activate"]
+    assert [change.action for change in tenants.history("acme")] == ["create", "activate"]
 
 
 def consistent(tenants: Tenancy, url: str) -> None:

@@ -51,12 +51,12 @@ def test_tenant_is_as_requested(tenants: Tenancy) -> None:
     assert (made.slug, made.name, made.metadata) == ("ünï-cödé x", "Ünï-cödé x", {"plan": ["gold", None]})
     assert (made.status, made.adopted, made.previous, made.due_at) == (TenantStatus.ACTIVE, False, (), None)
     assert str(made.placement).startswith("unicodex_")
-    assert [(change.verb, change.status, change.actor) for change in tenants.history(made.slug)] == [
+    assert [(change.action, change.status, change.actor) for change in tenants.history(made.slug)] == [
         ("create", "provisioning", "ops-1"),
         ("activate", "active", "ops-1"),
     ]
     assert made.slug in tenants
-    assert "nobody" not in tenants
+    assert "unknown" not in tenants
     assert "a/b" not in tenants
     assert tenants.slugs() == [made.slug]
 
@@ -96,7 +96,7 @@ def test_unavailable_tenant_is_not_returned(tenants: Tenancy, verb: str) -> None
     assert tenants.create("acme", exist_ok=True) == tenants.create("acme", request_id="r-1")
 
 
-def test_taken_slug_hides_other_errors(tenants: Tenancy) -> None:
+def test_taken_slug_error_has_no_other_cause(tenants: Tenancy) -> None:
     tenants.create("acme")
     tenants.create("globex")
     calls: list[Callable[[], object]] = [

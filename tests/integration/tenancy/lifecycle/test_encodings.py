@@ -10,9 +10,11 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.cipher import AESCipher
 
+from eventsourcing_sqlalchemy.shared_resources import SharedResources
 from tenancy import Tenancy
 from tenancy.errors import EncodingMismatch
 from tenancy.operations.doctor import examine, repair
+from tenancy.registry.cache import RegistryCache
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
 from tests.samples.kennels import SYSTEM, Dog, Kennel, Notes
 from tests.support.deadlines import run_together, wait_until
@@ -104,7 +106,9 @@ def test_changed_encoding_stops_running_processes(fleet: MakeFleet, monkeypatch:
     acme = fleet().create("acme")
     before = acme.get(Kennel)
     assert before.names() == []
-    monkeypatch.setattr("tenancy.registry.cache._caches", {})  # as another process
+    monkeypatch.setattr(
+        "tenancy.registry.cache.registry_caches", SharedResources(RegistryCache.close)
+    )  # as another process
     tenants = fleet(CIPHER_KEY=key())
     kennel = tenants["acme"].get(Kennel)
     with pytest.raises(EncodingMismatch, match="init --accept-encodings"):

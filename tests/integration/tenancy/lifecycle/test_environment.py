@@ -137,7 +137,7 @@ def test_registry_reads_no_application_variables(
         for prefix in ("", "REGISTRY_", "TENANCY_REGISTRY_"):
             monkeypatch.delenv(f"{prefix}{name}")
     found = make_fleet(url)()
-    assert [change.verb for change in found.history("acme")] == ["create", "activate"]
+    assert [change.action for change in found.history("acme")] == ["create", "activate"]
     assert not any("hostile" in name for name in catalog.objects(url))
     stored = found.fleet.registry._recorder.select_notifications(None, 10)  # noqa: SLF001
     assert any(b"activate" in each.state for each in stored)

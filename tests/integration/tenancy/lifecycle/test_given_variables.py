@@ -116,7 +116,7 @@ def test_applications_of_this_process_parse_no_placement(url: str, monkeypatch: 
     with Tenancy(applications=[TrainingSchool], system=SYSTEM, env={"SQLALCHEMY_URL": url}) as tenants:
         tenants.project(TrainingSchool, DogCounters, View)
         tenants.init()
-        monkeypatch.setattr("eventsourcing_sqlalchemy.settings._Reader.location", parse)
+        monkeypatch.setattr("eventsourcing_sqlalchemy.settings.SettingsReader.location", parse)
         monkeypatch.setattr("tenancy.settings.TenancySettings.read", parse)
         acme = tenants.create("acme")
         acme.get(Kennel).register("Fido")

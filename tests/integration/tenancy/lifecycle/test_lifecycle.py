@@ -126,7 +126,7 @@ def test_omitted_values_stay_unchanged(tenants: Tenancy) -> None:
     assert tenants.archive("acme", reason="B") == replace(archived, reason="B") == tenants.archive("acme")
     deleted = tenants.delete("acme", reason="C")
     assert tenants.delete("acme", reason="D") == replace(deleted, reason="D") == tenants["acme"]
-    assert [(change.verb, change.remark) for change in tenants.history("acme")[2:]] == [
+    assert [(change.action, change.remark) for change in tenants.history("acme")[2:]] == [
         ("suspend", "invoice 4711"),
         ("suspend", "invoice 4712"),
         ("suspend", None),
@@ -159,7 +159,7 @@ def test_ladder(tenants: Tenancy, kennel: Kennel) -> None:
     assert (restored.status, restored.reads, restored.due_at, restored.previous) == ("suspended", True, None, ())
     assert tenants.resume("acme").status == "active"
     assert kennel.names() == ["Fido"]
-    assert [change.verb for change in tenants.history("acme")] == [
+    assert [change.action for change in tenants.history("acme")] == [
         *("create", "activate", "suspend", "archive", "delete", "undelete", "restore", "resume")
     ]
     assert [change.version for change in tenants.history("acme")] == list(range(1, 9))
@@ -211,7 +211,7 @@ def test_history_contains_no_names(tenants: Tenancy, url: str) -> None:
                 assert "canary" not in repr(rows)
                 assert bool(rows) == ("tombstones" in name)
     history = tenants.history(str(tenant_id))
-    assert (history[-1].verb, history[-1].status, history[-1].actor) == ("purge", "purged", "id-8")
+    assert (history[-1].action, history[-1].status, history[-1].actor) == ("purge", "purged", "id-8")
     assert not any(change.remark for change in history)
 
 
@@ -245,7 +245,7 @@ def test_tombstone_is_found_with_the_key(tenants: Tenancy) -> None:
 
 
 @pytest.mark.parametrize("verb", ["suspend", "resume", "archive", "restore", "delete", "undelete", "purge", "rename"])
-@pytest.mark.parametrize("slug", ["nobody", "a/b", ""])
+@pytest.mark.parametrize("slug", ["unknown", "a/b", ""])
 def test_verb_on_an_unknown_tenant(tenants: Tenancy, verb: str, slug: str) -> None:
     tenants.init()
     with pytest.raises(TenantNotFound):

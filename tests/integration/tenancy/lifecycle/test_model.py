@@ -32,7 +32,7 @@ class Model:
     reads: bool = False
     before: list[str] = field(default_factory=list)
     dogs: list[str] = field(default_factory=list)
-    verbs: list[str] = field(default_factory=lambda: ["create", "activate"])
+    actions: list[str] = field(default_factory=lambda: ["create", "activate"])
 
 
 class LifecycleMachine(RuleBasedStateMachine):
@@ -78,7 +78,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         else:
             self.tenants.rename(slug, new_slug)
             if slug != new_slug:
-                self.model[slug].verbs.append("rename")
+                self.model[slug].actions.append("rename")
                 self.model[new_slug] = self.model.pop(slug)
 
     @rule(slug=SLUGS, reads=st.booleans())
@@ -126,7 +126,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert certificate.tenant_id == gone.id
         assert set(certificate.left.values()) == {0}
         history = self.tenants.history(str(gone.id))
-        assert [change.verb for change in history] == [*gone.verbs, "purge", "purge"]
+        assert [change.action for change in history] == [*gone.actions, "purge", "purge"]
 
     @rule(slug=SLUGS, dog=st.sampled_from(["Fido", "Rex"]))
     def write(self, slug: str, dog: str) -> None:
@@ -146,8 +146,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert self.handed_out.setdefault(self.model[slug].id, kennel) is kennel
         return kennel
 
-    def _do(self, slug: str, verb: str, to: Callable[[Model], Model | None], **options: bool) -> None:
-        call = getattr(self.tenants, verb)
+    def _do(self, slug: str, action: str, to: Callable[[Model], Model | None], **options: bool) -> None:
+        call = getattr(self.tenants, action)
         tenant = self.model.get(slug)
         if tenant is None:
             with pytest.raises(TenantNotFound):
@@ -159,9 +159,9 @@ class LifecycleMachine(RuleBasedStateMachine):
                 call(slug, **options)
             return
         assert call(slug, **options).status == after.status
-        self.model[slug] = after if after is tenant else replace(after, verbs=[*tenant.verbs, verb])
+        self.model[slug] = after if after is tenant else replace(after, actions=[*tenant.actions, action])
 
-    def _leave(self, slug: str, verb: str, status: str, sources: tuple[str, ...]) -> None:
+    def _leave(self, slug: str, action: str, status: str, sources: tuple[str, ...]) -> None:
         def to(tenant: Model) -> Model | None:
             if tenant.status == status:
                 return tenant
@@ -169,15 +169,15 @@ class LifecycleMachine(RuleBasedStateMachine):
                 return None
             return replace(tenant, status=status, before=[*tenant.before, tenant.status])
 
-        self._do(slug, verb, to)
+        self._do(slug, action, to)
 
-    def _return(self, slug: str, verb: str, status: str, already: tuple[str, ...]) -> None:
+    def _return(self, slug: str, action: str, status: str, already: tuple[str, ...]) -> None:
         def to(tenant: Model) -> Model | None:
             if tenant.status == status:
                 return replace(tenant, status=tenant.before[-1], before=tenant.before[:-1])
             return tenant if tenant.status in (*already, "archived")[: len(already)] else None
 
-        self._do(slug, verb, to)
+        self._do(slug, action, to)
 
     @invariant()
     def registry_equals_the_model(self) -> None:
@@ -191,7 +191,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             assert (tenant.id, tenant.status, list(tenant.previous)) == (expected.id, expected.status, expected.before)
             assert (tenant.due_at is not None) == (expected.status == "deleted")
             history = self.tenants.history(slug)
-            assert [change.verb for change in history] == expected.verbs
+            assert [change.action for change in history] == expected.actions
             assert history[-1].status == expected.status
 
     @invariant()

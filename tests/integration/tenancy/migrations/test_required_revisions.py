@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tenancy import Tenancy
 from tenancy.errors import InvalidArgument, TenancyError, TenantOutdated, TenantUnavailable
-from tenancy.model.tenant import Verb
+from tenancy.model.tenant import Action
 from tenancy.registry import Registry
 from tenancy.web.responses import APPLICATION_ERRORS, error_response
 from tests.integration.tenancy.migrations.conftest import NO_NUMBERS, NUMBERS
@@ -104,7 +104,7 @@ def test_another_process_notices_the_migration(tenants: Tenancy, revisions: Revi
         elsewhere = Registry(new.settings)
         with elsewhere.locked([acme.id]) as (session, current):
             versions = replace(current[0].versions, migrations=("b2",))
-            elsewhere.change(session, current, Verb.MIGRATE, None, versions=versions)
+            elsewhere.change(session, current, Action.MIGRATE, None, versions=versions)
         elsewhere.close()
 
         def serves() -> bool:

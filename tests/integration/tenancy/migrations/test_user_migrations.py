@@ -16,7 +16,7 @@ from eventsourcing_sqlalchemy.migrations import locking
 from tenancy import Tenancy
 from tenancy.alembic import FleetFilter
 from tenancy.errors import TenancyError
-from tenancy.model.tenant import Verb
+from tenancy.model.tenant import Action
 from tenancy.operations.jobs import ItemSkipped
 from tenancy.operations.migrations.user_migrations import UserMigrations
 from tests.integration.tenancy.migrations.conftest import NO_NUMBERS, NUMBERS, PLACES
@@ -56,7 +56,7 @@ def test_a_column_an_index_and_data(tenants: Tenancy, revisions: Revisions) -> N
         (index,) = own_table(tenants, slug, "notes").indexes
         assert [column.name for column in index.columns] == ["number"]
     assert versions(tenants) == true_versions(tenants) == dict.fromkeys(["acme", "globex", "third"], ("b2",))
-    assert [each.verb for each in tenants.history("acme")][-1] == Verb.MIGRATE
+    assert [each.action for each in tenants.history("acme")][-1] == Action.MIGRATE
     assert migrate(tenants) == []
 
 

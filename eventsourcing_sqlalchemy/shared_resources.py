@@ -1,0 +1,121 @@
+"""Resources that a process shares by key: leased, counted, and closed when the last lease is released."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, Generic, TypeVar
+
+from eventsourcing_sqlalchemy.locks import Lock, is_held
+
+__all__ = ["Lease", "SharedResources"]
+
+_R = TypeVar("_R")
+
+
+class Lease(Generic[_R]):
+    """The right to use a resource, until it is released: by :meth:`release`, or with its owner."""
+
+    def __init__(self, resources: SharedResources[_R], key: Hashable, resource: _R) -> None:
+        self.resource = resource
+        self.key = key
+        self.is_released = False
+        self._resources = resources
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def release(self) -> None:
+        """Release the lease; a second call does nothing.
+
+        Inside one of our locks, where only the collector can have called, this leaves a note for the next release.
+        """
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._resources.release(self)
+
+    def release_when_collected(self, owner: object) -> None:
+        """Release the lease when ``owner`` is collected, for owners that are never closed."""
+        self._finalizer = weakref.finalize(owner, self._resources.abandon, self)
+        self._finalizer.atexit = False
+
+
+class SharedResources(Generic[_R]):
+    """The resources of one kind; ``close`` closes one, outside of all locks. Safe to use from many threads."""
+
+    def __init__(self, close: Callable[[_R], None]) -> None:
+        self._close = close
+        # Guards the resources and the counts; nothing is closed under it.
+        self._lock = Lock()
+        self._resources: dict[Hashable, _R] = {}
+        self._counts: Counter[Hashable] = Counter()
+        self._abandoned: deque[Lease[_R]] = deque()
+        self._unused: deque[_R] = deque()
+
+    def __iter__(self) -> Iterator[_R]:
+        """Iterate over the leased resources."""
+        return iter(list(self._resources.values()))
+
+    def find(self, key: Hashable) -> Lease[_R] | None:
+        """Return another lease of a leased resource, or None."""
+        self.drain()
+        with self._lock:
+            return self._add(key) if key in self._resources else None
+
+    def lease(self, key: Hashable, create: Callable[[], _R]) -> Lease[_R]:
+        """Return a lease of a resource; for its first lease, ``create`` is called, under the lock."""
+        with self._lock:
+            if key not in self._resources:
+                self._resources[key] = create()
+            lease = self._add(key)
+        try:
+            self.drain()
+        except BaseException:
+            # Closing another resource was interrupted, and the caller gets no lease to release.
+            self._remove(lease)
+            raise
+        return lease
+
+    def _add(self, key: Hashable) -> Lease[_R]:
+        self._counts[key] += 1
+        return Lease(self, key, self._resources[key])
+
+    def release(self, lease: Lease[_R]) -> None:
+        """Release a lease; see :meth:`Lease.release`."""
+        if is_held():
+            self.abandon(lease)
+            return
+        self._remove(lease)
+        self.drain()
+
+    def abandon(self, lease: Lease[_R]) -> None:
+        """Leave a lease to the next call that leases or releases.
+
+        For finalizers, which run anywhere, also inside a lock that closing the resource would need.
+        """
+        self._abandoned.append(lease)
+
+    def drain(self) -> None:
+        """Release abandoned leases, and close the resources that no lease is left of; nothing inside our locks."""
+        # A loop: there may be more of them than calls can be nested.
+        while not is_held():
+            try:
+                lease = self._abandoned.popleft()
+            except IndexError:  # none, or another thread was faster
+                break
+            self._remove(lease)
+        while not is_held():
+            try:
+                resource = self._unused.popleft()
+            except IndexError:
+                return
+            self._close(resource)
+
+    def _remove(self, lease: Lease[_R]) -> None:
+        with self._lock:
+            if lease.is_released:
+                return
+            lease.is_released = True
+            self._counts[lease.key] -= 1
+            if not self._counts[lease.key]:
+                del self._counts[lease.key]
+                self._unused.append(self._resources.pop(lease.key))
