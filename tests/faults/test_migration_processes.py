@@ -126,7 +126,7 @@ def writing(tenants: Tenancy) -> Iterator[Counter[str]]:
 
 
 @pytest.mark.timeout(1800)
-def test_every_step_is_made_once_whoever_is_killed(tenants: Tenancy) -> None:
+def test_every_step_is_made_once_while_processes_are_killed(tenants: Tenancy) -> None:
     """With TEST_REPEAT=20, 500 tenants are migrated while 20 processes are killed."""
     chance = random.Random(4711)  # noqa: S311 (not for secrets)
     slugs = sorted(tenants.slugs())

@@ -182,7 +182,7 @@ def test_newer_tenants_are_left_alone(tenants: Tenancy, revisions: Revisions) ->
         part.apply(tenants["acme"], Item())
 
 
-def test_an_adopted_tenant_is_migrated_when_somebody_does_it(env: dict[str, str], revisions: Revisions) -> None:
+def test_an_adopted_tenant_is_migrated_on_request(env: dict[str, str], revisions: Revisions) -> None:
     place = {"SQLALCHEMY_TABLE_PREFIX": "old_"}
     for cls in (SYSTEM.get_app_cls(name) for name in SYSTEM.nodes):
         cls(env={**env, **place, "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy"}).close()
