@@ -155,7 +155,8 @@ class RegistryDatabase:
         RegistryMissing, and RegistryMismatch for a newer format.
         """
         with self._translating():
-            is_migrated = retry_while_locked(self._migrate)
+            # Read first: an unreachable database is reported at once, and not retried.
+            is_migrated = self._read_format() != FORMAT and retry_while_locked(self._migrate)
             self._recorder.migrate_tables()
         return is_migrated
 
@@ -182,17 +183,17 @@ class RegistryDatabase:
             self._check_format()
 
     def _check_format(self) -> None:
-        settings = self._rows.fleet_settings
-        query = sa.select(settings.c.value).where(settings.c.key == "format")
         try:
-            with self._recorder.transaction(commit=False) as session:
-                known = session.scalar(query)
+            check_format(self._read_format(), self._where)
         except PersistenceError as error:
             if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
                 raise
-        else:
-            check_format(known, self._where)
         self._is_format_checked = True
+
+    def _read_format(self) -> Any:
+        settings = self._rows.fleet_settings
+        with self._recorder.transaction(commit=False) as session:
+            return session.scalar(sa.select(settings.c.value).where(settings.c.key == "format"))
 
     def record(self, key: str, value: Any) -> None:
         """Record a setting of the fleet; idempotent, and safe in many processes at once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -32,8 +32,9 @@ __all__ = ["CrossTenantProjection", "CrossTenantProjections", "CrossTenantView",
 # The recorded position of a purged tenant. No event can be projected after it.
 _CLOSED: Final = 2**63 - 1
 _POSITIONS_AT_ONCE: Final = 500
-# The fleet setting in the registry.
-_RECORDED: Final = "cross_tenant"
+# A fleet setting in the registry for each projection. One for all of them would lose a name when two processes with
+# different projections start at once.
+_RECORDED: Final = "cross_tenant:"
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class CrossTenantProjection:
             "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
             "SQLALCHEMY_URL": url.render_as_string(hide_password=False),
             "SQLALCHEMY_CONNECTION_CREATOR_TOPIC": creator or "",
+            "SQLALCHEMY_SCOPED_SESSION_TOPIC": "",
+            "SQLALCHEMY_ENGINE_TOPIC": "",
             "SQLALCHEMY_SCHEMA": settings.control_schema if has_schemas else "",
             "SQLALCHEMY_TABLE_PREFIX": "" if has_schemas else f"{settings.control_schema}_",
         }
@@ -230,17 +233,16 @@ class CrossTenantProjections:
 
     def record(self) -> None:
         """Record in the registry which views will hold tenants' rows, before the first row is written."""
-        recorded = set(self._recorded())
-        if not recorded >= self._by_name.keys():
-            self._registry.record(_RECORDED, sorted(recorded | self._by_name.keys()))
+        for name in self._by_name.keys() - self._recorded():
+            self._registry.record(f"{_RECORDED}{name}", value=True)
 
-    def _recorded(self) -> Sequence[str]:
-        names: Sequence[str] = self._registry.fleet_settings().get(_RECORDED, ())
-        return names
+    def _recorded(self) -> set[str]:
+        keys = self._registry.fleet_settings()
+        return {key.removeprefix(_RECORDED) for key in keys if key.startswith(_RECORDED)}
 
     def check_code(self) -> None:
         """Raise NotRegistered if this process lacks the code of a view that may hold rows of a tenant."""
-        missing = sorted(set(self._recorded()) - self._by_name.keys())
+        missing = sorted(self._recorded() - self._by_name.keys())
         if missing:
             names = ", ".join(missing)
             msg = f"The views over all tenants may hold rows of the tenant, and their code is missing: {names}."

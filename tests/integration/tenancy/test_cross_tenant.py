@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from eventsourcing.persistence import IntegrityError
+from eventsourcing.dispatch import singledispatchmethod
+from eventsourcing.persistence import IntegrityError, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
-from tenancy import Tenancy
+from tenancy import Tenancy, TenantTracking
 from tenancy.errors import NotCaughtUp, NotRegistered, TenancyError
-from tests.samples.training_school.application import TrainingSchool
+from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.totals import CountAll, Totals
 from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
@@ -78,6 +80,16 @@ def test_it_is_in_the_database_of_its_url(env: dict[str, str], tmp_path: Path) -
     engine.dispose()
 
 
+@pytest.mark.parametrize("prefix", ["", "COUNTALL_"])
+@pytest.mark.parametrize("variable", ["SQLALCHEMY_SCOPED_SESSION_TOPIC", "SQLALCHEMY_ENGINE_TOPIC"])
+def test_the_session_and_engine_of_another_application_are_not_used(
+    sqlite_url: str, prefix: str, variable: str
+) -> None:
+    with fleet({"SQLALCHEMY_URL": sqlite_url, f"{prefix}{variable}": "no_such_module:topic"}) as tenants:
+        tenants.init()
+        assert totals(tenants) == {}
+
+
 def test_a_suspended_tenant_is_not_followed_and_catches_up_when_it_is_resumed(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         tenants.create("acme").get(TrainingSchool).register("Rex")
@@ -133,6 +145,28 @@ def test_purge_without_the_code_of_the_view_is_refused_before_anything_is_remove
         assert tenants["acme"].status == "active"
 
 
+def test_processes_with_different_projections_record_both(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class CountMore(CountAll):
+        """The projection of the other process."""
+
+        name = "CountMore"
+
+    with fleet(env) as tenants, Tenancy(applications=[TrainingSchool], env=env) as others:
+        others.project_across(TrainingSchool, CountMore, Totals)
+        tenants.create("acme")
+        registry, record = tenants.fleet.registry, tenants.fleet.registry.record
+
+        def record_after_the_other(key: str, value: Any) -> None:
+            monkeypatch.setattr(registry, "record", record)
+            others.fleet.cross_tenant.record()
+            record(key, value)
+
+        monkeypatch.setattr(registry, "record", record_after_the_other)
+        tenants.fleet.cross_tenant.record()
+    with Tenancy(env=env) as tenants, pytest.raises(NotRegistered, match="CountAll, CountMore"):
+        tenants.purge("acme")
+
+
 def test_a_poison_event_stops_its_own_tenant_only(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         tenants.create("acme").get(TrainingSchool).register("Rex", "sit", "poison", "stay")
@@ -174,6 +208,54 @@ def test_many_events_are_one_transaction(postgres_url: str) -> None:
             runner.wait("acme")
         assert totals(tenants) == {"acme": (10, 90)}
         assert 2 <= len(commits) <= 6
+
+
+def test_an_error_that_the_projection_ignores_undoes_its_event_only(env: dict[str, str]) -> None:
+    class Lenient(CountAll):
+        """Ignores an error that its view raises after a change."""
+
+        @singledispatchmethod
+        def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+            """Ignore other events."""
+
+        @process_event.register
+        def _(self, domain_event: Dog.TrickAdded, tracking: TenantTracking) -> None:
+            with suppress(ValueError), self.view.transaction():
+                self.view.add(tracking, tricks=1)
+                if domain_event.trick == "poison":
+                    raise ValueError(domain_event.trick)
+
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants:
+        tenants.project_across(TrainingSchool, Lenient, Totals)
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit", "poison", "stay")
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+        view = tenants.across(Lenient).view
+        assert isinstance(view, Totals)
+        assert list(view.all().values()) == [(0, 2)]
+
+
+def test_a_batch_ends_early_when_the_runner_stops(postgres_url: str) -> None:
+    is_running, may_end = threading.Event(), threading.Event()
+
+    class Waiting(CountAll):
+        """Waits in each event."""
+
+        def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+            is_running.set()
+            assert may_end.wait(30)
+
+    with Tenancy(applications=[TrainingSchool], env={"SQLALCHEMY_URL": postgres_url}) as tenants:
+        tenants.project_across(TrainingSchool, Waiting, Totals)
+        acme = tenants.create("acme")
+        acme.get(TrainingSchool).register("Rex", *["sit"] * 9)
+        runner = tenants.runner(workers=1)
+        runner.start()
+        assert is_running.wait(30)
+        runner.stop(timeout=0)
+        may_end.set()
+        assert runner.stop(timeout=30)
+        assert tenants.across(Waiting).position(acme, "TrainingSchool") == 1
 
 
 def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
