@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 from eventsourcing.dispatch import singledispatchmethod
-from eventsourcing.persistence import IntegrityError, Tracking
+from eventsourcing.persistence import IntegrityError, OperationalError, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy, TenantTracking
 from tenancy.errors import NotCaughtUp, NotRegistered, TenancyError
+from tenancy.storage.cross_tenant import CrossTenantProjection
 from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.totals import CountAll, Totals
 from tests.samples.training_school.views import CountersView, DogCounters
@@ -256,6 +258,43 @@ def test_a_batch_ends_early_when_the_runner_stops(postgres_url: str) -> None:
         may_end.set()
         assert runner.stop(timeout=30)
         assert tenants.across(Waiting).position(acme, "TrainingSchool") == 1
+
+
+def test_waiting_for_the_database_of_a_view_delays_no_registry_query(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_reading, may_end = threading.Event(), threading.Event()
+
+    def positions(*_: Any) -> dict[UUID, int]:
+        is_reading.set()
+        assert may_end.wait(60)
+        return {}
+
+    monkeypatch.setattr(CrossTenantProjection, "positions", positions)
+    with fleet(env) as tenants:
+        tenants.create("acme")
+        with tenants.runner(workers=1), ExitStack() as resources:
+            resources.callback(may_end.set)
+            assert is_reading.wait(30)
+            query = threading.Thread(target=resources.enter_context, args=(tenants.fleet.registry_cache.alone(),))
+            query.start()
+            query.join(30)
+            assert not query.is_alive()
+
+
+def test_a_view_that_cannot_be_read_fails_by_itself(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def positions(*_: Any) -> dict[UUID, int]:
+        msg = "unreachable"
+        raise OperationalError(msg)
+
+    monkeypatch.setattr(CrossTenantProjection, "positions", positions)
+    with fleet(env) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit")
+        with tenants.runner(workers=1) as runner:
+            wait_until(lambda: runner.health()["views"] is not None, "the view's failure is reported")
+            runner.wait("acme")
+            health = runner.health()
+            assert {name for name, error in health.items() if error is not None} == {"views"}
 
 
 def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
