@@ -168,9 +168,12 @@ class CrossTenantProjection:
         """
         view = self.view
         with view.transaction() as session:
-            for leader in self.applications:
+            name = view.tracking_table.c.application_name
+            # Also those of applications that only processes with other code follow.
+            recorded = session.scalars(sa.select(name).where(name.startswith(_key(tenant.id, "")))).all()
+            for key in sorted({*recorded, *(_key(tenant.id, leader) for leader in self.applications)}):
                 with suppress(IntegrityError):  # an earlier purge, which was interrupted, has closed it
-                    view._insert_tracking(session, Tracking(_key(tenant.id, leader), _CLOSED))  # noqa: SLF001 (the hook for views)
+                    view._insert_tracking(session, Tracking(key, _CLOSED))  # noqa: SLF001 (the hook for views)
             cast("CrossTenantView", view).forget(tenant)
 
     def close(self) -> None:

@@ -35,6 +35,12 @@ def env(request: pytest.FixtureRequest) -> dict[str, str]:
     return env if request.param == "schema" else {**env, "TENANCY_SCHEMA": "", "TENANCY_TABLE_PREFIX": "{tenant}_"}
 
 
+class Kennel(TrainingSchool):
+    """An application that only one version of the code follows."""
+
+    name = "Kennel"
+
+
 @contextmanager
 def fleet(env: dict[str, str], url: str | None = None) -> Iterator[Tenancy]:
     """Yield a fleet with a projection over all tenants."""
@@ -127,6 +133,24 @@ def test_purge_removes_a_tenants_rows_and_refuses_its_late_events(env: dict[str,
         with tenants.runner(workers=1) as runner:
             runner.wait("acme")
             assert totals(tenants) == {"acme": (1, 0), "globex": (1, 1)}
+
+
+def test_purge_refuses_late_events_of_an_application_that_its_process_lacks(env: dict[str, str]) -> None:
+    with (
+        Tenancy(applications=[TrainingSchool, Kennel], env=env) as older,
+        Tenancy(applications=[TrainingSchool, Kennel], env=env) as newer,
+    ):
+        older.project_across(Kennel, CountAll, Totals)
+        for tenants in (older, newer):
+            tenants.project_across(TrainingSchool, CountAll, Totals)
+        acme = older.create("acme")
+        across = older.across(CountAll)
+        across.open(acme, "Kennel")
+        newer.purge("acme")
+        view = across.view
+        assert isinstance(view, Totals)
+        with pytest.raises(IntegrityError):
+            view.add(across.tracking(acme, "Kennel", 1, 0), dogs=1)
 
 
 def test_a_tenant_that_was_never_followed_can_be_purged(env: dict[str, str]) -> None:
