@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +23,7 @@ from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.totals import CountAll, Totals
 from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
+from tests.support.forked import forks, in_child
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
@@ -319,6 +321,31 @@ def test_a_view_that_cannot_be_read_fails_by_itself(env: dict[str, str], monkeyp
             runner.wait("acme")
             health = runner.health()
             assert {name for name, error in health.items() if error is not None} == {"views"}
+
+
+@forks
+def test_child_forked_while_a_view_is_created_has_the_view(env: dict[str, str]) -> None:
+    is_creating, may_end = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    class Slow(Totals):
+        """Waits while it creates its table in the parent."""
+
+        def create_table(self) -> None:
+            if os.getpid() == parent:
+                is_creating.set()
+                assert may_end.wait(60)
+            super().create_table()
+
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants, ExitStack() as resources:
+        tenants.project_across(TrainingSchool, CountAll, Slow)
+        tenants.init()
+        creating = threading.Thread(target=totals, args=(tenants,))
+        creating.start()
+        resources.callback(creating.join)
+        resources.callback(may_end.set)
+        assert is_creating.wait(30)
+        assert in_child(lambda: totals(tenants)) == {}
 
 
 def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
