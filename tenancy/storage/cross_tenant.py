@@ -14,6 +14,7 @@ from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Tra
 from eventsourcing.projection import Projection
 from eventsourcing.utils import Environment, get_topic
 
+from eventsourcing_sqlalchemy.locks import renew_after_fork
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking, SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import mask, parse_url
 from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
@@ -68,11 +69,17 @@ class CrossTenantProjection:
         self.view_class = view
         self.url = url
         self._settings = settings
-        self._lock = threading.Lock()
+        self.after_fork()
+        renew_after_fork(self)
         self._factory: InfrastructureFactory[Any] | None = None
         self._view: SQLAlchemyTrackingRecorder | None = None
         self._projection: Projection[Any] | None = None
         self._is_closed = False
+
+    def after_fork(self) -> None:
+        """Create a new lock, also in the child of a fork, where the thread that held the lock does not exist."""
+        # Held while the view and its tables are created.
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         where = mask(self.url or self._settings.control_url)
@@ -168,9 +175,12 @@ class CrossTenantProjection:
         """
         view = self.view
         with view.transaction() as session:
-            for leader in self.applications:
+            name = view.tracking_table.c.application_name
+            # Also those of applications that only processes with other code follow.
+            recorded = session.scalars(sa.select(name).where(name.startswith(_key(tenant.id, "")))).all()
+            for key in sorted({*recorded, *(_key(tenant.id, leader) for leader in self.applications)}):
                 with suppress(IntegrityError):  # an earlier purge, which was interrupted, has closed it
-                    view._insert_tracking(session, Tracking(_key(tenant.id, leader), _CLOSED))  # noqa: SLF001 (the hook for views)
+                    view._insert_tracking(session, Tracking(key, _CLOSED))  # noqa: SLF001 (the hook for views)
             cast("CrossTenantView", view).forget(tenant)
 
     def close(self) -> None:

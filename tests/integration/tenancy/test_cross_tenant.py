@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 from eventsourcing.dispatch import singledispatchmethod
-from eventsourcing.persistence import IntegrityError, Tracking
+from eventsourcing.persistence import IntegrityError, OperationalError, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy, TenantTracking
 from tenancy.errors import NotCaughtUp, NotRegistered, TenancyError
+from tenancy.storage.cross_tenant import CrossTenantProjection
 from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.totals import CountAll, Totals
 from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
+from tests.support.forked import forks, in_child
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
@@ -31,6 +35,12 @@ def env(request: pytest.FixtureRequest) -> dict[str, str]:
         return {"SQLALCHEMY_URL": request.getfixturevalue("sqlite_url")}
     env = {"SQLALCHEMY_URL": request.getfixturevalue("postgres_url")}
     return env if request.param == "schema" else {**env, "TENANCY_SCHEMA": "", "TENANCY_TABLE_PREFIX": "{tenant}_"}
+
+
+class Kennel(TrainingSchool):
+    """An application that only one version of the code follows."""
+
+    name = "Kennel"
 
 
 @contextmanager
@@ -125,6 +135,24 @@ def test_purge_removes_a_tenants_rows_and_refuses_its_late_events(env: dict[str,
         with tenants.runner(workers=1) as runner:
             runner.wait("acme")
             assert totals(tenants) == {"acme": (1, 0), "globex": (1, 1)}
+
+
+def test_purge_refuses_late_events_of_an_application_that_its_process_lacks(env: dict[str, str]) -> None:
+    with (
+        Tenancy(applications=[TrainingSchool, Kennel], env=env) as older,
+        Tenancy(applications=[TrainingSchool, Kennel], env=env) as newer,
+    ):
+        older.project_across(Kennel, CountAll, Totals)
+        for tenants in (older, newer):
+            tenants.project_across(TrainingSchool, CountAll, Totals)
+        acme = older.create("acme")
+        across = older.across(CountAll)
+        across.open(acme, "Kennel")
+        newer.purge("acme")
+        view = across.view
+        assert isinstance(view, Totals)
+        with pytest.raises(IntegrityError):
+            view.add(across.tracking(acme, "Kennel", 1, 0), dogs=1)
 
 
 def test_a_tenant_that_was_never_followed_can_be_purged(env: dict[str, str]) -> None:
@@ -256,6 +284,68 @@ def test_a_batch_ends_early_when_the_runner_stops(postgres_url: str) -> None:
         may_end.set()
         assert runner.stop(timeout=30)
         assert tenants.across(Waiting).position(acme, "TrainingSchool") == 1
+
+
+def test_waiting_for_the_database_of_a_view_delays_no_registry_query(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_reading, may_end = threading.Event(), threading.Event()
+
+    def positions(*_: Any) -> dict[UUID, int]:
+        is_reading.set()
+        assert may_end.wait(60)
+        return {}
+
+    monkeypatch.setattr(CrossTenantProjection, "positions", positions)
+    with fleet(env) as tenants:
+        tenants.create("acme")
+        with tenants.runner(workers=1), ExitStack() as resources:
+            resources.callback(may_end.set)
+            assert is_reading.wait(30)
+            query = threading.Thread(target=resources.enter_context, args=(tenants.fleet.registry_cache.alone(),))
+            query.start()
+            query.join(30)
+            assert not query.is_alive()
+
+
+def test_a_view_that_cannot_be_read_fails_by_itself(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def positions(*_: Any) -> dict[UUID, int]:
+        msg = "unreachable"
+        raise OperationalError(msg)
+
+    monkeypatch.setattr(CrossTenantProjection, "positions", positions)
+    with fleet(env) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit")
+        with tenants.runner(workers=1) as runner:
+            wait_until(lambda: runner.health()["views"] is not None, "the view's failure is reported")
+            runner.wait("acme")
+            health = runner.health()
+            assert {name for name, error in health.items() if error is not None} == {"views"}
+
+
+@forks
+def test_child_forked_while_a_view_is_created_has_the_view(env: dict[str, str]) -> None:
+    is_creating, may_end = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    class Slow(Totals):
+        """Waits while it creates its table in the parent."""
+
+        def create_table(self) -> None:
+            if os.getpid() == parent:
+                is_creating.set()
+                assert may_end.wait(60)
+            super().create_table()
+
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants, ExitStack() as resources:
+        tenants.project_across(TrainingSchool, CountAll, Slow)
+        tenants.init()
+        creating = threading.Thread(target=totals, args=(tenants,))
+        creating.start()
+        resources.callback(creating.join)
+        resources.callback(may_end.set)
+        assert is_creating.wait(30)
+        assert in_child(lambda: totals(tenants)) == {}
 
 
 def test_wrong_registrations_are_refused(sqlite_url: str) -> None:
