@@ -72,13 +72,24 @@ class TransactionHost(Protocol):
 class OpenTransaction:
     """An open transaction of a context; one that is not ``is_ours`` is ended by the user."""
 
-    __slots__ = ("_process", "_token", "commit", "datastore", "is_ours", "session", "state", "wakeups")
+    __slots__ = (
+        "_process",
+        "_token",
+        "commit",
+        "datastore",
+        "has_failed_block",
+        "is_ours",
+        "session",
+        "state",
+        "wakeups",
+    )
 
     def __init__(self, datastore: TransactionHost, session: Session, *, commit: bool, is_ours: bool = True) -> None:
         self.datastore: TransactionHost | None = datastore
         self.session = session
         self.commit = commit
         self.is_ours = is_ours
+        self.has_failed_block = False
         self.wakeups: set[int] = set()
         self.state: dict[object, Any] = {}
         """What recorders remember until the transaction ends, by recorder."""
@@ -263,10 +274,17 @@ class Transaction:
                     raise translate(error) from error
                 # The block's own error says more than a rollback that fails on the same broken connection.
 
+    @property
+    def has_failed_block(self) -> bool:
+        """Whether a block that joined this open transaction ended with an exception: its changes are not undone."""
+        return self._open is not None and self._open.has_failed_block
+
     def _leave_joined(self, exc: BaseException | None) -> None:
+        joined, self._joined = self._joined, None
+        if exc is not None and joined is not None:
+            joined.has_failed_block = True
         if isinstance(exc, SQLAlchemyError):
             raise translate(exc) from exc
-        joined, self._joined = self._joined, None
         if exc is None and joined is not None and joined.datastore is None:
             msg = (
                 "The outer transaction has ended before this block: later changes are not committed. "

@@ -9,6 +9,7 @@
     │   ├── TenantSuspended
     │   ├── TenantArchived
     │   ├── TenantDeleted       it can still be undeleted
+    │   ├── TenantOutdated      its tables lack a migration that this code needs
     │   └── TenantPurged        its data is removed, or being removed
     ├── TransitionRefused       the change does not apply to the tenant's status
     ├── NoCurrentTenant         the context has no current tenant
@@ -55,6 +56,7 @@ __all__ = [
     "TenantExists",
     "TenantNotFound",
     "TenantNotReady",
+    "TenantOutdated",
     "TenantPurged",
     "TenantSuspended",
     "TenantUnavailable",
@@ -120,6 +122,12 @@ class TenantDeleted(TenantUnavailable):
     """The tenant is deleted; its data is kept until it is purged."""
 
     code = "deleted"
+
+
+class TenantOutdated(TenantUnavailable):
+    """The tenant's tables lack a migration that this code needs."""
+
+    code = "outdated"
 
 
 class TenantPurged(TenantUnavailable):

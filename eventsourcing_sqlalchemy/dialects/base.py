@@ -74,6 +74,13 @@ class Dialect(ABC):
     def public_engine(self, engine: Engine) -> Engine:
         """Return an engine on the same pool with ordinary transactions, for sessions and users."""
 
+    @abstractmethod
+    def scratch(self, engine: Engine) -> AbstractContextManager[tuple[Connection, str | None]]:
+        """Return a context with a connection whose default schema is new and empty, and the name of that schema.
+
+        Nothing that is done on the connection remains after the context. ``engine`` is the public one.
+        """
+
     def opened(self, connection: Any, *, keeps_encoding: bool) -> None:  # noqa: B027 (most databases need nothing here)
         """Set the value formats that the driver expects, before the first statement of a new DBAPI connection.
 

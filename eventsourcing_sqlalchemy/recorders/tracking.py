@@ -56,10 +56,11 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
         this application alone. A name that is too long for the database is truncated and ends with a hash.
         """
         name = shorten_identifier(f"{self.tracking_table_name}_{suffix}", self.datastore.dialect.identifier_limit)
-        return sa.Table(name, self._own_tables, *items)
+        return sa.Table(name, self.own_tables, *items)
 
     @cached_property
-    def _own_tables(self) -> sa.MetaData:
+    def own_tables(self) -> sa.MetaData:
+        """The metadata of the tables that :meth:`own_table` has returned."""
         return sa.MetaData(schema=self.schema_name)
 
     @cached_property

@@ -17,6 +17,7 @@ from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
 from tenancy.cli.commands.jobs import jobs
 from tenancy.cli.commands.migrate import migrate
+from tenancy.cli.commands.migrations import migrations
 from tenancy.cli.commands.rebuild import rebuild
 from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
@@ -122,6 +123,7 @@ for _name, _function, _example in COMMANDS:
 
 for _name, _group, _help in (
     ("runner", runner, "Run followers, inspect them, and retry failures."),
+    ("migrations", migrations, "Set up migrations of your own tables."),
     ("jobs", jobs, "Run operations over many tenants, and control them."),
 ):
     app.add_typer(

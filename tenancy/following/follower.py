@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventsourcing.application import Application, LocalNotificationLog
@@ -75,8 +75,14 @@ class FollowerDriver(ABC):
         recorded position is behind it, because it was set back, or has already reached the notification.
         """
 
-    def process_batch(self, notifications: Sequence[Notification], recorded: int) -> None:
-        """Process notifications, all or none, and record the position of the last one; raises as :meth:`process`."""
+    def process_batch(
+        self, notifications: Sequence[Notification], recorded: int, may_go_on: Callable[[], bool]
+    ) -> Sequence[Notification]:
+        """Process notifications in one transaction, and record the position of the last one; return them.
+
+        Ends early, after at least one, when ``may_go_on`` returns False. Raises an exception, and changes nothing, if
+        one of them fails.
+        """
         raise NotImplementedError
 
     def has_passed(self, target: int) -> bool:
@@ -151,6 +157,10 @@ class ProjectionDriver(FollowerDriver):
         self._projection.projection.process_event(domain_event, tracking)
 
 
+class _IgnoredError(Exception):
+    """The projection has ignored an error of its view. In a transaction of its own, the event would be rolled back."""
+
+
 class _CrossTenantDriver(FollowerDriver):
     """Projects one tenant's events into the view of all tenants."""
 
@@ -179,14 +189,24 @@ class _CrossTenantDriver(FollowerDriver):
         tracking = self._tracking(notification.id, recorded)
         self._projection.projection.process_event(domain_event, tracking)
 
-    def process_batch(self, notifications: Sequence[Notification], recorded: int) -> None:
+    def process_batch(
+        self, notifications: Sequence[Notification], recorded: int, may_go_on: Callable[[], bool]
+    ) -> Sequence[Notification]:
         self._open(recorded)  # not in the transaction, which may be rolled back
-        with self._projection.view.transaction():
+        transaction = self._projection.view.transaction()
+        done: list[Notification] = []
+        with transaction:
             for notification in notifications:
+                if done and not may_go_on():
+                    break
                 self.process(notification, recorded)
+                done.append(notification)
+            if transaction.has_failed_block:
+                raise _IgnoredError
             # The projection may ignore the last one, whose position makes the batch complete.
-            if self.position() < notifications[-1].id:
-                self.record(notifications[-1].id, recorded)
+            if self.position() < done[-1].id:
+                self.record(done[-1].id, recorded)
+        return done
 
     def _open(self, recorded: int) -> None:
         if not recorded and not self._is_open:

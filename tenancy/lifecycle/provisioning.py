@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tenancy.model.versions import Versions
     from tenancy.settings import TenancySettings
     from tenancy.storage.inventory import ShardInventory
+    from tenancy.storage.migrator import Migrator
     from tenancy.storage.provisioner import Provisioner
     from tenancy.storage.remover import Remover
     from tenancy.storage.shard import Shard
@@ -55,6 +56,7 @@ class Provisioning:
         shard: Shard,
         inventory: ShardInventory,
         provisioner: Provisioner,
+        migrator: Migrator,
         remover: Remover,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
         head: Callable[[], Versions],
@@ -65,6 +67,7 @@ class Provisioning:
         self._shard = shard
         self._inventory = inventory
         self._provisioner = provisioner
+        self._migrator = migrator
         self._remover = remover
         self._application_specs = application_specs
         self._head = head
@@ -207,7 +210,7 @@ class Provisioning:
             _check_is_kept(tenant)
         if all(tenant.status is not TenantStatus.PROVISIONING for tenant in tenants):
             return tenants
-        with self._with_tables(tenants, _is_provisioning) as (session, current):
+        with self._migrator.turn(), self._with_tables(tenants, _is_provisioning) as (session, current):
             waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
             ready = self._activate(session, waiting, actor)
         now = {tenant.id: tenant for tenant in (*current, *ready)}
@@ -223,7 +226,7 @@ class Provisioning:
         head, change, status = self._head(), Action.ACTIVATE, TenantStatus.ACTIVE
         groups: dict[Versions, list[Tenant]] = {}
         for each in waiting:
-            groups.setdefault(each.versions if each.adopted else each.versions.created_by(head), []).append(each)
+            groups.setdefault(self._migrator.start(each, session, head), []).append(each)
         changed = (
             self._registry.change(session, tenants, change, actor, status=status, versions=versions)
             for versions, tenants in groups.items()
@@ -231,9 +234,7 @@ class Provisioning:
         return [tenant for tenants in changed for tenant in tenants]
 
     def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
-        """Create tables that a tenant has lost or that are new in the code, and record them; do nothing for one that is
-        being purged.
-        """
+        """Create and record tables that a tenant has lost or that are new in the code, unless it is being purged."""
         with self._with_tables([tenant], _is_provisioned) as (session, current):
             head = self._head()
             lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(head.created)]

@@ -57,7 +57,8 @@ class Finding:
 
     name: str
     """The subject: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
-    ``registry``, ``applications``, ``tables``, ``migrations``, ``sequences``, ``steps``, ``orphans``, ``due``.
+    ``registry``, ``applications``, ``tables``, ``migrations``, ``drift``, ``sequences``, ``steps``, ``orphans``,
+    ``due``.
     """
     level: Level
     what: str
@@ -194,6 +195,7 @@ def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     yield from _steps(every)
     yield from _tables(fleet, every)
     yield from _migrations(fleet, every)
+    yield from _drift(fleet, every)
     yield from _sequences(fleet, every)
     yield from _orphans(fleet, every)
     yield from _due(fleet)
@@ -284,6 +286,30 @@ def _tables(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
         remedy = "Create missing ones: tenancy doctor --repair"
         yield Finding(
             name="tables", level="failure", what=f"{tenant.slug!r}: {what}", remedy=remedy, tenant=tenant.slug
+        )
+
+
+def _drift(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    """Compare the tables that migrations create with those of a reference tenant at the same revision."""
+    if not fleet.migrator.is_configured:
+        return
+    complete = _complete(every)
+    try:
+        drifts = list(fleet.migrator.reference().drift(complete))
+    except Exception as error:  # noqa: BLE001 (revisions are the user's code)
+        reason = str(error) if isinstance(error, TenancyError | PersistenceError) else type(error).__name__
+        what = f"The tables of migrations cannot be examined: {reason.rstrip('.')}."
+        remedy = "Fix the revisions. If this role may not create a schema, run doctor as one that may."
+        yield Finding(name="drift", level="warning", what=what, remedy=remedy)
+        return
+    if not drifts:
+        what = f"The tables of migrations of {_counted(len(complete))} are as their revisions create them."
+        yield Finding(name="drift", level="ok", what=what)
+    for each in drifts:
+        slug = each.tenant.slug
+        remedy = "Undo the change by hand, or make it a revision: tenancy migrations revision"
+        yield Finding(
+            name="drift", level="failure", what=f"{slug!r}: {each.table} {each.what}.", remedy=remedy, tenant=slug
         )
 
 

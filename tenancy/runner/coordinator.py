@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _REGISTRY: Final = 0.4
 _FAILURES: Final = 1.0
 _METRICS: Final = 1.0
+_VIEWS: Final = 2.0
 # Positions read at a time, before other threads may use the registry's connection.
 _LOCATE_BATCH: Final = 200
 
@@ -83,6 +84,7 @@ class Coordinator:
             _Job("changes", self._apply_changes, lambda: _REGISTRY),
             _Job("failures", self._quarantine.refresh, lambda: _FAILURES),
             _Job("positions", self._locate, lambda: math.inf),
+            _Job("views", self._follow_views, lambda: _VIEWS),
             _Job("sweep", self._run_sweep, self._sweep_interval),
         ]
         self._activities = (self._running, *(job.activity for job in self._jobs), *activities)
@@ -95,6 +97,8 @@ class Coordinator:
         self._was_valid = False
         self._has_expired = False
         self._to_locate: list[Assignment] = []
+        # Apart: the views over all tenants may be in databases of their own, which may be down or slow.
+        self._views_to_locate: list[Assignment] = []
 
     # -- called by other threads --
 
@@ -147,6 +151,7 @@ class Coordinator:
             is_requested = job.run == self._run_sweep and self._is_sweep_due
             is_requested |= job.run == self._apply_changes and bool(self._changed)
             is_requested |= job.run == self._locate and self._was_valid and bool(self._to_locate)
+            is_requested |= job.run == self._follow_views and self._was_valid and bool(self._views_to_locate)
             if (now >= job.due or is_requested) and not self._stopping.is_set():
                 self._attempt(job)
                 job.due = time.monotonic() + job.interval()
@@ -157,7 +162,7 @@ class Coordinator:
         return not self._stopping.is_set()
 
     def _attempt(self, job: _Job) -> None:
-        elsewhere = [self._measure, self._apply_changes]
+        elsewhere = [self._measure, self._apply_changes, self._follow_views]
         if not self._sweeps_registry:
             elsewhere += [self._run_sweep, self._locate]
         alone = nullcontext() if job.run in elsewhere else self._registry_cache.alone()
@@ -227,23 +232,32 @@ class Coordinator:
         for tenant_id in released:
             # After its failures: until then, a running slice may record one and block its follower.
             self._ready.drop(tenant_id)
-        self._to_locate += acquired
+        for assignment in acquired:
+            (self._to_locate if assignment.tracking is not None else self._views_to_locate).append(assignment)
         if acquired and self._was_valid:
             self._quarantine.refresh()
             self._alarm.set()
 
     def _locate(self) -> None:
-        if not self._was_valid:
+        self._locate_batch(self._to_locate)
+
+    def _follow_views(self) -> None:
+        self._locate_batch(self._views_to_locate)
+        self._sweep.compare_views()
+
+    def _locate_batch(self, waiting: list[Assignment]) -> None:
+        if not self._was_valid or not waiting:
             return
         # In batches: no thread can read registry changes while this uses the registry's connection.
-        batch, self._to_locate = self._to_locate[:_LOCATE_BATCH], self._to_locate[_LOCATE_BATCH:]
+        batch = waiting[:_LOCATE_BATCH]
+        del waiting[:_LOCATE_BATCH]
         new = [assignment for assignment in batch if assignment.position is None]
         try:
             self._sweep.locate(new)
         finally:
             # The first slice reads a position that is still unknown.
             self._add([assignment for assignment in batch if assignment not in new or assignment.position is None])
-            self._is_sweep_due = self._is_sweep_due or not self._to_locate
+            self._is_sweep_due = self._is_sweep_due or not waiting
             self._alarm.set()
 
     def _run_sweep(self) -> None:

@@ -31,6 +31,12 @@ _RECORD: Final = 2.0
 _COMPARE_BATCH: Final = 200
 
 
+class _Cursor:
+    """Where the next comparison of a part of the followers starts."""
+
+    start = 0
+
+
 class Sweep:
     """Compares leaders' id sequences with followers' positions. Not thread-safe.
 
@@ -54,7 +60,8 @@ class Sweep:
         self._assignments = assignments
         self._ready = ready
         self._recorded_at = -_RECORD
-        self._compared = 0
+        self._of_tenants = _Cursor()
+        self._of_views = _Cursor()
 
     def locate(self, assignments: Iterable[Assignment]) -> None:
         """Read the recorded positions of new assignments, so that only followers with work are woken."""
@@ -86,13 +93,17 @@ class Sweep:
         if time.monotonic() - self._recorded_at >= _RECORD:
             self._recorded_at = time.monotonic()
             self._schedule_recording(assignments)
-            self._detect_rewinds(assignments)
+            self._detect_rewinds([each for each in assignments if each.tracking is not None], self._of_tenants)
 
-    def _detect_rewinds(self, assignments: Sequence[Assignment]) -> None:
-        start = self._compared if self._compared < len(assignments) else 0
-        self._compared = start + _COMPARE_BATCH
+    def compare_views(self) -> None:
+        """Wake the followers whose position in a view over all tenants was set back."""
+        self._detect_rewinds([each for each in self._assignments.all() if each.tracking is None], self._of_views)
+
+    def _detect_rewinds(self, assignments: Sequence[Assignment], cursor: _Cursor) -> None:
+        start = cursor.start if cursor.start < len(assignments) else 0
+        cursor.start = start + _COMPARE_BATCH
         # Taken before the query: workers may record later positions meanwhile.
-        known = {assignment: assignment.recorded for assignment in assignments[start : self._compared]}
+        known = {assignment: assignment.recorded for assignment in assignments[start : cursor.start]}
         positions = self._positions.read(assignment.follower for assignment in known)
         for assignment, recorded in known.items():
             if positions.get((assignment.tenant.id, assignment.pipe), recorded) < recorded:

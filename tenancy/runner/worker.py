@@ -147,6 +147,8 @@ class _Slice:
         self._budget = budget
         self._until = until
         self._may_go_on = may_go_on
+        # A batch up to this id has failed.
+        self._one_by_one_up_to = 0
 
     def take(self, driver: FollowerDriver) -> bool:
         """Return whether the follower is done: it has reached the end, or must stop."""
@@ -200,10 +202,12 @@ class _Slice:
                     return False
                 if not self._may_go_on(assignment):
                     return True
-                batch = wanted[: min(driver.batch_size, self._budget - self.processed)]
+                processed = self.processed
+                size = driver.batch_size if wanted[0].id > self._one_by_one_up_to else 1
+                batch = wanted[: min(size, self._budget - processed)]
                 if not (self._process_batch(driver, batch) if len(batch) > 1 else self._process(driver, batch[0])):
                     return False
-                del wanted[: len(batch)]
+                del wanted[: self.processed - processed]
             position = assignment.position = page.last_id
             if page.is_last:
                 break
@@ -238,16 +242,20 @@ class _Slice:
         return self.assignment.recorded
 
     def _process_batch(self, driver: FollowerDriver, batch: Sequence[Notification]) -> bool:
-        """Process a batch in one transaction, or one by one if that fails, as :meth:`_process` does."""
+        """Process a batch in one transaction, or if that fails, its first notification, as :meth:`_process` does."""
         assignment = self.assignment
         try:
-            driver.process_batch(batch, assignment.recorded)
+            done = driver.process_batch(batch, assignment.recorded, self._has_time)
         except (Exception, SystemExit):  # noqa: BLE001 (the one that fails raises it again)
-            return all(self._process(driver, notification) for notification in batch)
-        assignment.position = assignment.recorded = batch[-1].id
-        assignment.processed += len(batch)
-        self.processed += len(batch)
+            self._one_by_one_up_to = batch[-1].id
+            return self._process(driver, batch[0])
+        assignment.position = assignment.recorded = done[-1].id
+        assignment.processed += len(done)
+        self.processed += len(done)
         return True
+
+    def _has_time(self) -> bool:
+        return time.monotonic() < self._until and self._may_go_on(self.assignment)
 
     def _process(self, driver: FollowerDriver, notification: Notification) -> bool:
         """Process one notification; return False when the recorded position was moved elsewhere."""

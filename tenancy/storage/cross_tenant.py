@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -14,6 +14,7 @@ from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Tra
 from eventsourcing.projection import Projection
 from eventsourcing.utils import Environment, get_topic
 
+from eventsourcing_sqlalchemy.locks import renew_after_fork
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking, SQLAlchemyTrackingRecorder
 from eventsourcing_sqlalchemy.settings import mask, parse_url
 from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
@@ -32,8 +33,9 @@ __all__ = ["CrossTenantProjection", "CrossTenantProjections", "CrossTenantView",
 # The recorded position of a purged tenant. No event can be projected after it.
 _CLOSED: Final = 2**63 - 1
 _POSITIONS_AT_ONCE: Final = 500
-# The fleet setting in the registry.
-_RECORDED: Final = "cross_tenant"
+# A fleet setting in the registry for each projection. One for all of them would lose a name when two processes with
+# different projections start at once.
+_RECORDED: Final = "cross_tenant:"
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,17 @@ class CrossTenantProjection:
         self.view_class = view
         self.url = url
         self._settings = settings
-        self._lock = threading.Lock()
+        self.after_fork()
+        renew_after_fork(self)
         self._factory: InfrastructureFactory[Any] | None = None
         self._view: SQLAlchemyTrackingRecorder | None = None
         self._projection: Projection[Any] | None = None
         self._is_closed = False
+
+    def after_fork(self) -> None:
+        """Create a new lock, also in the child of a fork, where the thread that held the lock does not exist."""
+        # Held while the view and its tables are created.
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         where = mask(self.url or self._settings.control_url)
@@ -119,6 +127,8 @@ class CrossTenantProjection:
             "PERSISTENCE_MODULE": "eventsourcing_sqlalchemy",
             "SQLALCHEMY_URL": url.render_as_string(hide_password=False),
             "SQLALCHEMY_CONNECTION_CREATOR_TOPIC": creator or "",
+            "SQLALCHEMY_SCOPED_SESSION_TOPIC": "",
+            "SQLALCHEMY_ENGINE_TOPIC": "",
             "SQLALCHEMY_SCHEMA": settings.control_schema if has_schemas else "",
             "SQLALCHEMY_TABLE_PREFIX": "" if has_schemas else f"{settings.control_schema}_",
         }
@@ -165,9 +175,12 @@ class CrossTenantProjection:
         """
         view = self.view
         with view.transaction() as session:
-            for leader in self.applications:
+            name = view.tracking_table.c.application_name
+            # Also those of applications that only processes with other code follow.
+            recorded = session.scalars(sa.select(name).where(name.startswith(_key(tenant.id, "")))).all()
+            for key in sorted({*recorded, *(_key(tenant.id, leader) for leader in self.applications)}):
                 with suppress(IntegrityError):  # an earlier purge, which was interrupted, has closed it
-                    view._insert_tracking(session, Tracking(_key(tenant.id, leader), _CLOSED))  # noqa: SLF001 (the hook for views)
+                    view._insert_tracking(session, Tracking(key, _CLOSED))  # noqa: SLF001 (the hook for views)
             cast("CrossTenantView", view).forget(tenant)
 
     def close(self) -> None:
@@ -230,17 +243,16 @@ class CrossTenantProjections:
 
     def record(self) -> None:
         """Record in the registry which views will hold tenants' rows, before the first row is written."""
-        recorded = set(self._recorded())
-        if not recorded >= self._by_name.keys():
-            self._registry.record(_RECORDED, sorted(recorded | self._by_name.keys()))
+        for name in self._by_name.keys() - self._recorded():
+            self._registry.record(f"{_RECORDED}{name}", value=True)
 
-    def _recorded(self) -> Sequence[str]:
-        names: Sequence[str] = self._registry.fleet_settings().get(_RECORDED, ())
-        return names
+    def _recorded(self) -> set[str]:
+        keys = self._registry.fleet_settings()
+        return {key.removeprefix(_RECORDED) for key in keys if key.startswith(_RECORDED)}
 
     def check_code(self) -> None:
         """Raise NotRegistered if this process lacks the code of a view that may hold rows of a tenant."""
-        missing = sorted(set(self._recorded()) - self._by_name.keys())
+        missing = sorted(self._recorded() - self._by_name.keys())
         if missing:
             names = ", ".join(missing)
             msg = f"The views over all tenants may hold rows of the tenant, and their code is missing: {names}."

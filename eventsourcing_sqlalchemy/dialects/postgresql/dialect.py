@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
 from typing import Any, ClassVar
 from uuid import UUID
@@ -23,6 +23,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BinaryArrays, TextArrays
 from eventsourcing_sqlalchemy.dialects.postgresql.drivers import Driver, DriverListener, driver_for
 from eventsourcing_sqlalchemy.dialects.postgresql.replacing import PostgreSQLReplacer
+from eventsourcing_sqlalchemy.dialects.postgresql.scratch import scratch_schema
 from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationKind, Right
@@ -103,6 +104,9 @@ class PostgreSQLDialect(Dialect):
 
     def public_engine(self, engine: Engine) -> Engine:
         return engine.execution_options(isolation_level="READ COMMITTED")
+
+    def scratch(self, engine: Engine) -> AbstractContextManager[tuple[Connection, str | None]]:
+        return scratch_schema(engine)
 
     def opened(self, connection: Any, *, keeps_encoding: bool) -> None:
         actual = type(connection).__module__.partition(".")[0]

@@ -49,13 +49,17 @@ def migrate(
             help="Seconds that an attempt waits for a lock, and lets writers wait behind it.",
         ),
     ] = 0.5,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="REVISION", help="Migrate your own tables up or down to this revision."),
+    ] = "heads",
     lease_seconds: options.Lease = 20.0,
     drain_seconds: options.Drain = 30.0,
     dry_run: DryRun = False,
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Migrate the registry and the tables of tenants that are behind.
+    """Migrate the registry and tenants that are behind.
 
     Tenants that are current are not touched. A second call continues after a failure.
     """
@@ -74,7 +78,7 @@ def migrate(
     run_from_cli(
         context,
         Migrate,
-        {"lock_timeout": lock_timeout, "actor": actor},
+        {"lock_timeout": lock_timeout, "actor": actor, "to": to},
         TenantFilters(slugs, None, where, batch, exclude),
         JobFlags(processes, canary, check, error_budget, lease_seconds, drain_seconds, dry_run, actor, json),
     )

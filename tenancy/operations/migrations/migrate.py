@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eventsourcing_sqlalchemy.migrations import LOCK_TIMEOUT
+from tenancy.migrations.running import HEADS
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.operations.jobs import ItemSkipped, JobItem, JobKind, JobOptions, JobReport, PlannedItem, run_job
 from tenancy.operations.jobs.selection import TenantSelection
@@ -20,7 +21,8 @@ __all__ = ["Migrate", "migrate", "prepare"]
 class Migrate(JobKind):
     """Brings each tenant to the versions of the code, part after part.
 
-    Parameters: ``lock_timeout`` in seconds, and ``actor`` for the history.
+    Parameters: ``lock_timeout`` in seconds, ``actor`` for the history, and ``to``, the revision that the user's
+    migrations go to, up or down.
     """
 
     name = "migrate"
@@ -28,7 +30,10 @@ class Migrate(JobKind):
     def __init__(self, fleet: Fleet, parameters: Mapping[str, Any]) -> None:
         super().__init__(fleet, parameters)
         self._parts = parts_of(
-            fleet, lock_timeout=parameters.get("lock_timeout", LOCK_TIMEOUT), actor=parameters.get("actor")
+            fleet,
+            lock_timeout=parameters.get("lock_timeout", LOCK_TIMEOUT),
+            actor=parameters.get("actor"),
+            target=parameters.get("to") or HEADS,
         )
 
     def plan(self, tenants: Sequence[Tenant]) -> Sequence[PlannedItem]:
@@ -73,15 +78,19 @@ def migrate(
     tenants: TenantSelection | None = None,
     options: JobOptions | None = None,
     lock_timeout: float = LOCK_TIMEOUT,
+    to: str = HEADS,
     actor: str | None = None,
 ) -> JobReport:
-    """Migrate the registry and then, in this process, the tenants that are behind; return how the job has ended."""
+    """Migrate the registry and then, in this process, the tenants that are behind; return how the job has ended.
+
+    ``to`` is the revision that the user's migrations go to, up or down.
+    """
     prepare(fleet)
     selection = TenantSelection() if tenants is None else tenants
     return run_job(
         fleet,
         Migrate,
-        {"lock_timeout": lock_timeout, "actor": actor},
+        {"lock_timeout": lock_timeout, "actor": actor, "to": to},
         selection.tenants(fleet.registry),
         options,
         actor=actor,

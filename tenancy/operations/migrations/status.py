@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tenancy.model.versions import Versions
@@ -44,7 +44,7 @@ def status_of(fleet: Fleet) -> MigrationStatus:
     tenants = TenantSelection().tenants(fleet.registry)
     counted = Counter(_key(tenant.versions) for tenant in tenants)
     return MigrationStatus(
-        head=fleet.head_versions(),
+        head=replace(fleet.head_versions(), migrations=fleet.migrator.heads()),
         counts=[
             VersionCount(Versions(tables=tables, migrations=migrations, views=dict(views)), number)
             for (tables, migrations, views), number in counted.most_common()

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from eventsourcing.persistence import IntegrityError
+from eventsourcing.dispatch import singledispatchmethod
+from eventsourcing.persistence import IntegrityError, OperationalError, Tracking
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
-from tenancy import Tenancy
+from tenancy import Tenancy, TenantTracking
 from tenancy.errors import NotCaughtUp, NotRegistered, TenancyError
-from tests.samples.training_school.application import TrainingSchool
+from tenancy.storage.cross_tenant import CrossTenantProjection
+from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.totals import CountAll, Totals
 from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import wait_until
+from tests.support.forked import forks, in_child
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
@@ -29,6 +35,12 @@ def env(request: pytest.FixtureRequest) -> dict[str, str]:
         return {"SQLALCHEMY_URL": request.getfixturevalue("sqlite_url")}
     env = {"SQLALCHEMY_URL": request.getfixturevalue("postgres_url")}
     return env if request.param == "schema" else {**env, "TENANCY_SCHEMA": "", "TENANCY_TABLE_PREFIX": "{tenant}_"}
+
+
+class Kennel(TrainingSchool):
+    """An application that only one version of the code follows."""
+
+    name = "Kennel"
 
 
 @contextmanager
@@ -78,6 +90,16 @@ def test_it_is_in_the_database_of_its_url(env: dict[str, str], tmp_path: Path) -
     engine.dispose()
 
 
+@pytest.mark.parametrize("prefix", ["", "COUNTALL_"])
+@pytest.mark.parametrize("variable", ["SQLALCHEMY_SCOPED_SESSION_TOPIC", "SQLALCHEMY_ENGINE_TOPIC"])
+def test_the_session_and_engine_of_another_application_are_not_used(
+    sqlite_url: str, prefix: str, variable: str
+) -> None:
+    with fleet({"SQLALCHEMY_URL": sqlite_url, f"{prefix}{variable}": "no_such_module:topic"}) as tenants:
+        tenants.init()
+        assert totals(tenants) == {}
+
+
 def test_a_suspended_tenant_is_not_followed_and_catches_up_when_it_is_resumed(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         tenants.create("acme").get(TrainingSchool).register("Rex")
@@ -115,6 +137,24 @@ def test_purge_removes_a_tenants_rows_and_refuses_its_late_events(env: dict[str,
             assert totals(tenants) == {"acme": (1, 0), "globex": (1, 1)}
 
 
+def test_purge_refuses_late_events_of_an_application_that_its_process_lacks(env: dict[str, str]) -> None:
+    with (
+        Tenancy(applications=[TrainingSchool, Kennel], env=env) as older,
+        Tenancy(applications=[TrainingSchool, Kennel], env=env) as newer,
+    ):
+        older.project_across(Kennel, CountAll, Totals)
+        for tenants in (older, newer):
+            tenants.project_across(TrainingSchool, CountAll, Totals)
+        acme = older.create("acme")
+        across = older.across(CountAll)
+        across.open(acme, "Kennel")
+        newer.purge("acme")
+        view = across.view
+        assert isinstance(view, Totals)
+        with pytest.raises(IntegrityError):
+            view.add(across.tracking(acme, "Kennel", 1, 0), dogs=1)
+
+
 def test_a_tenant_that_was_never_followed_can_be_purged(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         tenants.create("acme")
@@ -131,6 +171,28 @@ def test_purge_without_the_code_of_the_view_is_refused_before_anything_is_remove
         with pytest.raises(NotRegistered, match="CountAll"):
             tenants.purge("acme")
         assert tenants["acme"].status == "active"
+
+
+def test_processes_with_different_projections_record_both(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class CountMore(CountAll):
+        """The projection of the other process."""
+
+        name = "CountMore"
+
+    with fleet(env) as tenants, Tenancy(applications=[TrainingSchool], env=env) as others:
+        others.project_across(TrainingSchool, CountMore, Totals)
+        tenants.create("acme")
+        registry, record = tenants.fleet.registry, tenants.fleet.registry.record
+
+        def record_after_the_other(key: str, value: Any) -> None:
+            monkeypatch.setattr(registry, "record", record)
+            others.fleet.cross_tenant.record()
+            record(key, value)
+
+        monkeypatch.setattr(registry, "record", record_after_the_other)
+        tenants.fleet.cross_tenant.record()
+    with Tenancy(env=env) as tenants, pytest.raises(NotRegistered, match="CountAll, CountMore"):
+        tenants.purge("acme")
 
 
 def test_a_poison_event_stops_its_own_tenant_only(env: dict[str, str]) -> None:
@@ -174,6 +236,116 @@ def test_many_events_are_one_transaction(postgres_url: str) -> None:
             runner.wait("acme")
         assert totals(tenants) == {"acme": (10, 90)}
         assert 2 <= len(commits) <= 6
+
+
+def test_an_error_that_the_projection_ignores_undoes_its_event_only(env: dict[str, str]) -> None:
+    class Lenient(CountAll):
+        """Ignores an error that its view raises after a change."""
+
+        @singledispatchmethod
+        def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+            """Ignore other events."""
+
+        @process_event.register
+        def _(self, domain_event: Dog.TrickAdded, tracking: TenantTracking) -> None:
+            with suppress(ValueError), self.view.transaction():
+                self.view.add(tracking, tricks=1)
+                if domain_event.trick == "poison":
+                    raise ValueError(domain_event.trick)
+
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants:
+        tenants.project_across(TrainingSchool, Lenient, Totals)
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit", "poison", "stay")
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+        view = tenants.across(Lenient).view
+        assert isinstance(view, Totals)
+        assert list(view.all().values()) == [(0, 2)]
+
+
+def test_a_batch_ends_early_when_the_runner_stops(postgres_url: str) -> None:
+    is_running, may_end = threading.Event(), threading.Event()
+
+    class Waiting(CountAll):
+        """Waits in each event."""
+
+        def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+            is_running.set()
+            assert may_end.wait(30)
+
+    with Tenancy(applications=[TrainingSchool], env={"SQLALCHEMY_URL": postgres_url}) as tenants:
+        tenants.project_across(TrainingSchool, Waiting, Totals)
+        acme = tenants.create("acme")
+        acme.get(TrainingSchool).register("Rex", *["sit"] * 9)
+        runner = tenants.runner(workers=1)
+        runner.start()
+        assert is_running.wait(30)
+        runner.stop(timeout=0)
+        may_end.set()
+        assert runner.stop(timeout=30)
+        assert tenants.across(Waiting).position(acme, "TrainingSchool") == 1
+
+
+def test_waiting_for_the_database_of_a_view_delays_no_registry_query(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_reading, may_end = threading.Event(), threading.Event()
+
+    def positions(*_: Any) -> dict[UUID, int]:
+        is_reading.set()
+        assert may_end.wait(60)
+        return {}
+
+    monkeypatch.setattr(CrossTenantProjection, "positions", positions)
+    with fleet(env) as tenants:
+        tenants.create("acme")
+        with tenants.runner(workers=1), ExitStack() as resources:
+            resources.callback(may_end.set)
+            assert is_reading.wait(30)
+            query = threading.Thread(target=resources.enter_context, args=(tenants.fleet.registry_cache.alone(),))
+            query.start()
+            query.join(30)
+            assert not query.is_alive()
+
+
+def test_a_view_that_cannot_be_read_fails_by_itself(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def positions(*_: Any) -> dict[UUID, int]:
+        msg = "unreachable"
+        raise OperationalError(msg)
+
+    monkeypatch.setattr(CrossTenantProjection, "positions", positions)
+    with fleet(env) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit")
+        with tenants.runner(workers=1) as runner:
+            wait_until(lambda: runner.health()["views"] is not None, "the view's failure is reported")
+            runner.wait("acme")
+            health = runner.health()
+            assert {name for name, error in health.items() if error is not None} == {"views"}
+
+
+@forks
+def test_child_forked_while_a_view_is_created_has_the_view(env: dict[str, str]) -> None:
+    is_creating, may_end = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    class Slow(Totals):
+        """Waits while it creates its table in the parent."""
+
+        def create_table(self) -> None:
+            if os.getpid() == parent:
+                is_creating.set()
+                assert may_end.wait(60)
+            super().create_table()
+
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants, ExitStack() as resources:
+        tenants.project_across(TrainingSchool, CountAll, Slow)
+        tenants.init()
+        creating = threading.Thread(target=totals, args=(tenants,))
+        creating.start()
+        resources.callback(creating.join)
+        resources.callback(may_end.set)
+        assert is_creating.wait(30)
+        assert in_child(lambda: totals(tenants)) == {}
 
 
 def test_wrong_registrations_are_refused(sqlite_url: str) -> None:

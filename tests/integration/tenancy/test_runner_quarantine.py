@@ -20,7 +20,7 @@ from tenancy.runner.ready_queue import ReadyQueue
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import SYSTEM
 from tests.samples.training_school.views import CountersView, DogCounters
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.fleets import check, fleet
 
 
@@ -56,7 +56,7 @@ def test_locked_tenant_row_delays_only_the_stored_failure(postgres_url: str) -> 
             key = (acme.id, "Diaries")
             wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it is quarantined")
             dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "sit")
-            runner.wait("globex")
+            runner.wait("globex", DEADLINE_SECONDS)
             check(tenants, "globex", {dog_id: ["Rex", "sit"]})
             known.refresh()  # as the coordinator does, with exclusive use of the registry
             assert failure_store.all() == {}
@@ -93,7 +93,7 @@ def test_missing_tables_are_retried(
             ):
                 tenants.followers.skip("acme", "DogCounters", 1)
             assert {each.level for each in doctor.repair(tenants.fleet)} == {"ok"}
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
             assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 1
             wait_until(lambda: known.get(key) is None, "the failure is resolved")
     assert "failed before reading a notification, retrying in" in caplog.text

@@ -55,7 +55,7 @@ class Ledger(SQLAlchemyTrackingRecorder):
 
     def create_table(self) -> None:
         super().create_table()
-        self._own_tables.create_all(self.datastore.engine)
+        self.own_tables.create_all(self.datastore.engine)
 
     def add_dog(self, dog: str, name: str, tracking: Tracking) -> None:
         """Add a dog."""
