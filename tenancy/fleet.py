@@ -139,7 +139,7 @@ class Fleet:
     def head_versions(self) -> Versions:
         """Return the versions of the tables that this process creates."""
         created = sorted({name for spec in self.application_specs() for name in spec.table_names()})
-        return Versions(tables=migrations.HEAD, created=tuple(created))
+        return Versions(tables=migrations.HEAD, created=tuple(created), views=self.projections.versions())
 
     def changed(self, tenant: Tenant) -> None:
         """Forget what this process has cached of a tenant: it has changed it."""

@@ -354,6 +354,49 @@ class Tenancy:
 
         return Jobs(self.fleet)
 
+    def rebuild(
+        self,
+        projection: type[Projection[Any]],
+        *,
+        tenants: TenantSelection | None = None,
+        keep_old: bool = False,
+        options: JobOptions | None = None,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Rebuild the views of a projection in this process, one tenant after the other; return how the job has ended.
+
+        New tables are filled beside the serving ones and replace them at the end; see the page "Projections".
+        ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
+        until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
+        NotRegistered.
+        """
+        from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
+
+        name = self._projection_name(projection)
+        parameters = {"projection": name, "keep_old": keep_old, "actor": actor}
+        return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
+
+    def drop_replaced(
+        self,
+        projection: type[Projection[Any]],
+        *,
+        tenants: TenantSelection | None = None,
+        options: JobOptions | None = None,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Drop the tables that :meth:`rebuild` has replaced and kept; return how the job has ended.
+
+        Raises NotRegistered.
+        """
+        from tenancy.operations.rebuilding import DropReplaced  # noqa: PLC0415 (as above)
+
+        parameters = {"projection": self._projection_name(projection)}
+        return self.jobs.run(DropReplaced, parameters, tenants=tenants, options=options, actor=actor)
+
+    def _projection_name(self, projection: type[Projection[Any]]) -> str:
+        check_class("The projection", projection, Projection, "its class")
+        return self.fleet.projections.find(projection).projection.name
+
     # -- lookup --
 
     def __getitem__(self, slug: str) -> Tenant:

@@ -18,6 +18,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import (
     Listener,
     RelationKind,
     Right,
+    TableReplacer,
 )
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.naming import TableName
@@ -248,6 +249,11 @@ class Dialect(ABC):
 
     id_sequences: ClassVar[IdSequences]
     """Reads and advances the sequences of event ids."""
+
+    # -- replacing tables --
+
+    table_replacer: ClassVar[TableReplacer]
+    """Replaces tables with others that were filled beside them."""
 
     # -- wake-ups --
 

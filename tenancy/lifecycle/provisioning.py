@@ -236,11 +236,10 @@ class Provisioning:
     def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
         """Create and record tables that a tenant has lost or that are new in the code, unless it is being purged."""
         with self._with_tables([tenant], _is_provisioned) as (session, current):
-            created = self._head().created
-            lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(created)]
+            head = self._head()
+            lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(head.created)]
             for each in lacking:
-                versions = replace(each.versions, created=tuple(sorted({*each.versions.created, *created})))
-                self._registry.change(session, [each], Action.MIGRATE, actor, versions=versions)
+                self._registry.change(session, [each], Action.MIGRATE, actor, versions=each.versions.extended_by(head))
         for each in lacking:
             self._changed(each)
 
@@ -288,7 +287,8 @@ class Provisioning:
             )
             remedy = "Check the schema and prefix, or create it: construct the application once with CREATE_TABLE=yes."
             raise TenancyError(msg, remedy=remedy, tenant=slug)
-        versions = replace(self._head(), tables=self._inventory.version(placement, application_specs))
+        # The version of existing views is unknown.
+        versions = replace(self._head(), tables=self._inventory.version(placement, application_specs), views={})
         new = Tenant.requested(request, uuid4(), slug, placement, versions, adopted=True)
         try:
             found = self._taken(slug, request.request_id, exist_ok=False)

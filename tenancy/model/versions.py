@@ -50,6 +50,15 @@ class Versions:
         """
         return replace(self, tables=min(self.tables, head.tables), created=head.created)
 
+    def extended_by(self, head: Self) -> Self:
+        """Return the versions after a process at ``head`` has created the tables that were missing."""
+        new = self.lacks(head.created)
+        # Where it is unknown what existed before, a view may be old, and is rebuilt.
+        views = {
+            name: version for name, version in head.views.items() if self.created and f"{name.lower()}_tracking" in new
+        }
+        return replace(self, created=tuple(sorted({*self.created, *new})), views={**self.views, **views})
+
     def lacks(self, names: Iterable[str]) -> list[str]:
         """Return those of these own tables that are not known to exist."""
         return sorted(set(names) - set(self.created))

@@ -18,7 +18,7 @@ from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
     "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
-    "migrate doctor runner migrations jobs"
+    "migrate rebuild doctor runner migrations jobs"
 )
 EXAMPLES = [
     *COMMANDS,

@@ -22,6 +22,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql import catalog as postgresql_c
 from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql_sequences
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BinaryArrays, TextArrays
 from eventsourcing_sqlalchemy.dialects.postgresql.drivers import Driver, DriverListener, driver_for
+from eventsourcing_sqlalchemy.dialects.postgresql.replacing import PostgreSQLReplacer
 from eventsourcing_sqlalchemy.dialects.postgresql.scratch import scratch_schema
 from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
@@ -52,6 +53,7 @@ class PostgreSQLDialect(Dialect):
     placeholder = "%s"
     can_notify = True
     id_sequences = postgresql_sequences.PostgreSQLSequences()
+    table_replacer = PostgreSQLReplacer()
     # Drivers transfer states as hexadecimal text, and PostgreSQL limits a value to 1 GiB.
     max_event_bytes = 480 * 2**20
     notify_statement = "SELECT pg_notify(%s, %s)"

@@ -26,6 +26,7 @@ from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.conversion import uuid_of_int
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.sqlite import catalog as sqlite_catalog
+from eventsourcing_sqlalchemy.dialects.sqlite.replacing import SQLiteReplacer
 from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid
@@ -289,6 +290,7 @@ class SQLiteDialect(Dialect):
         return _as_uuid if originator_id_type == "uuid" else str
 
     id_sequences = SQLiteSequences()
+    table_replacer = SQLiteReplacer()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -9,13 +9,14 @@ from tenancy.operations.migrations.missing_tables import MissingTables
 from tenancy.operations.migrations.own_tables import OwnTables
 from tenancy.operations.migrations.part import Part
 from tenancy.operations.migrations.user_migrations import UserMigrations
+from tenancy.operations.migrations.versioned_views import VersionedViews
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
 
 __all__ = ["PARTS", "parts_of"]
 
-PARTS: Final[tuple[type[Part], ...]] = (OwnTables, MissingTables, UserMigrations)
+PARTS: Final[tuple[type[Part], ...]] = (OwnTables, MissingTables, UserMigrations, VersionedViews)
 """The parts in the order in which a tenant is migrated: own tables, missing tables, the user's migrations, versioned
 views.
 """

@@ -14,7 +14,7 @@ from eventsourcing.utils import get_topic
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
-from tenancy.following.follower import FollowerDriver, _FollowerDriver, _ProjectionDriver
+from tenancy.following.follower import FollowerDriver, ProjectionDriver, _FollowerDriver
 from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
@@ -97,7 +97,7 @@ def test_positions_recorded_with_events_are_not_recorded_again(
         monkeypatch.setattr(cls, "record", counted)
 
     count(_FollowerDriver, "Tricksters")
-    count(_ProjectionDriver, "Tricks")
+    count(ProjectionDriver, "Tricks")
     with tenants.runner() as runner:
         school = tenants["acme"].get(TrainingSchool)
         school.register("Fido", "sit", "beg")
