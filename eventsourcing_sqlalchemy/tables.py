@@ -33,6 +33,8 @@ class TableShape:
     unique: list[frozenset[str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """Database-specific reasons why the table cannot be used."""
+    reuses_ids: bool = False
+    """Whether the database may generate the id of a deleted row again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, Token
 from inspect import CO_GENERATOR
 from types import FrameType, MappingProxyType, TracebackType
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.engine import Connection
@@ -72,7 +72,17 @@ class TransactionHost(Protocol):
 class OpenTransaction:
     """An open transaction of a context; one that is not ``is_ours`` is ended by the user."""
 
-    __slots__ = ("_process", "_token", "commit", "datastore", "has_failed_block", "is_ours", "session", "wakeups")
+    __slots__ = (
+        "_process",
+        "_token",
+        "commit",
+        "datastore",
+        "has_failed_block",
+        "is_ours",
+        "session",
+        "state",
+        "wakeups",
+    )
 
     def __init__(self, datastore: TransactionHost, session: Session, *, commit: bool, is_ours: bool = True) -> None:
         self.datastore: TransactionHost | None = datastore
@@ -81,6 +91,8 @@ class OpenTransaction:
         self.is_ours = is_ours
         self.has_failed_block = False
         self.wakeups: set[int] = set()
+        self.state: dict[object, Any] = {}
+        """What recorders remember until the transaction ends, by recorder."""
         self._token: Token[None] = _probe.set(None)
         self._process = os.getpid()
 

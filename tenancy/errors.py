@@ -9,10 +9,12 @@
     │   ├── TenantSuspended
     │   ├── TenantArchived
     │   ├── TenantDeleted       it can still be undeleted
+    │   ├── TenantOutdated      its tables lack a migration that this code needs
     │   └── TenantPurged        its data is removed, or being removed
     ├── TransitionRefused       the change does not apply to the tenant's status
     ├── NoCurrentTenant         the context has no current tenant
     ├── RegistryMissing         this database has no registry
+    ├── RegistryMismatch        the registry has an older or newer format than this version
     ├── RegistryUnavailable     the registry cannot be reached
     ├── NotRegistered           the application is not registered with this fleet
     ├── EncodingMismatch        this process has another cipher or compressor than the fleet
@@ -44,6 +46,7 @@ __all__ = [
     "NotCaughtUp",
     "NotRegistered",
     "PartlyDone",
+    "RegistryMismatch",
     "RegistryMissing",
     "RegistryUnavailable",
     "TenancyClosed",
@@ -53,6 +56,7 @@ __all__ = [
     "TenantExists",
     "TenantNotFound",
     "TenantNotReady",
+    "TenantOutdated",
     "TenantPurged",
     "TenantSuspended",
     "TenantUnavailable",
@@ -120,6 +124,12 @@ class TenantDeleted(TenantUnavailable):
     code = "deleted"
 
 
+class TenantOutdated(TenantUnavailable):
+    """The tenant's tables lack a migration that this code needs."""
+
+    code = "outdated"
+
+
 class TenantPurged(TenantUnavailable):
     """The tenant's data is removed, or being removed."""
 
@@ -142,6 +152,12 @@ class RegistryMissing(TenancyError):  # noqa: N818 (as above)
     """This database has no registry."""
 
     code = "no_registry"
+
+
+class RegistryMismatch(TenancyError):  # noqa: N818 (as above)
+    """The registry's tables have an older or newer format than this version needs."""
+
+    code = "registry_mismatch"
 
 
 class RegistryUnavailable(TenancyError):  # noqa: N818 (as above)

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from eventsourcing_sqlalchemy import migrations
 from tenancy.application_cache import ApplicationCache, TenantProjection
 from tenancy.errors import TenancyClosed
 from tenancy.isolation.environment import local_variables, variables
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
 from tenancy.lifecycle.transitions import Transitions
+from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
 from tenancy.model.projections import (
     Projections,
@@ -20,10 +22,12 @@ from tenancy.model.projections import (
     name_taken,
 )
 from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.model.versions import Versions
 from tenancy.registry.cache import lease_registry
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection, CrossTenantProjections
 from tenancy.storage.inventory import ShardInventory
+from tenancy.storage.migrator import Migrator
 from tenancy.storage.provisioner import Provisioner
 from tenancy.storage.remover import Remover
 from tenancy.storage.shard import Shard
@@ -60,6 +64,7 @@ class Fleet:
         self.applications: Mapping[str, type[Application[Any]]] = by_name(classes)
         """The application classes by name."""
         self.projections = Projections()
+        self._requirements: dict[str, Requirement | None] = {}
         self._specs: Sequence[ApplicationSpec] | None = None
         self.shard = Shard(self.settings)
         self.inventory = ShardInventory(self.shard)
@@ -69,25 +74,29 @@ class Fleet:
         self.registry = self.registry_cache.registry
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
+        self.provisioner = Provisioner(self.shard, self.inventory)
+        self.migrator = Migrator(self.shard, self.application_specs)
         remover = Remover(self.shard, self.inventory)
         self.provisioning = Provisioning(
             self.settings,
             self.registry,
             shard=self.shard,
             inventory=self.inventory,
-            provisioner=Provisioner(self.shard, self.inventory),
+            provisioner=self.provisioner,
+            migrator=self.migrator,
             remover=remover,
             application_specs=self.application_specs,
-            changed=self._changed,
+            head=self.head_versions,
+            changed=self.changed,
         )
-        self.transitions = Transitions(self.settings, self.registry, self._changed)
+        self.transitions = Transitions(self.settings, self.registry, self.changed)
         self.purging = Purging(
             self.registry,
             self.inventory,
             remover,
             application_specs=self._all_specs,
             cross_tenant=self.cross_tenant,
-            changed=self._changed,
+            changed=self.changed,
         )
         self.is_closed = False
 
@@ -127,7 +136,13 @@ class Fleet:
         own = {spec.application: spec for spec in self.application_specs()}
         return list({**self._recorded_specs(), **own}.values())
 
-    def _changed(self, tenant: Tenant) -> None:
+    def head_versions(self) -> Versions:
+        """Return the versions of the tables that this process creates."""
+        created = sorted({name for spec in self.application_specs() for name in spec.table_names()})
+        return Versions(tables=migrations.HEAD, created=tuple(created), views=self.projections.versions())
+
+    def changed(self, tenant: Tenant) -> None:
+        """Forget what this process has cached of a tenant: it has changed it."""
         self.registry_cache.forget(tenant.id)
         if tenant.status is TenantStatus.PURGING:
             self.application_cache.forget(tenant.id)
@@ -160,22 +175,30 @@ class Fleet:
 
     def application(self, cls: type[_TApplication], tenant: Tenant) -> _TApplication:
         """Return a tenant's application, the same object to all callers; raises a TenantUnavailable."""
-        self._admit(tenant)
+        self._admit(tenant, cls.name)
         return self.application_cache.get(cls, tenant.id, lambda: cls(env=self._local_env(tenant)))
 
     def projection(self, cls: type[Projection[Any]], tenant: Tenant) -> TenantProjection:
         """Return a tenant's projection with its view; raises as :meth:`application` does, and NotRegistered."""
         registered = self.projections.find(cls)
-        self._admit(tenant)
+        self._admit(tenant, cls.name)
         process = self.settings.environment
         return self.application_cache.get(
             cls, tenant.id, lambda: TenantProjection(registered, process, self._local_env(tenant))
         )
 
-    def _admit(self, tenant: Tenant) -> None:
+    def _admit(self, tenant: Tenant, application: str) -> None:
         if self.is_closed:
             raise TenancyClosed
-        self.registry_cache.admit(tenant.id, writes=False)
+        self.check_revision(self.registry_cache.admit(tenant.id, writes=False), application)
+
+    def check_revision(self, tenant: Tenant, application: str = "") -> None:
+        """Raise TenantOutdated if the code of an application, or without one all code, needs a newer tenant."""
+        if application not in self._requirements:
+            self._requirements[application] = requirement_of(application, self.settings.environment)
+        requirement = self._requirements[application]
+        if requirement is not None:
+            requirement.check(tenant)
 
     def _local_env(self, tenant: Tenant) -> dict[str, str]:
         return local_variables(self.settings, tenant.placement, tenant.id, self.application_specs())

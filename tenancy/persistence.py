@@ -20,6 +20,7 @@ from eventsourcing_sqlalchemy.shared_resources import Lease
 from tenancy.errors import RegistryUnavailable
 from tenancy.isolation import factory
 from tenancy.isolation.environment import TENANT, PlacedTenant
+from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.encodings import Encoding
 from tenancy.registry.cache import RegistryCache, lease_registry
 from tenancy.settings import TenancySettings
@@ -35,6 +36,8 @@ class TenantDatastore(SQLAlchemyDatastore):
     sequence_remedy = "Repair it: tenancy doctor --repair"
     encoding: tuple[str, Encoding] | None = None
     """The application and how this process stores its events; None for a view, which stores none."""
+    requirement: Requirement | None = None
+    """The revision that this process's code needs of the tenant."""
     _registry_lease: Lease[RegistryCache] | None = None
     _registry_cache: RegistryCache | None = None
     _tenant_id: UUID
@@ -49,7 +52,9 @@ class TenantDatastore(SQLAlchemyDatastore):
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; or EncodingMismatch."""
         registry_cache = self._registry_cache  # another thread may close the datastore meanwhile
         if registry_cache is not None:
-            registry_cache.admit(self._tenant_id, writes=writes)
+            tenant = registry_cache.admit(self._tenant_id, writes=writes)
+            if self.requirement is not None:
+                self.requirement.check(tenant)
             if self.encoding is not None:
                 registry_cache.check_encoding(*self.encoding)
 
@@ -80,6 +85,7 @@ class TenantFactory(factory.PlacedFactory):
         tenant_id, settings = self._tenant()
         datastore = super()._construct_datastore()
         assert isinstance(datastore, TenantDatastore)
+        datastore.requirement = requirement_of(self.env.name, self.env)
         datastore.require_admission(lease_registry(settings), tenant_id)
         return datastore
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Final, cast
 
 from eventsourcing.utils import Environment
@@ -33,6 +34,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "TENANCY_GRACE_DAYS": "days before a deleted tenant is due to be purged; default: 30",
     "TENANCY_MAX_APPLICATIONS": "maximum number of cached tenant applications per process; default: 1000",
     "TENANCY_MAX_OUTAGE": "seconds that a process works without the registry; default: 30",
+    "TENANCY_MIGRATIONS": "the directory of the migrations of your own tables; default: none",
+    "TENANCY_REQUIRES": "the revision that a tenant needs to be served; default: none",
     "TENANCY_TENANT": "the id of the application's tenant; set by env() and by tenancy env",
 }
 """Every variable of this package with its description."""
@@ -67,6 +70,8 @@ class TenancySettings:
     grace_days: float
     max_applications: int
     max_outage: float
+    migrations: Path | None
+    """The directory of the migrations of users' tables."""
     environment: Mapping[str, str] = field(repr=False)
     """The variables that the settings were read from."""
     given: Mapping[str, str] = field(repr=False)
@@ -90,6 +95,10 @@ class TenancySettings:
             raise SettingsError(msg, variable="SQLALCHEMY_URL")
         creator = read.text("SQLALCHEMY_CONNECTION_CREATOR_TOPIC")
         control_url = _url(read, "TENANCY_CONTROL_URL")
+        migrations = read.text("TENANCY_MIGRATIONS")
+        if migrations is None and (required := _requires(environment)):
+            msg = f"{required} is set without TENANCY_MIGRATIONS, the directory that knows the revision. Set both."
+            raise SettingsError(msg, variable=required)
         schema, prefix = _templates(read, has_schemas=_has_schemas(url))
         return cls(
             url=url,
@@ -103,6 +112,7 @@ class TenancySettings:
             grace_days=read.number("TENANCY_GRACE_DAYS", float, 30.0, minimum=0, maximum=_CENTURY, unit="days"),
             max_applications=read.number("TENANCY_MAX_APPLICATIONS", int, 1000, minimum=1, maximum=_MILLION),
             max_outage=read.number("TENANCY_MAX_OUTAGE", float, 30.0, minimum=0, maximum=_MILLION),
+            migrations=None if migrations is None else Path(migrations).absolute(),
             environment=environment,
             given=dict(env or {}),
         )
@@ -132,6 +142,11 @@ def _url(read: SettingsReader, variable: str) -> URL | None:
         )
         raise SettingsError(msg, variable=variable)
     return url
+
+
+def _requires(environment: Mapping[str, str]) -> str | None:
+    """Return the variable that names a required revision, of all applications or of one."""
+    return next((name for name, value in environment.items() if value and name.endswith("TENANCY_REQUIRES")), None)
 
 
 def _has_schemas(url: URL) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
@@ -34,7 +36,7 @@ from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
-    from tenancy.operations.jobs import Jobs
+    from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
 
@@ -50,6 +52,9 @@ class Tenancy:
     process's environment, also for applications. Without applications and system, everything works that needs no code:
     the registry has recorded the tables. ``code_version`` names the version of your code, for the record of jobs.
 
+    ``migrations`` is the directory of the Alembic migrations of your own tables. ``requires`` is the revision that a
+    tenant needs to be served, or one for each class of an application or projection: others raise TenantOutdated.
+
     The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
     raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
     accept its slug, which means the tenant that has this slug now, or a Tenant, which means exactly that one. They
@@ -63,6 +68,8 @@ class Tenancy:
         applications: Iterable[type[Application[Any]]] = (),
         system: System | None = None,
         env: Mapping[str, str] | None = None,
+        migrations: str | PathLike[str] | None = None,
+        requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None = None,
         code_version: str | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
@@ -78,7 +85,7 @@ class Tenancy:
                 check_type("A variable of env", value, str, "all values as text")
         if code_version is not None:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
-        self._fleet = Fleet(classes, system, env, code_version)
+        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
         self._registry_name = str(self._fleet.registry)
 
     def __repr__(self) -> str:
@@ -318,12 +325,77 @@ class Tenancy:
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
 
+    def migrate(
+        self,
+        *,
+        tenants: TenantSelection | None = None,
+        options: JobOptions | None = None,
+        lock_timeout: float = 0.5,
+        to: str = "heads",
+        actor: str | None = None,
+    ) -> JobReport:
+        """Migrate the registry, and the tables of the tenants that are behind, in this process; return the job's end.
+
+        ``tenants`` are by default all. An attempt waits ``lock_timeout`` seconds for a lock, and is repeated after
+        growing pauses, so that a long reader delays no writer for longer. ``to`` is the revision that your own tables
+        are migrated to, up or down; by default the newest of each branch. A tenant that fails does not raise: see the
+        report. Safe in many processes at once. Raises RegistryMissing, and RegistryMismatch for a registry of a newer
+        format.
+        """
+        from tenancy.operations.migrations import migrate  # noqa: PLC0415 (most processes migrate nothing)
+
+        check_type("lock_timeout", lock_timeout, (int, float), "a number of seconds")
+        return migrate(self.fleet, tenants=tenants, options=options, lock_timeout=lock_timeout, to=to, actor=actor)
+
     @property
     def jobs(self) -> Jobs:
         """Run, inspect and control jobs: operations over many tenants, whichever process executes them."""
         from tenancy.operations.jobs import Jobs  # noqa: PLC0415 (most processes run none)
 
         return Jobs(self.fleet)
+
+    def rebuild(
+        self,
+        projection: type[Projection[Any]],
+        *,
+        tenants: TenantSelection | None = None,
+        keep_old: bool = False,
+        options: JobOptions | None = None,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Rebuild the views of a projection in this process, one tenant after the other; return how the job has ended.
+
+        New tables are filled beside the serving ones and replace them at the end; see the page "Projections".
+        ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
+        until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
+        NotRegistered.
+        """
+        from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
+
+        name = self._projection_name(projection)
+        parameters = {"projection": name, "keep_old": keep_old, "actor": actor}
+        return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
+
+    def drop_replaced(
+        self,
+        projection: type[Projection[Any]],
+        *,
+        tenants: TenantSelection | None = None,
+        options: JobOptions | None = None,
+        actor: str | None = None,
+    ) -> JobReport:
+        """Drop the tables that :meth:`rebuild` has replaced and kept; return how the job has ended.
+
+        Raises NotRegistered.
+        """
+        from tenancy.operations.rebuilding import DropReplaced  # noqa: PLC0415 (as above)
+
+        parameters = {"projection": self._projection_name(projection)}
+        return self.jobs.run(DropReplaced, parameters, tenants=tenants, options=options, actor=actor)
+
+    def _projection_name(self, projection: type[Projection[Any]]) -> str:
+        check_class("The projection", projection, Projection, "its class")
+        return self.fleet.projections.find(projection).projection.name
 
     # -- lookup --
 
@@ -425,6 +497,7 @@ class Tenancy:
         """
         found = self._resolve(tenant)
         check_status(found, writes=False)
+        self.fleet.check_revision(found)
         return context.scope(self, found.id)
 
     def _resolve(self, tenant: Tenant | str) -> Tenant:
@@ -444,6 +517,29 @@ class Tenancy:
             self.fleet.registry_cache.admit(tenant_id, writes=False)
             raise not_found(str(tenant_id))
         return self._bound(tenant)
+
+
+def _variables(
+    migrations: str | PathLike[str] | None,
+    requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None,
+) -> dict[str, str]:
+    """Return the arguments as variables, which reach the processes of ``tenancy exec``, too."""
+    found = {}
+    if migrations is not None:
+        check_type("migrations", migrations, (str, PathLike), "the path of a directory")
+        # Another process may have another working directory.
+        found["TENANCY_MIGRATIONS"] = str(Path(migrations).absolute())
+    if requires is not None:
+        check_type(
+            "requires", requires, (str, Mapping), 'a revision, or one for each class: requires={Kennels: "ae10"}'
+        )
+        by_class = (
+            {"": requires}
+            if isinstance(requires, str)
+            else {f"{cls.name.upper()}_": each for cls, each in requires.items()}
+        )
+        found |= {f"{name}TENANCY_REQUIRES": revision for name, revision in by_class.items()}
+    return found
 
 
 def _request(wanted: str | TenantRequest) -> TenantRequest:

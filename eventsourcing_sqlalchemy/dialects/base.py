@@ -18,6 +18,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import (
     Listener,
     RelationKind,
     Right,
+    TableReplacer,
 )
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.naming import TableName
@@ -72,6 +73,13 @@ class Dialect(ABC):
     @abstractmethod
     def public_engine(self, engine: Engine) -> Engine:
         """Return an engine on the same pool with ordinary transactions, for sessions and users."""
+
+    @abstractmethod
+    def scratch(self, engine: Engine) -> AbstractContextManager[tuple[Connection, str | None]]:
+        """Return a context with a connection whose default schema is new and empty, and the name of that schema.
+
+        Nothing that is done on the connection remains after the context. ``engine`` is the public one.
+        """
 
     def opened(self, connection: Any, *, keeps_encoding: bool) -> None:  # noqa: B027 (most databases need nothing here)
         """Set the value formats that the driver expects, before the first statement of a new DBAPI connection.
@@ -241,6 +249,11 @@ class Dialect(ABC):
 
     id_sequences: ClassVar[IdSequences]
     """Reads and advances the sequences of event ids."""
+
+    # -- replacing tables --
+
+    table_replacer: ClassVar[TableReplacer]
+    """Replaces tables with others that were filled beside them."""
 
     # -- wake-ups --
 

@@ -22,6 +22,7 @@ __all__ = [
     "RelationKind",
     "Right",
     "SequenceBehind",
+    "TableReplacer",
 ]
 
 RelationKind = Literal["table", "foreign table", "view", "materialized view", "sequence"]
@@ -151,3 +152,50 @@ class IdSequences(ABC):
         reaches this call's second number. None if sequences are never ahead of visible ids.
         """
         return None
+
+
+class TableReplacer(ABC):
+    """Replaces tables with others of the same names, which were filled beside them.
+
+    The others are in a space: a schema of their own, or where the database has no schemas, names with a prefix. A space
+    holds nothing else. All methods run in the caller's transaction.
+    """
+
+    @abstractmethod
+    def settings_of(self, space: str, schema: str | None, prefix: str) -> tuple[str | None, str]:
+        """Return the schema and prefix that put tables into a space which otherwise are in ``schema`` with
+        ``prefix``.
+        """
+
+    @abstractmethod
+    def names_in(self, executor: Executor, space: str) -> list[str]:
+        """Return the names that a space's tables, views, sequences and types have once they replace others; empty if it
+        does not exist.
+        """
+
+    @abstractmethod
+    def dependents(self, executor: Executor, schema: str | None, names: Sequence[str]) -> list[str]:
+        """Return descriptions of objects that depend on those with these names and are not among them. They would keep
+        reading the replaced tables.
+        """
+
+    @abstractmethod
+    def lock(self, executor: Executor, tables: Sequence[TableName], timeout: float, *, reads: bool) -> None:
+        """Lock tables against writing, or with ``reads`` also against reading, in the given order, until the
+        transaction ends; waits at most ``timeout`` seconds for each.
+        """
+
+    @abstractmethod
+    def replace(
+        self, executor: Executor, schema: str | None, names: Sequence[str], *, by: str, to: str, is_default: bool
+    ) -> None:
+        """Move the objects with these names to the new space ``to``, and those of the space ``by`` to their place.
+
+        Indexes, constraints, owned sequences and triggers move with their tables and have the same names as before;
+        ``is_default`` means that the tables' definitions name no schema. Privileges on the old objects are granted on
+        the new ones.
+        """
+
+    @abstractmethod
+    def drop(self, executor: Executor, space: str) -> None:
+        """Drop a space with all that is in it, if it exists."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from eventsourcing.persistence import NotSupportedError, Recorder
 
-from eventsourcing_sqlalchemy import provisioning
+from eventsourcing_sqlalchemy import migrations, provisioning
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter
 from eventsourcing_sqlalchemy.naming import TableName, check_identifier
@@ -55,6 +55,16 @@ class SQLAlchemyRecorder(Recorder):
         if missing:
             self._check_missing(missing)
             provisioning.create(self.datastore, missing)
+
+    def migrate_tables(self, *, lock_timeout: float = migrations.LOCK_TIMEOUT) -> list[TableSpec]:
+        """Migrate existing tables of an earlier version to the current one, all or none; return those that changed.
+
+        Safe while other processes use the tables. An attempt gives up a lock that it waits for after ``lock_timeout``
+        seconds, so that writers do not queue behind it for longer, and is repeated after growing pauses. Raises
+        OperationalError after half a minute of attempts, and ProgrammingError for a table that cannot be migrated.
+        """
+        migrate = partial(migrations.migrate, self.datastore, self.tables, lock_timeout=lock_timeout)
+        return list(migrations.retry_while_locked(migrate))
 
     def _check_missing(self, missing: list[TableSpec]) -> None:
         """Raise ProgrammingError if these tables must not be created."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +14,15 @@ from sqlalchemy.orm import Session
 from eventsourcing_sqlalchemy import queries
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
-from eventsourcing_sqlalchemy.dialects.validation import check_argument
+from eventsourcing_sqlalchemy.dialects.tracking import ConditionalTracking, tracking_conflict
+from eventsourcing_sqlalchemy.dialects.validation import check_argument, check_tracking
 from eventsourcing_sqlalchemy.errors import ConnectionLostError
 from eventsourcing_sqlalchemy.models import record_class
 from eventsourcing_sqlalchemy.naming import shorten_identifier
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 from eventsourcing_sqlalchemy.resolving import resolve
 from eventsourcing_sqlalchemy.tables import TableSpec
+from eventsourcing_sqlalchemy.transactions import current_transaction
 
 __all__ = ["SQLAlchemyTrackingRecorder"]
 
@@ -52,10 +56,11 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
         this application alone. A name that is too long for the database is truncated and ends with a hash.
         """
         name = shorten_identifier(f"{self.tracking_table_name}_{suffix}", self.datastore.dialect.identifier_limit)
-        return sa.Table(name, self._own_tables, *items)
+        return sa.Table(name, self.own_tables, *items)
 
     @cached_property
-    def _own_tables(self) -> sa.MetaData:
+    def own_tables(self) -> sa.MetaData:
+        """The metadata of the tables that :meth:`own_table` has returned."""
         return sa.MetaData(schema=self.schema_name)
 
     @cached_property
@@ -85,6 +90,32 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
         except ConnectionLostError:
             self._track_again(batch, tracking)
 
+    @contextmanager
+    def batch(self) -> Iterator[Session]:
+        """Yield the session of a transaction in which many notifications are processed; it commits at the end.
+
+        Each application's first position is written, and locks the recorded one until the transaction ends. Later ones
+        are compared in memory, with the same errors, and the last of them is written at the end. Joins an open
+        transaction, which then commits. With a scoped session, each position is written.
+        """
+        with self.transaction() as session:
+            transaction = current_transaction(self.datastore)
+            if transaction is None:
+                yield session
+                return
+            positions = transaction.state[self] = _Positions()
+            try:
+                yield session
+            finally:
+                del transaction.state[self]
+            for tracking in positions.unwritten():
+                self._write_tracking(session, tracking)
+
+    def _positions(self) -> _Positions | None:
+        """Return the positions of this context's batch, or None."""
+        transaction = current_transaction(self.datastore)
+        return None if transaction is None else transaction.state.get(self)
+
     def _track(self, batch: Batch) -> list[int]:
         with self.datastore.writing():
             return self.datastore.run(lambda executor: self._writer.write(executor, batch), self._tracking_subject)
@@ -106,6 +137,13 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
 
     def _insert_tracking(self, session: Session, tracking: Tracking) -> None:
         """Record a position in a session's transaction. Views may call or override it."""
+        positions = self._positions()
+        if positions is None or not positions.advance(tracking):
+            self._write_tracking(session, tracking)
+            if positions is not None:
+                positions.add(tracking)
+
+    def _write_tracking(self, session: Session, tracking: Tracking) -> None:
         writer = self._session_writer
         batch = writer.pack((), tracking)
         self.datastore.run_in_session(session, lambda executor: writer.write(executor, batch), self._tracking_subject)
@@ -113,6 +151,9 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
     def max_tracking_id(self, application_name: str) -> int | None:
         """Return an application's recorded position, or None."""
         check_argument("application_name", application_name)
+        positions = self._positions()
+        if positions is not None and application_name in positions.last:
+            return positions.last[application_name]
         statement = queries.select_max_tracking_id(self._render("tracking"), self.datastore.dialect.placeholder)
         rows = self.datastore.fetch(statement, (application_name,), self._tracking_subject)
         return rows[0][0] if rows else None
@@ -121,3 +162,35 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
     def _tracking_subject(self) -> str:
         """The table's name in error messages."""
         return f"Table {self._table('tracking')}"
+
+
+class _Positions:
+    """The positions of a batch. The database has the first of each application, whose row is locked."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, int] = {}
+        self.last: dict[str, int] = {}
+
+    def add(self, tracking: Tracking) -> None:
+        """Remember a position that was written."""
+        self._written[tracking.application_name] = self.last[tracking.application_name] = tracking.notification_id
+
+    def advance(self, tracking: Tracking) -> bool:
+        """Advance an application's position, or return False for its first one; raises IntegrityError."""
+        check_tracking(tracking)
+        last = self.last.get(tracking.application_name)
+        if last is None:
+            return False
+        at_least = tracking.at_least if isinstance(tracking, ConditionalTracking) else last
+        if not at_least <= last < tracking.notification_id:
+            raise tracking_conflict(tracking)
+        self.last[tracking.application_name] = tracking.notification_id
+        return True
+
+    def unwritten(self) -> list[Tracking]:
+        """Return the positions to write at the end."""
+        return [
+            ConditionalTracking(name, last, self._written[name])
+            for name, last in self.last.items()
+            if last > self._written[name]
+        ]

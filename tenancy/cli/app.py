@@ -16,6 +16,9 @@ from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
 from tenancy.cli.commands.jobs import jobs
+from tenancy.cli.commands.migrate import migrate
+from tenancy.cli.commands.migrations import migrations
+from tenancy.cli.commands.rebuild import rebuild
 from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
 from tenancy.cli.commands.show import history, list_, show
@@ -47,6 +50,8 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("history", history, "tenancy history acme"),
     ("env", env, 'eval "$(tenancy env acme)"'),
     ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
+    ("migrate", migrate, "tenancy --app shop:tenants migrate --canary 5 --check 'python smoke_test.py'"),
+    ("rebuild", rebuild, "tenancy rebuild DogCounters acme globex --canary 1"),
     ("doctor", doctor, "tenancy doctor --repair"),
 )
 """Name, function and example of each command."""
@@ -118,6 +123,7 @@ for _name, _function, _example in COMMANDS:
 
 for _name, _group, _help in (
     ("runner", runner, "Run followers, inspect them, and retry failures."),
+    ("migrations", migrations, "Set up migrations of your own tables."),
     ("jobs", jobs, "Run operations over many tenants, and control them."),
 ):
     app.add_typer(

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,8 +26,7 @@ class ExecutorProcesses:
 
     def __init__(self, arguments: Sequence[str], number: int) -> None:
         self._command = [sys.executable, "-m", "tenancy", *arguments]
-        # They import the same code as this process, wherever it was found.
-        self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_own_paths())}
         self._number = number
         self._processes: list[subprocess.Popen[bytes]] = []
         self._is_stopping = False
@@ -61,6 +62,16 @@ class ExecutorProcesses:
             for process in self._processes:
                 assert process.stdin is not None
                 process.stdin.close()
+
+
+def _own_paths() -> list[str]:
+    """Return where this process has found the user's code, for the executors to import the same.
+
+    Without the interpreter's own directories, because programs that executors start may use another Python.
+    """
+    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    paths = [Path(path) for path in sys.path if path]
+    return [str(path) for path in paths if path.exists() and not any(map(path.is_relative_to, installed))]
 
 
 @contextmanager

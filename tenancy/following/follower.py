@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tenancy.model.tenant import Tenant
     from tenancy.storage.cross_tenant import CrossTenantProjection
 
-__all__ = ["PAGE", "FollowerDriver", "Page", "open_follower"]
+__all__ = ["PAGE", "FollowerDriver", "Page", "ProjectionDriver", "open_follower"]
 
 PAGE: Final = 100
 """Default number of notifications per page."""
@@ -134,10 +134,13 @@ class _FollowerDriver(FollowerDriver):
             self._follower.process_event(domain_event, conditional)
 
 
-class _ProjectionDriver(FollowerDriver):
-    def __init__(self, leader: Application[Any], projection: TenantProjection) -> None:
+class ProjectionDriver(FollowerDriver):
+    """A projection behind one leader. ``page`` is the number of notifications per page."""
+
+    def __init__(self, leader: Application[Any], projection: TenantProjection, page: int = PAGE) -> None:
         super().__init__(leader, projection.projection.topics)
         self._projection = projection
+        self._page = page
 
     def position(self) -> int:
         return self._projection.view.max_tracking_id(self.leader.name) or 0
@@ -146,7 +149,7 @@ class _ProjectionDriver(FollowerDriver):
         self._projection.view.insert_tracking(_tracking(self.leader.name, position, recorded))
 
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
-        return _read_pages(self.leader, self.topics, start, stop)
+        return _read_pages(self.leader, self.topics, start, stop, self._page)
 
     def process(self, notification: Notification, recorded: int) -> None:
         domain_event: Any = self.leader.mapper.to_domain_event(notification)
@@ -214,14 +217,16 @@ class _CrossTenantDriver(FollowerDriver):
         return self._projection.tracking(self._tenant, self.leader.name, position, recorded)
 
 
-def _read_pages(leader: Application[Any], topics: Sequence[str], start: int, stop: int | None) -> Iterator[Page]:
+def _read_pages(
+    leader: Application[Any], topics: Sequence[str], start: int, stop: int | None, size: int = PAGE
+) -> Iterator[Page]:
     """Yield a leader's notifications with these topics, all for none."""
     while True:
-        found = leader.recorder.select_notifications(start or None, PAGE, stop, topics=topics, inclusive_of_start=False)
+        found = leader.recorder.select_notifications(start or None, size, stop, topics=topics, inclusive_of_start=False)
         if not found:
             return
         start = found[-1].id
-        yield Page(found, start, len(found) < PAGE)
+        yield Page(found, start, len(found) < size)
 
 
 def _tracking(name: str, notification_id: int, recorded: int) -> Tracking:
@@ -237,7 +242,7 @@ def open_follower(fleet: Fleet, tenant: Tenant, pipe: Pipe) -> FollowerDriver:
     cls = fleet.applications.get(pipe.follower)
     if cls is None:
         projection = next(each.projection for each in fleet.projections if each.projection.name == pipe.follower)
-        return _ProjectionDriver(leader, fleet.projection(projection, tenant))
+        return ProjectionDriver(leader, fleet.projection(projection, tenant))
     follower = fleet.application(cls, tenant)
     assert isinstance(follower, Follower)
     return _FollowerDriver(leader, follower)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
+from tenancy.model.versions import Versions
 
 if TYPE_CHECKING:
     from tenancy.storage.cross_tenant import CrossTenantProjection
@@ -49,6 +50,17 @@ class Pipes:
         if pipe.follower not in self._application_specs:
             return None
         return self._table(pipe.follower, "tracking", placement, default_schema)
+
+    def lacking(self, pipe: Pipe, versions: Versions) -> Sequence[str]:
+        """Return the tables of the package that a tenant's follower needs, and that are still to be created.
+
+        Empty if it is unknown which tables exist.
+        """
+        if not versions.created:
+            return ()
+        follower = self._application_specs.get(pipe.follower)
+        needed = self._application_specs[pipe.leader].table_names()
+        return versions.lacks(needed if follower is None else [*needed, *follower.table_names()])
 
     def _table(self, name: str, kind: str, placement: Placement, default_schema: str | None) -> TableName:
         specs = self._application_specs[name].specs(placement, default_schema)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from tenancy.model.application_spec import ApplicationSpec
+    from tenancy.model.versions import Versions
     from tenancy.settings import TenancySettings
     from tenancy.storage.inventory import ShardInventory
+    from tenancy.storage.migrator import Migrator
     from tenancy.storage.provisioner import Provisioner
     from tenancy.storage.remover import Remover
     from tenancy.storage.shard import Shard
@@ -53,8 +56,10 @@ class Provisioning:
         shard: Shard,
         inventory: ShardInventory,
         provisioner: Provisioner,
+        migrator: Migrator,
         remover: Remover,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
+        head: Callable[[], Versions],
         changed: Callable[[Tenant], None],
     ) -> None:
         self._settings = settings
@@ -62,22 +67,32 @@ class Provisioning:
         self._shard = shard
         self._inventory = inventory
         self._provisioner = provisioner
+        self._migrator = migrator
         self._remover = remover
         self._application_specs = application_specs
+        self._head = head
         self._changed = changed
 
     def init(self, *, accept_encodings: bool = False) -> None:
         """Create the registry if it is missing, and record the fleet's applications."""
         try:
-            application_specs = self._application_specs()
+            specs = self._application_specs()
         except RegistryMissing:  # without classes, only a registry has the applications
-            application_specs = ()
-        fleet_settings = (
-            {"applications": [application_spec.to_json() for application_spec in application_specs]}
-            if application_specs
-            else {}
-        )
-        self._registry.init(fleet_settings, encodings_of(application_specs), accept_encodings=accept_encodings)
+            specs = ()
+        fleet_settings = {"applications": [spec.to_json() for spec in specs]} if specs else {}
+        self._registry.init(fleet_settings, encodings_of(specs), accept_encodings=accept_encodings)
+
+    def record_new_applications(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Record the applications that are new in the code, unless the code lacks recorded ones.
+
+        Return the names of the new ones, and of those that the code lacks.
+        """
+        recorded = {each["application"] for each in self._registry.fleet_settings().get("applications", [])}
+        code = {each.application for each in self._application_specs()}
+        new, lacking = sorted(code - recorded), sorted(recorded - code)
+        if new and not lacking:
+            self.init()
+        return new, lacking
 
     def _record_encodings(self) -> None:
         """Record how new applications' events are stored; raises EncodingMismatch before anything is created."""
@@ -126,11 +141,8 @@ class Provisioning:
                     yield self.create(request, actor, exist_ok=exist_ok)
 
     def _batches(self, requests: Iterable[TenantRequest]) -> Iterator[list[TenantRequest]]:
-        size = max(
-            1,
-            _TABLES_PER_STEP
-            // max(1, sum(len(application_spec.tables) for application_spec in self._application_specs())),
-        )
+        tables = sum(len(application_spec.tables) for application_spec in self._application_specs())
+        size = max(1, _TABLES_PER_STEP // max(1, tables))
         batch: list[TenantRequest] = []
         for request in requests:
             batch.append(request)
@@ -145,7 +157,7 @@ class Provisioning:
         tenant_id = uuid4()
         names = [application_spec.application for application_spec in self._application_specs()]
         placement = allocate_placement(self._settings, slug, tenant_id, names, self._shard.identifier_limit)
-        return Tenant.requested(request, tenant_id, slug, placement)
+        return Tenant.requested(request, tenant_id, slug, placement, self._head())
 
     def _check_code(self, slug: str) -> None:
         """Raise NotRegistered if this process could not create all of a new tenant's tables."""
@@ -198,10 +210,9 @@ class Provisioning:
             _check_is_kept(tenant)
         if all(tenant.status is not TenantStatus.PROVISIONING for tenant in tenants):
             return tenants
-        with self._with_tables(tenants, _is_provisioning) as (session, current):
+        with self._migrator.turn(), self._with_tables(tenants, _is_provisioning) as (session, current):
             waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
-            change, status = Action.ACTIVATE, TenantStatus.ACTIVE
-            ready = self._registry.change(session, waiting, change, actor, status=status) if waiting else ()
+            ready = self._activate(session, waiting, actor)
         now = {tenant.id: tenant for tenant in (*current, *ready)}
         for tenant in tenants:
             self._changed(tenant)
@@ -211,10 +222,26 @@ class Provisioning:
             _check_is_kept(now[tenant.id])
         return [now[tenant.id] for tenant in tenants]
 
-    def create_missing(self, tenant: Tenant) -> None:
-        """Create tables that a tenant has lost or that are new in the code; do nothing for one that is being purged."""
-        with self._with_tables([tenant], _is_provisioned):
-            pass
+    def _activate(self, session: Session, waiting: Iterable[Tenant], actor: str | None) -> Sequence[Tenant]:
+        head, change, status = self._head(), Action.ACTIVATE, TenantStatus.ACTIVE
+        groups: dict[Versions, list[Tenant]] = {}
+        for each in waiting:
+            groups.setdefault(self._migrator.start(each, session, head), []).append(each)
+        changed = (
+            self._registry.change(session, tenants, change, actor, status=status, versions=versions)
+            for versions, tenants in groups.items()
+        )
+        return [tenant for tenants in changed for tenant in tenants]
+
+    def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
+        """Create and record tables that a tenant has lost or that are new in the code, unless it is being purged."""
+        with self._with_tables([tenant], _is_provisioned) as (session, current):
+            head = self._head()
+            lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(head.created)]
+            for each in lacking:
+                self._registry.change(session, [each], Action.MIGRATE, actor, versions=each.versions.extended_by(head))
+        for each in lacking:
+            self._changed(each)
 
     @contextmanager
     def _with_tables(
@@ -260,7 +287,9 @@ class Provisioning:
             )
             remedy = "Check the schema and prefix, or create it: construct the application once with CREATE_TABLE=yes."
             raise TenancyError(msg, remedy=remedy, tenant=slug)
-        new = Tenant.requested(request, uuid4(), slug, placement, adopted=True)
+        # The version of existing views is unknown.
+        versions = replace(self._head(), tables=self._inventory.version(placement, application_specs), views={})
+        new = Tenant.requested(request, uuid4(), slug, placement, versions, adopted=True)
         try:
             found = self._taken(slug, request.request_id, exist_ok=False)
         except RegistryMissing:

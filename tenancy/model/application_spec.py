@@ -80,6 +80,10 @@ class ApplicationSpec:
                 return True
         return False
 
+    def table_names(self) -> list[str]:
+        """Return the names of its tables without a prefix, as :attr:`Versions.created` lists them."""
+        return [f"{self.application.lower()}_{kind}" for kind in self.tables]
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that the registry stores."""
         return {

@@ -27,6 +27,12 @@ class RegisteredProjection:
     projection: type[Projection[Any]]
     view: type[TrackingRecorder]
 
+    @property
+    def version(self) -> str | None:
+        """The ``version`` of the view class as text, or None. With another one, the view must be rebuilt."""
+        version = getattr(self.view, "version", None)
+        return None if version is None else str(version)
+
 
 class Projections:
     """A fleet's registered projections by name."""
@@ -55,6 +61,19 @@ class Projections:
             msg = f"Projection {projection.name!r} ({get_topic(projection)}) is not registered with this Tenancy."
             raise NotRegistered(msg, remedy="Register it: tenants.project(application, projection, view)")
         return registered
+
+    def named(self, name: str) -> RegisteredProjection:
+        """Return a projection's registration by its name; raises NotRegistered."""
+        registered = self._registered.get(name)
+        if registered is None:
+            msg = f"Projection {name!r} is not registered with this Tenancy."
+            remedy = f"Pass one of: {', '.join(sorted(self._registered)) or 'none'}."
+            raise NotRegistered(msg, remedy=remedy)
+        return registered
+
+    def versions(self) -> dict[str, str]:
+        """Return the version of each view that has one, by the projection's name."""
+        return {each.projection.name: each.version for each in self if each.version is not None}
 
     def application_specs(self, environment: Mapping[str, str]) -> Sequence[ApplicationSpec]:
         """Return the tables of the views."""

@@ -128,9 +128,16 @@ class Tenant:
 
     @classmethod
     def requested(
-        cls, request: TenantRequest, tenant_id: UUID, slug: str, placement: Placement, *, adopted: bool = False
+        cls,
+        request: TenantRequest,
+        tenant_id: UUID,
+        slug: str,
+        placement: Placement,
+        versions: Versions,
+        *,
+        adopted: bool = False,
     ) -> Tenant:
-        """Return a new tenant, which is not registered yet; ``slug`` is normalized."""
+        """Return a new tenant, which is not registered yet; ``slug`` is normalized, ``versions`` are of its tables."""
         now = datetime.now(UTC)
         return cls(
             id=tenant_id,
@@ -144,6 +151,7 @@ class Tenant:
             changed_at=now,
             metadata=request.metadata,
             request_id=request.request_id,
+            versions=versions,
         )
 
     def get(self, application_class: type[_TApplication]) -> _TApplication:

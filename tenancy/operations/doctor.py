@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from eventsourcing.persistence import PersistenceError
 
 from eventsourcing_sqlalchemy import sequences
-from tenancy.errors import EncodingMismatch, RegistryMissing, RegistryUnavailable, TenancyError, TenantNotFound
+from tenancy.errors import (
+    EncodingMismatch,
+    RegistryMismatch,
+    RegistryMissing,
+    RegistryUnavailable,
+    TenancyError,
+    TenantNotFound,
+)
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
-from tenancy.model.tenant import TenantStatus
+from tenancy.model.tenant import Action, TenantStatus
+from tenancy.operations.migrations import Migrate
 from tenancy.registry import FORMAT
 from tenancy.registry.remedies import remedy_of
 from tenancy.storage.extra_tables import check_code
@@ -49,7 +57,8 @@ class Finding:
 
     name: str
     """The subject: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
-    ``registry``, ``applications``, ``tables``, ``sequences``, ``steps``, ``orphans``, ``due``.
+    ``registry``, ``applications``, ``tables``, ``migrations``, ``drift``, ``sequences``, ``steps``, ``orphans``,
+    ``due``.
     """
     level: Level
     what: str
@@ -68,12 +77,12 @@ def examine(fleet: Fleet) -> Sequence[Finding]:
     findings += _connection(fleet)
     every: Sequence[Tenant] = ()
     try:
-        registry = _registry(fleet)
-        findings.append(registry)
-        if registry.level == "ok":
-            every = fleet.registry.list()
-            findings += _fleet(fleet, every)
-    except RegistryMissing as error:
+        fleet.registry.check_format()
+        every = fleet.registry.list()
+        what = f"Format {FORMAT}, in {fleet.registry.datastore.shared}."
+        findings.append(Finding(name="registry", level="ok", what=what))
+        findings += _fleet(fleet, every)
+    except (RegistryMissing, RegistryMismatch) as error:
         findings.append(_failure("registry", error))
     except PersistenceError as error:
         findings.append(Finding(name="registry", level="failure", what=f"It cannot be examined: {error}."))
@@ -181,20 +190,12 @@ _RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
 # -- the registry --
 
 
-def _registry(fleet: Fleet) -> Finding:
-    known = fleet.registry.fleet_settings().get("format")
-    if known == FORMAT:
-        return Finding(name="registry", level="ok", what=f"Format {FORMAT}, in {fleet.registry.datastore.shared}.")
-    what = f"Format {known} is not supported: this version supports format {FORMAT}."
-    return Finding(
-        name="registry", level="failure", what=what, remedy="Install the version that created it, or a newer one."
-    )
-
-
 def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     yield from _applications(fleet)
     yield from _steps(every)
     yield from _tables(fleet, every)
+    yield from _migrations(fleet, every)
+    yield from _drift(fleet, every)
     yield from _sequences(fleet, every)
     yield from _orphans(fleet, every)
     yield from _due(fleet)
@@ -288,6 +289,55 @@ def _tables(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
         )
 
 
+def _drift(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    """Compare the tables that migrations create with those of a reference tenant at the same revision."""
+    if not fleet.migrator.is_configured:
+        return
+    complete = _complete(every)
+    try:
+        drifts = list(fleet.migrator.reference().drift(complete))
+    except Exception as error:  # noqa: BLE001 (revisions are the user's code)
+        reason = str(error) if isinstance(error, TenancyError | PersistenceError) else type(error).__name__
+        what = f"The tables of migrations cannot be examined: {reason.rstrip('.')}."
+        remedy = "Fix the revisions. If this role may not create a schema, run doctor as one that may."
+        yield Finding(name="drift", level="warning", what=what, remedy=remedy)
+        return
+    if not drifts:
+        what = f"The tables of migrations of {_counted(len(complete))} are as their revisions create them."
+        yield Finding(name="drift", level="ok", what=what)
+    for each in drifts:
+        slug = each.tenant.slug
+        remedy = "Undo the change by hand, or make it a revision: tenancy migrations revision"
+        yield Finding(
+            name="drift", level="failure", what=f"{slug!r}: {each.table} {each.what}.", remedy=remedy, tenant=slug
+        )
+
+
+def _migrations(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    complete = _complete(every)
+    older = list(_older_than_recorded(fleet, complete))
+    for tenant, version in older:
+        yield Finding(
+            name="migrations",
+            level="failure",
+            what=f"{tenant.slug!r}: own tables of version {version}, and version {tenant.versions.tables} is recorded.",
+            remedy="Record their version: tenancy doctor --repair. Then: tenancy migrate",
+            tenant=tenant.slug,
+        )
+    behind = Migrate(fleet, {}).plan(complete)
+    if behind:
+        what = f"{_counted(len(behind))} to migrate, for example {behind[0].tenant.slug!r}: {behind[0].summary}."
+        yield Finding(name="migrations", level="warning", what=what, remedy="Migrate: tenancy migrate")
+    elif not older:
+        yield Finding(name="migrations", level="ok", what=f"{_counted(len(complete))} at the version of the code.")
+
+
+def _older_than_recorded(fleet: Fleet, complete: Sequence[Tenant]) -> Iterator[tuple[Tenant, int]]:
+    for tenant, version in fleet.inventory.versions(complete, fleet.application_specs()):
+        if version < tenant.versions.tables:
+            yield tenant, version
+
+
 class _Behind(NamedTuple):
     """A tenant's or the registry's sequence that is behind its table."""
 
@@ -356,9 +406,10 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
     try:
         yield from _record_new_applications(fleet)
         every = fleet.registry.list()
-    except (RegistryMissing, EncodingMismatch) as error:
+    except (RegistryMissing, RegistryMismatch, EncodingMismatch) as error:
         yield _failure("registry", error)
         return
+    yield from _repair_versions(fleet, every, actor)
     yield from _repair_sequences(fleet, every)  # first: the repairs below record registry events
     application_specs = fleet.application_specs()
     broken = {tenant.id for tenant, _ in fleet.inventory.faults(_complete(every), application_specs)}
@@ -390,16 +441,23 @@ def repair(fleet: Fleet, *, actor: str | None = None) -> Iterator[Finding]:
 
 
 def _record_new_applications(fleet: Fleet) -> Iterator[Finding]:
-    recorded = {each["application"] for each in fleet.registry.fleet_settings().get("applications", [])}
-    code = {each.application for each in fleet.application_specs()}
-    new = code - recorded
-    if new and recorded <= code:
-        fleet.provisioning.init()
-        yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(sorted(new))}.")
+    new, lacking = fleet.provisioning.record_new_applications()
+    if new and not lacking:
+        yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(new)}.")
     elif new:
-        what = f"Not recorded: {', '.join(sorted(new))}. The code lacks {', '.join(sorted(recorded - code))}."
+        what = f"Not recorded: {', '.join(new)}. The code lacks {', '.join(lacking)}."
         remedy = "If these were removed permanently, run: tenancy init"
         yield Finding(name="applications", level="failure", what=what, remedy=remedy)
+
+
+def _repair_versions(fleet: Fleet, every: Sequence[Tenant], actor: str | None) -> Iterator[Finding]:
+    for tenant, version in _older_than_recorded(fleet, _complete(every)):
+        with fleet.registry.locked(tenant.id) as (session, current):
+            for found in current:
+                versions = replace(found.versions, tables=version)
+                fleet.registry.change(session, [found], Action.MIGRATE, actor, versions=versions)
+        what = f"{tenant.slug!r}: version {version} of its own tables is recorded."
+        yield Finding(name="migrations", level="ok", what=what, tenant=tenant.slug)
 
 
 def _repair_sequences(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:

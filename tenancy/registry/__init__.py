@@ -4,8 +4,8 @@ Events record each change of a tenant for the audit: ids, statuses, times and th
 person or a customer is stored only in rows, which can be erased. Both are written in one transaction.
 """
 
-from tenancy.registry.database import FORMAT
 from tenancy.registry.history import FLEET_ID
+from tenancy.registry.migrations import FORMAT
 from tenancy.registry.registry import Registry
 
 __all__ = ["FLEET_ID", "FORMAT", "Registry"]

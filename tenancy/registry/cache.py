@@ -68,13 +68,14 @@ class RegistryCache:
 
     # -- cached data --
 
-    def admit(self, tenant_id: UUID, *, writes: bool) -> None:
-        """Raise a TenantUnavailable unless a tenant may be read, or with ``writes`` written."""
+    def admit(self, tenant_id: UUID, *, writes: bool) -> Tenant:
+        """Return a tenant; raises a TenantUnavailable unless it may be read, or with ``writes`` written."""
         tenant = self.get(tenant_id)
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
         check_status(tenant, writes=writes)
+        return tenant
 
     def get(self, tenant_id: UUID) -> Tenant | None:
         """Return the tenant with an id, or None if it was purged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -21,11 +21,13 @@ from eventsourcing.persistence import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from eventsourcing_sqlalchemy.errors import sqlstate, translate
+from eventsourcing_sqlalchemy.migrations import retry_while_locked
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from eventsourcing_sqlalchemy.sequences import find_behind
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenancyError
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.registry.history import FLEET_ID, FleetHistory, RegistryApplication
+from tenancy.registry.migrations import FORMAT, check_format, steps_from
 from tenancy.registry.remedies import remedy_of
 from tenancy.registry.tables import RegistryTables
 
@@ -33,10 +35,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
-    from eventsourcing_sqlalchemy.dialects.protocols import SequenceBehind
+    from eventsourcing_sqlalchemy.dialects.protocols import Executor, SequenceBehind
     from tenancy.settings import TenancySettings
 
-__all__ = ["FORMAT", "RegistryDatabase"]
+__all__ = ["RegistryDatabase"]
 
 # The process's connection settings also apply to the registry.
 _OF_CONNECTIONS: Final = (
@@ -50,8 +52,6 @@ _OF_CONNECTIONS: Final = (
     "SQLALCHEMY_PREPARE_STATEMENTS",
     "SQLALCHEMY_SQLITE_SYNCHRONOUS",
 )
-FORMAT: Final = 1
-"""The version of the registry's tables and events."""
 # Attempts to create the tables while other processes create them, too.
 _ATTEMPTS: Final = 10
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
@@ -82,6 +82,7 @@ class RegistryDatabase:
             "" if settings.control_has_schemas else f"{settings.control_schema}_",
         )
         self._where = str(self._recorder.datastore.shared)
+        self._is_format_checked = False
         # Taken from the error itself: another process may create the table before a second query could look.
         self._codes_of_missing = _OF_MISSING if self._recorder.datastore.dialect.is_server else (None,)
 
@@ -118,6 +119,8 @@ class RegistryDatabase:
 
         Raises ProgrammingError for a missing right, which says what to grant, and as :meth:`record_encodings` does.
         """
+        with suppress(RegistryMissing):
+            self.fleet_settings()  # raises RegistryMismatch for a registry of another format
         for attempt in range(_ATTEMPTS):
             try:
                 self._create_tables()
@@ -144,6 +147,53 @@ class RegistryDatabase:
             for key, value in {"format": FORMAT, "hash_key": secrets.token_hex(32)}.items():
                 if key not in known:
                     session.execute(sa.insert(self._rows.fleet_settings).values(key=key, value=value))
+
+    def migrate(self) -> bool:
+        """Bring the registry to the current format; return whether it had an older one.
+
+        Safe in many processes at once, and while processes of the version before use the registry. Raises
+        RegistryMissing, and RegistryMismatch for a newer format.
+        """
+        with self._translating():
+            # Read first: an unreachable database is reported at once, and not retried.
+            is_migrated = self._read_format() != FORMAT and retry_while_locked(self._migrate)
+            self._recorder.migrate_tables()
+        return is_migrated
+
+    def _migrate(self) -> bool:
+        settings, dialect = self._rows.fleet_settings, self.datastore.dialect.name
+        of_format = settings.c.key == "format"
+        with self._recorder.transaction() as session:
+            # Other processes that migrate wait here, and find the new format then.
+            known = session.scalar(sa.select(settings.c.value).where(of_format).with_for_update())
+            if not (isinstance(known, int) and known < FORMAT):
+                check_format(known, self._where)
+                return False
+            for statement in steps_from(known, dialect, self._rows):
+                run = partial(_run, statement=statement)
+                self.datastore.run_in_session(session, run, savepoint=False)
+            session.execute(sa.update(settings).where(of_format).values(value=FORMAT))
+            return True
+
+    def check_format(self) -> None:
+        """Raise RegistryMismatch for a registry of an older or newer format. A role without the right to read the
+        format passes.
+        """
+        with self._translating():
+            self._check_format()
+
+    def _check_format(self) -> None:
+        try:
+            check_format(self._read_format(), self._where)
+        except PersistenceError as error:
+            if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
+                raise
+        self._is_format_checked = True
+
+    def _read_format(self) -> Any:
+        settings = self._rows.fleet_settings
+        with self._recorder.transaction(commit=False) as session:
+            return session.scalar(sa.select(settings.c.value).where(settings.c.key == "format"))
 
     def record(self, key: str, value: Any) -> None:
         """Record a setting of the fleet; idempotent, and safe in many processes at once."""
@@ -248,6 +298,13 @@ class RegistryDatabase:
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
+        with self._translating():
+            if not self._is_format_checked:  # once in a process: steps leave the registry usable for this version
+                self._check_format()
+            yield
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
         try:
             yield
         except (PersistenceError, SQLAlchemyError) as error:
@@ -263,6 +320,10 @@ class RegistryDatabase:
             if translated is error:
                 raise
             raise translated from error
+
+
+def _run(executor: Executor, statement: str) -> None:
+    executor.fetch(statement)
 
 
 def _retry_conflicts(record: Callable[[], None]) -> None:

@@ -60,7 +60,8 @@ class RegistryTables:
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("changed_at", _Moment, nullable=False),
             sa.Column("due_at", _Moment),
-            sa.Column("versions", sa.JSON, nullable=False),
+            # The default is for processes of earlier versions, which do not know the column.
+            sa.Column("versions", sa.JSON, nullable=False, server_default="{}"),
         )
         self.remarks = sa.Table(
             f"{prefix}remarks",

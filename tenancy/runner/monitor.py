@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FollowerMonitor", "FollowerState", "FollowerStatus"]
 
-FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined"]
-"""Ahead means that the recorded position exceeds the leader's last id: new events up to it will be skipped."""
+FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined", "waiting"]
+"""Ahead means that the recorded position exceeds the leader's last id: new events up to it will be skipped. Waiting
+means that the follower's tables are still to be created.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,7 @@ class FollowerMonitor:
                 owner_failing=None if owner is None else fails.get(owner),
                 failure=failures.get((tenant.id, pipe.follower)),
                 known=here,
+                is_waiting=bool(pipes.lacking(pipe, tenant.versions)),
             )
             for (tenant, pipe, events, _), here in zip(rows, known, strict=True)
         ]
@@ -235,6 +238,7 @@ def _status(
     owner_failing: str | None,
     failure: Failure | None,
     known: _Known | None,
+    is_waiting: bool,
 ) -> FollowerStatus:
     reached = position
     # A position that was set back takes precedence over the remembered one.
@@ -245,6 +249,8 @@ def _status(
     state: FollowerState = "behind" if lag else "ahead" if position > last else "current"
     if failure is not None:
         state = "quarantined" if failure.is_quarantined else "retrying"
+    if is_waiting:
+        state = "waiting"
     return FollowerStatus(
         tenant=tenant.slug,
         tenant_id=tenant.id,

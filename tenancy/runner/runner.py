@@ -181,11 +181,12 @@ class Runner:
         """Wait until a tenant's followers have processed all events recorded so far.
 
         That includes the events that upstream followers record in response. Raises NotCaughtUp, a TimeoutError, after
-        ``timeout`` seconds, or at once when a follower is quarantined.
+        ``timeout`` seconds, or at once when a follower is quarantined or its tables are still to be created.
         """
         deadline = time.monotonic() + timeout
         tenant = find_tenant(self._registry_cache, slug)
         for pipe in self._pipes.all:
+            self._raise_if_waiting(tenant, pipe)
             driver = open_follower(self._fleet, tenant, pipe)
             target = driver.last_id()
             self._wake_if_ours(tenant, pipe)
@@ -194,6 +195,12 @@ class Runner:
                 self._raise_if_stuck(tenant, pipe, time.monotonic() > deadline)
                 time.sleep(pause)
                 pause = min(pause * 1.5, _POLL_MAX)
+
+    def _raise_if_waiting(self, tenant: Tenant, pipe: Pipe) -> None:
+        lacking = self._pipes.lacking(pipe, tenant.versions)
+        if lacking:
+            msg = f"Follower {pipe.follower!r} of tenant {tenant.slug!r} waits for its tables: {', '.join(lacking)}."
+            raise NotCaughtUp(msg, remedy="Create them: tenancy migrate", tenant=tenant.slug)
 
     def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
         if self._assignments.holds(tenant.id):

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from eventsourcing.persistence import ProgrammingError
 
-from eventsourcing_sqlalchemy import sequences
+from eventsourcing_sqlalchemy import migrations, sequences
 from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.tables import TableSpec, missing_tables
 from tenancy.isolation.names import fixed_start, name_pattern, placement_pattern
+from tenancy.isolation.spaces import is_in_space_of, spaces_start, tenant_of_space
 from tenancy.isolation.strategy import strategy_of
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant
@@ -69,6 +71,21 @@ class ShardInventory:
         describe = self._shard.datastore.dialect.describe
         return missing_tables(specs, self._shard.datastore.run(lambda executor: describe(executor, names)))
 
+    def version(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> int:
+        """Return the version of the oldest of a tenant's own tables, by its shape."""
+        specs = self.specs(placement, application_specs)
+        describe = self._shard.datastore.dialect.describe
+        shapes = self._shard.datastore.run(lambda executor: describe(executor, [spec.name for spec in specs]))
+        return migrations.version_of(specs, shapes)
+
+    def versions(
+        self, tenants: Sequence[Tenant], application_specs: Sequence[ApplicationSpec]
+    ) -> Iterator[tuple[Tenant, int]]:
+        """Yield each tenant with the version of the oldest of its own tables; queries the database once."""
+        shapes = self._shard.datastore.run(self._shard.datastore.dialect.describe_all)
+        for tenant in tenants:
+            yield tenant, migrations.version_of(self.specs(tenant.placement, application_specs), shapes)
+
     def faults(
         self, tenants: Sequence[Tenant], application_specs: Sequence[ApplicationSpec]
     ) -> Iterator[tuple[Tenant, str]]:
@@ -110,10 +127,14 @@ class ShardInventory:
             placement_pattern(f"{spec.name.schema or ''}\0{spec.name.name}")
             for spec in self.specs(template, application_specs)
         ]
+        ids = {tenant.id for tenant in tenants}
         found = set()
         for table in set(self._shard.datastore.run(self._shard.datastore.dialect.describe_all)) - owned:
             for match in filter(None, (each.fullmatch(f"{table.schema or ''}\0{table.name}") for each in patterns)):
                 found.add(str(template).replace("{tenant}", match["tenant"]))
+            space, tenant_id = tenant_of_space(table)
+            if tenant_id is not None and tenant_id not in ids:
+                found.add(space)
         return sorted(found)
 
     def of_tenant(self, tenant: Tenant, application_specs: Sequence[ApplicationSpec]) -> TenantInventory:
@@ -123,10 +144,34 @@ class ShardInventory:
         """
         if tenant.adopted:
             found = self._in_adopted(tenant.placement, application_specs)
-            return TenantInventory(
+            own = TenantInventory(
                 relations=tuple(each for each in found if self.owns(tenant.placement, each[1], application_specs))
             )
-        return self._shard.datastore.run(lambda executor: self._inventory(executor, tenant.placement))
+        else:
+            own = self._shard.datastore.run(lambda executor: self._inventory(executor, tenant.placement))
+        spaces = self._shard.datastore.run(lambda executor: self._in_spaces(executor, tenant.id))
+        return TenantInventory(own.schemas + spaces.schemas, own.relations + spaces.relations)
+
+    def _in_spaces(self, executor: Executor, tenant_id: UUID) -> TenantInventory:
+        """Return the spaces of a tenant's rebuilds."""
+        dialect = self._shard.datastore.dialect
+        if not dialect.has_schemas:
+            return TenantInventory(
+                relations=tuple(
+                    (kind, TableName(None, name))
+                    for start in spaces_start(tenant_id)
+                    for kind, name in dialect.relations(executor, None, start)
+                )
+            )
+        schemas = [name for start in spaces_start(tenant_id) for name in dialect.schemas(executor, start)]
+        return TenantInventory(
+            tuple(schemas),
+            tuple(
+                (kind, TableName(schema, name))
+                for schema in schemas
+                for kind, name in dialect.relations(executor, schema, "")
+            ),
+        )
 
     def others(
         self, tenant: Tenant, application_specs: Sequence[ApplicationSpec], tenants: Iterable[Tenant]
@@ -200,13 +245,19 @@ class ShardInventory:
 
     def covers(self, tenant: Tenant, name: TableName, application_specs: Sequence[ApplicationSpec]) -> bool:
         """Return whether a table is, or would be if it existed, in the inventory of a tenant."""
+        if is_in_space_of(tenant.id, name):
+            return True
         if tenant.adopted:
             return self.owns(tenant.placement, name, application_specs)
         default = self._shard.default_schema_of(tenant.placement)
         return strategy_of(tenant.placement).covers(tenant.placement, name, default)
 
     def is_tenant_name(self, name: TableName) -> bool:
-        """Return whether a table is, by the templates for new tenants, in some tenant's placement."""
+        """Return whether a table is, by the templates for new tenants, in some tenant's placement, or in a space of its
+        rebuilds.
+        """
+        if tenant_of_space(name)[1] is not None:
+            return True
         settings = self._shard.settings
         template = f"{settings.schema or self._shard.default_schema or ''}\0{settings.table_prefix}"
         pattern = placement_pattern(template).pattern.replace(re.escape("{application}"), ".+")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eventsourcing_sqlalchemy import provisioning
+from eventsourcing_sqlalchemy import migrations, provisioning
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.errors import TenancyError
@@ -51,6 +51,29 @@ class Provisioner:
         dialect = self._shard.datastore.engine.dialect
         executor = ConnectionExecutor(session.connection())
         executor.run_script([statement for spec in specs for statement in spec.ddl(type(dialect))])
+
+    def migrate_tables(
+        self,
+        placement: Placement,
+        application_specs: Sequence[ApplicationSpec],
+        session: Session,
+        *,
+        lock_timeout: float,
+    ) -> None:
+        """Migrate a tenant's own tables to the head, all or none.
+
+        ``session`` is as in :meth:`create_tables`. Raises OperationalError when a lock is not granted in
+        ``lock_timeout`` seconds, and ProgrammingError for a table that cannot be migrated.
+        """
+        specs = self._inventory.specs(placement, application_specs)
+        datastore = self._shard.datastore
+        if not specs:
+            return
+        if self._shard.is_file_of_registry:
+            work = partial(migrations.migrate_in, dialect=datastore.dialect, specs=specs)
+            datastore.run_in_session(session, work, savepoint=False)
+        else:
+            migrations.migrate(datastore, specs, lock_timeout=lock_timeout)
 
     def create_extra_tables(self, tenants: Sequence[Tenant], application_specs: Iterable[ApplicationSpec]) -> None:
         """Construct, once for each tenant, the applications and views that create tables of their own.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tenancy.storage.inventory import ShardInventory, TenantInventory
     from tenancy.storage.shard import Shard
 
-__all__ = ["Remover"]
+__all__ = ["Remover", "is_in_use"]
 
 # Each dropped table takes several locks from a table that all clients of the server share.
 _TABLES_PER_DROP: Final = 20
@@ -64,7 +64,7 @@ class Remover:
                         session, lambda executor: executor.fetch(statement), savepoint=False
                     )
             except OperationalError as error:
-                if not _is_in_use(error):
+                if not is_in_use(error):
                     raise
                 if time.monotonic() > deadline:
                     msg = f"The tables of tenant {tenant.slug!r} are in use: {error}."
@@ -75,7 +75,7 @@ class Remover:
                 return
 
 
-def _is_in_use(error: OperationalError) -> bool:
+def is_in_use(error: OperationalError) -> bool:
     """Return whether another transaction held the table."""
     code = describe(error).partition(" ")[2]
     # Our own wait for SQLite's writer has no code.

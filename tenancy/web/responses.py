@@ -10,7 +10,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from tenancy.errors import InvalidSlug, RegistryUnavailable, TenancyError, TenantNotFound, TenantUnavailable
+from tenancy.errors import (
+    InvalidSlug,
+    RegistryUnavailable,
+    TenancyError,
+    TenantNotFound,
+    TenantOutdated,
+    TenantUnavailable,
+)
 
 __all__ = ["APPLICATION_ERRORS", "LOOKUP_ERRORS", "ErrorResponse", "error_response"]
 
@@ -39,6 +46,8 @@ def _response(status: int, code: str, message: str, **headers: str) -> ErrorResp
 _RESPONSES: Final[Mapping[type[TenancyError], ErrorResponse]] = {
     TenantNotFound: _response(404, "not_found", "Not found."),
     InvalidSlug: _response(404, "not_found", "Not found."),
+    # Before its base class. A migration of one tenant rarely takes longer.
+    TenantOutdated: _response(503, "outdated", "Service unavailable. Retry later.", **{"retry-after": "5"}),
     TenantUnavailable: _response(403, "unavailable", "Not available."),
     RegistryUnavailable: _response(503, "unreachable", "Service unavailable. Retry later.", **{"retry-after": "1"}),
 }

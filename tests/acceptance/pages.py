@@ -3,7 +3,8 @@
 In a fenced block of
 
 - ``python``, the code is run, in one namespace for the page. When the first line is a comment with the name of a file,
-  the block is that file instead, and every page can import it.
+  the block is that file instead, and every page can import it. With a path, the file is written when the page gets to
+  the block.
 - ``text``, there is what the block of Python before it prints, or a command of the shell. ``...`` stands for anything.
 - ``shell``, ``export`` and ``unset`` change the environment of the blocks that follow; ``pytest`` runs files that the
   pages show; ``tenancy`` is run, and must succeed, or end with the code that a comment ``# exits with 3`` says; of
@@ -43,6 +44,7 @@ PGBOUNCER: Final = "postgres@127.0.0.1:6432/school"
 LANGUAGES: Final = ("python", "text", "shell", "sql", "mermaid")
 _FENCE: Final = re.compile(r"^```(\w*)$")
 _FILE: Final = re.compile(r"^# ([a-z_]+\.py)$")
+_PATH: Final = re.compile(r"^# ([a-z_]+/[a-z0-9_/]+\.py)$")
 _NOT_RUN: Final = re.compile(r"^<!-- not run: .+ -->$")
 
 
@@ -60,6 +62,12 @@ class Block:
     def file(self) -> str | None:
         """The name of the file that the block shows, or None."""
         found = _FILE.match(self.source.partition("\n")[0]) if self.language == "python" else None
+        return found[1] if found else None
+
+    @property
+    def path(self) -> str | None:
+        """The path of the file that the block is, below the working directory, or None."""
+        found = _PATH.match(self.source.partition("\n")[0]) if self.language == "python" else None
         return found[1] if found else None
 
     def __str__(self) -> str:
@@ -125,6 +133,9 @@ class Reader:
                 if not block.is_run or block.file is not None:
                     continue
                 source = self._replace(block.source)
+                if block.path is not None:
+                    Path(block.path).write_text(source, encoding="utf-8")
+                    continue
                 has_text = following is not None and following.language == "text"
                 shown = self._replace(following.source) if following is not None and has_text else ""
                 if block.language == "python":

@@ -12,17 +12,18 @@ import pytest
 import typer
 
 from tenancy.cli.app import COMMANDS, app
-from tenancy.cli.commands import jobs, runner
+from tenancy.cli.commands import jobs, migrations, runner
 from tenancy.cli.errors import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
     "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
-    "doctor runner jobs"
+    "migrate rebuild doctor runner migrations jobs"
 )
 EXAMPLES = [
     *COMMANDS,
     *((f"runner {name}", function, example) for name, function, example in runner.COMMANDS),
+    *((f"migrations {name}", function, example) for name, function, example in migrations.COMMANDS),
     *((f"jobs {name}", function, example) for name, function, example in jobs.COMMANDS),
 ]
 PAGE = ROOT / "docs" / "commands.md"
@@ -83,7 +84,7 @@ def test_help_of_a_verb_has_an_example_that_the_command_accepts(name: str, examp
     assert options <= {option for verb, each in parameters() if verb == name for option in each.opts}
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("runner", "--help"), ("jobs", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("runner", "--help"), ("jobs", "--help"), ("migrations", "--help")])
 def test_no_line_about_a_verb_is_cut_off(arguments: tuple[str, ...], sqlite_url: str) -> None:
     listed = Command(sqlite_url).ok(*arguments).out.partition("Commands:")[2]
     assert listed

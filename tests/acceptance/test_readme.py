@@ -119,7 +119,9 @@ PAGES_AND_BLOCKS = [(page, blocks_of(page)) for page in PAGES]
 NOT_RUN = ["docs/roles.md:15", "docs/roles.md:35", "docs/roles.md:45", "docs/roles.md:55", "docs/running.md:132"]
 
 # Commands in shell blocks that are neither run nor checked.
-COMMANDS_NOT_RUN = [["pip", "install", what] for what in (".", ".[psycopg]", ".[cli]", ".[metrics]", ".[testing]")]
+COMMANDS_NOT_RUN = [
+    ["pip", "install", what] for what in (".", ".[psycopg]", ".[cli]", ".[metrics]", ".[migrations]", ".[testing]")
+]
 
 
 def test_every_block_is_run() -> None:
@@ -225,6 +227,8 @@ def defaults() -> dict[str, str]:
         "TENANCY_SCHEMA": tenancy.schema,
         "TENANCY_TABLE_PREFIX": tenancy.table_prefix,
         "TENANCY_SLUGS": tenancy.slugs,
+        "TENANCY_MIGRATIONS": tenancy.migrations,
+        "TENANCY_REQUIRES": None,
         "TENANCY_GRACE_DAYS": tenancy.grace_days,
         "TENANCY_MAX_APPLICATIONS": tenancy.max_applications,
         "TENANCY_MAX_OUTAGE": tenancy.max_outage,

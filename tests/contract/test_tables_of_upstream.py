@@ -20,86 +20,9 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLA
 from tenancy.testing.postgresql import Postgres
 from tests.support.applications import Applications, stored_events
 from tests.support.ordering import PollingReader, assert_in_order, write_in_rows
+from tests.support.published_tables import COLUMNS, PublishedTables
 
-# In the connection's default schema, and in a configured one.
-ON_POSTGRES = """
-CREATE TABLE {schema}.school_events (
-    id BIGSERIAL NOT NULL, originator_id UUID NOT NULL, originator_version BIGINT NOT NULL,
-    topic TEXT NOT NULL, state BYTEA NOT NULL, PRIMARY KEY (id)
-);
-CREATE UNIQUE INDEX school_events_aggregate_idx ON {schema}.school_events (originator_id, originator_version);
-CREATE TABLE {schema}.school_snapshots (
-    originator_id UUID NOT NULL, originator_version BIGINT NOT NULL, topic TEXT NOT NULL, state BYTEA NOT NULL,
-    PRIMARY KEY (originator_id, originator_version)
-);
-CREATE TABLE {schema}.school_tracking (
-    application_name VARCHAR(32) NOT NULL, notification_id BIGINT NOT NULL, PRIMARY KEY (application_name)
-)
-"""
-ON_SQLITE = """
-CREATE TABLE school_events (
-    id INTEGER NOT NULL, originator_id BINARY(16) NOT NULL, originator_version BIGINT NOT NULL,
-    topic TEXT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (id)
-);
-CREATE UNIQUE INDEX school_events_aggregate_idx ON school_events (originator_id, originator_version);
-CREATE TABLE school_snapshots (
-    originator_id BINARY(16) NOT NULL, originator_version BIGINT NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL,
-    PRIMARY KEY (originator_id, originator_version)
-);
-CREATE TABLE school_tracking (
-    application_name VARCHAR(32) NOT NULL, notification_id BIGINT NOT NULL, PRIMARY KEY (application_name)
-)
-"""
-COLUMNS = "(originator_id, originator_version, topic, state)"
 LONG_NAME = "x" * 33
-
-
-class Old:
-    """Tables of the published package with two events, a snapshot and a tracking position."""
-
-    def __init__(self, url: str, schema: str | None) -> None:
-        self.schema = schema
-        self.originator_id = uuid4()
-        self._engine = sa.create_engine(url)
-        is_sqlite = self._engine.dialect.name == "sqlite"
-        self.prefix = "" if is_sqlite else f"{schema or 'public'}."
-        script = ON_SQLITE if is_sqlite else ON_POSTGRES.format(schema=schema or "public")
-        stored_id = self.originator_id.bytes if is_sqlite else self.originator_id
-        with self._engine.begin() as connection:
-            if schema is not None:
-                connection.execute(sa.schema.CreateSchema(schema))
-            for statement in script.split(";"):
-                connection.execute(sa.text(statement))
-            for table, version in (("events", 1), ("events", 2), ("snapshots", 2)):
-                connection.execute(
-                    sa.text(
-                        f"INSERT INTO {self.prefix}school_{table} {COLUMNS} VALUES (:id, :version, :topic, :state)"
-                    ),
-                    {"id": stored_id, "version": version, "topic": "old", "state": b"\0\xff"},
-                )
-            connection.execute(sa.text(f"INSERT INTO {self.prefix}school_tracking VALUES ('upstream', 7)"))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._engine.dispose()
-
-    def shape(self) -> dict[str, Any]:
-        """Return the database's description of the tables."""
-        inspector = sa.inspect(self._engine)
-        return {
-            table: (
-                [{**column, "type": repr(column["type"])} for column in inspector.get_columns(table, self.schema)],
-                inspector.get_indexes(table, self.schema),
-                inspector.get_unique_constraints(table, self.schema),
-                inspector.get_pk_constraint(table, self.schema),
-            )
-            for table in inspector.get_table_names(self.schema)
-        }
-
-    def scalar(self, statement: str) -> Any:
-        """Return the single value that a statement selects."""
-        with self._engine.connect() as connection:
-            return connection.scalar(sa.text(statement))
 
 
 @pytest.fixture(params=["sqlite", "psycopg2", "psycopg in a schema", "pg8000"])
@@ -113,14 +36,14 @@ def place(request: pytest.FixtureRequest) -> tuple[str, str | None]:
 
 
 @pytest.fixture
-def old(place: tuple[str, str | None]) -> Iterator[Old]:
-    tables = Old(*place)
+def old(place: tuple[str, str | None]) -> Iterator[PublishedTables]:
+    tables = PublishedTables(*place)
     yield tables
     tables.close()
 
 
 @pytest.fixture
-def factory(place: tuple[str, str | None], old: Old) -> Iterator[SQLAlchemyFactory]:
+def factory(place: tuple[str, str | None], old: PublishedTables) -> Iterator[SQLAlchemyFactory]:
     with Applications(place[0]) as apps:
         yield apps.factory("School", old.schema)
 
@@ -131,7 +54,7 @@ def process_recorder(factory: SQLAlchemyFactory) -> SQLAlchemyProcessRecorder:
     return recorder
 
 
-def test_tables_are_used_and_stay_unchanged(factory: SQLAlchemyFactory, old: Old) -> None:
+def test_tables_are_used_and_stay_unchanged(factory: SQLAlchemyFactory, old: PublishedTables) -> None:
     """Seen to fail against an ALTER of the tracking table, and against DDL without IF NOT EXISTS."""
     before = old.shape()
     assert list(before) == ["school_events", "school_snapshots", "school_tracking"]
@@ -166,7 +89,7 @@ def test_tables_are_used_and_stay_unchanged(factory: SQLAlchemyFactory, old: Old
         )
 
 
-def test_tables_are_used_without_the_right_to_create_any(place: tuple[str, str | None], old: Old) -> None:
+def test_tables_are_used_without_the_right_to_create_any(place: tuple[str, str | None], old: PublishedTables) -> None:
     with Applications(place[0], create_table="no") as apps:
         recorder = process_recorder(apps.factory("School", old.schema))
         recorder.insert_events(stored_events(), tracking=Tracking("upstream", 8))
@@ -174,7 +97,7 @@ def test_tables_are_used_without_the_right_to_create_any(place: tuple[str, str |
 
 
 def test_name_too_long_for_the_old_table_is_refused_and_nothing_is_written(
-    factory: SQLAlchemyFactory, old: Old
+    factory: SQLAlchemyFactory, old: PublishedTables
 ) -> None:
     """SQLite has no limit, despite the column type. Seen to fail against a column of type text."""
     recorder = process_recorder(factory)
@@ -188,7 +111,7 @@ def test_name_too_long_for_the_old_table_is_refused_and_nothing_is_written(
         lambda: insert_in_transaction(recorder),
     ]
     for call in calls:
-        with pytest.raises(DataError, match=r"tracking.* at most 32 characters.*ALTER"):
+        with pytest.raises(DataError, match=r"tracking.* at most 32 characters.*migrate_tables"):
             call()
     assert recorder.max_tracking_id(LONG_NAME) is None
     assert recorder.max_notification_id() == 2
@@ -199,7 +122,7 @@ def insert_in_transaction(recorder: SQLAlchemyProcessRecorder) -> None:
         recorder.insert_events(stored_events(), tracking=Tracking(LONG_NAME, 1))
 
 
-def test_application_adopts_aggregates_of_the_old_tables(factory: SQLAlchemyFactory, old: Old) -> None:
+def test_application_adopts_aggregates_of_the_old_tables(factory: SQLAlchemyFactory, old: PublishedTables) -> None:
     aggregates = factory.aggregate_recorder()
     assert isinstance(aggregates, SQLAlchemyAggregateRecorder)
     aggregates.insert_events(stored_events(1, old.originator_id, first_version=3))
@@ -266,7 +189,7 @@ def check_order_beside_the_old_writer(url: str, rounds: int, *, locks: bool) -> 
 
 def test_table_is_shared_with_an_old_writer_under_load(postgres_url: str, repeat: Callable[[int], range]) -> None:
     """Wrong variant: an old writer without the lock."""
-    old = Old(postgres_url, None)
+    old = PublishedTables(postgres_url, None)
     check_order_beside_the_old_writer(postgres_url, len(repeat(100)), locks=True)
 
     def try_often() -> None:

@@ -20,7 +20,7 @@ from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
 from tests.samples.training_school.application import TrainingSchool
 from tests.support.applications import Applications, stored_events
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.fleets import check, fleet
 from tests.support.followers import Follower
 
@@ -119,7 +119,7 @@ def test_worker_continues_after_an_error(url: str, monkeypatch: pytest.MonkeyPat
     with fleet(url, ["acme"]) as tenants, tenants.runner(workers=1) as runner:
         assert failing.has_failed.wait(20)
         dog_id = tenants["acme"].get(TrainingSchool).register("Fido", "sit")
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
         wait_until(lambda: set(runner.health().values()) == {None}, "all is well")
 
@@ -156,7 +156,7 @@ def test_coordinator_continues_and_reports_failures(
         wait_until(lambda: gauge() == 0, "the metrics show the recovery")
         tenants.create("new")
         dog_id = tenants["new"].get(TrainingSchool).register("Fido", "sit")
-        runner.wait("new")
+        runner.wait("new", DEADLINE_SECONDS)
         check(tenants, "new", {dog_id: ["Fido", "sit"]})
     logged = [
         record for record in caplog.records if record.levelno >= logging.WARNING and "OSError" in record.getMessage()

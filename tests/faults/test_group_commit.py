@@ -242,8 +242,17 @@ def test_joined_writers_keep_the_order_and_get_their_own_ids(
 ) -> None:
     logs = [Log() for _ in range(WRITERS)]
     calls, is_over = len(repeat(25)), threading.Event()
+    batches.gate.clear()
+
+    def release() -> None:
+        batches.wait_for(WRITERS - 1)  # behind the one that writes
+        batches.gate.set()
+
+    writers: list[Callable[[], None]] = [
+        partial(write_on, recorder, log, seed, calls, is_over) for seed, log in enumerate(logs)
+    ]
     with PollingReader(recorder) as reader:
-        run_together([partial(write_on, recorder, log, seed, calls, is_over) for seed, log in enumerate(logs)])
+        run_together([release, *writers])
     assert_in_order([ids for log in logs for ids, _ in log.acknowledged], reader.ids)
     assert_stored_once(recorder, logs)
     assert not any(log.unknown for log in logs)

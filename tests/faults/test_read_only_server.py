@@ -17,7 +17,7 @@ from tenancy.testing.postgresql import Postgres
 from tests.samples.training_school.application import TrainingSchool
 from tests.support.administrator import Database
 from tests.support.applications import Applications, stored_events, topics
-from tests.support.deadlines import run_together, wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.support.fleets import check, fleet
 
 Call = Callable[[SQLAlchemyProcessRecorder], Any]
@@ -181,7 +181,7 @@ def test_runner_logs_the_cause_and_resumes(database_of_a_fleet: Database, caplog
     with fleet(database.url(), ["acme"]) as tenants, tenants.runner(lease_seconds=1.0, max_attempts=1) as runner:
         school = tenants["acme"].get(TrainingSchool)
         expected = {school.register("Fido", "sit"): ["Fido", "sit"]}
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         with read_only(database):
             database.terminate()
             wait_until(lambda: all(each in caplog.text for each in said), "the runner logs it")

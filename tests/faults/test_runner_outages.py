@@ -16,7 +16,7 @@ from tenancy.runner.runner import Runner
 from tenancy.testing.postgresql import PostgresServer
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import Diaries, Summaries
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.fleets import check, fleet
 
 
@@ -52,7 +52,7 @@ def test_registry_is_unreachable_for_longer_than_the_leases(
     with fleet(sqlite_url, ["acme"], **settings) as tenants, tenants.runner(lease_seconds=1.0) as runner:
         school = tenants["acme"].get(TrainingSchool)
         expected = {school.register("Fido", "sit"): ["Fido", "sit"]}
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         own_postgres_server.stop()
         stopped_at = time.monotonic()
         wait_until(lambda: not runner._leases.are_valid(), "the leases have expired")  # noqa: SLF001 (not visible otherwise)
@@ -74,7 +74,7 @@ def test_tenant_is_purged_during_a_slice(postgres_url: str) -> None:
         certificate = tenants.purge("acme")
         assert set(certificate.left.values()) == {0}
         dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "sit")
-        runner.wait("globex")
+        runner.wait("globex", DEADLINE_SECONDS)
         check(tenants, "globex", {dog_id: ["Rex", "sit"]})
         registry: Any = tenants.fleet.registry
         assert tenants.followers._failure_store.all() == {}  # noqa: SLF001 (as above)

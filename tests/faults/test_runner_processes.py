@@ -19,6 +19,9 @@ from tests.support.fleets import check, fleet, positions
 from tests.support.pgbouncer import PgBouncer
 from tests.support.runner_process import RunnerProcess
 
+# Several processes start in each test, which takes minutes where many others run.
+pytestmark = pytest.mark.timeout(900)
+
 SLUGS = [f"tenant-{number}" for number in range(8)]
 
 

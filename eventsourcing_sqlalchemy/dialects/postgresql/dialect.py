@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
 from typing import Any, ClassVar
 from uuid import UUID
@@ -22,6 +22,8 @@ from eventsourcing_sqlalchemy.dialects.postgresql import catalog as postgresql_c
 from eventsourcing_sqlalchemy.dialects.postgresql import sequences as postgresql_sequences
 from eventsourcing_sqlalchemy.dialects.postgresql.arrays import BinaryArrays, TextArrays
 from eventsourcing_sqlalchemy.dialects.postgresql.drivers import Driver, DriverListener, driver_for
+from eventsourcing_sqlalchemy.dialects.postgresql.replacing import PostgreSQLReplacer
+from eventsourcing_sqlalchemy.dialects.postgresql.scratch import scratch_schema
 from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationKind, Right
@@ -51,6 +53,7 @@ class PostgreSQLDialect(Dialect):
     placeholder = "%s"
     can_notify = True
     id_sequences = postgresql_sequences.PostgreSQLSequences()
+    table_replacer = PostgreSQLReplacer()
     # Drivers transfer states as hexadecimal text, and PostgreSQL limits a value to 1 GiB.
     max_event_bytes = 480 * 2**20
     notify_statement = "SELECT pg_notify(%s, %s)"
@@ -60,8 +63,8 @@ class PostgreSQLDialect(Dialect):
         "42P01": "Set CREATE_TABLE=yes, or create it beforehand",
         "3F000": "Set CREATE_TABLE=yes, or create it beforehand",
         "42703": "The table has another shape: a column is missing. Use another schema or table prefix",
-        "22001": "The tracking table is of version 1, for application names of at most 32 characters. ALTER the type "
-        "of its column application_name to text, or shorten the application's name",
+        "22001": "The tracking table has version 0, for application names of at most 32 characters. Migrate it with "
+        "recorder.migrate_tables(), or shorten the application's name",
         READ_ONLY: "The database is a standby, or default_transaction_read_only is on. Connect to the primary; with "
         "several hosts in SQLALCHEMY_URL, add target_session_attrs=read-write",
         postgresql_catalog.INSUFFICIENT_PRIVILEGE: "Grant the connecting role its missing privilege: USAGE on "
@@ -101,6 +104,9 @@ class PostgreSQLDialect(Dialect):
 
     def public_engine(self, engine: Engine) -> Engine:
         return engine.execution_options(isolation_level="READ COMMITTED")
+
+    def scratch(self, engine: Engine) -> AbstractContextManager[tuple[Connection, str | None]]:
+        return scratch_schema(engine)
 
     def opened(self, connection: Any, *, keeps_encoding: bool) -> None:
         actual = type(connection).__module__.partition(".")[0]

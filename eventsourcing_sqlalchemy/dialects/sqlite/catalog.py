@@ -21,7 +21,7 @@ def describe(executor: Executor, tables: Sequence[TableName]) -> dict[TableName,
     placeholders = ", ".join(["?"] * len(tables))
     condition = f"m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN ({placeholders})"
     names = [table.name for table in tables]
-    found = _shapes(executor.fetch(_DESCRIBE.format(condition=condition), names * 2))
+    found = _shapes(executor.fetch(_DESCRIBE.format(condition=condition), names * 3))
     by_folded_name = {_fold(name): name for name in found}
     for table in tables:
         name = by_folded_name.get(_fold(table.name), table.name)
@@ -51,6 +51,8 @@ def _shapes(rows: Sequence[Sequence[str]]) -> dict[str, TableShape]:
             shape.columns[column] = column_type
         if key is not None:
             keys.setdefault((table, key), set()).add(column)
+        if column_type is None and key is None:
+            shape.reuses_ids = True
     for (table, _), columns in keys.items():
         shapes[table].unique.append(frozenset(columns))
     for table, shape in shapes.items():
@@ -74,7 +76,8 @@ SELECT type, name FROM sqlite_master
 WHERE type IN ('table', 'view') AND substr(name, 1, ?) = ? AND name NOT LIKE 'sqlite^_%' ESCAPE '^'
 """
 
-# Columns with their types, then the columns of unique indexes. The last value names the key of the column.
+# Columns with their types, then the columns of unique indexes, then tables whose ids may be reused: neither a type nor
+# a key. The last value names the key of the column.
 _PRIMARY: Final = ""
 _DESCRIBE: Final = """
 SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
@@ -84,4 +87,8 @@ UNION ALL
 SELECT m.name, i.name, NULL, l.name
 FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
 WHERE l."unique" AND NOT l.partial AND {condition}
+UNION ALL
+SELECT m.name, c.name, NULL, NULL
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE c.name = 'id' AND c.pk AND m.type = 'table' AND m.sql NOT LIKE '%AUTOINCREMENT%' AND {condition}
 """

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from eventsourcing.persistence import OperationalError
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import QueuePool
@@ -26,6 +26,7 @@ from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.conversion import uuid_of_int
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.sqlite import catalog as sqlite_catalog
+from eventsourcing_sqlalchemy.dialects.sqlite.replacing import SQLiteReplacer
 from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid
@@ -126,6 +127,15 @@ class SQLiteDialect(Dialect):
             connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
         return public
+
+    @contextmanager
+    def scratch(self, engine: Engine) -> Iterator[tuple[Connection, str | None]]:
+        memory = create_engine(URL.create(engine.url.drivername), hide_parameters=True)
+        try:
+            with self.public_engine(memory).connect() as connection:
+                yield connection, None
+        finally:
+            memory.dispose()
 
     def connected(self, connection: Any, settings: EngineSettings) -> None:
         # Switching to WAL needs an exclusive lock and does not wait for it. While others write, or on a read-only file,
@@ -280,6 +290,7 @@ class SQLiteDialect(Dialect):
         return _as_uuid if originator_id_type == "uuid" else str
 
     id_sequences = SQLiteSequences()
+    table_replacer = SQLiteReplacer()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -14,8 +14,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from tenancy.model.tenant import Tenant
 from tenancy.operations.jobs.job import ItemStatus, Job, JobPhase, JobStatus
 from tenancy.operations.jobs.store import MAX_ATTEMPTS, JobStore
+from tenancy.registry.tables import to_tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -34,6 +36,8 @@ class Claim:
     """An item that this executor runs."""
 
     tenant_id: UUID
+    tenant: Tenant | None
+    """None if the tenant was purged."""
     is_canary: bool
     progress: Mapping[str, Any]
     valid_until: float
@@ -84,8 +88,10 @@ class Claims:
                 "started": self._now,
             }
             session.execute(sa.update(self._items).where(self._is(row.tenant_id)).values(values))
+            found = session.execute(sa.select(self._tenants).where(self._tenants.c.id == row.tenant_id)).first()
         return Claim(
             tenant_id=row.tenant_id,
+            tenant=None if found is None else to_tenant(found),
             is_canary=row.is_canary,
             progress=row.progress,
             valid_until=began + self._seconds,

@@ -55,7 +55,6 @@ class Executor:
 
     def __init__(self, fleet: Fleet, job_id: UUID, check: Callable[[], bool] | None = None) -> None:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._fleet = fleet
         self._store = JobStore(fleet.registry)
         self._job = job = self._store.get(job_id)
         cls = resolve_topic(job.topic)
@@ -120,7 +119,7 @@ class Executor:
             self._renewal.drop()
 
     def _attempt(self, claim: Claim) -> ItemEnd:
-        tenant = _patiently(lambda: self._fleet.registry.get(claim.tenant_id))
+        tenant = claim.tenant
         if tenant is None or tenant.status is TenantStatus.PURGING:
             return ItemEnd(status=ItemStatus.SKIPPED, summary="purged")
         item = _RunningItem(claim, self._claims, self._check_item)

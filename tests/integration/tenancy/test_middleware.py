@@ -13,6 +13,7 @@ from tenancy import Tenancy
 from tenancy.errors import NoCurrentTenant, TenantNotFound, TenantPurged
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant, TenantRequest
+from tenancy.model.versions import Versions
 from tenancy.testing.postgresql import PostgresServer
 from tenancy.web.resolvers import Request, Resolver, by_header, by_host, by_path
 from tenancy.web.responses import error_response
@@ -184,7 +185,7 @@ def make_provisioning(tenants: Tenancy) -> None:
     placement = Placement(None, "acme_0000_")
     tenants.init()
     tenants.fleet.registry.add(
-        [Tenant.requested(TenantRequest(slug="acme", name="Acme"), uuid4(), "acme", placement)], None
+        [Tenant.requested(TenantRequest(slug="acme", name="Acme"), uuid4(), "acme", placement, Versions())], None
     )  # as left by a process that died
 
 

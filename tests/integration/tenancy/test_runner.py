@@ -23,7 +23,7 @@ from tenancy.runner.sweep import Sweep
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import SYSTEM, Diaries, Summaries
 from tests.samples.training_school.views import CountersView, DogCounters
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.fleets import check, fleet, recorded_events
 
 SECRET = "Sesame-4711"  # noqa: S105 (it must not leak)
@@ -50,7 +50,7 @@ def test_runs_every_pipe_and_projection_of_every_tenant(tenants: Tenancy) -> Non
         dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "beg", "roll")
         tenants["globex"].get(TrainingSchool).teach(dog_id, "heel")
         for slug in ("acme", "globex"):
-            runner.wait(slug)
+            runner.wait(slug, DEADLINE_SECONDS)
         check(tenants, "acme", before)
         check(tenants, "globex", {dog_id: ["Rex", "beg", "roll", "heel"]})
         assert {each.state for each in runner.status()} == {"current"}
@@ -72,7 +72,7 @@ def test_positions_are_read_in_batches(tenants: Tenancy, monkeypatch: pytest.Mon
     monkeypatch.setattr("tenancy.runner.coordinator._LOCATE_BATCH", 2)
     dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "beg")
     with tenants.runner(workers=2) as runner:
-        runner.wait("globex")
+        runner.wait("globex", DEADLINE_SECONDS)
         check(tenants, "globex", {dog_id: ["Rex", "beg"]})
         wait_until(lambda: len(looked_up) >= len(runner.status()) / 2, "all positions are known")
     assert max(looked_up) <= 2
@@ -96,7 +96,7 @@ def test_same_results_as_the_library_runner(tenants: Tenancy) -> None:
         ]
     )
     with tenants.runner() as runner:
-        runner.wait("globex")
+        runner.wait("globex", DEADLINE_SECONDS)
     one_thread: SingleThreadedRunner[Any] = SingleThreadedRunner(SYSTEM, env=tenants.env("acme"))
     with one_thread:
         # Pull the existing events as the library does when prompted.
@@ -115,22 +115,22 @@ def test_tenant_changes_while_it_runs(tenants: Tenancy) -> None:
     with tenants.runner() as runner:
         tenants.create("new")
         dog_id = tenants["new"].get(TrainingSchool).register("Fido", "sit")
-        runner.wait("new")
+        runner.wait("new", DEADLINE_SECONDS)
         check(tenants, "new", {dog_id: ["Fido", "sit"]})
         tenants.suspend("new")
         with pytest.raises(TenantSuspended):
-            runner.wait("new")
+            runner.wait("new", DEADLINE_SECONDS)
         wait_until(lambda: "new" not in {each.tenant for each in runner.status()}, "it is released")
         tenants.resume("new")
         tenants["new"].get(TrainingSchool).teach(dog_id, "beg")
-        runner.wait("new")
+        runner.wait("new", DEADLINE_SECONDS)
         check(tenants, "new", {dog_id: ["Fido", "sit", "beg"]})
         tenants.rename("new", "renamed")
         tenants["renamed"].get(TrainingSchool).teach(dog_id, "roll")
-        runner.wait("renamed")
+        runner.wait("renamed", DEADLINE_SECONDS)
         tenants.purge("renamed")
         dog_id = tenants.create("new").get(TrainingSchool).register("Rex")
-        runner.wait("new")
+        runner.wait("new", DEADLINE_SECONDS)
         check(tenants, "new", {dog_id: ["Rex"]})
 
 
@@ -142,7 +142,7 @@ def test_rolled_back_events_do_not_count_as_lag(tenants: Tenancy) -> None:
             school.register("Ghost", "sit")
             session.rollback()
         dog_id = school.register("Fido", "sit")
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
         with recorder.transaction() as session:
             school.register("Ghost", "sit")
@@ -163,9 +163,9 @@ def test_failure_stops_only_that_follower_of_that_tenant(
             NotCaughtUp,
             match=r"quarantined at notification 3 of 'TrainingSchool' \(tests.samples.training_school.system.Poisoned",
         ) as e:
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
         other = well.register("Rex", "sit")
-        runner.wait("globex")
+        runner.wait("globex", DEADLINE_SECONDS)
         check(tenants, "globex", {other: ["Rex", "sit"]})
         assert tenants.projection(DogCounters, "acme").view.get_subsequent_event_counter() == 3
         failure = one(tenants, "acme").failure
@@ -180,7 +180,7 @@ def test_failure_stops_only_that_follower_of_that_tenant(
         assert [each.follower for each in tenants.followers.retry("acme")] == ["Diaries"]
         wait_until(lambda: state(tenants, "acme") == "quarantined", "it fails again")
         tenants.followers.skip("acme", "Diaries", 3, actor="ops")
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         assert tenants["acme"].get(Diaries).entries(dog_id) == ["Fido", "sit", "beg"]
         assert state(tenants, "acme") == "current"
         assert [(each.action, each.actor, each.remark) for each in tenants.history("acme")][-1] == (
@@ -199,11 +199,11 @@ def test_quarantine_outlives_the_process_and_goes_with_the_tenant(tenants: Tenan
     with tenants.runner(max_attempts=1) as runner:
         tenants["acme"].get(TrainingSchool).register("Fido", "exit 1")
         with pytest.raises(NotCaughtUp, match="SystemExit"):
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
     first = one(tenants, "acme").failure
     with tenants.runner(max_attempts=1) as runner:
         with pytest.raises(NotCaughtUp, match="quarantined"):
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
         assert one(tenants, "acme").failure == first
         certificate = tenants.purge("acme")
     assert certificate.left["registry rows"] == 0
@@ -229,7 +229,7 @@ def test_resolved_failure_is_cleared(tenants: Tenancy, monkeypatch: pytest.Monke
         with pytest.raises(NotCaughtUp, match=r"fails and is being retried \(builtins.ZeroDivisionError\)"):
             runner.wait("acme", timeout=0)
         failing.clear()
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         check(tenants, "acme", {dog_id: ["Fido", "sit"]})
         wait_until(lambda: state(tenants, "acme") == "current", "the failure is cleared")
 
@@ -240,7 +240,7 @@ def test_policy_refused_by_another_tenant_is_quarantined(tenants: Tenancy, monke
     with tenants.runner(max_attempts=1) as runner:
         tenants["acme"].get(TrainingSchool).register("Fido")
         with pytest.raises(NotCaughtUp, match=r"quarantined at notification 1 .*TenantSuspended") as caught:
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
     assert "globex" not in str(caught.value)
 
 
@@ -276,7 +276,7 @@ def test_evicted_and_reconstructed_application_is_followed(postgres_url: str) ->
                 dog_id = tenants[slug].get(TrainingSchool).register(f"Dog {number}", "sit")
                 expected[slug][dog_id] = [f"Dog {number}", "sit"]
         for slug in slugs:
-            runner.wait(slug)
+            runner.wait(slug, DEADLINE_SECONDS)
             check(tenants, slug, expected[slug])
 
 
@@ -296,14 +296,14 @@ def test_status_and_skip_without_application_code(tenants: Tenancy) -> None:
     with tenants.runner(max_attempts=1) as runner:
         tenants["acme"].get(TrainingSchool).register("Fido", "poison")
         with pytest.raises(NotCaughtUp):
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
         env = {"SQLALCHEMY_URL": tenants.settings.url.render_as_string(hide_password=False)}
         with Tenancy(env=env) as operators:
             assert state(operators, "acme") == "quarantined"
             operators.followers.skip("acme", "Diaries", 2)
             with pytest.raises(TenancyError, match="no applications are registered"):
                 operators.runner()
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
 
 
 def test_skip_applies_to_the_tenant_despite_a_concurrent_rename(
@@ -313,7 +313,7 @@ def test_skip_applies_to_the_tenant_despite_a_concurrent_rename(
         acme = tenants["acme"]
         acme.get(TrainingSchool).register("Fido", "poison")
         with pytest.raises(NotCaughtUp):
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
     move = FollowerMonitor._move  # noqa: SLF001 (between its two steps)
 
     def rename(*args: Any) -> None:
@@ -347,7 +347,7 @@ def test_registry_is_closed_with_the_fleet(postgres_url: str) -> None:
     with fleet(postgres_url, ["acme"]) as tenants, tenants.runner() as runner:
         assert len(list(registry_caches)) == len(before) + 1
         tenants["acme"].get(TrainingSchool).register("Fido", "sit")
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
     del tenants, runner
     gc.collect()
     registry_caches.drain()

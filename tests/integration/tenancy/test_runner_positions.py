@@ -14,10 +14,10 @@ from eventsourcing.utils import get_topic
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Tenancy
-from tenancy.following.follower import FollowerDriver, _FollowerDriver, _ProjectionDriver
+from tenancy.following.follower import FollowerDriver, ProjectionDriver, _FollowerDriver
 from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.views import CountersView, DogCounters
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 
 
 class Tricksters(ProcessApplication[UUID]):
@@ -65,7 +65,7 @@ def test_skipped_events_do_not_count_as_lag_elsewhere(fleets: tuple[Tenancy, Ten
     with tenants.runner() as runner:
         for number in range(5):
             tenants["acme"].get(TrainingSchool).register(f"Dog {number}")
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         wait_until(
             lambda: (
                 {(each.state, each.lag, each.position) for each in others.followers.status()} == {("current", 0, 5)}
@@ -76,7 +76,7 @@ def test_skipped_events_do_not_count_as_lag_elsewhere(fleets: tuple[Tenancy, Ten
     assert Tricks.processed == [1, 2, 3, 4, 5]
     with others.runner() as runner:
         tenants["acme"].get(TrainingSchool).register("Rex", "sit")
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
     assert Tricks.processed == [1, 2, 3, 4, 5, 6, 7]  # no event twice
 
 
@@ -97,11 +97,11 @@ def test_positions_recorded_with_events_are_not_recorded_again(
         monkeypatch.setattr(cls, "record", counted)
 
     count(_FollowerDriver, "Tricksters")
-    count(_ProjectionDriver, "Tricks")
+    count(ProjectionDriver, "Tricks")
     with tenants.runner() as runner:
         school = tenants["acme"].get(TrainingSchool)
         school.register("Fido", "sit", "beg")
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         assignments = runner._assignments.all()  # noqa: SLF001 (not visible otherwise)
         # A process application's position is known without a query.
         assert [assignment.recorded for assignment in assignments if assignment.pipe.follower == "Tricksters"] == [3]
@@ -110,6 +110,6 @@ def test_positions_recorded_with_events_are_not_recorded_again(
         )
         assert recorded == []
         school.register("Rex")
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         wait_until(lambda: {assignment.recorded for assignment in assignments} == {4}, "the others are recorded")
         assert sorted(recorded) == [("Tricks", 4), ("Tricksters", 4)]

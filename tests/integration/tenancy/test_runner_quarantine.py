@@ -20,7 +20,7 @@ from tenancy.runner.ready_queue import ReadyQueue
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import SYSTEM
 from tests.samples.training_school.views import CountersView, DogCounters
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.fleets import check, fleet
 
 
@@ -56,7 +56,7 @@ def test_locked_tenant_row_delays_only_the_stored_failure(postgres_url: str) -> 
             key = (acme.id, "Diaries")
             wait_until(lambda: (failure := known.get(key)) is not None and failure.is_quarantined, "it is quarantined")
             dog_id = tenants["globex"].get(TrainingSchool).register("Rex", "sit")
-            runner.wait("globex")
+            runner.wait("globex", DEADLINE_SECONDS)
             check(tenants, "globex", {dog_id: ["Rex", "sit"]})
             known.refresh()  # as the coordinator does, with exclusive use of the registry
             assert failure_store.all() == {}
@@ -68,13 +68,17 @@ def test_locked_tenant_row_delays_only_the_stored_failure(postgres_url: str) -> 
 def test_missing_tables_are_retried(
     database: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A runner with a new projection is started before the projection's tables are created."""
+    """A projection's table was dropped. One that is still to be created is waited for instead."""
     monkeypatch.setattr("tenancy.runner.failures._MAX_DELAY", 0.2)
     env = {"SQLALCHEMY_URL": request.getfixturevalue(database)}
-    with Tenancy(system=SYSTEM, env=env) as before:
-        before.create("acme").get(TrainingSchool).register("Fido", "sit")
     with Tenancy(system=SYSTEM, env=env) as tenants:
         tenants.project(TrainingSchool, DogCounters, CountersView)
+        acme = tenants.create("acme")
+        acme.get(TrainingSchool).register("Fido", "sit")
+        specs = tenants.fleet.inventory.specs(acme.placement, tenants.application_specs())
+        (table,) = (spec.name for spec in specs if spec.name.name.endswith("dogcounters_tracking"))
+        with tenants.fleet.shard.datastore.engine.begin() as connection:
+            connection.exec_driver_sql(f"DROP TABLE {table}")
         with tenants.runner(max_attempts=2) as runner:
             key = (tenants["acme"].id, "DogCounters")
             known = runner._quarantine  # noqa: SLF001 (the store lags behind)
@@ -88,9 +92,8 @@ def test_missing_tables_are_retried(
                 TenancyError, match="failed before reading a notification: notification 1 cannot be skipped"
             ):
                 tenants.followers.skip("acme", "DogCounters", 1)
-            tenants.init()
             assert {each.level for each in doctor.repair(tenants.fleet)} == {"ok"}
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
             assert tenants.projection(DogCounters, "acme").view.get_created_event_counter() == 1
             wait_until(lambda: known.get(key) is None, "the failure is resolved")
     assert "failed before reading a notification, retrying in" in caplog.text

@@ -17,6 +17,7 @@ from tenancy.runner.monitor import FollowerStatus
 from tests.integration.tenancy.test_runner_positions import Tricks
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.views import CountersView, DogCounters
+from tests.support.deadlines import DEADLINE_SECONDS
 
 ALL_DRIVERS = pytest.mark.parametrize("tenants", ["psycopg2", "psycopg", "pg8000", "sqlite"], indirect=True)
 
@@ -93,14 +94,14 @@ def never_swept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_emptied_view_is_rebuilt_at_the_next_event(tenants: Tenancy, position: int) -> None:
     view = view_of(tenants)
     with tenants.runner() as runner:
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         assert view.get_created_event_counter() == 10
         restore(view, position, position)
         assert (status(runner).state, status(runner).lag) == ("behind", 10 - position)
         with pytest.raises(NotCaughtUp):
             runner.wait("acme", timeout=0)
         register(tenants)
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         assert view.get_created_event_counter() == 11
         assert (status(runner).state, status(runner).lag) == ("current", 0)
     assert Counting.processed == list(range(1, 12))
@@ -113,10 +114,10 @@ def test_emptied_view_is_rebuilt_without_an_event(tenants: Tenancy, monkeypatch:
     monkeypatch.setattr("tenancy.runner.sweep._COMPARE_BATCH", 1)
     view = view_of(tenants)
     with tenants.runner() as runner:
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         for position in (0, 7):
             restore(view, position, position)
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
             assert view.get_created_event_counter() == 10
             assert {each.state for each in runner.status()} == {"current"}
     assert Counting.processed == list(range(1, 11))
@@ -136,7 +137,7 @@ def test_view_emptied_during_a_slice(tenants: Tenancy, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(CountersView, "incr_created_event_counter", and_empty)
     with tenants.runner() as runner:
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         assert emptied_at == []
         assert view_of(tenants).get_created_event_counter() == 10
 
@@ -145,11 +146,11 @@ def test_view_emptied_during_a_slice(tenants: Tenancy, monkeypatch: pytest.Monke
 def test_process_application_with_a_position_set_back(tenants: Tenancy) -> None:
     recorder: Any = tenants["acme"].get(Counting).recorder
     with tenants.runner() as runner:
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         with recorder.transaction() as session:
             session.execute(sa.update(recorder.tracking_table).values(notification_id=7))
         register(tenants)
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         assert recorder.max_tracking_id(TrainingSchool.name) == 11
     # Recording the eleventh is refused at first, so it is processed twice.
     assert Counting.processed == [*range(1, 12), 8, 9, 10, 11]
@@ -158,11 +159,11 @@ def test_process_application_with_a_position_set_back(tenants: Tenancy) -> None:
 def test_position_set_forward_skips_events(tenants: Tenancy) -> None:
     view = view_of(tenants)
     with tenants.runner() as runner:
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         restore(view, 13, 10)
         assert (status(tenants.followers).state, status(runner).state) == ("ahead", "ahead")
         register(tenants, 5)
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         assert view.get_created_event_counter() == 12
         assert status(runner).state == status(tenants.followers).state == "current"
 
@@ -175,5 +176,5 @@ def test_unrecorded_position_does_not_count_as_set_back(tenants: Tenancy, monkey
     with tenants.runner() as runner:
         for _ in range(5):
             register(tenants)
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
     assert Tricks.processed == list(range(1, 16))

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 from eventsourcing.persistence import OperationalError
 
-from tenancy.storage.remover import _is_in_use
+from tenancy.storage.remover import is_in_use
 
 
 class ServerError(Exception):
@@ -27,7 +27,7 @@ def sqlite(name: str) -> sqlite3.OperationalError:
 
 
 @pytest.mark.parametrize(
-    ("error", "is_in_use"),
+    ("error", "expected"),
     [
         (raised("in use", ServerError("55P03")), True),
         (raised("in use", ServerError("40P01")), True),
@@ -38,5 +38,5 @@ def sqlite(name: str) -> sqlite3.OperationalError:
         (raised("Cannot connect"), False),
     ],
 )
-def test_only_a_table_in_use_is_retried(error: OperationalError, is_in_use: bool) -> None:
-    assert _is_in_use(error) is is_in_use
+def test_only_a_table_in_use_is_retried(error: OperationalError, expected: bool) -> None:
+    assert is_in_use(error) is expected

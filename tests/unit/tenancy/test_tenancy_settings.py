@@ -145,7 +145,15 @@ def test_typo_is_refused_with_a_suggestion(typo: str, meant: str) -> None:
 def test_variables_of_platforms_are_accepted(variable: str) -> None:
     known = {"TENANCY_SLUGS": "any", "TENANCY_CONTROL_URL": URL, "TENANCY_SCHEMA": "{tenant}"}
     known |= {"TENANCY_TABLE_PREFIX": "{tenant}"}
-    read(**{variable: known.get(variable, "1")})
+    beside = {"TENANCY_MIGRATIONS": "migrations"} if variable == "TENANCY_REQUIRES" else {}
+    read(**beside, **{variable: known.get(variable, "1")})
+
+
+@pytest.mark.parametrize("variable", ["TENANCY_REQUIRES", "KENNELS_TENANCY_REQUIRES"])
+def test_a_required_revision_needs_the_directory_that_has_it(variable: str) -> None:
+    with pytest.raises(SettingsError, match="TENANCY_MIGRATIONS") as caught:
+        read(**{variable: "ae10"})
+    assert caught.value.variable == variable
 
 
 def test_secrets_do_not_show() -> None:

@@ -24,7 +24,7 @@ from tenancy.testing.postgresql import Postgres
 from tests.samples.kennels import SYSTEM, Kennel, Visits
 from tests.support import catalog
 from tests.support.administrator import Database
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 
 PAGE = (Path(__file__).parents[4] / "docs" / "roles.md").read_text(encoding="utf-8")
 ONCE, AFTER_INIT, FOR_RUNNER, FOR_EARLIER = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
@@ -134,12 +134,12 @@ def test_runner_works_as_the_application_and_skips_as_the_owner(roles: Roles) ->
     roles.run(FOR_RUNNER, "owner")
     with mock.patch.object(Visits, "policy", side_effect=ValueError), app.runner(workers=1, max_attempts=1) as runner:
         with pytest.raises(NotCaughtUp):
-            runner.wait("acme")
+            runner.wait("acme", DEADLINE_SECONDS)
         is_denied(lambda: app.followers.skip("acme", "Visits", 1))
     owner.followers.skip("acme", "Visits", 1)
     kennel.register("Rex")
     with app.runner(workers=1) as runner:
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
     assert app["acme"].get(Visits).recorder.max_tracking_id("Kennel") == 2
     is_denied(lambda: app.suspend("acme"))
 

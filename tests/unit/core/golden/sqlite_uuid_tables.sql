@@ -5,7 +5,11 @@ WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
 UNION ALL
 SELECT m.name, i.name, NULL, l.name
 FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
-WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
+UNION ALL
+SELECT m.name, c.name, NULL, NULL
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE c.name = 'id' AND c.pk AND m.type = 'table' AND m.sql NOT LIKE '%AUTOINCREMENT%' AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
 CREATE TABLE IF NOT EXISTS "dogs_events" (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	originator_id BINARY(16) NOT NULL,
@@ -25,7 +29,11 @@ WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
 UNION ALL
 SELECT m.name, i.name, NULL, l.name
 FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
-WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
+UNION ALL
+SELECT m.name, c.name, NULL, NULL
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE c.name = 'id' AND c.pk AND m.type = 'table' AND m.sql NOT LIKE '%AUTOINCREMENT%' AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
 
 -- snapshots
 SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
@@ -34,7 +42,11 @@ WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?)
 UNION ALL
 SELECT m.name, i.name, NULL, l.name
 FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
-WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?);
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?)
+UNION ALL
+SELECT m.name, c.name, NULL, NULL
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE c.name = 'id' AND c.pk AND m.type = 'table' AND m.sql NOT LIKE '%AUTOINCREMENT%' AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?);
 CREATE TABLE IF NOT EXISTS "dogs_snapshots" (
 	originator_id BINARY(16) NOT NULL,
 	originator_version BIGINT NOT NULL,
@@ -48,7 +60,11 @@ WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?)
 UNION ALL
 SELECT m.name, i.name, NULL, l.name
 FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
-WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?);
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?)
+UNION ALL
+SELECT m.name, c.name, NULL, NULL
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE c.name = 'id' AND c.pk AND m.type = 'table' AND m.sql NOT LIKE '%AUTOINCREMENT%' AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?);
 
 -- odd names
 SELECT m.name, c.name, lower(c.type), CASE WHEN c.pk THEN '' END
@@ -57,7 +73,11 @@ WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
 UNION ALL
 SELECT m.name, i.name, NULL, l.name
 FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
-WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
+UNION ALL
+SELECT m.name, c.name, NULL, NULL
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE c.name = 'id' AND c.pk AND m.type = 'table' AND m.sql NOT LIKE '%AUTOINCREMENT%' AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
 CREATE TABLE IF NOT EXISTS "100 % ""dogs""" (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
 	originator_id BINARY(16) NOT NULL,
@@ -77,4 +97,8 @@ WHERE m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
 UNION ALL
 SELECT m.name, i.name, NULL, l.name
 FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS l, pragma_index_info(l.name, 'main') AS i
-WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
+WHERE l."unique" AND NOT l.partial AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?)
+UNION ALL
+SELECT m.name, c.name, NULL, NULL
+FROM main.sqlite_master AS m, pragma_table_info(m.name, 'main') AS c
+WHERE c.name = 'id' AND c.pk AND m.type = 'table' AND m.sql NOT LIKE '%AUTOINCREMENT%' AND m.type IN ('table', 'view') AND m.name COLLATE NOCASE IN (?, ?);
