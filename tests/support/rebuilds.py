@@ -15,6 +15,16 @@ from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.ledger import KeepLedger, KeepNames, Ledger, RawLedger
 from tests.support.job_items import Item
 
+APP = "tests.support.rebuilds:command_fleet"
+
+
+def command_fleet() -> Tenancy:
+    """Return the fleet of the commands."""
+    tenants = Tenancy(applications=[TrainingSchool])
+    tenants.project(TrainingSchool, KeepLedger, Ledger)
+    tenants.project(TrainingSchool, KeepNames, RawLedger)
+    return tenants
+
 
 @contextmanager
 def ledger_fleet(url: str, settings: Mapping[str, str], view: type[Ledger] = Ledger) -> Iterator[Tenancy]:

@@ -50,7 +50,7 @@ class SQLiteReplacer(TableReplacer):
         for name in _tables(executor, new):
             executor.fetch(f"ALTER TABLE {quote(name)} RENAME TO {quote(name.removeprefix(new))}")
         for statement in derived:
-            # The prefix contains a unique id, so it occurs in names only.
+            # The prefix is unique, so it occurs in names only.
             executor.fetch(statement.replace(new, ""))
 
     def drop(self, executor: Executor, space: str) -> None:
