@@ -50,20 +50,22 @@ class TenantDatastore(SQLAlchemyDatastore):
 
     def admit(self, *, writes: bool) -> None:
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; or EncodingMismatch."""
-        if self._registry_cache is not None:
-            tenant = self._registry_cache.admit(self._tenant_id, writes=writes)
+        registry_cache = self._registry_cache  # another thread may close the datastore meanwhile
+        if registry_cache is not None:
+            tenant = registry_cache.admit(self._tenant_id, writes=writes)
             if self.requirement is not None:
                 self.requirement.check(tenant)
             if self.encoding is not None:
-                self._registry_cache.check_encoding(*self.encoding)
+                registry_cache.check_encoding(*self.encoding)
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
         translated = super().error(error, subject)
-        if self._registry_cache is not None and isinstance(translated, ProgrammingError):
+        registry_cache = self._registry_cache
+        if registry_cache is not None and isinstance(translated, ProgrammingError):
             # The table may be missing because the tenant was purged after it was admitted.
-            self._registry_cache.forget(self._tenant_id)
+            registry_cache.forget(self._tenant_id)
             with suppress(RegistryUnavailable):
-                self._registry_cache.admit(self._tenant_id, writes=False)
+                registry_cache.admit(self._tenant_id, writes=False)
         return translated
 
     def close(self) -> None:

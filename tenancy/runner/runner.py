@@ -70,7 +70,8 @@ class Runner:
         self._pipes = Pipes(fleet.application_specs(), fleet.cross_tenant)
         if not self._pipes.all:
             msg = "The runner has nothing to do: no application follows another, and no projection is registered."
-            raise TenancyError(msg, remedy="Pass them: Tenancy(system=...) with pipes, or tenants.project(...).")
+            remedy = "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...)."
+            raise TenancyError(msg, remedy=remedy)
         # A tenant with many followers uses at most half of the workers.
         self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
         self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from eventsourcing.persistence import StoredEvent, Tracking
+from eventsourcing.persistence import InterfaceError, StoredEvent, Tracking
 from eventsourcing.utils import get_topic
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy import Tenancy
 from tenancy.errors import TenantSuspended
 from tenancy.persistence import TenantDatastore
+from tenancy.registry.cache import RegistryCache
 from tests.integration.tenancy.lifecycle.conftest import MakeFleet
 from tests.samples.kennels import Kennel, Visits
 
@@ -143,3 +144,12 @@ def test_an_open_transaction_refuses_the_next_call(apart: Tenancy) -> None:
                 call()
             apart.resume("acme")
     assert recorder.max_notification_id() is None
+
+
+def test_application_that_another_thread_closes_during_a_check_is_refused_as_closed(
+    sqlite_url: str, make_fleet: Callable[[str], MakeFleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kennel = make_fleet(sqlite_url)().create("acme").get(Kennel)
+    monkeypatch.setattr(RegistryCache, "admit", lambda *_, **__: kennel.close())
+    with pytest.raises(InterfaceError, match="closed"):
+        kennel.recorder.max_notification_id()
