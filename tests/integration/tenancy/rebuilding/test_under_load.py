@@ -216,7 +216,8 @@ def test_prepared_statements_of_readers_survive_changed_columns(
     tenants: Tenancy, place: tuple[str, dict[str, str]]
 ) -> None:
     name = ledger(tenants).counts.fullname.replace(".", '"."')
-    with sa.create_engine(tenants.settings.url).connect() as connection:
+    engine = sa.create_engine(tenants.settings.url)
+    with engine.connect() as connection:
         # A result column of another type would be refused by PostgreSQL, as after ALTER TABLE.
         query = sa.text(f'SELECT what FROM "{name}" WHERE number >= :number')
 
@@ -232,6 +233,7 @@ def test_prepared_statements_of_readers_survive_changed_columns(
             assert newer["acme"].versions.views == {KeepLedger.name: "2"}
         assert ledger(tenants).totals().counted == 30
         assert found() == ["all"]
+    engine.dispose()
 
 
 @ON_SERVERS
