@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
@@ -17,7 +17,6 @@ from tenancy.runner.leases import bucket_of
 from tenancy.runner.sweep import MIN_SWEEP_INTERVAL, SWEEP_INTERVAL, SWEEP_INTERVAL_WITHOUT_WAKEUPS, Sweep
 
 if TYPE_CHECKING:
-    from eventsourcing_sqlalchemy.notifications.wakeups import TableListener
     from tenancy.application_cache import ApplicationCache
     from tenancy.registry.cache import RegistryCache
     from tenancy.runner.assignments import Assignment, Assignments
@@ -37,6 +36,18 @@ _METRICS: Final = 1.0
 _VIEWS: Final = 2.0
 # Positions read at a time, before other threads may use the registry's connection.
 _LOCATE_BATCH: Final = 200
+
+
+class TableListener(Protocol):
+    """Receives the commits to all tables of a database."""
+
+    @property
+    def receives_remote(self) -> bool:
+        """Whether it receives commits of other processes now."""
+
+    @property
+    def activities(self) -> Sequence[Activity]:
+        """The background activities that receive commits."""
 
 
 class _Job:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from eventsourcing_sqlalchemy import migrations, provisioning
-from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.errors import TenancyError
 from tenancy.isolation.environment import local_variables
@@ -45,12 +44,12 @@ class Provisioner:
         specs = [spec for placement in placements for spec in self._inventory.specs(placement, application_specs)]
         if not specs:
             return
+        datastore = self._shard.datastore
         if not self._shard.is_file_of_registry:
-            provisioning.create_many(self._shard.datastore, specs)
+            provisioning.create_many(datastore, specs)
             return
-        dialect = self._shard.datastore.engine.dialect
-        executor = ConnectionExecutor(session.connection())
-        executor.run_script([statement for spec in specs for statement in spec.ddl(type(dialect))])
+        statements = [statement for spec in specs for statement in spec.ddl(type(datastore.engine.dialect))]
+        datastore.run_in_session(session, lambda executor: executor.run_script(statements), savepoint=False)
 
     def migrate_tables(
         self,
