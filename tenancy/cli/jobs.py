@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -24,6 +24,7 @@ from tenancy.errors import RegistryUnavailable
 
 if TYPE_CHECKING:
     from tenancy import Tenancy
+    from tenancy.fleet import Fleet
     from tenancy.operations.jobs import ItemReport, Job, JobKind, PlannedItem
     from tenancy.operations.jobs.store import JobStore
 
@@ -41,10 +42,13 @@ def run_from_cli(
     parameters: Mapping[str, Any],
     filters: TenantFilters,
     flags: JobFlags,
+    *,
+    prepare: Callable[[Fleet], None] | None = None,
 ) -> None:
     """Run a job over the chosen tenants in processes of their own, or show with ``--dry-run`` what it would do.
 
-    ``kind`` is a class, or its topic if users name one. Raises CommandError when some have failed, when the job was
+    ``kind`` is a class, or its topic if users name one. ``prepare`` is called before the job is planned, but not with
+    ``--dry-run``. Raises CommandError when some have failed, when the job was
     halted or cancelled, and when it was interrupted.
     """
     from eventsourcing.utils import resolve_topic  # noqa: PLC0415 (slow; loaded next in any case)
@@ -62,6 +66,8 @@ def run_from_cli(
             lease_seconds=flags.lease_seconds,
         )
         cls = resolve_topic(kind) if isinstance(kind, str) else kind
+        if prepare is not None and not flags.dry_run:
+            prepare(tenants.fleet)
         found = selection.tenants(tenants.fleet.registry)
         operation, items = plan_job(tenants.fleet, cls, parameters, found, selection.limit)
         if flags.dry_run:

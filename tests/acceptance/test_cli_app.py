@@ -48,6 +48,14 @@ def test_the_code_is_found_in_the_current_directory_as_a_process(project: Comman
     assert project.process("--app", "shopfront:tenants", "create", "acme").code == 0
 
 
+def test_a_tenancy_object_serves_every_command_with_a_job(project: Command) -> None:
+    """A command closes the object, and cannot open it again."""
+    assert project.process("create", "acme").code == 0
+    for command in (["migrate"], ["migrate", "--status"], ["jobs", "list"]):
+        outcome = project.process(*command)
+        assert (outcome.code, outcome.err) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("app", "said"),
     [

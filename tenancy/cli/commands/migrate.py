@@ -72,15 +72,13 @@ def migrate(
         if status.behind:
             raise typer.Exit(FAILED)
         return
-    if not dry_run:
-        with open_tenancy(context) as tenants:
-            prepare(tenants.fleet)
     run_from_cli(
         context,
         Migrate,
         {"lock_timeout": lock_timeout, "actor": actor, "to": to},
         TenantFilters(slugs, None, where, batch, exclude),
         JobFlags(processes, canary, check, error_budget, lease_seconds, drain_seconds, dry_run, actor, json),
+        prepare=prepare,
     )
 
 
