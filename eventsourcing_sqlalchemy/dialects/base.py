@@ -16,6 +16,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import (
     Executor,
     IdSequences,
     Listener,
+    RelationId,
     RelationKind,
     Right,
     TableReplacer,
@@ -203,6 +204,10 @@ class Dialect(ABC):
     @abstractmethod
     def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
         """Return (kind, name) of a schema's tables, views and unowned sequences whose names start with a prefix."""
+
+    @abstractmethod
+    def relation_ids(self, executor: Executor, schema: str | None, prefix: str) -> dict[str, RelationId]:
+        """Return the ids of the same relations as :meth:`relations`, by name, within a transaction."""
 
     @abstractmethod
     def server_version(self, executor: Executor) -> str:

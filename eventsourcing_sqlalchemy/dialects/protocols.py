@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
 
@@ -19,6 +19,7 @@ __all__ = [
     "IdConflict",
     "IdSequences",
     "Listener",
+    "RelationId",
     "RelationKind",
     "Right",
     "SequenceBehind",
@@ -27,6 +28,16 @@ __all__ = [
 
 RelationKind = Literal["table", "foreign table", "view", "materialized view", "sequence"]
 """The kind of a relation in a DROP statement."""
+
+
+class RelationId(NamedTuple):
+    """What tells a relation that a transaction has renamed from one that it has created."""
+
+    number: int
+    """Stays the same when the relation is renamed; 0 for a relation that cannot be renamed."""
+    may_be_ours: bool
+    """Whether the transaction may have created the relation; False if another one has."""
+
 
 IdConflict = Literal["low", "taken"]
 """A fault of a generated id: it is not above the last id, or an existing event has it."""

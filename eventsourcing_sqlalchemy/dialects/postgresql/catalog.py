@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.dialects import postgresql
 
 from eventsourcing_sqlalchemy.dialects.conversion import milliseconds
-from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationKind, Right
+from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationId, RelationKind, Right
 from eventsourcing_sqlalchemy.errors import sqlstate
 from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
@@ -61,12 +61,28 @@ def schemas(executor: Executor, prefix: str) -> list[str]:
 
 def relations(executor: Executor, schema: str, prefix: str) -> list[tuple[RelationKind, str]]:
     """Return a schema's tables, views and unowned sequences whose names start with a prefix."""
+    found = _fetch_relations(executor, "c.relkind::text, c.relname", schema, prefix)
+    return [(_KINDS[kind], name) for kind, name in found]
+
+
+def relation_ids(executor: Executor, schema: str, prefix: str) -> dict[str, RelationId]:
+    """Return the ids of the same relations, by name, within a transaction."""
+    # A transaction keeps an exclusive lock on what it has created until it ends, also after a savepoint. What others
+    # have committed in the meantime is visible too, but not locked.
+    is_locked = """c.oid IN (
+  SELECT l.relation FROM pg_catalog.pg_locks l
+  WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted
+)"""
+    found = _fetch_relations(executor, f"c.relname, c.oid::bigint, {is_locked}", schema, prefix)
+    return {name: RelationId(oid, ours) for name, oid, ours in found}
+
+
+def _fetch_relations(executor: Executor, columns: str, schema: str, prefix: str) -> Sequence[Sequence[Any]]:
     # Both queries use an index, by name or by dependency on the schema: a scan of a large fleet's relations is slow.
     if prefix:
-        found = executor.fetch(_BY_NAME, (schema, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)), prepare=False)
-    else:
-        found = executor.fetch(_BY_SCHEMA, (schema,), prepare=False)
-    return [(_KINDS[kind], name) for kind, name in found]
+        upper = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        return executor.fetch(_BY_NAME.format(columns=columns), (schema, prefix, upper), prepare=False)
+    return executor.fetch(_BY_SCHEMA.format(columns=columns), (schema,), prepare=False)
 
 
 _KINDS: Final[dict[str, RelationKind]] = {
@@ -143,7 +159,7 @@ def _missing_privilege(executor: Executor, schema: str, *, exists: bool) -> str:
 
 
 _RELATIONS = """
-SELECT c.relkind::text, c.relname FROM {source}
+SELECT {columns} FROM {source}
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = %s
 WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND NOT c.relispartition AND {condition}
 AND NOT EXISTS (
@@ -151,8 +167,11 @@ AND NOT EXISTS (
   WHERE c.relkind = 'S' AND o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = c.oid AND o.deptype IN ('a', 'i')
 )
 """
-_BY_NAME = _RELATIONS.format(source="pg_catalog.pg_class c", condition="c.relname >= %s AND c.relname < %s")
+_BY_NAME = _RELATIONS.format(
+    columns="{columns}", source="pg_catalog.pg_class c", condition="c.relname >= %s AND c.relname < %s"
+)
 _BY_SCHEMA = _RELATIONS.format(
+    columns="{columns}",
     source="""pg_catalog.pg_depend d
 JOIN pg_catalog.pg_class c ON c.oid = d.objid""",
     condition="""d.classid = 'pg_catalog.pg_class'::regclass AND d.objsubid = 0

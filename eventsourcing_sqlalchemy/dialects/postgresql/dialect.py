@@ -26,7 +26,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql.replacing import PostgreSQLRep
 from eventsourcing_sqlalchemy.dialects.postgresql.scratch import scratch_schema
 from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, remember
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
-from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationKind, Right
+from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationId, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.errors import READ_ONLY
@@ -261,6 +261,9 @@ class PostgreSQLDialect(Dialect):
 
     def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
         return postgresql_catalog.relations(executor, schema or "public", prefix)
+
+    def relation_ids(self, executor: Executor, schema: str | None, prefix: str) -> dict[str, RelationId]:
+        return postgresql_catalog.relation_ids(executor, schema or "public", prefix)
 
     def server_version(self, executor: Executor) -> str:
         return f"PostgreSQL {executor.fetch('SHOW server_version')[0][0].partition(' ')[0]}"

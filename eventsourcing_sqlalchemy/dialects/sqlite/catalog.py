@@ -7,7 +7,7 @@ from typing import Final
 
 from eventsourcing.persistence import ProgrammingError
 
-from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationKind
+from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationId, RelationKind
 from eventsourcing_sqlalchemy.naming import TableName, quote
 from eventsourcing_sqlalchemy.tables import TableShape
 
@@ -68,11 +68,22 @@ def _fold(name: str) -> bytes:
 
 def relations(executor: Executor, prefix: str) -> list[tuple[RelationKind, str]]:
     """Return the tables and views whose names start with a prefix."""
-    return [(kind, name) for kind, name in executor.fetch(_RELATIONS, (len(prefix), prefix))]
+    return [
+        (kind, name) for kind, name in executor.fetch(_RELATIONS.format(columns="type, name"), (len(prefix), prefix))
+    ]
+
+
+def relation_ids(executor: Executor, prefix: str) -> dict[str, RelationId]:
+    """Return the ids of the same relations, by name, within a transaction."""
+    # Nothing else writes during a transaction that writes. A renamed table keeps its root page; a view has none.
+    return {
+        name: RelationId(page, may_be_ours=True)
+        for name, page in executor.fetch(_RELATIONS.format(columns="name, rootpage"), (len(prefix), prefix))
+    }
 
 
 _RELATIONS: Final = """
-SELECT type, name FROM sqlite_master
+SELECT {columns} FROM sqlite_master
 WHERE type IN ('table', 'view') AND substr(name, 1, ?) = ? AND name NOT LIKE 'sqlite^_%' ESCAPE '^'
 """
 

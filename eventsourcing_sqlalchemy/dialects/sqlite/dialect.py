@@ -24,7 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.conversion import uuid_of_int
-from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, RelationKind, Right
+from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, RelationId, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.sqlite import catalog as sqlite_catalog
 from eventsourcing_sqlalchemy.dialects.sqlite.replacing import SQLiteReplacer
 from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
@@ -249,6 +249,9 @@ class SQLiteDialect(Dialect):
 
     def relations(self, executor: Executor, schema: str | None, prefix: str) -> list[tuple[RelationKind, str]]:
         return sqlite_catalog.relations(executor, prefix)
+
+    def relation_ids(self, executor: Executor, schema: str | None, prefix: str) -> dict[str, RelationId]:
+        return sqlite_catalog.relation_ids(executor, prefix)
 
     def server_version(self, executor: Executor) -> str:
         return f"SQLite {executor.fetch('SELECT sqlite_version()')[0][0]}"

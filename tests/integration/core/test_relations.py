@@ -47,6 +47,10 @@ def test_relations_of_postgresql(postgres_url: str, driver: str) -> None:
     assert datastore.run(lambda executor: dialect.relations(executor, "a_%", "t%")) == [("table", "t%")]
     assert datastore.run(lambda executor: dialect.relations(executor, "aX%", "a_")) == [("table", "a_1")]
     assert datastore.run(lambda executor: dialect.relations(executor, "nowhere", "")) == []
+    ids = datastore.run(lambda executor: dialect.relation_ids(executor, "a_%", ""))
+    assert set(ids) == {name for _, name in EVERYTHING}
+    assert not any(each.may_be_ours for each in ids.values())
+    assert datastore.run(lambda executor: dialect.relation_ids(executor, "a_%", "t")) == {"t%": ids["t%"]}
     datastore.close()
 
 
@@ -59,6 +63,9 @@ def test_relations_of_sqlite(sqlite_url: str) -> None:
             connection.commit()
         dialect = datastore.dialect
         found = set(datastore.run(lambda executor: dialect.relations(executor, None, "a_")))
+        assert set(datastore.run(lambda executor: dialect.relation_ids(executor, None, "a_"))) == {
+            name for _, name in found
+        }
         assert found == {("view", "a_seen"), ("table", "a_app_events"), ("table", "a_app_tracking")}
         everything = {name for _, name in datastore.run(lambda executor: dialect.relations(executor, None, ""))}
         assert everything == {name for _, name in found} | {"abapp_events", "abapp_tracking"}
