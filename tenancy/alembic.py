@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventsourcing_sqlalchemy.alembic import include_object
 from tenancy.errors import RegistryMissing
-from tenancy.migrations.place import VERSION_TABLE
+from tenancy.migrations.place import CREATED_TABLE, VERSION_TABLE
 from tenancy.model.tenant import Tenant
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class FleetFilter:
             return False
         if type_ != "table" or not reflected or compare_to is not None:
             return True
-        if obj.name == VERSION_TABLE:
+        if obj.name in (VERSION_TABLE, CREATED_TABLE):
             return False  # of an adopted tenant without a prefix
         return obj.schema not in self._schemas and not obj.name.startswith((*self._prefixes, *self._adopted))
 

@@ -67,11 +67,11 @@ class Fleet:
         self._requirements: dict[str, Requirement | None] = {}
         self._specs: Sequence[ApplicationSpec] | None = None
         self.shard = Shard(self.settings)
-        self.inventory = ShardInventory(self.shard)
         self._registry_lease = lease_registry(self.settings)
         self._registry_lease.release_when_collected(self)
         self.registry_cache = self._registry_lease.resource
         self.registry = self.registry_cache.registry
+        self.inventory = ShardInventory(self.shard, self.registry.list)
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
         self.provisioner = Provisioner(self.shard, self.inventory)

@@ -12,12 +12,14 @@ from tenancy.errors import TenancyError
 if TYPE_CHECKING:
     from tenancy.model.placement import Placement
 
-__all__ = ["VERSION_TABLE", "MigrationPlace"]
+__all__ = ["CREATED_TABLE", "VERSION_TABLE", "MigrationPlace"]
 
 VERSION_TABLE: Final = "tenant_migrations"
 """The name of the version table. It is not Alembic's default: an adopted tenant may share its schema with a service
 that has migrations of its own.
 """
+CREATED_TABLE: Final = f"{VERSION_TABLE}_created"
+"""The name of the table that lists what the migrations of an adopted tenant have created."""
 # Stands for the application where a placement has a prefix for each one, and a table belongs to none.
 _OF_NO_APPLICATION: Final = "migrations"
 
@@ -34,9 +36,14 @@ class MigrationPlace:
 
     def check(self) -> None:
         """Raise TenancyError for a placement with a schema per application: migrations need one schema."""
-        if "{application}" in (self.placement.schema or ""):
+        if not self.is_single:
             msg = "The placement has a schema for each application. Migrations need one schema per tenant."
             raise TenancyError(msg, remedy="Use TENANCY_SCHEMA without {application} for fleets with migrations.")
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the tenant has one schema for all of its applications."""
+        return "{application}" not in (self.placement.schema or "")
 
     @property
     def schema(self) -> str | None:
@@ -52,6 +59,11 @@ class MigrationPlace:
     def version_table(self) -> str:
         """The name of the table that holds the tenant's revisions."""
         return self.own_name(VERSION_TABLE)
+
+    @property
+    def created_table(self) -> str:
+        """The name of the table that lists what the migrations of an adopted tenant have created."""
+        return self.own_name(CREATED_TABLE)
 
     def own_name(self, name: str) -> str:
         """Return the tenant's name for a table, an index or a constraint; truncated as ``own_table`` does."""

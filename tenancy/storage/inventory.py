@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,9 +19,11 @@ from tenancy.isolation.spaces import is_in_space_of, spaces_start, tenant_of_spa
 from tenancy.isolation.strategy import strategy_of
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant
+from tenancy.storage.created_relations import CreatedRelations, place_of
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.dialects.protocols import Executor, RelationKind, SequenceBehind
+    from tenancy.migrations.place import MigrationPlace
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.storage.shard import Shard
 
@@ -56,8 +58,9 @@ class TenantInventory:
 class ShardInventory:
     """Lists tenants' tables in one shard. Safe to use from many threads."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, tenants: Callable[[], Iterable[Tenant]]) -> None:
         self._shard = shard
+        self._tenants = tenants
 
     def specs(self, placement: Placement, application_specs: Iterable[ApplicationSpec]) -> list[TableSpec]:
         """Return the tables that a tenant must have."""
@@ -140,17 +143,50 @@ class ShardInventory:
     def of_tenant(self, tenant: Tenant, application_specs: Sequence[ApplicationSpec]) -> TenantInventory:
         """Return everything in a tenant's schemas or with its prefix.
 
-        An adopted tenant may share its schema: for it, only what its applications and views own.
+        An adopted tenant may share its schema: for it, only what its applications and views own, and what its
+        migrations have created.
         """
         if tenant.adopted:
             found = self._in_adopted(tenant.placement, application_specs)
-            own = TenantInventory(
-                relations=tuple(each for each in found if self.owns(tenant.placement, each[1], application_specs))
-            )
+            owned = [each for each in found if self.owns(tenant.placement, each[1], application_specs)]
+            created = self._created(tenant, application_specs)
+            own = TenantInventory(relations=tuple(dict.fromkeys([*owned, *created])))
         else:
             own = self._shard.datastore.run(lambda executor: self._inventory(executor, tenant.placement))
         spaces = self._shard.datastore.run(lambda executor: self._in_spaces(executor, tenant.id))
         return TenantInventory(own.schemas + spaces.schemas, own.relations + spaces.relations)
+
+    def _created(
+        self, tenant: Tenant, application_specs: Sequence[ApplicationSpec]
+    ) -> list[tuple[RelationKind, TableName]]:
+        """Return what the migrations of an adopted tenant have created, the table that lists it last.
+
+        It excludes what is another tenant's by now.
+        """
+        place = place_of(self._shard, tenant, application_specs)
+        created = CreatedRelations(self._shard, tenant, place).read()
+        if not created:
+            return []
+        fleet = [each for each in self._tenants() if each.id != tenant.id]
+        theirs = self._created_beside(place, fleet, application_specs)
+        return [
+            (kind, name)
+            for kind, name in created
+            if name not in theirs and not any(self.covers(each, name, application_specs) for each in fleet)
+        ]
+
+    def _created_beside(
+        self, place: MigrationPlace, fleet: Iterable[Tenant], application_specs: Sequence[ApplicationSpec]
+    ) -> set[TableName]:
+        """Return what migrations have created for adopted tenants whose names start with those of a place."""
+        default, prefix = self._shard.default_schema, fixed_start(place.placement.table_prefix)
+        found: set[TableName] = set()
+        for each in fleet:
+            other = place_of(self._shard, each, application_specs)
+            is_beside = (other.schema or default) == (place.schema or default)
+            if each.adopted and is_beside and other.created_table.startswith(prefix):
+                found |= {name for _, name in CreatedRelations(self._shard, each, other).read()}
+        return found
 
     def _in_spaces(self, executor: Executor, tenant_id: UUID) -> TenantInventory:
         """Return the spaces of a tenant's rebuilds."""
@@ -182,11 +218,14 @@ class ShardInventory:
         if not tenant.adopted:
             return ()
         fleet = [each for each in tenants if each.id != tenant.id]
+        place = place_of(self._shard, tenant, application_specs)
+        theirs = self._created_beside(place, fleet, application_specs)
         left = [
             str(name)
             for _, name in self._in_adopted(tenant.placement, application_specs)
             if not self.owns(tenant.placement, name, application_specs)
             and not self._is_of_registry(name)
+            and name not in theirs
             and not any(self.covers(each, name, application_specs) for each in fleet)
         ]
         schemas = {

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from eventsourcing_sqlalchemy.errors import translate
 from tenancy.errors import TenancyError
 from tenancy.migrations.environment import MigrationRun
-from tenancy.migrations.place import MigrationPlace
 from tenancy.migrations.revisions import alembic_lock, revision_directory
 from tenancy.migrations.running import HEADS, current_revisions, keep_open, migrate, set_locally, write_sql
+from tenancy.storage.created_relations import CreatedRelations, place_of
 from tenancy.storage.reference import ReferenceTenant
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from tenancy.migrations.revisions import RevisionDirectory
     from tenancy.model.application_spec import ApplicationSpec
-    from tenancy.model.placement import Placement
     from tenancy.model.tenant import Tenant
     from tenancy.model.versions import Versions
     from tenancy.storage.shard import Shard
@@ -75,8 +74,12 @@ class Migrator:
         Raises TenancyError for a tenant with unknown revisions, an error of the library when a statement fails, and
         what a revision raises.
         """
-        with self._connection(session, lock_timeout) as connection:
-            return migrate(self.directory, self._run(tenant.placement, connection), target)
+        with self._session(session, lock_timeout) as own:
+            run = self._run(tenant, own.connection())
+            # A tenant that was not adopted owns its whole placement.
+            created = CreatedRelations(self._shard, tenant, run.place).recorded(own) if tenant.adopted else None
+            with created or nullcontext():
+                return migrate(self.directory, run, target)
 
     def start(self, tenant: Tenant, session: Session, head: Versions) -> Versions:
         """Migrate a new tenant, whose other tables were just created at ``head``, and return its versions.
@@ -93,14 +96,14 @@ class Migrator:
 
     def current(self, tenant: Tenant, session: Session) -> tuple[str, ...]:
         """Return the revisions in a tenant's version table, which is the truth."""
-        with self._connection(session, None) as connection:
-            return current_revisions(self._run(tenant.placement, connection))
+        with self._session(session, None) as own:
+            return current_revisions(self._run(tenant, own.connection()))
 
     def write_sql(self, tenant: Tenant, output: TextIO, target: str = HEADS) -> None:
         """Write the statements that would upgrade a tenant from its recorded revisions; execute none."""
         write_sql(
             self.directory,
-            self._run(tenant.placement, None, output=output, start=tenant.versions.migrations),
+            self._run(tenant, None, output=output, start=tenant.versions.migrations),
             target,
         )
 
@@ -110,7 +113,7 @@ class Migrator:
 
     def _run(
         self,
-        placement: Placement,
+        tenant: Tenant,
         connection: sa.Connection | None,
         *,
         output: TextIO | None = None,
@@ -118,9 +121,7 @@ class Migrator:
     ) -> MigrationRun:
         datastore = self._shard.datastore
         return MigrationRun(
-            place=MigrationPlace(
-                placement, [each.application for each in self._application_specs()], self._shard.identifier_limit
-            ),
+            place=place_of(self._shard, tenant, self._application_specs()),
             dialect=datastore.engine.dialect,
             connection=connection,
             output=output,
@@ -129,20 +130,19 @@ class Migrator:
         )
 
     @contextmanager
-    def _connection(self, session: Session, lock_timeout: float | None) -> Iterator[sa.Connection]:
-        """Yield a connection in a transaction that commits at the end of the block."""
+    def _session(self, registry: Session, lock_timeout: float | None) -> Iterator[Session]:
+        """Yield a session whose transaction commits at the end of the block."""
         try:
-            registry = session.connection()
             if self._shard.is_file_of_registry:
                 # One SQLite file has one writer: the registry's transaction.
                 yield registry
                 return
-            keep_open(registry)  # idle meanwhile
+            keep_open(registry.connection())  # idle meanwhile
             with self._shard.datastore.transaction() as own:
                 connection = own.connection()
                 keep_open(connection)
                 if lock_timeout is not None and self._shard.datastore.dialect.is_server:
                     set_locally(connection, "lock_timeout", f"{int(lock_timeout * 1000)}ms")
-                yield connection
+                yield own
         except sa.exc.SQLAlchemyError as error:
             raise translate(error) from error

@@ -20,6 +20,7 @@ from tenancy.migrations.environment import MigrationRun
 from tenancy.migrations.place import VERSION_TABLE, MigrationPlace
 from tenancy.migrations.running import HEADS, migrate
 from tenancy.model.placement import Placement
+from tenancy.storage.created_relations import place_of
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -125,9 +126,7 @@ class ReferenceTenant:
                     yield Drift(tenant, table, what)
 
     def _name(self, tenant: Tenant, name: str) -> TableName:
-        place = MigrationPlace(
-            tenant.placement, [each.application for each in self._application_specs], self._shard.identifier_limit
-        )
+        place = place_of(self._shard, tenant, self._application_specs)
         return TableName(place.schema or self._shard.default_schema, place.own_name(name))
 
 

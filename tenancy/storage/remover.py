@@ -45,7 +45,8 @@ class Remover:
         """
         there = self._inventory.of_tenant(tenant, application_specs)
         at_once, cascade = (_TABLES_PER_DROP, " CASCADE") if self._shard.datastore.dialect.has_schemas else (1, "")
-        kinds: tuple[RelationKind, ...] = ("view", "materialized view", "table", "foreign table", "sequence")
+        # Tables last: one of them may list the rest.
+        kinds: tuple[RelationKind, ...] = ("view", "materialized view", "foreign table", "sequence", "table")
         for kind in kinds:
             names = there.of(kind)
             for start in range(0, len(names), at_once):

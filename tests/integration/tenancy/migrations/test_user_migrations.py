@@ -193,7 +193,7 @@ def test_an_adopted_tenant_is_migrated_on_request(env: dict[str, str], revisions
         assert versions(tenants) == true_versions(tenants) == {"acme": ("a1",)}
         assert has_table(tenants, "acme", "notes")
         hooks = FleetFilter(tenants)
-        for name in ("notes", "tenant_migrations"):
+        for name in ("notes", "tenant_migrations", "tenant_migrations_created"):
             table = sa.Table(f"old_{name}", sa.MetaData(), schema=schema)
             assert not hooks.include_object(table, table.name, "table", True, None)
 
