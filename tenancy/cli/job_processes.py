@@ -30,6 +30,7 @@ class ExecutorProcesses:
         self._number = number
         self._processes: list[subprocess.Popen[bytes]] = []
         self._is_stopping = False
+        self._replaces_killed = True
 
     def __enter__(self) -> Self:
         self._processes = [self._start() for _ in range(self._number)]
@@ -48,15 +49,21 @@ class ExecutorProcesses:
 
     @property
     def are_alive(self) -> bool:
-        """Whether any of them is still running."""
-        return any(process.poll() is None for process in self._processes)
+        """Whether any of them is still running, or was killed and is to be replaced."""
+        codes = [process.poll() for process in self._processes]
+        return any(code is None or (code < 0 and self._replaces_killed) for code in codes)
 
     def replace_killed(self) -> None:
         """Start another process for each that was killed. One that has ended with an error would do so again."""
         self._processes = [self._start() if (process.poll() or 0) < 0 else process for process in self._processes]
 
+    def end_replacing(self) -> None:
+        """Replace no process that is killed from now on: the job has ended, or is to stop."""
+        self._replaces_killed = False
+
     def stop(self) -> None:
         """Let each finish its tenant, for as long as it was told to wait."""
+        self.end_replacing()
         if not self._is_stopping:
             self._is_stopping = True
             for process in self._processes:

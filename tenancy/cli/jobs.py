@@ -151,6 +151,7 @@ class _Supervisor:
         """Show what has changed, run the check if it is due, and replace processes that were killed."""
         job = self.refresh()
         if job.status != "running" or interrupted.is_set():
+            processes.end_replacing()
             return
         if job.phase == "check" and self._check is not None:
             self._progress.message(f"Checking the canaries: {self._check}")

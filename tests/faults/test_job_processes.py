@@ -59,6 +59,17 @@ def check_all_done(tenants: Tenancy) -> None:
 
 
 @pytest.mark.timeout(900)
+def test_executors_that_are_all_killed_at_once_are_replaced(tenants: Tenancy, url: str) -> None:
+    with JobProcess.run(url, {"steps": STEPS}, "--processes", "2", "--lease", "1") as command:
+        wait_until(lambda: sum(starts(tenants).values()) > 0, "an item is started", 120)
+        for executor in command.executors():
+            with suppress(psutil.NoSuchProcess):
+                executor.kill()
+        assert command.wait_for_end(300) == 0, command.errors
+    check_all_done(tenants)
+
+
+@pytest.mark.timeout(900)
 def test_executors_killed_at_any_moment(tenants: Tenancy, url: str, repeat: Callable[[int], range]) -> None:
     """With TEST_REPEAT=5, up to twenty are killed."""
     chance = random.Random(4711)  # noqa: S311 (not for secrets)
