@@ -124,7 +124,7 @@ def _label(axes: Axes, lines: Sequence[str | _Row]) -> None:
         for line in lines
     ]
     axes.set_yticks(range(len(lines)), labels=texts)
-    axes.set_ylim(max(len(lines), 1) - 0.5, -0.5)  # there are none when all runs have failed
+    axes.set_ylim(max(len(lines), 1) - 0.5, -0.5)  # without lines, when every run has failed
     axes.tick_params(axis="y", length=0)
     for tick, line in zip(axes.get_yticklabels(), lines, strict=True):
         tick.set_fontweight("bold" if isinstance(line, str) else "normal")

@@ -24,6 +24,9 @@ from demo.story import tell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+# Set when a signal arrives in a finalizer: Python reports what is raised there, and goes on.
+_lost_interrupt = threading.Event()
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status."""
@@ -33,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # Some terminals cannot encode a tick.
     handlers = {number: signal.signal(number, _interrupt) for number in SIGNALS}
+    hook, sys.unraisablehook = sys.unraisablehook, _remember_lost_interrupt
     try:
         _run(wish, keep=os.environ.get("KEEP", "") not in ("", "0", "no"))
     except UnusableDatabaseError as error:
@@ -50,12 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
     return 0
 
 
 def _run(wish: str, *, keep: bool) -> None:
     begin = time.monotonic()
-    screen = Screen()
+    screen = Screen(_lost_interrupt)
     before = _running()
     database = choose(wish, screen, keep=keep)
     try:
@@ -87,6 +92,13 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     # The pool logs each connection that the interrupt closes; that is expected here.
     logging.getLogger("sqlalchemy.pool").disabled = True
     raise KeyboardInterrupt
+
+
+def _remember_lost_interrupt(lost: "sys.UnraisableHookArgs") -> None:
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        _lost_interrupt.set()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _ignore_signals() -> None:

@@ -1,6 +1,7 @@
 """Print lines, tables and ticks. A tick is a check that passed; a failed check ends the demo."""
 
 import sys
+import threading
 from collections.abc import Sequence
 
 
@@ -11,11 +12,15 @@ class CheckFailedError(Exception):
 class Screen:
     """Prints to standard output and counts passed checks."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost_interrupt: threading.Event | None = None) -> None:
         self.checks = 0
+        self._lost_interrupt = lost_interrupt
 
     def say(self, line: str = "") -> None:
-        """Print a line and flush it."""
+        """Print a line and flush it; raises KeyboardInterrupt if an earlier one was lost."""
+        if self._lost_interrupt is not None and self._lost_interrupt.is_set():
+            self._lost_interrupt.clear()
+            raise KeyboardInterrupt
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

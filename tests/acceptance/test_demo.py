@@ -22,6 +22,7 @@ from demo import choice, observation, runner, verification
 from demo.__main__ import main
 from demo.postgresql import OwnServer
 from demo.school import School
+from demo.screen import Screen
 from demo.sqlite import SQLiteDatabase
 from demo.system import Kennels, Reports
 from eventsourcing_sqlalchemy import SQLAlchemyFactory
@@ -470,6 +471,23 @@ def test_ctrl_c_leaves_no_process() -> None:
         demo.send_signal(signal.SIGINT)
         assert_interrupted(demo)
     wait_until(lambda: not any(child.is_running() for child in children), "all processes have ended")
+
+
+def test_an_interrupt_that_arrives_in_a_finalizer_ends_it_at_its_next_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Garbage:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def tell(_: object, screen: Screen) -> None:
+        Garbage()
+        screen.say("not shown")
+
+    monkeypatch.setattr("demo.__main__.tell", tell)
+    assert main(["--database", "sqlite"]) == 130
+    output, error = capfd.readouterr()
+    assert ("not shown" in output, error) == (False, "Interrupted.\n")
 
 
 def test_interrupted_at_a_url_it_removes_its_schemas(postgres_url: str) -> None:
