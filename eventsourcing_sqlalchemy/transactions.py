@@ -90,6 +90,7 @@ class OpenTransaction:
         self.commit = commit
         self.is_ours = is_ours
         self.has_failed_block = False
+        """Whether a block that joined it ended with an exception: its changes are not undone."""
         self.wakeups: set[int] = set()
         self.state: dict[object, Any] = {}
         """What recorders remember until the transaction ends, by recorder."""
@@ -273,11 +274,6 @@ class Transaction:
                 if exc is None:
                     raise translate(error) from error
                 # The block's own error says more than a rollback that fails on the same broken connection.
-
-    @property
-    def has_failed_block(self) -> bool:
-        """Whether a block that joined this open transaction ended with an exception: its changes are not undone."""
-        return self._open is not None and self._open.has_failed_block
 
     def _leave_joined(self, exc: BaseException | None) -> None:
         joined, self._joined = self._joined, None

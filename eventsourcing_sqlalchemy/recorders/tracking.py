@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
-from eventsourcing.persistence import InterfaceError, OperationalError, Tracking, TrackingRecorder
+from eventsourcing.persistence import InterfaceError, OperationalError, ProgrammingError, Tracking, TrackingRecorder
 from sqlalchemy.orm import Session
 
 from eventsourcing_sqlalchemy import queries
@@ -97,6 +97,9 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
         Each application's first position is written, and locks the recorded one until the transaction ends. Later ones
         are compared in memory, with the same errors, and the last of them is written at the end. Joins an open
         transaction, which then commits. With a scoped session, each position is written.
+
+        Raises ProgrammingError at the end if a transaction block inside has failed and its error was ignored. In a
+        transaction of its own, that block would have been rolled back alone: process the notifications one by one.
         """
         with self.transaction() as session:
             transaction = current_transaction(self.datastore)
@@ -108,6 +111,11 @@ class SQLAlchemyTrackingRecorder(SQLAlchemyRecorder, TrackingRecorder):
                 yield session
             finally:
                 del transaction.state[self]
+            if transaction.has_failed_block:
+                msg = (
+                    "A block in the batch has failed, and its error was ignored. Process the notifications one by one."
+                )
+                raise ProgrammingError(msg)
             for tracking in positions.unwritten():
                 self._write_tracking(session, tracking)
 

@@ -157,10 +157,6 @@ class ProjectionDriver(FollowerDriver):
         self._projection.projection.process_event(domain_event, tracking)
 
 
-class _IgnoredError(Exception):
-    """The projection has ignored an error of its view. In a transaction of its own, the event would be rolled back."""
-
-
 class _CrossTenantDriver(FollowerDriver):
     """Projects one tenant's events into the view of all tenants."""
 
@@ -193,16 +189,13 @@ class _CrossTenantDriver(FollowerDriver):
         self, notifications: Sequence[Notification], recorded: int, may_go_on: Callable[[], bool]
     ) -> Sequence[Notification]:
         self._open(recorded)  # not in the transaction, which may be rolled back
-        transaction = self._projection.view.transaction()
         done: list[Notification] = []
-        with transaction:
+        with self._projection.view.batch():
             for notification in notifications:
                 if done and not may_go_on():
                     break
                 self.process(notification, recorded)
                 done.append(notification)
-            if transaction.has_failed_block:
-                raise _IgnoredError
             # The projection may ignore the last one, whose position makes the batch complete.
             if self.position() < done[-1].id:
                 self.record(done[-1].id, recorded)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from eventsourcing.persistence import DataError, IntegrityError, Tracking
+from eventsourcing.persistence import DataError, IntegrityError, ProgrammingError, Tracking
 
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking, SQLAlchemyProcessRecorder
 from tenancy.testing.postgresql import Postgres
@@ -88,3 +89,19 @@ def test_failed_batch_records_nothing(recorder: SQLAlchemyProcessRecorder) -> No
         fail()
     assert position(recorder) == 1
     recorder.insert_tracking(Tracking(UPSTREAM, 2))
+
+
+def test_a_batch_that_ignored_the_error_of_a_block_is_rolled_back(recorder: SQLAlchemyProcessRecorder) -> None:
+    """By itself, the block would have been rolled back, and the rest committed."""
+
+    def record() -> None:
+        with recorder.batch():
+            recorder.insert_tracking(Tracking(UPSTREAM, 1))
+            with suppress(ValueError), recorder.transaction():
+                recorder.insert_tracking(Tracking(UPSTREAM, 2))
+                raise ValueError
+            recorder.insert_tracking(Tracking(UPSTREAM, 3))
+
+    with pytest.raises(ProgrammingError, match="one by one"):
+        record()
+    assert position(recorder) is None

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
+from eventsourcing.persistence import Tracking
+from eventsourcing.projection import Projection
 
 from tenancy import Tenancy
 from tenancy.operations.jobs import ItemSkipped
@@ -11,6 +16,7 @@ from tenancy.operations.rebuilding import drop_replaced, rebuild_view
 from tests.integration.tenancy.rebuilding.conftest import PLACES
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.ledger import KeepLedger, KeepNames
+from tests.samples.training_school.views import CountersView
 from tests.support.job_items import Item
 from tests.support.rebuilds import expected_content, fill, ledger, objects, raw_ledger, rebuild, spaces
 
@@ -141,3 +147,28 @@ def test_purge_removes_what_a_dead_rebuild_left(tenants: Tenancy) -> None:
     certificate = tenants.purge("acme")
     assert spaces(tenants) == []
     assert set(certificate.left.values()) == {0}
+
+
+class Lenient(Projection[CountersView]):
+    """Counts dogs, and ignores the error of its view after a change."""
+
+    def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+        with suppress(ValueError), self.view.transaction():
+            self.view.incr_created_event_counter(tracking)
+            if getattr(domain_event, "trick", "") == "poison":
+                raise ValueError
+
+
+@BOTH
+def test_an_error_that_the_projection_ignores_undoes_its_event_only(place: tuple[str, dict[str, str]]) -> None:
+    url, settings = place
+    with Tenancy(applications=[TrainingSchool], env={"SQLALCHEMY_URL": url, **settings}) as tenants:
+        tenants.project(TrainingSchool, Lenient, CountersView)
+        tenants.create("acme").get(TrainingSchool).register("Rex", "sit", "poison", "stay")
+        with tenants.runner() as runner:
+            runner.wait("acme")
+        view = tenants.projection(Lenient, "acme").view
+        assert isinstance(view, CountersView)
+        assert view.get_created_event_counter() == 3
+        rebuild(tenants, projection=Lenient.name)
+        assert view.get_created_event_counter() == 3
