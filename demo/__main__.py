@@ -24,6 +24,9 @@ from demo.story import tell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_pool_logger = logging.getLogger("sqlalchemy.pool")
+_pool_logger.addHandler(logging.NullHandler())  # Without any handler, Python writes to standard error.
+
 # Set when a signal arrives in a finalizer: Python reports what is raised there, and goes on.
 _lost_interrupt = threading.Event()
 
@@ -55,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         sys.unraisablehook = hook
+        _pool_logger.propagate = True
     return 0
 
 
@@ -89,8 +93,9 @@ def _running() -> set[object]:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     _ignore_signals()
-    # The pool logs each connection that the interrupt closes; that is expected here.
-    logging.getLogger("sqlalchemy.pool").disabled = True
+    # The pool logs each connection that the interrupt closes; that is expected here. Its loggers are children of this
+    # one, so disabling it would not silence them.
+    _pool_logger.propagate = False
     raise KeyboardInterrupt
 
 

@@ -17,6 +17,7 @@ import pytest
 from eventsourcing.domain import Aggregate
 from eventsourcing.persistence import StoredEvent
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.event import listen
 
 from demo import choice, observation, runner, verification
 from demo.__main__ import main
@@ -488,6 +489,22 @@ def test_an_interrupt_that_arrives_in_a_finalizer_ends_it_at_its_next_line(
     assert main(["--database", "sqlite"]) == 130
     output, error = capfd.readouterr()
     assert ("not shown" in output, error) == (False, "Interrupted.\n")
+
+
+def test_an_interrupt_while_a_connection_is_returned_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def tell(_: object, screen: Screen) -> None:
+        engine = create_engine("sqlite://")
+        listen(engine, "reset", lambda *_: signal.raise_signal(signal.SIGINT))
+        with engine.connect():
+            pass
+        screen.say("not shown")
+
+    monkeypatch.setattr("demo.__main__.tell", tell)
+    assert main(["--database", "sqlite"]) == 130
+    assert capfd.readouterr().err == "Interrupted.\n"
+    assert [each for each in caplog.records if each.name.startswith("sqlalchemy.pool")] == []
 
 
 def test_interrupted_at_a_url_it_removes_its_schemas(postgres_url: str) -> None:
