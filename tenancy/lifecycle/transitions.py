@@ -41,7 +41,7 @@ TRANSITIONS: Final[Mapping[Action, Transition]] = {
     Action.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
     Action.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
 }
-"""All transitions. RENAME and SKIP keep the status."""
+"""All transitions. Other actions keep the status."""
 
 
 class Transitions:
