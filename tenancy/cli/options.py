@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tenancy.cli.errors import CommandError
-from tenancy.errors import TenancyError
+from tenancy.errors import InvalidArgument, TenancyError
 from tenancy.model.metadata import check_json
 from tenancy.model.tenant import check_actor
 
@@ -46,7 +46,10 @@ def json_object(option: str, text: str | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         msg = f"{option} is not a valid JSON object."
         raise CommandError(msg, remedy=f"""Pass an object: {option} '{{"plan": "gold"}}'""")
-    check_json(option.removeprefix("--"), value)
+    try:
+        check_json(option.removeprefix("--"), value)
+    except InvalidArgument as error:
+        raise CommandError(error.message, remedy=error.remedy) from None
     return value
 
 
