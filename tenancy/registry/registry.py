@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
+from tenancy.model.weights import check_weight
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
 from tenancy.registry.tables import check_metadata, check_texts, to_row, to_tenant
@@ -130,6 +131,7 @@ class Registry(RegistryDatabase):
         for each in tenants:
             check_texts(slug=each.slug, name=each.name, request_id=each.request_id)
             check_metadata(each.metadata)
+            check_weight(each.metadata)
         with self.writing() as session, self._reaching():
             # Insert in slug order: two processes that add some of the same tenants cannot deadlock.
             rows = sorted(map(to_row, tenants), key=lambda row: str(row["slug"]))
