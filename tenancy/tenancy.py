@@ -438,6 +438,14 @@ class Tenancy:
             raise not_found(slug)
         return self._bound(tenant)
 
+    def cached_slug(self, tenant_id: UUID | str) -> str | None:
+        """Return the slug of a tenant by its id, from memory only: None if this process has not read it.
+
+        Never waits and never raises, so that a log can call it.
+        """
+        tenant = self._fleet.registry_cache.known(tenant_id)
+        return None if tenant is None else tenant.slug
+
     def __contains__(self, slug: object) -> bool:
         try:
             return isinstance(slug, str) and bool(self[slug])

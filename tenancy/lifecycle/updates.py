@@ -9,6 +9,7 @@ from tenancy.arguments import check_list, check_type
 from tenancy.errors import InvalidArgument
 from tenancy.model.metadata import equal, plain_metadata
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_status
+from tenancy.model.weights import check_weight
 from tenancy.registry.lookup import one_tenant
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def _checked_changes(
         check_type("A key in unset", key, str, "a text")
     if metadata is not None:
         plain_metadata(metadata)
+        check_weight(metadata)
     if replace and (metadata is None or removed):
         msg = "replace=True needs the new metadata, and leaves nothing to unset."
         raise InvalidArgument(msg, remedy="Pass metadata={...}, replace=True, without unset.")

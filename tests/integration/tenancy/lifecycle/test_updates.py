@@ -72,6 +72,7 @@ def test_concurrent_updates_of_different_keys_are_all_kept(tenants: Tenancy) -> 
         ({"unset": [1]}, "A key in unset is of type int"),
         ({"metadata": ["plan"]}, "The metadata is of type list"),
         ({"name": 4711}, "name is of type int"),
+        ({"metadata": {"weight": "heavy"}}, "is not a number from"),
     ],
 )
 def test_contradictions_are_refused(arguments: dict[str, Any], message: str, tenants: Tenancy) -> None:
