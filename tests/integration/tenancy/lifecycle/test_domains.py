@@ -192,12 +192,16 @@ def test_unknown_tenants_and_domains(tenants: Tenancy, slug: str) -> None:
         tenants.domains.list(slug)
     tenants.create(slug)
     assert tenants.domains.list(slug) == []
-    calls: list[Callable[[str, str], Domain]] = [tenants.domains.get, tenants.domains.remove]
-    for call in (*calls, lambda slug, host: tenants.domains.verify(slug, host, "token")):
+    calls: list[Callable[[str, str], Domain]] = [
+        tenants.domains.get,
+        tenants.domains.remove,
+        lambda slug, host: tenants.domains.verify(slug, host, "token"),
+    ]
+    for each in calls:
         with pytest.raises(DomainNotFound, match=f"has no domain '{HOST}'"):
-            call(slug, HOST)
+            each(slug, HOST)
         with pytest.raises(InvalidDomain):
-            call(slug, "no host")
+            each(slug, "no host")
     with pytest.raises(TypeError, match="The tenant is of type int"):
         tenants.domains.list(5)  # type: ignore[arg-type]
 
