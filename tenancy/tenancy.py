@@ -27,6 +27,7 @@ from tenancy.application_cache import TenantProjection
 from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
+from tenancy.lifecycle.domains import Domains
 from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
@@ -325,6 +326,11 @@ class Tenancy:
     def due(self) -> Sequence[Tenant]:
         """Return the deleted tenants whose grace period is over."""
         return [self._bound(tenant) for tenant in self.fleet.purging.due()]
+
+    @property
+    def domains(self) -> Domains:
+        """The custom host names of the tenants."""
+        return Domains(self.fleet.registry_cache, self.fleet.changed, self._bound)
 
     # -- followers --
 
