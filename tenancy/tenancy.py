@@ -447,8 +447,9 @@ class Tenancy:
     def cached_slug(self, tenant_id: UUID | str) -> str | None:
         """Return the slug of a tenant by its id, from memory only: None if this process has not read it.
 
-        Never waits and never raises, so that a log can call it.
+        Never waits, so that a log can call it.
         """
+        check_type("The tenant's id", tenant_id, (str, UUID), "a UUID, or its text")
         tenant = self._fleet.registry_cache.known(tenant_id)
         return None if tenant is None else tenant.slug
 
