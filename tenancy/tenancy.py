@@ -27,6 +27,7 @@ from tenancy.application_cache import TenantProjection
 from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
+from tenancy.lifecycle.domains import Domains
 from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
@@ -326,6 +327,11 @@ class Tenancy:
         """Return the deleted tenants whose grace period is over."""
         return [self._bound(tenant) for tenant in self.fleet.purging.due()]
 
+    @property
+    def domains(self) -> Domains:
+        """The custom host names of the tenants."""
+        return Domains(self.fleet.registry_cache, self.fleet.changed, self._bound)
+
     # -- followers --
 
     def runner(self, workers: int = 4, *, lease_seconds: float = 10.0, max_attempts: int = 8) -> Runner:
@@ -441,8 +447,9 @@ class Tenancy:
     def cached_slug(self, tenant_id: UUID | str) -> str | None:
         """Return the slug of a tenant by its id, from memory only: None if this process has not read it.
 
-        Never waits and never raises, so that a log can call it.
+        Never waits, so that a log can call it.
         """
+        check_type("The tenant's id", tenant_id, (str, UUID), "a UUID, or its text")
         tenant = self._fleet.registry_cache.known(tenant_id)
         return None if tenant is None else tenant.slug
 

@@ -12,6 +12,7 @@ import typer
 from tenancy.cli.commands.adopt import adopt
 from tenancy.cli.commands.create import create
 from tenancy.cli.commands.doctor import doctor
+from tenancy.cli.commands.domains import domains
 from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
@@ -123,6 +124,7 @@ for _name, _function, _example in COMMANDS:
     app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
 
 for _name, _group, _help in (
+    ("domains", domains, "Manage the host names of tenants."),
     ("runner", runner, "Run followers, inspect them, and retry failures."),
     ("migrations", migrations, "Set up migrations of your own tables."),
     ("jobs", jobs, "Run operations over many tenants, and control them."),

@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from tenancy import PurgeCertificate, Tenant
+    from tenancy import Domain, PurgeCertificate, Tenant
     from tenancy.operations.jobs import ItemReport, Job
     from tenancy.registry.registry import Change
     from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
 
-__all__ = ["certificate", "change", "details", "failure", "follower", "item", "job", "moment", "next_steps", "summary"]
+__all__ = [
+    "certificate",
+    "change",
+    "details",
+    "domain",
+    "failure",
+    "follower",
+    "item",
+    "job",
+    "moment",
+    "next_steps",
+    "summary",
+]
 
 
 def summary(tenant: Tenant) -> dict[str, Any]:
@@ -53,6 +65,11 @@ def certificate(proof: PurgeCertificate) -> dict[str, Any]:
     return _plain(proof)
 
 
+def domain(claimed: Domain) -> dict[str, Any]:
+    """Return the shape of a domain."""
+    return _plain(claimed)
+
+
 def follower(status: FollowerStatus) -> dict[str, Any]:
     """Return the shape of a follower's status."""
     return {**_plain(status), "failure": None if status.failure is None else failure(status.failure)}
@@ -84,7 +101,7 @@ def item(recorded: ItemReport) -> dict[str, Any]:
     return _plain(recorded)
 
 
-def _plain(instance: PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
+def _plain(instance: Domain | PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
     return {name: _plain_value(value) for name, value in asdict(instance).items()}
 
 
