@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tenancy.errors import NoCurrentTenant
 
-__all__ = ["current_id", "scope"]
+__all__ = ["creating", "current_id", "is_creating", "scope"]
 
 
 class _Frame:
@@ -38,6 +38,25 @@ def current_id(tenancy: object) -> UUID:
     msg = "There is no current tenant in this context."
     remedy = "Use `with tenants.scope(slug):`, or the middleware. A new thread starts without a tenant."
     raise NoCurrentTenant(msg, remedy=remedy)
+
+
+# The tenant whose hooks run in this context.
+_created: ContextVar[UUID | None] = ContextVar("tenancy_created", default=None)
+
+
+@contextmanager
+def creating(tenant_id: UUID) -> Iterator[None]:
+    """Admit this context, in the block, to a tenant that does not serve yet: its hooks run."""
+    token = _created.set(tenant_id)
+    try:
+        yield
+    finally:
+        _created.reset(token)
+
+
+def is_creating(tenant_id: UUID) -> bool:
+    """Return whether this context runs a hook of the tenant."""
+    return _created.get() == tenant_id
 
 
 @contextmanager

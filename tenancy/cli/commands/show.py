@@ -10,7 +10,7 @@ from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Json, Slug
 from tenancy.cli.output import json_of, shortened, show_json, show_pairs, show_table
-from tenancy.cli.shapes import change, details, moment, summary
+from tenancy.cli.shapes import change, details, hook_run, moment, summary
 
 __all__ = ["history", "list_", "show"]
 
@@ -47,10 +47,13 @@ def list_(
 def show(context: typer.Context, slug: Slug, *, json: Json = False) -> None:
     """Show all details of a tenant."""
     with open_tenancy(context) as tenants:
-        record = details(tenant_of(tenants, slug))
+        tenant = tenant_of(tenants, slug)
+        hooks = tenants.fleet.hooks.runs([tenant])
+    record = {**details(tenant), "hooks": [hook_run(each) for each in hooks]}
     if json:
         show_json(record)
     else:
+        record["hooks"] = "; ".join(map(str, hooks))
         show_pairs((name, _readable(value)) for name, value in record.items())
 
 

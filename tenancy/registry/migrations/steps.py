@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The current format of the registry's tables and events."""
 
 # Tenants of format 1 that were not adopted have tables of version 1.
@@ -77,14 +77,68 @@ def _to_2(**types: str) -> Sequence[str]:
     return [*_VERSIONS, _JOBS.format(**types), _JOB_ITEMS.format(**types), *_INDEXES]
 
 
+_HOOKS: Final = (
+    """
+CREATE TABLE {{process_leases}} (
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    expires {double} NOT NULL,
+    PRIMARY KEY (name)
+)
+""",
+    """
+CREATE TABLE {{hook_runs}} (
+    tenant_id {uuid} NOT NULL,
+    hook TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    error TEXT,
+    frames JSON NOT NULL,
+    started_at {moment} NOT NULL,
+    finished_at {moment},
+    PRIMARY KEY (tenant_id, hook)
+)
+""",
+    """
+CREATE TABLE {{reactions}} (
+    name TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    PRIMARY KEY (name)
+)
+""",
+    """
+CREATE TABLE {{reaction_failures}} (
+    tenant_id {uuid} NOT NULL,
+    reaction TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    last_number BIGINT NOT NULL,
+    error TEXT NOT NULL,
+    frames JSON NOT NULL,
+    attempts INTEGER NOT NULL,
+    first_at {moment} NOT NULL,
+    last_at {moment} NOT NULL,
+    retry_at {double} NOT NULL,
+    PRIMARY KEY (tenant_id, reaction)
+)
+""",
+)
+
+
+def _to_3(**types: str) -> Sequence[str]:
+    return [statement.format(**types) for statement in _HOOKS]
+
+
 # Others of the registry's users queue behind a statement that waits for a lock.
 _GIVE_UP_EARLY: Final = "SELECT set_config('lock_timeout', '500', true)"
 
+_POSTGRESQL: Final = {"uuid": "UUID", "moment": "TIMESTAMP WITH TIME ZONE", "double": "DOUBLE PRECISION"}
+_SQLITE: Final = {"uuid": "CHAR(32)", "moment": "DATETIME", "double": "DOUBLE"}
+
 _STEPS: Final[Mapping[str, Mapping[int, Sequence[str]]]] = {
     "postgresql": {
-        1: [_GIVE_UP_EARLY, *_to_2(uuid="UUID", moment="TIMESTAMP WITH TIME ZONE", double="DOUBLE PRECISION")],
+        1: [_GIVE_UP_EARLY, *_to_2(**_POSTGRESQL)],
+        2: [_GIVE_UP_EARLY, *_to_3(**_POSTGRESQL)],
     },
-    "sqlite": {1: _to_2(uuid="CHAR(32)", moment="DATETIME", double="DOUBLE")},
+    "sqlite": {1: _to_2(**_SQLITE), 2: _to_3(**_SQLITE)},
 }
 
 
