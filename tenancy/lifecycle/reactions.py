@@ -94,16 +94,16 @@ class Reactor:
         """Call the reactions for all events that wait, and retry the failures that are due."""
         self._reactions.record()
         lease = ProcessLease(self._registry, LEASE_NAME, _LEASE)
-        processed, owner = 0, None
-        if lease.acquire():
-            try:
-                with lease.kept():
-                    processed = self.run(lambda: lease.is_valid)
-            finally:
-                lease.release()
-        else:
+        while not lease.acquire():
             owner = owner_of(self._registry, LEASE_NAME)
-        return ReactionReport(processed=processed, failures=self._store.failures(), owner=owner)
+            if owner is not None:  # otherwise it has just expired
+                return ReactionReport(processed=0, failures=self._store.failures(), owner=owner)
+        try:
+            with lease.kept():
+                processed = self.run(lambda: lease.is_valid)
+        finally:
+            lease.release()
+        return ReactionReport(processed=processed, failures=self._store.failures())
 
     def has_work(self) -> bool:
         """Return whether a call of :meth:`run` may find something to do, mostly with one query."""

@@ -136,7 +136,7 @@ class ReactionStore:
             session.execute(sa.update(self._failures).where(mine).values(values))
 
     def wait_behind(self, name: str, tenant_id: UUID, number: int, position: int) -> bool:
-        """Let a change wait behind its tenant's failure, and pass its position; return False if there is none."""
+        """Let a change wait behind its tenant's failure, and pass its position; return False without one."""
         with self._registry.writing_rows() as session:
             mine = self._is(tenant_id, name)
             found: Any = session.execute(sa.update(self._failures).where(mine).values(last_number=number))

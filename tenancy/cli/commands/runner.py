@@ -130,7 +130,7 @@ def status(
 
 
 def reactions(context: typer.Context, *, json: Json = False) -> None:
-    """Show lag, owner and failures of each reaction to lifecycle events."""
+    """Show lag, owner and failures of each reaction."""
     with open_tenancy(context) as tenants:
         found = tenants.reactions.status()
         slugs = _slugs(tenants, found)
@@ -141,7 +141,7 @@ def reactions(context: typer.Context, *, json: Json = False) -> None:
 
 
 def react(context: typer.Context, *, json: Json = False) -> None:
-    """Call reactions once for all lifecycle events that wait. A running runner does so continuously."""
+    """Call reactions once for all events that wait. A running runner does so continuously."""
     with open_tenancy(context) as tenants:
         report = tenants.react()
     if json:
@@ -169,7 +169,7 @@ def retry(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Retry failing followers and reactions of one tenant or of all tenants."""
+    """Retry failing followers and reactions of one tenant or all."""
     if all_tenants == (slug is not None):
         msg = "No slug was given." if slug is None else "SLUG and --all are mutually exclusive."
         raise CommandError(msg, remedy="Pass SLUG, SLUG FOLLOWER, --all, or --all --follower NAME.")

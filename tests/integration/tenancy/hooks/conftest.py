@@ -49,5 +49,3 @@ def kennel_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "kennel.log"
     monkeypatch.setenv("KENNEL_LOG", str(path))
     return path
-
-

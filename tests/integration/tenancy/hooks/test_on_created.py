@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from eventsourcing.persistence import OperationalError
 
-from eventsourcing_sqlalchemy.naming import TableName
 from tenancy import Tenancy, Tenant
 from tenancy.errors import HookFailed, InvalidArgument, NotRegistered, TenantNotReady, TenantPurged
 from tenancy.operations.doctor import Finding, examine, repair
@@ -112,8 +112,8 @@ def test_each_hook_runs_again_until_it_has_succeeded(tenants: Tenancy, again: st
 
 def test_hooks_of_many(tenants: Tenancy) -> None:
     seed = Seed(tenants)
-    slugs = [f"t{number}" for number in range(60)]
-    assert [tenant.status for tenant in tenants.create_many(slugs)] == ["active"] * 60
+    slugs = [f"t{number}" for number in range(12)]
+    assert [tenant.status for tenant in tenants.create_many(slugs)] == ["active"] * 12
     assert seed.calls == slugs
 
     @tenants.on_created
@@ -253,13 +253,11 @@ def test_purge_while_a_hook_runs(make: Callable[[], Tenancy]) -> None:
     table = tenants.fleet.registry.rows.hook_runs
     with tenants.fleet.registry.reading() as session:
         assert session.execute(table.select()).all() == []
-    places = tenants.fleet.inventory.orphans([], tenants.fleet.application_specs())
-    assert [name for name in places if isinstance(name, TableName)] == []
+    assert list(tenants.fleet.inventory.orphans([], tenants.fleet.application_specs())) == []
 
 
 def test_failure_of_the_registry_while_a_hook_fails(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
     Seed(tenants).error = ValueError()
-    from eventsourcing.persistence import OperationalError  # noqa: PLC0415 (beside its use)
 
     def fail(*_: object, **__: object) -> None:
         raise OperationalError
