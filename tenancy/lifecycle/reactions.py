@@ -200,7 +200,13 @@ class Reactor:
             with context.scope(host, None):
                 reaction.call(event)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (the code of users)
-            extra = {"tenant_id": str(tenant_id), "reaction": reaction.name, "change": change.version}
+            extra = {
+                "event": "reaction.failed",
+                "tenant_id": str(tenant_id),
+                "reaction": reaction.name,
+                "number": change.version,
+                "cause": error,
+            }
             logger.warning("Reaction %s to %s failed: %s", reaction.name, event.name, describe(error), extra=extra)
             return error
         return None

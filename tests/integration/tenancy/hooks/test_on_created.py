@@ -10,9 +10,11 @@ from functools import partial
 import pytest
 from eventsourcing.persistence import OperationalError
 
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy import Tenancy, Tenant
 from tenancy.errors import HookFailed, InvalidArgument, NotRegistered, TenantNotReady, TenantPurged
 from tenancy.operations.doctor import Finding, examine, repair
+from tenancy.registry.process_leases import ProcessLease
 from tests.samples.kennels import Kennel
 from tests.support.deadlines import run_together
 
@@ -49,7 +51,9 @@ def test_hook_prepares_the_tenant_before_it_serves(make: Callable[[], Tenancy], 
     def seed(tenant: Tenant) -> None:
         assert tenants.current == tenant == tenants[slug]
         tenants.application(Kennel).register("Mascot")
-        with tenant.get(Kennel).recorder.transaction():
+        recorder = tenant.get(Kennel).recorder
+        assert isinstance(recorder, SQLAlchemyApplicationRecorder)
+        with recorder.transaction():
             tenant.get(Kennel).register("Second")
         seen.extend([tenant.status, other[slug].status])
         with pytest.raises(TenantNotReady):
@@ -161,17 +165,17 @@ def test_hook_runs_longer_than_the_lease(make: Callable[[], Tenancy], monkeypatc
     renewed = threading.Event()
     renewals = 0
 
-    def renew(*_: object) -> None:
+    def renew() -> bool:
         nonlocal renewals
         renewals += 1
         if renewals > 8:  # more than the duration of the lease
             renewed.set()
+        return True
 
     @tenants.on_created(name="seed")
     def slow(_: Tenant) -> None:
-        lease = tenants.fleet.registry
-        take = type(lease).writing_rows
-        monkeypatch.setattr(type(lease), "writing_rows", lambda self: (renew(), take(self))[1])
+        take = ProcessLease.acquire
+        monkeypatch.setattr(ProcessLease, "acquire", lambda self: renew() and take(self))
         calls: list[Callable[[], object]] = [partial(other.create, "acme", exist_ok=True), partial(renewed.wait, 30)]
         threads = [threading.Thread(target=call) for call in calls]
         others.extend(threads)
@@ -290,7 +294,7 @@ def test_misuse_is_refused(tenants: Tenancy) -> None:
     with pytest.raises(InvalidArgument, match="no usable name"):
         tenants.on_created(lambda _: None)
     with pytest.raises(InvalidArgument, match="is not a function"):
-        tenants.on_created(42)  # type: ignore[type-var]
+        tenants.on_created(42)  # type: ignore[call-overload]
     Seed(tenants)
     with pytest.raises(InvalidArgument, match="Two functions have the name 'seed'"):
         Seed(tenants)

@@ -46,21 +46,22 @@ def test_every_event_of_a_tenant_in_order(tenants: Tenancy) -> None:
     tenants.suspend("acme", reason="invoice 4711", actor="u-2")
     tenants.resume("acme")
     tenants.rename("acme", "umbra")
+    tenants.update("umbra", metadata={"plan": "pro"})
     tenants.archive("umbra")
     tenants.restore("umbra")
     tenants.delete("umbra")
     tenants.undelete("umbra")
     tenants.migrate()
     report = tenants.react()
-    assert (report.processed, report.failures, report.owner) == (8, [], None)
+    assert (report.processed, report.failures, report.owner) == (9, [], None)
     tenants.purge("umbra")
     assert tenants.react().processed == 1
     assert mail.names() == [
-        "activated", "suspended", "resumed", "renamed", "archived", "restored", "deleted", "undeleted", "purged"
+        "activated", "suspended", "resumed", "renamed", "updated", "archived", "restored", "deleted", "undeleted", "purged"
     ]  # fmt: skip
     assert {event.tenant_id for event in mail.seen} == {acme.id}
-    assert [event.number for event in mail.seen] == [*range(2, 10), 11]
-    assert len({event.key for event in mail.seen}) == 9
+    assert [event.number for event in mail.seen] == [*range(2, 11), 12]
+    assert len({event.key for event in mail.seen}) == 10
     activated, suspended, _, renamed, *_, purged = mail.seen
     assert (activated.slug, activated.actor, activated.status) == ("umbra", "u-1", "active")
     assert (suspended.remark, suspended.actor, suspended.status) == ("invoice 4711", "u-2", "suspended")
