@@ -16,6 +16,7 @@
     │   ├── TenantOutdated      its tables lack a migration that this code needs
     │   └── TenantPurged        its data is removed, or being removed
     ├── TransitionRefused       the change does not apply to the tenant's status
+    ├── HookFailed              the tenant is not ready: a hook for new tenants has failed
     ├── NoCurrentTenant         the context has no current tenant
     ├── RegistryMissing         this database has no registry
     ├── RegistryMismatch        the registry has an older or newer format than this version
@@ -45,6 +46,7 @@ __all__ = [
     "DomainNotFound",
     "DomainNotVerified",
     "EncodingMismatch",
+    "HookFailed",
     "InvalidArgument",
     "InvalidDomain",
     "InvalidSlug",
@@ -172,6 +174,12 @@ class TransitionRefused(TenancyError):  # noqa: N818 (as above)
     """The action does not apply to the status that the tenant has."""
 
     code = "refused"
+
+
+class HookFailed(TenancyError):  # noqa: N818 (as above)
+    """A hook for new tenants has failed; its error is the cause. The tenant stays in provisioning."""
+
+    code = "hook_failed"
 
 
 class NoCurrentTenant(TenancyError):  # noqa: N818 (as above)

@@ -5,14 +5,14 @@ By convention the variable is called ``tenants``, so that calls read as English:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -39,6 +39,9 @@ from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
+    from tenancy.lifecycle.hooks import Hook
+    from tenancy.lifecycle.reaction_monitor import ReactionMonitor
+    from tenancy.lifecycle.reactions import Reaction, ReactionReport
     from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["Tenancy"]
 
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
+_THook = TypeVar("_THook", bound="Hook")
+_TReaction = TypeVar("_TReaction", bound="Reaction")
 
 
 class Tenancy:
@@ -90,6 +95,8 @@ class Tenancy:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
         self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
         self._registry_name = str(self._fleet.registry)
+        for callbacks in (self._fleet.hooks, self._fleet.reactions):
+            callbacks.serve(self)
 
     def __repr__(self) -> str:
         state = "; closed" if self.is_closed else ""
@@ -252,6 +259,47 @@ class Tenancy:
         check_class("The view", view, SQLAlchemyTrackingRecorder, "a class of SQLAlchemyTrackingRecorder")
         self.fleet.register_across(application, projection, view, url)
 
+    @overload
+    def on_created(self, function: _THook, /) -> _THook: ...
+
+    @overload
+    def on_created(self, /, *, name: str) -> Callable[[_THook], _THook]: ...
+
+    def on_created(self, function: _THook | None = None, /, *, name: str | None = None) -> Any:
+        """Register a function that prepares each new tenant before it serves, as a decorator.
+
+        It gets the Tenant, whose applications it may use; the tenant is the current one. It runs in the process that
+        creates the tenant. If it fails, :meth:`create` raises HookFailed, and the tenant stays in provisioning until a
+        retry or ``tenancy doctor --repair``. It does not run again once the registry has recorded that it has run,
+        under ``name`` (default: the name of the function). Adopted tenants have their data already and get none.
+
+        Call it before any other method.
+        """
+
+        def register(registered: _THook) -> _THook:
+            self.fleet.hooks.register(registered, name)
+            return registered
+
+        return register if function is None else register(function)
+
+    def after(self, *events: str, name: str | None = None) -> Callable[[_TReaction], _TReaction]:
+        """Register a function that gets lifecycle events after the fact, as a decorator: a reaction.
+
+        ``events`` are some of activated, suspended, resumed, renamed, updated, archived, restored, deleted, undeleted
+        and purged; by default all. The function gets a LifecycleEvent, in a runner or in :meth:`react`: each event at
+        least once, and those of one tenant in order. ``name`` (default: the name of the function) is what the registry
+        records. A new reaction gets the changes that follow when it is first recorded: by :meth:`init`, by a create,
+        or by a runner.
+
+        Call it before any other method.
+        """
+
+        def register(function: _TReaction) -> _TReaction:
+            self.fleet.reactions.register(function, name, events)
+            return function
+
+        return register
+
     # -- lifecycle --
 
     def rename(
@@ -353,6 +401,23 @@ class Tenancy:
         return FollowerMonitor(
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
+
+    def react(self) -> ReactionReport:
+        """Call the reactions for all lifecycle events that wait, in this thread, and retry failures that are due.
+
+        A runner does so continuously. One process of the fleet reacts at a time: if another one does, this call does
+        nothing, and the report names it. A reaction that fails does not raise: see the report.
+        """
+        from tenancy.lifecycle.reactions import Reactor  # noqa: PLC0415 (as above)
+
+        return Reactor(self.fleet.registry, self.fleet.reactions).react()
+
+    @property
+    def reactions(self) -> ReactionMonitor:
+        """Inspect and control reactions, whichever process calls them."""
+        from tenancy.lifecycle.reaction_monitor import ReactionMonitor  # noqa: PLC0415 (as above)
+
+        return ReactionMonitor(self.fleet.registry, self.fleet.reactions)
 
     def migrate(
         self,

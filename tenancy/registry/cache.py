@@ -18,6 +18,7 @@ from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import at_fork
 from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
+from tenancy.context import is_creating
 from tenancy.errors import RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
@@ -78,7 +79,8 @@ class RegistryCache:
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
-        check_status(tenant, writes=writes)
+        if tenant.status is not TenantStatus.PROVISIONING or not is_creating(tenant_id):
+            check_status(tenant, writes=writes)
         return tenant
 
     def get(self, tenant_id: UUID) -> Tenant | None:
