@@ -10,7 +10,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from tenancy import PurgeCertificate, Tenant
+    from tenancy import Domain, PurgeCertificate, Tenant
     from tenancy.lifecycle.reaction_monitor import ReactionStatus
     from tenancy.lifecycle.reactions import ReactionReport
     from tenancy.operations.jobs import ItemReport, Job
@@ -24,6 +24,7 @@ __all__ = [
     "certificate",
     "change",
     "details",
+    "domain",
     "failure",
     "follower",
     "hook_run",
@@ -48,6 +49,7 @@ def summary(tenant: Tenant) -> dict[str, Any]:
         "schema": tenant.placement.schema,
         "prefix": tenant.placement.table_prefix or None,
         "created_at": tenant.created_at.isoformat(),
+        "metadata": dict(tenant.metadata),
     }
 
 
@@ -60,7 +62,6 @@ def details(tenant: Tenant) -> dict[str, Any]:
         "reads": tenant.reads,
         "adopted": tenant.adopted,
         "due_at": tenant.due_at and tenant.due_at.isoformat(),
-        "metadata": dict(tenant.metadata),
     }
 
 
@@ -72,6 +73,11 @@ def change(entry: Change) -> dict[str, Any]:
 def certificate(proof: PurgeCertificate) -> dict[str, Any]:
     """Return the shape of a purge certificate."""
     return _plain(proof)
+
+
+def domain(claimed: Domain) -> dict[str, Any]:
+    """Return the shape of a domain."""
+    return _plain(claimed)
 
 
 def follower(status: FollowerStatus) -> dict[str, Any]:

@@ -256,6 +256,7 @@ class Registry(RegistryDatabase):
             session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.hook_runs).where(self._rows.hook_runs.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.domains).where(self._rows.domains.c.tenant_id == tenant.id))
             # The items themselves stay: without them, jobs would not end as they were planned.
             items = self._rows.job_items
             erased = sa.update(items).where(items.c.tenant_id == tenant.id).values(summary=None, progress={})
@@ -270,7 +271,7 @@ class Registry(RegistryDatabase):
         """Return the number of remaining rows that could name a tenant."""
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
-            items, hook_runs = self._rows.job_items, self._rows.hook_runs
+            items, domains, hook_runs = self._rows.job_items, self._rows.domains, self._rows.hook_runs
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
@@ -279,6 +280,7 @@ class Registry(RegistryDatabase):
                     (remarks, remarks.c.tenant_id == tenant_id),
                     (failures, failures.c.tenant_id == tenant_id),
                     (hook_runs, hook_runs.c.tenant_id == tenant_id),
+                    (domains, domains.c.tenant_id == tenant_id),
                     (items, sa.and_(items.c.tenant_id == tenant_id, items.c.summary.is_not(None))),
                 )
             )

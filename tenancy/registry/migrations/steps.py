@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """The current format of the registry's tables and events."""
 
 # Tenants of format 1 that were not adopted have tables of version 1.
@@ -73,6 +73,20 @@ _INDEXES: Final = (
 )
 
 
+_DOMAINS: Final = """
+CREATE TABLE {{domains}} (
+    tenant_id {uuid} NOT NULL,
+    host TEXT NOT NULL,
+    serving_host TEXT,
+    token TEXT NOT NULL,
+    created_at {moment} NOT NULL,
+    verified_at {moment},
+    PRIMARY KEY (tenant_id, host),
+    UNIQUE (serving_host)
+)
+"""
+
+
 def _to_2(**types: str) -> Sequence[str]:
     return [*_VERSIONS, _JOBS.format(**types), _JOB_ITEMS.format(**types), *_INDEXES]
 
@@ -123,7 +137,7 @@ CREATE TABLE {{reaction_failures}} (
 )
 
 
-def _to_3(**types: str) -> Sequence[str]:
+def _to_4(**types: str) -> Sequence[str]:
     return [statement.format(**types) for statement in _HOOKS]
 
 
@@ -136,9 +150,10 @@ _SQLITE: Final = {"uuid": "CHAR(32)", "moment": "DATETIME", "double": "DOUBLE"}
 _STEPS: Final[Mapping[str, Mapping[int, Sequence[str]]]] = {
     "postgresql": {
         1: [_GIVE_UP_EARLY, *_to_2(**_POSTGRESQL)],
-        2: [_GIVE_UP_EARLY, *_to_3(**_POSTGRESQL)],
+        2: [_GIVE_UP_EARLY, _DOMAINS.format(**_POSTGRESQL)],
+        3: [_GIVE_UP_EARLY, *_to_4(**_POSTGRESQL)],
     },
-    "sqlite": {1: _to_2(**_SQLITE), 2: _to_3(**_SQLITE)},
+    "sqlite": {1: _to_2(**_SQLITE), 2: [_DOMAINS.format(**_SQLITE)], 3: _to_4(**_SQLITE)},
 }
 
 
