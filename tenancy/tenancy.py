@@ -275,9 +275,10 @@ class Tenancy:
 
         Call it before any other method.
         """
+        hooks = self.fleet.hooks
 
         def register(registered: _THook) -> _THook:
-            self.fleet.hooks.register(registered, name)
+            hooks.register(registered, name)
             return registered
 
         return register if function is None else register(function)
@@ -293,9 +294,11 @@ class Tenancy:
 
         Call it before any other method.
         """
+        reactions = self.fleet.reactions
+        reactions.check_events(events)
 
         def register(function: _TReaction) -> _TReaction:
-            self.fleet.reactions.register(function, name, events)
+            reactions.register(function, name, events)
             return function
 
         return register

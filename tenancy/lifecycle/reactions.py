@@ -48,14 +48,17 @@ class Reactions(Callbacks[Reaction]):
         self._is_recorded = False
 
     def register(self, function: Reaction, name: str | None, events: Iterable[str] = ()) -> None:
-        names = list(events)
-        for each in names:
+        super().register(function, name, events)
+        self._is_recorded = False
+
+    @staticmethod
+    def check_events(events: Iterable[str]) -> None:
+        """Raise InvalidArgument for what is not the name of an event."""
+        for each in events:
             check_type("An event", each, str, 'its name: @tenants.after("suspended")')
             if each not in _NAMES:
                 msg = f"There is no lifecycle event {each!r}."
                 raise InvalidArgument(msg, remedy=f"Pass some of: {', '.join(_NAMES)}.")
-        super().register(function, name, names)
-        self._is_recorded = False
 
     def record(self) -> None:
         """Record this process's reactions, once. A new one gets the changes that follow."""
