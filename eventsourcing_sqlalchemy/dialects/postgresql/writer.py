@@ -118,7 +118,7 @@ class PostgreSQLEventWriter(EventWriter):
 
             def checked(last_id: str) -> _Statements:
                 returning = f" RETURNING {_CHECKED_ID.format(last_id=last_id)}"
-                inserts = (
+                one_event, many_events = (
                     _Inserts(
                         f"{before} {insert}",
                         *(
@@ -128,7 +128,7 @@ class PostgreSQLEventWriter(EventWriter):
                     )
                     for insert in (f"{one} FROM l{returning}", f"{many} l, {unnest} ORDER BY u.n{returning}")
                 )
-                return _Statements(*inserts, returning)
+                return _Statements(one_event, many_events, returning)
 
             self._with_last_id = checked(_OF_CALLER)
             self._without_last_id = checked(_OF_TABLE.format(events=events))
@@ -173,10 +173,8 @@ class PostgreSQLEventWriter(EventWriter):
             if tracking is not None:
                 self._write_tracking(executor, tracking)
             return []
-        if last_id is None or not self._ordered:
-            statements, last = self._without_last_id, ()
-        else:
-            statements, last = self._with_last_id, (last_id,)
+        last = () if last_id is None or not self._ordered else (last_id,)
+        statements = self._with_last_id if last else self._without_last_id
         if batch.needs_transaction:
             return self._write_rows(executor, batch, statements.returning, last)
         is_one = len(events) == 1
