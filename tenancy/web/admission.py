@@ -14,6 +14,7 @@ from tenancy.model.tenant import Tenant
 from tenancy.registry.lookup import not_found
 from tenancy.tenancy import Tenancy
 from tenancy.web.resolvers import Found, Request, Resolver
+from tenancy.web.responses import ErrorPages, Responder
 
 __all__ = ["AdmissionPolicy"]
 
@@ -22,7 +23,12 @@ class AdmissionPolicy:
     """The public paths and hosts, and the resolver, as every kind of middleware applies them."""
 
     def __init__(
-        self, tenants: Tenancy, resolver: Resolver, public: Iterable[str], public_hosts: Iterable[str]
+        self,
+        tenants: Tenancy,
+        resolver: Resolver,
+        public: Iterable[str],
+        public_hosts: Iterable[str],
+        errors: ErrorPages,
     ) -> None:
         check_type("tenants", tenants, Tenancy, "the Tenancy of the fleet")
         if not callable(resolver):
@@ -36,7 +42,8 @@ class AdmissionPolicy:
                 raise InvalidArgument(msg, remedy="Start it with a slash.")
         check_list("public_hosts", public_hosts, "a list of host names: public_hosts=['app.example.com']")
         self._public_hosts = frozenset(map(_public_host, public_hosts))
-        self._tenants = tenants
+        self.tenants = tenants
+        self.respond = Responder(errors).respond
         self._resolver = resolver
         self._public_prefixes = tuple(path.removesuffix("*") for path in self._public if path.endswith("/*"))
 
@@ -48,7 +55,7 @@ class AdmissionPolicy:
         # Public paths come first: a health check must not depend on a tenant or on the registry.
         if self._is_public(request):
             return None
-        found = self._resolver(replace(request, tenants=self._tenants))
+        found = self._resolver(replace(request, tenants=self.tenants))
         if isinstance(found, str):
             return Found(found)
         if found is None:
@@ -65,9 +72,9 @@ class AdmissionPolicy:
         Raises TenantNotFound, if that is known.
         """
         if isinstance(found, Found):
-            return self._tenants.recall(found.slug)
+            return self.tenants.recall(found.slug)
         # A resolver may have kept a Tenant for long.
-        is_known, tenant = self._tenants.fleet.registry_cache.recall_id(found.id)
+        is_known, tenant = self.tenants.fleet.registry_cache.recall_id(found.id)
         if is_known and tenant is None:
             raise not_found(found.slug)
         return tenant
@@ -75,8 +82,8 @@ class AdmissionPolicy:
     def find(self, found: Found | Tenant) -> Tenant:
         """Return the tenant that a resolver has found; raises TenantNotFound."""
         if isinstance(found, Found):
-            return self._tenants[found.slug]
-        tenant = self._tenants.fleet.registry_cache.get(found.id)
+            return self.tenants[found.slug]
+        tenant = self.tenants.fleet.registry_cache.get(found.id)
         if tenant is None:
             raise not_found(found.slug)
         return tenant
@@ -89,7 +96,7 @@ class AdmissionPolicy:
 
     def scope(self, tenant: Tenant | None) -> AbstractContextManager[None]:
         """Return the scope of a request; raises a TenantUnavailable."""
-        return context.scope(self._tenants, None) if tenant is None else self._tenants.scope(tenant)
+        return context.scope(self.tenants, None) if tenant is None else self.tenants.scope(tenant)
 
 
 def _public_host(host: str) -> str:

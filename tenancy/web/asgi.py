@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from tenancy.errors import TenancyError
@@ -12,7 +13,7 @@ from tenancy.model.tenant import Tenant
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
 from tenancy.web.resolvers import Found, MustWait, Request, Resolver
-from tenancy.web.responses import APPLICATION_ERRORS, LOOKUP_ERRORS, error_response
+from tenancy.web.responses import LOOKUP_ERRORS, ErrorPages, ErrorResponse, is_refusal
 
 __all__ = ["ASGIMiddleware"]
 
@@ -33,6 +34,8 @@ class ASGIMiddleware:
     without asking the resolver or the registry: ``/health`` is that path, ``/static/*`` everything below. So does
     ``public_hosts`` for all paths of a host.
 
+    ``errors`` are your own responses by error class: an HTML template, or a function that must not block.
+
     A request gets 404 when it names no tenant or an unknown one, 403 when its tenant is unavailable, and 503 while the
     registry is unreachable. A websocket is refused before it is accepted, with an HTTP response if the server supports
     that; it is closed with 4403 when its tenant becomes unavailable later.
@@ -46,17 +49,19 @@ class ASGIMiddleware:
         resolver: Resolver,
         public: Iterable[str] = (),
         public_hosts: Iterable[str] = (),
+        errors: ErrorPages = MappingProxyType({}),
     ) -> None:
         self._app = app
-        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts)
+        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        response = _Response(scope, send)
+        request = _request(scope)
+        response = _Response(scope, send, lambda error: self._policy.respond(error, request))
         try:
-            found = await self._resolve(_request(scope))
+            found = await self._resolve(request)
             tenant = None if found is None else await self._find(found)
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
@@ -66,10 +71,12 @@ class ASGIMiddleware:
             try:
                 mount = found.mount if isinstance(found, Found) else ""
                 await self._app(_mounted(scope, mount), receive, response.send)
-            except APPLICATION_ERRORS as error:
+            except TenancyError as error:
+                if not is_refusal(error):
+                    raise
                 await response.refuse(error)
             except ExceptionGroup as group:  # from a TaskGroup
-                only, others = group.split(APPLICATION_ERRORS)
+                only, others = group.split(is_refusal)
                 if only is None or others is not None:
                     raise
                 await response.refuse(_first(only))
@@ -91,9 +98,10 @@ class ASGIMiddleware:
 class _Response:
     """The response of an application, or the error response in its place."""
 
-    def __init__(self, scope: _Scope, send: _Send) -> None:
+    def __init__(self, scope: _Scope, send: _Send, respond: Callable[[TenancyError], ErrorResponse]) -> None:
         self._scope = scope
         self._send = send
+        self._respond = respond
         self._last_sent = ""
 
     async def send(self, message: _Message) -> None:
@@ -102,7 +110,7 @@ class _Response:
 
     async def refuse(self, error: TenancyError) -> None:
         """Send the error response; raises ``error`` when the application's response has started."""
-        refusal = error_response(error)
+        refusal = self._respond(error)
         is_websocket = self._scope["type"] == "websocket"
         kind = "websocket.http.response" if is_websocket else "http.response"
         if not self._last_sent and (not is_websocket or kind in (self._scope.get("extensions") or ())):
@@ -115,7 +123,7 @@ class _Response:
             raise error
 
 
-def _first(group: ExceptionGroup[TenancyError]) -> TenancyError:
+def _first(group: ExceptionGroup[Any]) -> TenancyError:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, ExceptionGroup) else first
 

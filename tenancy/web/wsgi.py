@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -14,7 +15,7 @@ from tenancy.errors import TenancyError
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
 from tenancy.web.resolvers import Found, Request, Resolver
-from tenancy.web.responses import APPLICATION_ERRORS, LOOKUP_ERRORS, error_response
+from tenancy.web.responses import LOOKUP_ERRORS, ErrorPages, ErrorResponse, is_refusal
 
 __all__ = ["WSGIMiddleware"]
 
@@ -23,7 +24,7 @@ class WSGIMiddleware:
     """Serve each request of ``app`` in the scope of its tenant. The response iterable is consumed and closed in the
     same scope.
 
-    ``resolver``, ``public``, ``public_hosts`` and the error responses are those of
+    ``resolver``, ``public``, ``public_hosts``, ``errors`` and the error responses are those of
     :class:`~tenancy.web.asgi.ASGIMiddleware`.
     """
 
@@ -35,15 +36,16 @@ class WSGIMiddleware:
         resolver: Resolver,
         public: Iterable[str] = (),
         public_hosts: Iterable[str] = (),
+        errors: ErrorPages = MappingProxyType({}),
     ) -> None:
         self._app = app
-        self._tenants = tenants
-        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts)
+        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        start = _Start(environ, start_response)
+        request = _request(environ)
+        start = _Start(environ, start_response, lambda error: self._policy.respond(error, request))
         try:
-            found = self._policy.resolve(_request(environ))
+            found = self._policy.resolve(request)
             tenant = None if found is None else self._policy.find(found)
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
@@ -51,18 +53,26 @@ class WSGIMiddleware:
         try:
             with tenant_scope:
                 body = self._app(_mounted(environ, found.mount) if isinstance(found, Found) else environ, start)
-        except APPLICATION_ERRORS as error:
+        except TenancyError as error:
+            if not is_refusal(error):
+                raise
             return [start.refuse(error)]
         if type(body) in (list, tuple):  # consuming it runs no code of the application
             return body
         tenant_id = None if tenant is None else tenant.id
-        return _Body(body, lambda: context.scope(self._tenants, tenant_id), start.refuse)
+        return _Body(body, lambda: context.scope(self._policy.tenants, tenant_id), start.refuse)
 
 
 class _Start:
     """The ``start_response`` of a request, which can replace a started response by an error response."""
 
-    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+    def __init__(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        respond: Callable[[TenancyError], ErrorResponse],
+    ) -> None:
+        self._respond = respond
         self._method = environ.get("REQUEST_METHOD")
         self._start_response = start_response
         self._has_started = False
@@ -73,7 +83,7 @@ class _Start:
 
     def refuse(self, error: TenancyError) -> bytes:
         """Start the error response and return its body; raises ``error`` when the headers have been sent."""
-        refusal = error_response(error)
+        refusal = self._respond(error)
         status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
         # Given the error, the server replaces the headers, or raises it when they have been sent.
         info = (sys.exc_info(),) if self._has_started else ()
@@ -107,7 +117,9 @@ class _Body:
                 if self._iterator is None:
                     self._iterator = iter(self._body)
                 return next(self._iterator)
-        except APPLICATION_ERRORS as error:
+        except TenancyError as error:
+            if not is_refusal(error):
+                raise
             self._iterator = iter(())
             return self._refuse(error)
 
