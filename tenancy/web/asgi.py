@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from tenancy.errors import TenancyError
-from tenancy.model.tenant import Tenant
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
-from tenancy.web.resolvers import Found, MustWait, Request, Resolver
+from tenancy.web.resolvers import Request, Resolver
 from tenancy.web.responses import LOOKUP_ERRORS, ErrorPages, ErrorResponse, is_refusal
 
-__all__ = ["ASGIMiddleware"]
+__all__ = ["POLICY", "ASGIMiddleware", "request_of"]
+
+POLICY: Final = "tenancy.policy"
+"""The key of the scope under which the application finds the policy of the middleware."""
 
 _Scope = MutableMapping[str, Any]
 _Message = MutableMapping[str, Any]
@@ -58,19 +58,18 @@ class ASGIMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        request = _request(scope)
+        request = request_of(scope)
         response = _Response(scope, send, lambda error: self._policy.respond(error, request))
         try:
-            found = await self._resolve(request)
-            tenant = None if found is None else await self._find(found)
-            tenant_scope = self._policy.scope(tenant)
+            admission = await self._policy.look_up_async(request)
+            tenant_scope = self._policy.scope(admission.tenant)
         except LOOKUP_ERRORS as error:
             await response.refuse(error)
             return
         with tenant_scope:
             try:
-                mount = found.mount if isinstance(found, Found) else ""
-                await self._app(_mounted(scope, mount), receive, response.send)
+                inner = {**_mounted(scope, admission.mount), POLICY: self._policy}
+                await self._app(inner, receive, response.send)
             except TenancyError as error:
                 if not is_refusal(error):
                     raise
@@ -80,19 +79,6 @@ class ASGIMiddleware:
                 if only is None or others is not None:
                     raise
                 await response.refuse(_first(only))
-
-    async def _resolve(self, request: Request) -> Found | Tenant | None:
-        try:
-            return self._policy.resolve(replace(request, may_wait=False))
-        except MustWait:
-            return await asyncio.to_thread(self._policy.resolve, request)
-
-    async def _find(self, found: Found | Tenant) -> Tenant:
-        tenant = self._policy.recall(found)
-        if tenant is not None:
-            return tenant
-        # In a thread, because this may query the registry, and the event loop must go on serving other requests.
-        return await asyncio.to_thread(self._policy.find, found)
 
 
 class _Response:
@@ -128,14 +114,15 @@ def _first(group: ExceptionGroup[Any]) -> TenancyError:
     return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
-def _request(scope: _Scope) -> Request:
+def request_of(scope: Mapping[str, Any]) -> Request:
+    """Return what resolvers and error handlers receive of an ASGI scope."""
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
     path, root = scope["path"], _root(scope)
     is_below = bool(root) and path.startswith(root) and path[len(root) :][:1] in ("", "/")
     return Request(path=path[len(root) :] if is_below else path, headers=headers, raw=scope)
 
 
-def _root(scope: _Scope) -> str:
+def _root(scope: Mapping[str, Any]) -> str:
     root: str = scope.get("root_path", "")
     return root.rstrip("/")
 

@@ -14,10 +14,10 @@ from tenancy import context
 from tenancy.errors import TenancyError
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
-from tenancy.web.resolvers import Found, Request, Resolver
+from tenancy.web.resolvers import Request, Resolver
 from tenancy.web.responses import LOOKUP_ERRORS, ErrorPages, ErrorResponse, is_refusal
 
-__all__ = ["WSGIMiddleware"]
+__all__ = ["WSGIMiddleware", "request_of"]
 
 
 class WSGIMiddleware:
@@ -41,18 +41,23 @@ class WSGIMiddleware:
         self._app = app
         self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
 
+    def error_response(self, error: TenancyError, environ: WSGIEnvironment) -> ErrorResponse:
+        """Return the response to an error that a framework has caught; raises ``error`` if it is none of a tenant's."""
+        if not is_refusal(error):
+            raise error
+        return self._policy.respond(error, request_of(environ))
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = _request(environ)
+        request = request_of(environ)
         start = _Start(environ, start_response, lambda error: self._policy.respond(error, request))
         try:
-            found = self._policy.resolve(request)
-            tenant = None if found is None else self._policy.find(found)
+            tenant, mount = self._policy.look_up(request)
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
             return [start.refuse(error)]
         try:
             with tenant_scope:
-                body = self._app(_mounted(environ, found.mount) if isinstance(found, Found) else environ, start)
+                body = self._app(_mounted(environ, mount), start)
         except TenancyError as error:
             if not is_refusal(error):
                 raise
@@ -131,7 +136,8 @@ class _Body:
                 close()
 
 
-def _request(environ: WSGIEnvironment) -> Request:
+def request_of(environ: WSGIEnvironment) -> Request:
+    """Return what resolvers and error handlers receive of a WSGI environ."""
     headers = [
         (name.removeprefix("HTTP_").replace("_", "-").lower(), value)
         for name, value in environ.items()
