@@ -38,7 +38,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("init", init, "tenancy --app shop:tenants init"),
     ("create", create, "tenancy create acme globex"),
     ("adopt", adopt, "tenancy adopt acme --schema legacy"),
-    ("list", list_, "tenancy list --status suspended"),
+    ("list", list_, "tenancy list --status suspended --where plan=free"),
     ("show", show, "tenancy show acme"),
     ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
     ("update", update, "tenancy update acme --set plan=pro --set seats:=5 --unset trial"),

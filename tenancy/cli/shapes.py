@@ -39,6 +39,7 @@ def summary(tenant: Tenant) -> dict[str, Any]:
         "schema": tenant.placement.schema,
         "prefix": tenant.placement.table_prefix or None,
         "created_at": tenant.created_at.isoformat(),
+        "metadata": dict(tenant.metadata),
     }
 
 
@@ -51,7 +52,6 @@ def details(tenant: Tenant) -> dict[str, Any]:
         "reads": tenant.reads,
         "adopted": tenant.adopted,
         "due_at": tenant.due_at and tenant.due_at.isoformat(),
-        "metadata": dict(tenant.metadata),
     }
 
 
