@@ -42,7 +42,7 @@ class WSGIMiddleware:
         self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
 
     def error_response(self, error: TenancyError, environ: WSGIEnvironment) -> ErrorResponse:
-        """Return the response to an error that a framework has caught; raises ``error`` if it is none of a tenant's."""
+        """Return the response to an error that a framework has caught; raises any other ``error``."""
         if not is_refusal(error):
             raise error
         return self._policy.respond(error, request_of(environ))
