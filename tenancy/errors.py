@@ -78,6 +78,10 @@ class TenancyError(Exception):
     """The base of all errors of this package; ``str()`` is the message and the remedy, if any."""
 
     code: ClassVar[str] = "failed"
+    http_status: int | None = None
+    """The status of HTTP responses to the error; None for one that only the web middleware can interpret, or a bug."""
+    retry_after: float | None = None
+    """After how many seconds a client may retry, for the header of that name."""
 
     def __init__(self, message: str, *, remedy: str = "", tenant: str | None = None) -> None:
         super().__init__(f"{message} {remedy}" if remedy else message)

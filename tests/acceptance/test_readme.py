@@ -24,6 +24,7 @@ from tenancy.settings import VARIABLES, TenancySettings
 from tenancy.testing.postgresql import Postgres
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
+from tests.support.django_settings import unconfigured_django
 from tests.support.pgbouncer import PgBouncer
 
 # In the pages, this is the reader's database, perhaps behind PgBouncer, as the superuser or as another role.
@@ -42,7 +43,8 @@ def _files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _restored() -> Iterator[None]:
     """Undo a page's changes to the environment, and fail if it leaves an engine in use."""
     before = dict(os.environ)
-    yield
+    with unconfigured_django():
+        yield
     os.environ.clear()
     os.environ.update(before)
     gc.collect()
