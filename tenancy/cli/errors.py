@@ -52,6 +52,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "exists": 4,
     "refused": REFUSED,
     "job_ended": REFUSED,
+    "job_not_ended": REFUSED,
     "unreachable": UNREACHABLE,
     "partly_done": 7,
 }
