@@ -1,4 +1,4 @@
-"""The server ends all connections, or restarts, again and again while a whole fleet is migrated."""
+"""The server ends all connections, or restarts, repeatedly while a whole fleet is migrated."""
 
 from __future__ import annotations
 
