@@ -12,10 +12,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from tenancy.model.metadata import plain_metadata
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
+from tenancy.model.weights import check_weight
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
-from tenancy.registry.tables import check_metadata, check_texts, to_row, to_tenant
+from tenancy.registry.tables import check_texts, to_row, to_tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -129,7 +131,9 @@ class Registry(RegistryDatabase):
         check_actor(actor)
         for each in tenants:
             check_texts(slug=each.slug, name=each.name, request_id=each.request_id)
-            check_metadata(each.metadata)
+        tenants = [replace(each, metadata=plain_metadata(each.metadata)) for each in tenants]
+        for each in tenants:
+            check_weight(each.metadata)
         with self.writing() as session, self._reaching():
             # Insert in slug order: two processes that add some of the same tenants cannot deadlock.
             rows = sorted(map(to_row, tenants), key=lambda row: str(row["slug"]))
@@ -210,6 +214,7 @@ class Registry(RegistryDatabase):
             session.execute(sa.insert(self._rows.tombstones).values(values))
             session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.domains).where(self._rows.domains.c.tenant_id == tenant.id))
             # The items themselves stay: without them, jobs would not end as they were planned.
             items = self._rows.job_items
             erased = sa.update(items).where(items.c.tenant_id == tenant.id).values(summary=None, progress={})
@@ -224,7 +229,7 @@ class Registry(RegistryDatabase):
         """Return the number of remaining rows that could name a tenant."""
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
-            items = self._rows.job_items
+            items, domains = self._rows.job_items, self._rows.domains
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
@@ -232,6 +237,7 @@ class Registry(RegistryDatabase):
                     (tenants, tenants.c.id == tenant_id),
                     (remarks, remarks.c.tenant_id == tenant_id),
                     (failures, failures.c.tenant_id == tenant_id),
+                    (domains, domains.c.tenant_id == tenant_id),
                     (items, sa.and_(items.c.tenant_id == tenant_id, items.c.summary.is_not(None))),
                 )
             )
