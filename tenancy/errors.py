@@ -234,6 +234,12 @@ class JobEnded(TenancyError):  # noqa: N818 (as above)
     code = "job_ended"
 
 
+class JobNotEnded(TenancyError):  # noqa: N818 (as above)
+    """The job has not ended, so it cannot be removed."""
+
+    code = "job_not_ended"
+
+
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)
     """A follower has not processed the events in time, or is quarantined at one."""
 

@@ -457,6 +457,7 @@ class Tenancy:
         *,
         tenants: TenantSelection | None = None,
         keep_old: bool = False,
+        workers: int = 4,
         options: JobOptions | None = None,
         actor: str | None = None,
     ) -> JobReport:
@@ -464,13 +465,14 @@ class Tenancy:
 
         New tables are filled beside the serving ones and replace them at the end; see the page "Projections".
         ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
-        until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
-        NotRegistered.
+        until :meth:`drop_replaced` or the next rebuild. ``workers`` is the number of workers of the runners that serve
+        the fleet: for every eight, all jobs together rebuild one tenant at a time, and at least one. An item that fails
+        does not raise: see the report. Raises NotRegistered.
         """
         from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
 
         name = self._projection_name(projection)
-        parameters = {"projection": name, "keep_old": keep_old, "actor": actor}
+        parameters = {"projection": name, "keep_old": keep_old, "actor": actor, "workers": workers}
         return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
 
     def drop_replaced(
