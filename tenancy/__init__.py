@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
+    from tenancy.model.usage import Usage
     from tenancy.storage.cross_tenant import TenantTracking
     from tenancy.tenancy import Tenancy
 
-__all__ = ["PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus", "TenantTracking"]
+__all__ = ["PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus", "TenantTracking", "Usage"]
 
 _HOMES = {
     "PurgeCertificate": "lifecycle.purging",
@@ -22,6 +23,7 @@ _HOMES = {
     "Tenant": "model.tenant",
     "TenantStatus": "model.tenant",
     "TenantTracking": "storage.cross_tenant",
+    "Usage": "model.usage",
 }
 
 

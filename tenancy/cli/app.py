@@ -23,6 +23,7 @@ from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
 from tenancy.cli.commands.show import history, list_, show
 from tenancy.cli.commands.update import archive, rename, restore, resume, suspend, undelete
+from tenancy.cli.commands.usage import usage
 from tenancy.cli.errors import USAGE
 from tenancy.cli.loader import FleetOptions
 from tenancy.cli.output import say
@@ -39,6 +40,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("adopt", adopt, "tenancy adopt acme --schema legacy"),
     ("list", list_, "tenancy list --status suspended"),
     ("show", show, "tenancy show acme"),
+    ("usage", usage, "tenancy usage --where plan=free"),
     ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
     ("suspend", suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),
     ("resume", resume, "tenancy resume acme"),

@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from tenancy import PurgeCertificate, Tenant
+    from tenancy import PurgeCertificate, Tenant, Usage
     from tenancy.operations.jobs import ItemReport, Job
     from tenancy.registry.registry import Change
     from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
 
-__all__ = ["certificate", "change", "details", "failure", "follower", "item", "job", "moment", "next_steps", "summary"]
+__all__ = [
+    "certificate",
+    "change",
+    "details",
+    "failure",
+    "follower",
+    "item",
+    "job",
+    "moment",
+    "next_steps",
+    "summary",
+    "usage",
+]
 
 
 def summary(tenant: Tenant) -> dict[str, Any]:
@@ -63,6 +75,11 @@ def failure(stored: Failure) -> dict[str, Any]:
     return _plain(stored)
 
 
+def usage(measured: Usage) -> dict[str, Any]:
+    """Return the shape of a tenant's usage."""
+    return _plain(measured)
+
+
 def job(recorded: Job) -> dict[str, Any]:
     """Return the shape of a job, with the commands that may follow."""
     return {**_plain(recorded), "next_steps": next_steps(recorded)}
@@ -84,7 +101,7 @@ def item(recorded: ItemReport) -> dict[str, Any]:
     return _plain(recorded)
 
 
-def _plain(instance: PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
+def _plain(instance: PurgeCertificate | FollowerStatus | Failure | Job | ItemReport | Usage) -> dict[str, Any]:
     return {name: _plain_value(value) for name, value in asdict(instance).items()}
 
 

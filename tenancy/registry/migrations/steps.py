@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The current format of the registry's tables and events."""
 
 # Tenants of format 1 that were not adopted have tables of version 1.
@@ -77,14 +77,33 @@ def _to_2(**types: str) -> Sequence[str]:
     return [*_VERSIONS, _JOBS.format(**types), _JOB_ITEMS.format(**types), *_INDEXES]
 
 
+_USAGE: Final = """
+CREATE TABLE {{usage}} (
+    tenant_id {uuid} NOT NULL,
+    application TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    events BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    first_at {moment} NOT NULL,
+    last_at {moment} NOT NULL,
+    window_at {moment} NOT NULL,
+    window_events BIGINT NOT NULL,
+    PRIMARY KEY (tenant_id, application)
+)
+"""
+
+_POSTGRESQL: Final = {"uuid": "UUID", "moment": "TIMESTAMP WITH TIME ZONE", "double": "DOUBLE PRECISION"}
+_SQLITE: Final = {"uuid": "CHAR(32)", "moment": "DATETIME", "double": "DOUBLE"}
+
 # Others of the registry's users queue behind a statement that waits for a lock.
 _GIVE_UP_EARLY: Final = "SELECT set_config('lock_timeout', '500', true)"
 
 _STEPS: Final[Mapping[str, Mapping[int, Sequence[str]]]] = {
     "postgresql": {
-        1: [_GIVE_UP_EARLY, *_to_2(uuid="UUID", moment="TIMESTAMP WITH TIME ZONE", double="DOUBLE PRECISION")],
+        1: [_GIVE_UP_EARLY, *_to_2(**_POSTGRESQL)],
+        2: [_GIVE_UP_EARLY, _USAGE.format(**_POSTGRESQL)],
     },
-    "sqlite": {1: _to_2(uuid="CHAR(32)", moment="DATETIME", double="DOUBLE")},
+    "sqlite": {1: _to_2(**_SQLITE), 2: [_USAGE.format(**_SQLITE)]},
 }
 
 
