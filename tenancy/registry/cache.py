@@ -88,6 +88,15 @@ class RegistryCache:
             self._remember(changes, tenant_id, tenant)
             return tenant
 
+    def known(self, tenant_id: UUID | str) -> Tenant | None:
+        """Return the tenant with an id as far as it is cached; never waits, and never raises."""
+        if not isinstance(tenant_id, UUID):
+            try:
+                tenant_id = UUID(tenant_id)
+            except ValueError:
+                return None
+        return self._by_id.get(tenant_id)
+
     def find(self, slug: str) -> Tenant | None:
         """Return the tenant with a normalized slug, or None."""
         self.refresh()

@@ -115,7 +115,12 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         records = [json.loads(line) for line in written().splitlines()]
         assert (records[0]["message"][:14], records[0]["workers"]) == ("Runner started", 2)
         failed = [each for each in records if each["message"].startswith("Follower Diaries failed at notification 3, ")]
-        assert {each["tenant_id"] for each in failed} == {str(tenants["acme"].id)}
+        assert {(each["tenant_id"], each["tenant"]) for each in failed} == {(str(tenants["acme"].id), "acme")}
+        assert {(each["event"], each["code"], each["follower"]) for each in failed} <= {
+            ("follower.failed", "internal", "Diaries"),
+            ("follower.quarantined", "internal", "Diaries"),
+        }
+        assert records[-1]["event"] == "runner.stopped"
 
 
 def test_every_logger_writes_lines_of_the_log(sqlite_url: str, tmp_path: Path) -> None:
@@ -133,6 +138,59 @@ def test_every_logger_writes_lines_of_the_log(sqlite_url: str, tmp_path: Path) -
     text = (tmp_path / "runner.log").read_text().splitlines()
     assert all(datetime.fromisoformat(line.split()[0]).tzinfo == UTC for line in text)
     assert "canary" not in "".join(text)
+
+
+PRINTING = """
+import logging, sys, traceback, warnings
+print("half a line, ", end="")
+print("a price of {3}")
+print('{"from": "the shop"}')
+sys.stderr.write("to the other stream\\n")
+try:
+    int("canary")
+except ValueError:
+    traceback.print_exc()
+logging.getLogger("shop").warning("%d dogs", "canary", "canary")
+logging.getLogger("sqlalchemy.pool").error("reset failed: %s", "canary")
+logging.getLogger("psycopg").warning("error ignored in rollback: %s", "canary")
+logging.getLogger("shop").error("failed: %s", ValueError("canary"))
+class Kennel:
+    def __del__(self):
+        raise RuntimeError("canary")
+Kennel()
+"""
+
+
+def test_json_means_that_every_line_is_json(sqlite_url: str, tmp_path: Path) -> None:
+    with fleet(sqlite_url, ["acme"]), started(sqlite_url, tmp_path, "--json", more=PRINTING):
+        pass
+    text = (tmp_path / "runner.log").read_text()
+    records = [json.loads(line) for line in text.splitlines()]
+    assert "canary" not in text
+    of_shop, records = [each for each in records if "from" in each], [each for each in records if "at" in each]
+    assert of_shop == [{"from": "the shop"}]
+    printed = [(each["stream"], each["message"]) for each in records if each["event"] == "output.printed"]
+    assert printed[:2] == [("stdout", "half a line, a price of {3}"), ("stderr", "to the other stream")]
+    assert printed[2][1].startswith("A traceback was printed: ValueError at kennel_fleet:<module>:")
+    messages = [each["message"] for each in records if each["event"] == "log"]
+    shortened = ["%d dogs", "reset failed: %s", "error ignored in rollback: %s", "failed: builtins.ValueError"]
+    assert messages == shortened
+    assert [each["error"] for each in records if each["event"] == "finalizer.failed"] == ["builtins.RuntimeError"]
+
+
+def test_an_unexpected_end_is_a_line_too(sqlite_url: str, tmp_path: Path) -> None:
+    broken = (
+        "from tenancy.runner import Runner\ndef start(self):\n    raise RuntimeError('canary')\nRunner.start = start\n"
+    )
+    (tmp_path / "broken_fleet.py").write_text(CODE + broken)
+    environment = {**os.environ, "SQLALCHEMY_URL": sqlite_url, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
+    command = [sys.executable, "-m", "tenancy", "--app", "broken_fleet:tenants", "runner", "start", "--json"]
+    with fleet(sqlite_url):
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (record,) = map(json.loads, ended.stderr.splitlines())
+    assert (record["event"], record["error"], record["code"]) == ("process.failed", "builtins.RuntimeError", "internal")
+    assert record["frames"][-1].startswith("broken_fleet:start:")
 
 
 def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:

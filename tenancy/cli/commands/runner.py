@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -72,6 +73,15 @@ def start(
     os.environ.setdefault("SQLALCHEMY_POOL_SIZE", str(workers))
     os.environ.setdefault("SQLALCHEMY_MAX_OVERFLOW", "0")
     log.configure(as_json=json)
+    with ExitStack() as resources:
+        if json:
+            resources.callback(log.capture_output())
+        _run(context, workers, lease_seconds, drain_seconds, metrics_port)
+
+
+def _run(
+    context: typer.Context, workers: int, lease_seconds: float, drain_seconds: float, metrics_port: int | None
+) -> None:
     is_stopping = threading.Event()
 
     def stop(number: int, _: object) -> None:
@@ -81,14 +91,17 @@ def start(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     with open_tenancy(context) as tenants:
+        log.add_tenants(tenants)
         running = tenants.runner(workers, lease_seconds=lease_seconds)
         if metrics_port is not None:
             _serve_metrics(metrics_port)
         running.start()
-        fields = {"owner": running.owner, "workers": workers}
+        fields = {"event": "runner.started", "owner": running.owner, "workers": workers}
         log.logger.info("Runner started. Stop it with SIGTERM or Ctrl-C.", extra=fields)
         is_stopping.wait()
-        if not running.stop(drain_seconds):
+        is_drained = running.stop(drain_seconds)
+        log.logger.info("Runner stopped.", extra={"event": "runner.stopped", "owner": running.owner})
+        if not is_drained:
             msg = f"Events were still in progress after {drain_seconds:g} seconds. Another runner will process them."
             raise CommandError(msg, remedy="Allow more time: --drain SECONDS", code="failed")
 
