@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
+    from tenancy.model.domains import Domain
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
     from tenancy.model.usage import Usage
     from tenancy.storage.cross_tenant import TenantTracking
     from tenancy.tenancy import Tenancy
 
-__all__ = ["PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus", "TenantTracking", "Usage"]
+__all__ = [
+    "Domain",
+    "PurgeCertificate",
+    "Tenancy",
+    "Tenant",
+    "TenantRequest",
+    "TenantStatus",
+    "TenantTracking",
+    "Usage",
+]
 
 _HOMES = {
+    "Domain": "model.domains",
     "PurgeCertificate": "lifecycle.purging",
     "TenantRequest": "model.tenant",
     "Tenancy": "tenancy",

@@ -12,6 +12,7 @@ import typer
 from tenancy.cli.commands.adopt import adopt
 from tenancy.cli.commands.create import create
 from tenancy.cli.commands.doctor import doctor
+from tenancy.cli.commands.domains import domains
 from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
@@ -38,7 +39,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("init", init, "tenancy --app shop:tenants init"),
     ("create", create, "tenancy create acme globex"),
     ("adopt", adopt, "tenancy adopt acme --schema legacy"),
-    ("list", list_, "tenancy list --status suspended"),
+    ("list", list_, "tenancy list --status suspended --where plan=free"),
     ("show", show, "tenancy show acme"),
     ("usage", usage, "tenancy usage --where plan=free"),
     ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
@@ -125,6 +126,7 @@ for _name, _function, _example in COMMANDS:
     app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
 
 for _name, _group, _help in (
+    ("domains", domains, "Manage the host names of tenants."),
     ("runner", runner, "Run followers, inspect them, and retry failures."),
     ("migrations", migrations, "Set up migrations of your own tables."),
     ("jobs", jobs, "Run operations over many tenants, and control them."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from tenancy import PurgeCertificate, Tenant, Usage
+    from tenancy import Domain, PurgeCertificate, Tenant, Usage
     from tenancy.operations.jobs import ItemReport, Job
     from tenancy.registry.registry import Change
     from tenancy.runner.failures import Failure
@@ -18,6 +18,7 @@ __all__ = [
     "certificate",
     "change",
     "details",
+    "domain",
     "failure",
     "follower",
     "item",
@@ -39,6 +40,7 @@ def summary(tenant: Tenant) -> dict[str, Any]:
         "schema": tenant.placement.schema,
         "prefix": tenant.placement.table_prefix or None,
         "created_at": tenant.created_at.isoformat(),
+        "metadata": dict(tenant.metadata),
     }
 
 
@@ -51,7 +53,6 @@ def details(tenant: Tenant) -> dict[str, Any]:
         "reads": tenant.reads,
         "adopted": tenant.adopted,
         "due_at": tenant.due_at and tenant.due_at.isoformat(),
-        "metadata": dict(tenant.metadata),
     }
 
 
@@ -63,6 +64,11 @@ def change(entry: Change) -> dict[str, Any]:
 def certificate(proof: PurgeCertificate) -> dict[str, Any]:
     """Return the shape of a purge certificate."""
     return _plain(proof)
+
+
+def domain(claimed: Domain) -> dict[str, Any]:
+    """Return the shape of a domain."""
+    return _plain(claimed)
 
 
 def follower(status: FollowerStatus) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def item(recorded: ItemReport) -> dict[str, Any]:
     return _plain(recorded)
 
 
-def _plain(instance: PurgeCertificate | FollowerStatus | Failure | Job | ItemReport | Usage) -> dict[str, Any]:
+def _plain(instance: Domain | PurgeCertificate | FollowerStatus | Failure | Job | ItemReport | Usage) -> dict[str, Any]:
     return {name: _plain_value(value) for name, value in asdict(instance).items()}
 
 

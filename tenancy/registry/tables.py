@@ -121,6 +121,17 @@ class RegistryTables:
             sa.Column("owner", sa.Text),
             sa.Column("expires", sa.Double, nullable=False),
         )
+        self.domains = sa.Table(
+            f"{prefix}domains",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("host", sa.Text, primary_key=True),
+            # The host once it is verified, otherwise NULL. Any tenant may claim a host, and only one can have it.
+            sa.Column("serving_host", sa.Text, unique=True),
+            sa.Column("token", sa.Text, nullable=False),
+            sa.Column("created_at", _Moment, nullable=False),
+            sa.Column("verified_at", _Moment),
+        )
         self.usage = sa.Table(
             f"{prefix}usage",
             self.metadata,

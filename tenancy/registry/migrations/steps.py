@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """The current format of the registry's tables and events."""
 
 # Tenants of format 1 that were not adopted have tables of version 1.
@@ -73,6 +73,20 @@ _INDEXES: Final = (
 )
 
 
+_DOMAINS: Final = """
+CREATE TABLE {{domains}} (
+    tenant_id {uuid} NOT NULL,
+    host TEXT NOT NULL,
+    serving_host TEXT,
+    token TEXT NOT NULL,
+    created_at {moment} NOT NULL,
+    verified_at {moment},
+    PRIMARY KEY (tenant_id, host),
+    UNIQUE (serving_host)
+)
+"""
+
+
 def _to_2(**types: str) -> Sequence[str]:
     return [*_VERSIONS, _JOBS.format(**types), _JOB_ITEMS.format(**types), *_INDEXES]
 
@@ -92,18 +106,19 @@ CREATE TABLE {{usage}} (
 )
 """
 
-_POSTGRESQL: Final = {"uuid": "UUID", "moment": "TIMESTAMP WITH TIME ZONE", "double": "DOUBLE PRECISION"}
-_SQLITE: Final = {"uuid": "CHAR(32)", "moment": "DATETIME", "double": "DOUBLE"}
-
 # Others of the registry's users queue behind a statement that waits for a lock.
 _GIVE_UP_EARLY: Final = "SELECT set_config('lock_timeout', '500', true)"
+
+_POSTGRESQL: Final = {"uuid": "UUID", "moment": "TIMESTAMP WITH TIME ZONE", "double": "DOUBLE PRECISION"}
+_SQLITE: Final = {"uuid": "CHAR(32)", "moment": "DATETIME", "double": "DOUBLE"}
 
 _STEPS: Final[Mapping[str, Mapping[int, Sequence[str]]]] = {
     "postgresql": {
         1: [_GIVE_UP_EARLY, *_to_2(**_POSTGRESQL)],
-        2: [_GIVE_UP_EARLY, _USAGE.format(**_POSTGRESQL)],
+        2: [_GIVE_UP_EARLY, _DOMAINS.format(**_POSTGRESQL)],
+        3: [_GIVE_UP_EARLY, _USAGE.format(**_POSTGRESQL)],
     },
-    "sqlite": {1: _to_2(**_SQLITE), 2: [_USAGE.format(**_SQLITE)]},
+    "sqlite": {1: _to_2(**_SQLITE), 2: [_DOMAINS.format(**_SQLITE)], 3: [_USAGE.format(**_SQLITE)]},
 }
 
 
