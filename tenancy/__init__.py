@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tenancy.model.domains import Domain
     from tenancy.model.lifecycle_events import LifecycleEvent
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
+    from tenancy.model.usage import Usage
     from tenancy.storage.cross_tenant import TenantTracking
     from tenancy.tenancy import Tenancy
 
@@ -24,6 +25,7 @@ __all__ = [
     "TenantRequest",
     "TenantStatus",
     "TenantTracking",
+    "Usage",
 ]
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     "Tenant": "model.tenant",
     "TenantStatus": "model.tenant",
     "TenantTracking": "storage.cross_tenant",
+    "Usage": "model.usage",
 }
 
 

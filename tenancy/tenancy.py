@@ -33,6 +33,7 @@ from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
+from tenancy.model.usage import Usage
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.registry.queries import Order, TenantQuery, find_tenants
 from tenancy.settings import TenancySettings
@@ -572,6 +573,23 @@ class Tenancy:
         if not changes:
             raise not_found(slug)
         return changes
+
+    def usage(self, tenant: str | Tenant) -> Usage:
+        """Return what a tenant has recorded: events, bytes, times and rate. Needs the right to write to the registry.
+
+        The events since the last call are counted, and the counts are stored, by this or any other process.
+        """
+        (usage,) = self.fleet.usage.measure([self._resolve(tenant)])
+        return usage
+
+    def usages(self, tenants: TenantSelection | None = None) -> Sequence[Usage]:
+        """Return the usage of many tenants, by default of all that have tables, in slug order; with few queries."""
+        from tenancy.operations.jobs import TenantSelection  # noqa: PLC0415 (most processes select nothing)
+
+        if tenants is not None:
+            check_type("tenants", tenants, TenantSelection, 'a selection: TenantSelection(where={"plan": "free"})')
+        selection = TenantSelection() if tenants is None else tenants
+        return self.fleet.usage.measure(selection.tenants(self.fleet.registry)[: selection.limit])
 
     # -- use --
 

@@ -258,6 +258,7 @@ class Registry(RegistryDatabase):
             session.execute(sa.delete(self._rows.offline).where(self._rows.offline.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.domains).where(self._rows.domains.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.hook_runs).where(self._rows.hook_runs.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.usage).where(self._rows.usage.c.tenant_id == tenant.id))
             # The items themselves stay: without them, jobs would not end as they were planned.
             items = self._rows.job_items
             erased = sa.update(items).where(items.c.tenant_id == tenant.id).values(summary=None, progress={})
@@ -273,6 +274,7 @@ class Registry(RegistryDatabase):
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
             items, domains, hook_runs = self._rows.job_items, self._rows.domains, self._rows.hook_runs
+            usage = self._rows.usage
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
@@ -282,6 +284,7 @@ class Registry(RegistryDatabase):
                     (failures, failures.c.tenant_id == tenant_id),
                     (domains, domains.c.tenant_id == tenant_id),
                     (hook_runs, hook_runs.c.tenant_id == tenant_id),
+                    (usage, usage.c.tenant_id == tenant_id),
                     (items, sa.and_(items.c.tenant_id == tenant_id, items.c.summary.is_not(None))),
                 )
             )
