@@ -450,7 +450,7 @@ class Tenancy:
         Never waits, so that a log can call it.
         """
         check_type("The tenant's id", tenant_id, (str, UUID), "a UUID, or its text")
-        tenant = self._fleet.registry_cache.known(tenant_id)
+        tenant = self.fleet.registry_cache.known(tenant_id)
         return None if tenant is None else tenant.slug
 
     def __contains__(self, slug: object) -> bool:

@@ -79,7 +79,7 @@ def tenant_fields(tenants: Tenancy) -> dict[str, str]:
 
 
 def _fields_by_id(tenants: Tenancy, tenant_id: UUID | str) -> dict[str, str]:
-    slug = tenants.cached_slug(tenant_id)
+    slug = None if tenants.is_closed else tenants.cached_slug(tenant_id)
     return {"tenant_id": str(tenant_id)} if slug is None else {"tenant_id": str(tenant_id), "tenant": slug}
 
 
