@@ -18,7 +18,7 @@ def main() -> int:
             "error: The command line needs the extra 'cli'.\n       pip install 'eventsourcing-sqlalchemy[cli]'\n"
         )
         return 2
-    # Loading modules creates many objects that stay, which the collector would look at again and again. The command
+    # Loading modules creates many objects that stay, and the collector would visit them many times. The command
     # enables it before it does anything itself.
     gc.disable()
     try:
