@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
     from tenancy.model.domains import Domain
+    from tenancy.model.quotas import Quotas
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
     from tenancy.model.usage import Usage
     from tenancy.storage.cross_tenant import TenantTracking
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Domain",
     "PurgeCertificate",
+    "Quotas",
     "Tenancy",
     "Tenant",
     "TenantRequest",
@@ -29,6 +31,7 @@ __all__ = [
 _HOMES = {
     "Domain": "model.domains",
     "PurgeCertificate": "lifecycle.purging",
+    "Quotas": "model.quotas",
     "TenantRequest": "model.tenant",
     "Tenancy": "tenancy",
     "Tenant": "model.tenant",
