@@ -54,8 +54,7 @@ class SQLAlchemyDatastore:
 
     sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"
     """The remedy for a sequence that is behind its table, for messages."""
-    limiter: AppendLimiter | None = None
-    """Limits the events of this application; set in subclasses. None costs nothing."""
+    limiter: AppendLimiter | None = None  # what may refuse events; set in subclasses
 
     def __init__(
         self,

@@ -199,7 +199,7 @@ class QuotaExceeded(TenancyError):  # noqa: N818 (as above)
     def of_total(cls, slug: str, quota: str, limit: int, used: int, more: int) -> QuotaExceeded:
         """Return the error for a quota of events or bytes, of which some are used and more are needed."""
         msg = f"Tenant {slug!r} has recorded {used} of {limit} {quota}, and {more} more would exceed its quota."
-        remedy = f"Raise the quota: tenancy update {slug} --set 'quotas:={{\"{quota}\": {limit + more}}}'"
+        remedy = f"Raise its quota of {quota}, in its metadata (tenancy update) or where the fleet computes it."
         return cls(msg, quota=quota, limit=limit, remedy=remedy, tenant=slug)
 
     @classmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from eventsourcing_sqlalchemy.locks import Lock
@@ -100,7 +100,7 @@ class Account:
 
     def _refill(self, rate: float, others: int = 0) -> float:
         """Add what the time since the last call allows, and subtract the events of others; return the allowance."""
-        now, most = monotonic(), max(rate * _BURST, 1.0)
+        now, most = time.monotonic(), max(rate * _BURST, 1.0)
         allowance = most if self._allowance is None else self._allowance + (now - self._allowance_at) * rate
         if others > 0:
             allowance = max(allowance - others, min(allowance, -rate * _DEBT))

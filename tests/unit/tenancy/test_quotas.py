@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 from uuid import uuid4
@@ -89,7 +90,7 @@ class Tenant:
         self.quotas = Quotas(**quotas)
         self.last_id = 0
         self._tenant: Any = MagicMock(slug="acme", id=uuid4())
-        monkeypatch.setattr("tenancy.metering.account.monotonic", lambda: self.seconds)
+        monkeypatch.setattr("tenancy.metering.account.time", SimpleNamespace(monotonic=lambda: self.seconds))
 
     def reserve(self, events: int = 1, size: int = 0, *, is_exempt: bool = False) -> Reservation:
         return self.account.reserve(self._tenant, self.quotas, "Kennel", events, size, is_exempt=is_exempt)
@@ -219,7 +220,7 @@ def test_rate_includes_the_events_of_other_processes(monkeypatch: pytest.MonkeyP
     for step in range(300):  # of a tenth of a second
         for each in processes:
             each.seconds = step / 10
-            monkeypatch.setattr("tenancy.metering.account.monotonic", lambda now=step / 10: now)
+            monkeypatch.setattr("tenancy.metering.account.time", SimpleNamespace(monotonic=lambda now=step / 10: now))
             try:
                 each.last_id = recorded
                 each.record()
