@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
     from tenancy.model.domains import Domain
+    from tenancy.model.lifecycle_events import LifecycleEvent
     from tenancy.model.quotas import Quotas
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
     from tenancy.model.usage import Usage
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Domain",
+    "LifecycleEvent",
     "PurgeCertificate",
     "Quotas",
     "Tenancy",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "Domain": "model.domains",
+    "LifecycleEvent": "model.lifecycle_events",
     "PurgeCertificate": "lifecycle.purging",
     "Quotas": "model.quotas",
     "TenantRequest": "model.tenant",

@@ -24,6 +24,7 @@ from tenancy.runner.metrics import Metrics
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
+from tenancy.runner.reacting import ReactionWorker
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
 from tenancy.runner.usage import UsageRecorder
@@ -71,9 +72,12 @@ class Runner:
         self._registry_cache = registry_cache = fleet.registry_cache
         self._shard = shard = fleet.shard
         self._pipes = Pipes(fleet.application_specs(), fleet.cross_tenant)
-        if not self._pipes.all:
+        if not self._pipes.all and not len(fleet.reactions):
             msg = "The runner has nothing to do: no application follows another, and no projection is registered."
-            remedy = "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...)."
+            remedy = (
+                "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...). Or "
+                "register reactions: @tenants.after(...)."
+            )
             raise TenancyError(msg, remedy=remedy)
         self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)
         # A tenant with many followers uses at most half of the workers.
@@ -90,6 +94,8 @@ class Runner:
         self._worker = Worker(
             fleet, self._assignments, self._ready, self._quarantine, metrics=metrics, may_work=self._may_work
         )
+        self._reaction_worker = ReactionWorker(fleet, lease_seconds) if len(fleet.reactions) else None
+        reacting = () if self._reaction_worker is None else (self._reaction_worker.activity,)
         self._usage = UsageRecorder(fleet.usage, self._assignments, self._may_work)
         self._coordinator = Coordinator(
             registry_cache=registry_cache,
@@ -101,7 +107,7 @@ class Runner:
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
-            activities=(self._worker.activity, self._usage.activity),
+            activities=(self._worker.activity, self._usage.activity, *reacting),
         )
         self._stopping = threading.Event()
         # Undone by stop(): the callbacks for wake-ups and registry changes.
@@ -152,6 +158,14 @@ class Runner:
             for application, encoding in encodings_of(self._fleet.application_specs()).items():
                 self._registry_cache.check_encoding(application, encoding)
             self._threads = [threading.Thread(target=self._coordinator.run, name="runner-coordinator", daemon=True)]
+            if self._reaction_worker is not None:
+                self._fleet.reactions.record()
+                self._registrations.callback(self._registry_cache.watch(self._reaction_worker.changed))
+                self._threads.append(
+                    threading.Thread(
+                        target=self._reaction_worker.run, args=(self._stopping,), name="runner-reactions", daemon=True
+                    )
+                )
             self._threads += [
                 threading.Thread(
                     target=self._worker.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
@@ -175,6 +189,8 @@ class Runner:
         self._registrations.close()
         self._ready.close()
         self._coordinator.stop()
+        if self._reaction_worker is not None:
+            self._reaction_worker.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
