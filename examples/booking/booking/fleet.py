@@ -8,6 +8,7 @@ from eventsourcing.system import System
 
 from booking.agenda import Agenda, KeepAgenda
 from booking.domain import Appointments, Catalogue, Reminders
+from booking.plans import quotas_of
 from tenancy import LifecycleEvent, Tenancy, Tenant
 
 __all__ = ["make_fleet"]
@@ -17,7 +18,8 @@ logger = logging.getLogger("booking")
 
 def make_fleet() -> Tenancy:
     """Return the fleet. Processes of the service call it once, tests once for each database."""
-    tenants = Tenancy(applications=[Catalogue], system=System(pipes=[[Appointments, Reminders]]))
+    system = System(pipes=[[Appointments, Reminders]])
+    tenants = Tenancy(applications=[Catalogue], system=system, quotas=quotas_of)
     tenants.project(Appointments, KeepAgenda, Agenda)
 
     @tenants.on_created

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["PLANS", "metadata_of"]
+from tenancy import Quotas, Tenant
 
-PLANS: Final[dict[str, dict[str, Any]]] = {
-    "free": {"weight": 1},
-    "pro": {"weight": 4},
+__all__ = ["PLANS", "metadata_of", "quotas_of"]
+
+PLANS: Final = {
+    "free": Quotas(events=1000, events_per_second=10),
+    "pro": Quotas(events_per_second=100),
 }
-"""Plan to what it adds to the metadata: ``weight`` is the share of the runner's turns."""
+"""The limits of each plan."""
+
+_WEIGHTS: Final = {"free": 1, "pro": 4}
 
 
 def metadata_of(plan: str) -> dict[str, Any]:
-    """Return the metadata of a tenant with a plan; raises KeyError for an unknown one."""
-    return {"plan": plan, **PLANS[plan]}
+    """Return the metadata of a new business. ``weight`` is its share of the runner's turns."""
+    return {"plan": plan, "weight": _WEIGHTS[plan]}
+
+
+def quotas_of(tenant: Tenant) -> Quotas:
+    """Return the limits of a business; in force within a second after its plan was changed."""
+    return PLANS[tenant.metadata["plan"]]

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from booking.domain import Catalogue, Reminders
+from booking.plans import metadata_of
 from fastapi.testclient import TestClient
 
 from tenancy import Tenancy, Tenant
@@ -91,3 +92,17 @@ def test_a_suspended_business_pays_first(client: TestClient, tenants: Tenancy, t
     program = client.get(f"{url}/agenda/{MONDAY}", headers={"accept": "application/json"})
     assert (program.status_code, program.json()["code"]) == (403, "suspended")
     assert client.get(f"{url}/health").json() == "ok"
+
+
+def test_the_free_plan_has_a_limit(
+    client: TestClient, tenants: Tenancy, new_tenant: NewTenant, as_tenant: AsTenant
+) -> None:
+    new_tenant("salon", metadata=metadata_of("free"))
+    with as_tenant(client, "salon"):
+        answers = [
+            client.post("/appointments", json={**AT_NINE, "starts_at": f"{MONDAY}T09:{minute}:00"})
+            for minute in range(10, 60)
+        ]
+        refused = [answer for answer in answers if answer.status_code != 201]
+        assert {answer.status_code for answer in refused} == {429}
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
