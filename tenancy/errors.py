@@ -17,6 +17,7 @@
     │   └── TenantPurged        its data is removed, or being removed
     ├── TransitionRefused       the change does not apply to the tenant's status
     ├── NoCurrentTenant         the context has no current tenant
+    ├── ReadOnlyScope           an operator's scope allows no writes
     ├── RegistryMissing         this database has no registry
     ├── RegistryMismatch        the registry has an older or newer format than this version
     ├── RegistryUnavailable     the registry cannot be reached
@@ -54,6 +55,7 @@ __all__ = [
     "NotCaughtUp",
     "NotRegistered",
     "PartlyDone",
+    "ReadOnlyScope",
     "RegistryMismatch",
     "RegistryMissing",
     "RegistryUnavailable",
@@ -178,6 +180,12 @@ class NoCurrentTenant(TenancyError):  # noqa: N818 (as above)
     """There is no current tenant in this context: in a thread that was started without one, for example."""
 
     code = "no_current_tenant"
+
+
+class ReadOnlyScope(TenancyError):  # noqa: N818 (as above)
+    """The tenant is open in an operator's scope, which allows no writes."""
+
+    code = "read_only"
 
 
 class RegistryMissing(TenancyError):  # noqa: N818 (as above)

@@ -18,7 +18,8 @@ from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import at_fork
 from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
-from tenancy.errors import RegistryUnavailable, TenantPurged
+from tenancy import context
+from tenancy.errors import ReadOnlyScope, RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.registry import FLEET_ID, Registry
@@ -78,7 +79,11 @@ class RegistryCache:
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
-        check_status(tenant, writes=writes)
+        operator = context.operator_access(tenant_id)
+        if operator is not None and writes:
+            msg = f"Tenant {tenant.slug!r} is open for reading only: its scope is an operator's."
+            raise ReadOnlyScope(msg, remedy="Write in a scope without as_operator.", tenant=tenant.slug)
+        check_status(tenant, writes=writes, as_operator=operator == "open")
         return tenant
 
     def get(self, tenant_id: UUID) -> Tenant | None:
