@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tenancy.errors import NoCurrentTenant
 
-__all__ = ["current_id", "find_id", "operator_access", "scope"]
+__all__ = ["creating", "current_id", "find_id", "is_creating", "operator_access", "scope"]
 
 
 class _Frame:
@@ -61,6 +61,25 @@ def operator_access(tenant_id: UUID) -> Literal["open", "left"] | None:
         return "open"
     last = frames[-1]
     return "left" if last.is_operator and last.tenant_id == tenant_id else None
+
+
+# The tenant whose hooks run in this context.
+_created: ContextVar[UUID | None] = ContextVar("tenancy_created", default=None)
+
+
+@contextmanager
+def creating(tenant_id: UUID) -> Iterator[None]:
+    """Admit this context, in the block, to a tenant that does not serve yet: its hooks run."""
+    token = _created.set(tenant_id)
+    try:
+        yield
+    finally:
+        _created.reset(token)
+
+
+def is_creating(tenant_id: UUID) -> bool:
+    """Return whether this context runs a hook of the tenant."""
+    return _created.get() == tenant_id
 
 
 @contextmanager

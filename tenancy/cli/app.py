@@ -25,6 +25,7 @@ COMMANDS: Final = (
     ("adopt", "adopt:adopt", "tenancy adopt acme --schema legacy"),
     ("list", "show:list_", "tenancy list --status suspended --where plan=free"),
     ("show", "show:show", "tenancy show acme"),
+    ("usage", "usage:usage", "tenancy usage --where plan=free"),
     ("rename", "update:rename", "tenancy rename acme apex --name 'Apex Ltd'"),
     ("update", "update:update", "tenancy update acme --set plan=pro --set seats:=5 --unset trial"),
     ("suspend", "update:suspend", "tenancy suspend acme --reason 'invoice 4711' --reads"),
