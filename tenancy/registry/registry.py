@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from tenancy.model.metadata import plain_metadata
+from tenancy.model.quotas import check_quotas
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.model.weights import check_weight
 from tenancy.registry.database import RegistryDatabase
@@ -182,6 +183,7 @@ class Registry(RegistryDatabase):
         tenants = [replace(each, metadata=plain_metadata(each.metadata)) for each in tenants]
         for each in tenants:
             check_weight(each.metadata)
+            check_quotas(each.metadata)
         with self.writing() as session, self._reaching():
             # Insert in slug order: two processes that add some of the same tenants cannot deadlock.
             rows = sorted(map(to_row, tenants), key=lambda row: str(row["slug"]))
