@@ -214,6 +214,7 @@ class Registry(RegistryDatabase):
             session.execute(sa.insert(self._rows.tombstones).values(values))
             session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.offline).where(self._rows.offline.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.domains).where(self._rows.domains.c.tenant_id == tenant.id))
             # The items themselves stay: without them, jobs would not end as they were planned.
             items = self._rows.job_items

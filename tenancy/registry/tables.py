@@ -91,6 +91,15 @@ class RegistryTables:
             sa.Column("cipher", sa.Text, nullable=False),
             sa.Column("compressor", sa.Text, nullable=False),
         )
+        self.offline = sa.Table(
+            f"{prefix}offline_tenants",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            # The change of status that the row is about.
+            sa.Column("changed_at", _Moment, nullable=False),
+            # Seconds since 1970, by the database's clock.
+            sa.Column("since", sa.Double, nullable=False),
+        )
         self.failures = sa.Table(
             f"{prefix}runner_failures",
             self.metadata,

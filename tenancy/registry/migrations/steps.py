@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """The current format of the registry's tables and events."""
 
 # Tenants of format 1 that were not adopted have tables of version 1.
@@ -72,7 +72,6 @@ _INDEXES: Final = (
     "CREATE INDEX {job_items_by_tenant} ON {job_items} (tenant_id)",
 )
 
-
 _DOMAINS: Final = """
 CREATE TABLE {{domains}} (
     tenant_id {uuid} NOT NULL,
@@ -83,6 +82,14 @@ CREATE TABLE {{domains}} (
     verified_at {moment},
     PRIMARY KEY (tenant_id, host),
     UNIQUE (serving_host)
+)
+"""
+_OFFLINE_TENANTS: Final = """
+CREATE TABLE {{offline}} (
+    tenant_id {uuid} NOT NULL,
+    changed_at {moment} NOT NULL,
+    since {double} NOT NULL,
+    PRIMARY KEY (tenant_id)
 )
 """
 
@@ -98,8 +105,16 @@ _POSTGRESQL: Final = {"uuid": "UUID", "moment": "TIMESTAMP WITH TIME ZONE", "dou
 _SQLITE: Final = {"uuid": "CHAR(32)", "moment": "DATETIME", "double": "DOUBLE"}
 
 _STEPS: Final[Mapping[str, Mapping[int, Sequence[str]]]] = {
-    "postgresql": {1: [_GIVE_UP_EARLY, *_to_2(**_POSTGRESQL)], 2: [_GIVE_UP_EARLY, _DOMAINS.format(**_POSTGRESQL)]},
-    "sqlite": {1: _to_2(**_SQLITE), 2: [_DOMAINS.format(**_SQLITE)]},
+    "postgresql": {
+        1: [_GIVE_UP_EARLY, *_to_2(**_POSTGRESQL)],
+        2: [_GIVE_UP_EARLY, _DOMAINS.format(**_POSTGRESQL)],
+        3: [_GIVE_UP_EARLY, _OFFLINE_TENANTS.format(**_POSTGRESQL)],
+    },
+    "sqlite": {
+        1: _to_2(**_SQLITE),
+        2: [_DOMAINS.format(**_SQLITE)],
+        3: [_OFFLINE_TENANTS.format(**_SQLITE)],
+    },
 }
 
 
