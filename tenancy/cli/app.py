@@ -19,6 +19,7 @@ from tenancy.cli.commands.init import init
 from tenancy.cli.commands.jobs import jobs
 from tenancy.cli.commands.migrate import migrate
 from tenancy.cli.commands.migrations import migrations
+from tenancy.cli.commands.ping import ping
 from tenancy.cli.commands.rebuild import rebuild
 from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
@@ -54,6 +55,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
     ("migrate", migrate, "tenancy --app shop:tenants migrate --canary 5 --check 'python smoke_test.py'"),
     ("rebuild", rebuild, "tenancy rebuild DogCounters acme globex --canary 1"),
+    ("ping", ping, "tenancy ping --timeout 5"),
     ("doctor", doctor, "tenancy doctor --repair"),
 )
 """Name, function and example of each command."""
