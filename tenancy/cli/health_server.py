@@ -36,17 +36,16 @@ class _Handler(WSGIRequestHandler):
         """Log nothing: a probe asks every few seconds."""
 
 
-def serve_health(
-    port: int, tenants: Tenancy, is_live: Callable[[], bool], metrics: WSGIApplication | None = None
-) -> ExitStack:
-    """Serve ``/live`` and ``/ready``, and with ``metrics`` also ``/metrics``; return what ends it."""
+def serve_health(port: int, tenants: Tenancy, is_live: Callable[[], bool], with_metrics: bool) -> ExitStack:
+    """Serve ``/live`` and ``/ready``, and if wanted ``/metrics``; return what ends it."""
     from tenancy.web.health import WSGIHealth  # noqa: PLC0415 (slow; loaded by the runner only)
 
-    health = WSGIHealth(tenants, is_live=is_live)
+    health, metrics = WSGIHealth(tenants, is_live=is_live), _metrics() if with_metrics else None
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        is_about_metrics = metrics is not None and environ.get("PATH_INFO") == "/metrics"
-        return (metrics if is_about_metrics and metrics else health)(environ, start_response)
+        if metrics is not None and environ.get("PATH_INFO") == "/metrics":
+            return metrics(environ, start_response)
+        return health(environ, start_response)
 
     try:
         server = make_server("", port, respond, server_class=_Server, handler_class=_Handler)
@@ -61,3 +60,13 @@ def serve_health(
     end.callback(thread.join)
     end.callback(server.shutdown)
     return end
+
+
+def _metrics() -> WSGIApplication:
+    try:
+        from prometheus_client import make_wsgi_app  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        msg = "--metrics-port needs prometheus-client, which is not installed."
+        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
+    application: WSGIApplication = make_wsgi_app()
+    return application

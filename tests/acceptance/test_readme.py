@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from eventsourcing.utils import Environment
@@ -41,10 +42,15 @@ def _files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def _restored() -> Iterator[None]:
-    """Undo a page's changes to the environment, and fail if it leaves an engine in use."""
+    """Undo a page's changes to the environment, and fail if it leaves a process or an engine in use."""
     before = dict(os.environ)
+    processes = psutil.Process().children()
     with unconfigured_django():
         yield
+    left = [process for process in psutil.Process().children() if process not in processes]
+    for process in left:
+        process.kill()
+    assert left == []
     os.environ.clear()
     os.environ.update(before)
     gc.collect()
@@ -232,6 +238,7 @@ def defaults() -> dict[str, str]:
         "TENANCY_SLUGS": tenancy.slugs,
         "TENANCY_MIGRATIONS": tenancy.migrations,
         "TENANCY_REQUIRES": None,
+        "TENANCY_QUOTAS": tenancy.quotas_topic,
         "TENANCY_RESERVED_SLUGS": "default",
         "TENANCY_GRACE_DAYS": tenancy.grace_days,
         "TENANCY_MAX_APPLICATIONS": tenancy.max_applications,
