@@ -66,6 +66,10 @@ class Dialect(ABC):
         """Return a key that is equal for URLs of one database; None if no other engine can reach it."""
         return url
 
+    def is_created_by_connecting(self, url: URL) -> bool:
+        """Return whether the database does not exist, and would be created by the first connection."""
+        return False
+
     def outlives_connections(self, url: URL) -> bool:
         """Return whether the database persists without an open connection."""
         return True

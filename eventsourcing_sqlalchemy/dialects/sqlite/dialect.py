@@ -97,6 +97,10 @@ class SQLiteDialect(Dialect):
             return url
         return url.set(database=str(Path(url.database or "").resolve()))
 
+    def is_created_by_connecting(self, url: URL) -> bool:
+        database = url.database or ""
+        return not (is_memory(url) or database.startswith("file:") or Path(database).exists())
+
     def outlives_connections(self, url: URL) -> bool:
         return not is_memory(url)
 
