@@ -5,13 +5,14 @@ By convention the variable is called ``tenants``, so that calls read as English:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -24,18 +25,26 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import context
 from tenancy.application_cache import TenantProjection
 from tenancy.arguments import check_class, check_list, check_type
-from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
+from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
+from tenancy.lifecycle.domains import Domains
 from tenancy.lifecycle.purging import PurgeCertificate
+from tenancy.metering.source import topic_of
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
+from tenancy.model.quotas import Quotas
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
+from tenancy.model.usage import Usage
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
+from tenancy.registry.queries import Order, TenantQuery, find_tenants
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
+    from tenancy.lifecycle.hooks import Hook
+    from tenancy.lifecycle.reaction_monitor import ReactionMonitor
+    from tenancy.lifecycle.reactions import Reaction, ReactionReport
     from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
@@ -43,6 +52,8 @@ if TYPE_CHECKING:
 __all__ = ["Tenancy"]
 
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
+_THook = TypeVar("_THook", bound="Hook")
+_TReaction = TypeVar("_TReaction", bound="Reaction")
 
 
 class Tenancy:
@@ -54,6 +65,8 @@ class Tenancy:
 
     ``migrations`` is the directory of the Alembic migrations of your own tables. ``requires`` is the revision that a
     tenant needs to be served, or one for each class of an application or projection: others raise TenantOutdated.
+    ``quotas`` is a function that returns a tenant's quotas, instead of those in its metadata; see the page "Usage and
+    quotas".
 
     The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
     raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
@@ -71,6 +84,7 @@ class Tenancy:
         migrations: str | PathLike[str] | None = None,
         requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None = None,
         code_version: str | None = None,
+        quotas: Callable[[Tenant], Quotas | None] | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
         classes = list(applications)
@@ -85,8 +99,10 @@ class Tenancy:
                 check_type("A variable of env", value, str, "all values as text")
         if code_version is not None:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
-        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
+        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires, quotas)}, code_version)
         self._registry_name = str(self._fleet.registry)
+        for callbacks in (self._fleet.hooks, self._fleet.reactions):
+            callbacks.serve(self)
 
     def __repr__(self) -> str:
         state = "; closed" if self.is_closed else ""
@@ -158,8 +174,9 @@ class Tenancy:
     ) -> Tenant:
         """Create a tenant with its tables, and return it once it is active.
 
-        ``name`` (default: the slug as written here) and ``metadata`` (any JSON object) are yours to use. ``actor`` must
-        be an id, not a name: the history is never erased. A retry with the same ``request_id`` returns the same tenant.
+        ``name`` (default: the slug as written here) and ``metadata`` (any JSON object up to 64 KiB) are yours to use.
+        ``actor`` must be an id, not a name: the history is never erased. A retry with the same ``request_id`` returns
+        the same tenant.
 
         Raises TenantExists when the slug is taken, unless ``exist_ok``; and InvalidSlug.
         """
@@ -248,6 +265,50 @@ class Tenancy:
         check_class("The view", view, SQLAlchemyTrackingRecorder, "a class of SQLAlchemyTrackingRecorder")
         self.fleet.register_across(application, projection, view, url)
 
+    @overload
+    def on_created(self, function: _THook, /) -> _THook: ...
+
+    @overload
+    def on_created(self, /, *, name: str) -> Callable[[_THook], _THook]: ...
+
+    def on_created(self, function: _THook | None = None, /, *, name: str | None = None) -> Any:
+        """Register a function that prepares each new tenant before it serves, as a decorator.
+
+        It gets the Tenant, whose applications it may use; the tenant is the current one. It runs in the process that
+        creates the tenant. If it fails, :meth:`create` raises HookFailed, and the tenant stays in provisioning until a
+        retry or ``tenancy doctor --repair``. It does not run again once the registry has recorded that it has run,
+        under ``name`` (default: the name of the function). Adopted tenants have their data already and get none.
+
+        Call it before any other method.
+        """
+        hooks = self.fleet.hooks
+
+        def register(registered: _THook) -> _THook:
+            hooks.register(registered, name)
+            return registered
+
+        return register if function is None else register(function)
+
+    def after(self, *events: str, name: str | None = None) -> Callable[[_TReaction], _TReaction]:
+        """Register a function that gets lifecycle events after the fact, as a decorator: a reaction.
+
+        ``events`` are some of activated, suspended, resumed, renamed, updated, archived, restored, deleted, undeleted
+        and purged; by default all. The function gets a LifecycleEvent, in a runner or in :meth:`react`: each event at
+        least once, and those of one tenant in order. ``name`` (default: the name of the function) is what the registry
+        records. A new reaction gets the changes that follow when it is first recorded: by :meth:`init`, by a create,
+        or by a runner.
+
+        Call it before any other method.
+        """
+        reactions = self.fleet.reactions
+        reactions.check_events(events)
+
+        def register(function: _TReaction) -> _TReaction:
+            reactions.register(function, name, events)
+            return function
+
+        return register
+
     # -- lifecycle --
 
     def rename(
@@ -255,6 +316,26 @@ class Tenancy:
     ) -> Tenant:
         """Change a tenant's slug, name or both. Its id and its tables keep their names."""
         return self._bound(self.fleet.transitions.rename(tenant, new_slug, name, actor))
+
+    def update(
+        self,
+        tenant: str | Tenant,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        unset: Iterable[str] = (),
+        replace: bool = False,
+        actor: str | None = None,
+    ) -> Tenant:
+        """Change a tenant's name and metadata; in force in every process within a second.
+
+        ``metadata`` sets its keys and keeps the others, or with ``replace`` becomes the whole metadata. Keys in
+        ``unset`` are removed. The history records the keys, never the values. Raises InvalidArgument as :meth:`create`.
+        """
+        updates = self.fleet.updates
+        return self._bound(
+            updates.update(tenant, name=name, metadata=metadata, unset=unset, replace=replace, actor=actor)
+        )
 
     def suspend(
         self, tenant: str | Tenant, *, reason: str | None = None, reads: bool | None = None, actor: str | None = None
@@ -303,6 +384,11 @@ class Tenancy:
         """Return the deleted tenants whose grace period is over."""
         return [self._bound(tenant) for tenant in self.fleet.purging.due()]
 
+    @property
+    def domains(self) -> Domains:
+        """The custom host names of the tenants."""
+        return Domains(self.fleet.registry_cache, self.fleet.changed, self._bound)
+
     # -- followers --
 
     def runner(self, workers: int = 4, *, lease_seconds: float = 10.0, max_attempts: int = 8) -> Runner:
@@ -324,6 +410,23 @@ class Tenancy:
         return FollowerMonitor(
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
+
+    def react(self) -> ReactionReport:
+        """Call the reactions for all lifecycle events that wait, in this thread, and retry failures that are due.
+
+        A runner does so continuously. One process of the fleet reacts at a time: if another one does, this call does
+        nothing, and the report names it. A reaction that fails does not raise: see the report.
+        """
+        from tenancy.lifecycle.reactions import Reactor  # noqa: PLC0415 (as above)
+
+        return Reactor(self.fleet.registry, self.fleet.reactions).react()
+
+    @property
+    def reactions(self) -> ReactionMonitor:
+        """Inspect and control reactions, whichever process calls them."""
+        from tenancy.lifecycle.reaction_monitor import ReactionMonitor  # noqa: PLC0415 (as above)
+
+        return ReactionMonitor(self.fleet.registry, self.fleet.reactions)
 
     def migrate(
         self,
@@ -360,6 +463,7 @@ class Tenancy:
         *,
         tenants: TenantSelection | None = None,
         keep_old: bool = False,
+        workers: int = 4,
         options: JobOptions | None = None,
         actor: str | None = None,
     ) -> JobReport:
@@ -367,13 +471,14 @@ class Tenancy:
 
         New tables are filled beside the serving ones and replace them at the end; see the page "Projections".
         ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
-        until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
-        NotRegistered.
+        until :meth:`drop_replaced` or the next rebuild. ``workers`` is the number of workers of the runners that serve
+        the fleet: for every eight, all jobs together rebuild one tenant at a time, and at least one. An item that fails
+        does not raise: see the report. Raises NotRegistered.
         """
         from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
 
         name = self._projection_name(projection)
-        parameters = {"projection": name, "keep_old": keep_old, "actor": actor}
+        parameters = {"projection": name, "keep_old": keep_old, "actor": actor, "workers": workers}
         return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
 
     def drop_replaced(
@@ -415,6 +520,15 @@ class Tenancy:
             raise not_found(slug)
         return self._bound(tenant)
 
+    def cached_slug(self, tenant_id: UUID | str) -> str | None:
+        """Return the slug of a tenant by its id, from memory only: None if this process has not read it.
+
+        Never waits, so that a log can call it.
+        """
+        check_type("The tenant's id", tenant_id, (str, UUID), "a UUID, or its text")
+        tenant = self.fleet.registry_cache.known(tenant_id)
+        return None if tenant is None else tenant.slug
+
     def __contains__(self, slug: object) -> bool:
         try:
             return isinstance(slug, str) and bool(self[slug])
@@ -422,17 +536,29 @@ class Tenancy:
             return False
 
     def __iter__(self) -> Iterator[Tenant]:
-        """Yield all tenants in slug order."""
-        return iter(self.list())
+        """Yield all tenants in slug order, with one page of them in memory."""
+        return map(self._bound, find_tenants(self.fleet.registry, TenantQuery()))
 
-    def list(self, status: TenantStatus | str | None = None) -> Sequence[Tenant]:
-        """Return all tenants, or those with a status, in slug order."""
-        try:
-            wanted = None if status is None else TenantStatus(status)
-        except ValueError:
-            msg = f"There is no status {status!r}."
-            raise InvalidArgument(msg, remedy=f"Pass one of: {', '.join(TenantStatus)}.") from None
-        return [self._bound(tenant) for tenant in self.fleet.registry.list(wanted)]
+    def list(
+        self,
+        status: TenantStatus | str | None = None,
+        *,
+        where: Mapping[str, Any] = MappingProxyType({}),
+        created_after: datetime | None = None,
+        order: Order = "slug",
+        limit: int | None = None,
+        after: Tenant | str | None = None,
+    ) -> Sequence[Tenant]:
+        """Return the tenants that fulfil all conditions, by default all, in slug order.
+
+        ``where`` has keys and values of the metadata. ``order`` is slug, -slug, created or -created. ``limit`` with
+        ``after`` returns page after page: ``after`` is the last tenant of the page before, or its slug, or when ordered
+        by creation its id. Tenants that are created or purged meanwhile shift no page. Raises InvalidArgument.
+        """
+        query = TenantQuery(
+            status=status, where=where, created_after=created_after, order=order, limit=limit, after=after
+        )
+        return [self._bound(tenant) for tenant in find_tenants(self.fleet.registry, query)]
 
     def slugs(self) -> Sequence[str]:
         """Return the slugs of all tenants, in any order."""
@@ -452,6 +578,23 @@ class Tenancy:
         if not changes:
             raise not_found(slug)
         return changes
+
+    def usage(self, tenant: str | Tenant) -> Usage:
+        """Return what a tenant has recorded: events, bytes, times and rate. Needs the right to write to the registry.
+
+        The events since the last call are counted, and the counts are stored, by this or any other process.
+        """
+        (usage,) = self.fleet.usage.measure([self._resolve(tenant)])
+        return usage
+
+    def usages(self, tenants: TenantSelection | None = None) -> Sequence[Usage]:
+        """Return the usage of many tenants, by default of all that have tables, in slug order; with few queries."""
+        from tenancy.operations.jobs import TenantSelection  # noqa: PLC0415 (most processes select nothing)
+
+        if tenants is not None:
+            check_type("tenants", tenants, TenantSelection, 'a selection: TenantSelection(where={"plan": "free"})')
+        selection = TenantSelection() if tenants is None else tenants
+        return self.fleet.usage.measure(selection.tenants(self.fleet.registry)[: selection.limit])
 
     # -- use --
 
@@ -522,6 +665,7 @@ class Tenancy:
 def _variables(
     migrations: str | PathLike[str] | None,
     requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None,
+    quotas: Callable[[Tenant], Quotas | None] | None,
 ) -> dict[str, str]:
     """Return the arguments as variables, which reach the processes of ``tenancy exec``, too."""
     found = {}
@@ -539,6 +683,8 @@ def _variables(
             else {f"{cls.name.upper()}_": each for cls, each in requires.items()}
         )
         found |= {f"{name}TENANCY_REQUIRES": revision for name, revision in by_class.items()}
+    if quotas is not None:
+        found["TENANCY_QUOTAS"] = topic_of(quotas)
     return found
 
 

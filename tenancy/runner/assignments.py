@@ -10,6 +10,7 @@ from uuid import UUID
 
 from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.model.weights import DEFAULT_WEIGHT, weight_of
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.naming import TableName
@@ -47,6 +48,7 @@ class Assignment:
         "_since",
         "events",
         "is_comparison_due",
+        "lacks_tables",
         "pending_gap",
         "pipe",
         "position",
@@ -58,8 +60,12 @@ class Assignment:
         "used_up_at",
     )
 
-    def __init__(self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName | None) -> None:
+    def __init__(
+        self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName | None, *, lacks_tables: bool
+    ) -> None:
         self.tenant = tenant
+        self.lacks_tables = lacks_tables
+        """Whether the follower's tables are still to be created. It is enqueued again when they are recorded."""
         self.pipe = pipe
         self.events = events
         self.tracking = tracking
@@ -112,10 +118,16 @@ class Assignments:
         self._buckets: frozenset[int] = frozenset()
         self._held: dict[UUID, Mapping[Pipe, Assignment]] = {}
         self._by_key: dict[int, tuple[Assignment, ...]] = {}
+        # Those other than the default.
+        self._weights: dict[UUID, float] = {}
 
     def holds(self, tenant_id: UUID) -> bool:
         """Return whether a tenant is assigned to this process."""
         return tenant_id in self._held
+
+    def weight_of(self, tenant_id: UUID) -> float:
+        """Return the weight of a tenant that is assigned to this process."""
+        return self._weights.get(tenant_id, DEFAULT_WEIGHT)
 
     def get(self, tenant_id: UUID, pipe: Pipe) -> Assignment | None:
         """Return an assignment, or None when the tenant is not assigned to this process."""
@@ -158,13 +170,23 @@ class Assignments:
             changed = set(gone)
             for tenant_id in changed:
                 self._active.pop(tenant_id, None)
+                self._weights.pop(tenant_id, None)
             for tenant in active:
                 changed.add(tenant.id)
                 if tenant.status is TenantStatus.ACTIVE:
                     self._active[tenant.id] = tenant
+                    self._weigh(tenant)
                 else:
                     self._active.pop(tenant.id, None)
+                    self._weights.pop(tenant.id, None)
             return self._adjust(changed, is_changed=True)
+
+    def _weigh(self, tenant: Tenant) -> None:
+        weight = weight_of(tenant.metadata)
+        if weight == DEFAULT_WEIGHT:
+            self._weights.pop(tenant.id, None)
+        else:
+            self._weights[tenant.id] = weight
 
     def _adjust(self, ids: Iterable[UUID], *, is_changed: bool) -> tuple[list[Assignment], list[UUID]]:
         acquired: list[Assignment] = []
@@ -179,6 +201,7 @@ class Assignments:
                 for assignment in self._held[tenant_id].values():
                     assert tenant is not None
                     assignment.tenant = tenant
+                    assignment.lacks_tables = self._lacks_tables(tenant, assignment.pipe)
                     acquired.append(assignment)  # a slice may have been refused meanwhile
             elif not is_ours and tenant_id in self._held:
                 for assignment in self._held.pop(tenant_id).values():
@@ -193,7 +216,11 @@ class Assignments:
         for pipe in self.pipes.all:
             events = self.pipes.events_table(pipe, placement, default)
             tracking = self.pipes.tracking_table(pipe, placement, default)
-            assignment = assignments[pipe] = Assignment(tenant, pipe, events, tracking)
+            lacks_tables = self._lacks_tables(tenant, pipe)
+            assignment = assignments[pipe] = Assignment(tenant, pipe, events, tracking, lacks_tables=lacks_tables)
             self._by_key[events.key] = (*self._by_key.get(events.key, ()), assignment)
         self._held[tenant.id] = assignments
         return assignments.values()
+
+    def _lacks_tables(self, tenant: Tenant, pipe: Pipe) -> bool:
+        return bool(self.pipes.lacking(pipe, tenant.versions))

@@ -14,6 +14,7 @@ from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.errors import describe, frames_of, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.following.follower import FollowerDriver, open_follower
+from tenancy.metering.limiter import exempt_from_quotas
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import outage_of
 from tenancy.runner.quarantine import Quarantine
@@ -59,7 +60,8 @@ class Worker:
 
     def run(self, stopping: threading.Event) -> None:
         """Run slices until the ready queue is closed. Exceptions in tenant code do not end the thread."""
-        keep_running(self.activity, self._run_one, stopping)
+        with exempt_from_quotas():  # a follower that is refused would be quarantined
+            keep_running(self.activity, self._run_one, stopping)
 
     def _run_one(self) -> bool:
         taken = self._ready.take()
@@ -71,7 +73,8 @@ class Worker:
             more = self._run_slice(key, leaders)
         except Exception as error:
             where = frames_of(error)[-1]
-            logger.error("Slice failed: %s at %s", describe(error), where, extra=_extra(key))  # noqa: TRY400 (no values)
+            extra = {**_extra(key), "event": "slice.failed", "cause": error}
+            logger.error("Slice failed: %s at %s", describe(error), where, extra=extra)  # noqa: TRY400 (no values)
             self._ready.block(key, leaders, _OUTAGE)
             raise
         finally:
@@ -85,7 +88,7 @@ class Worker:
         budget = _NOTIFICATIONS
         for assignment in self._assignments.of(key):
             leader = assignment.pipe.leader
-            if leader not in leaders or self._is_waiting(assignment):
+            if leader not in leaders or assignment.lacks_tables:
                 continue
             if budget <= 0 or time.monotonic() - began >= _SECONDS:
                 more.add(leader)
@@ -105,10 +108,6 @@ class Worker:
                 more.add(leader)
         return more
 
-    def _is_waiting(self, assignment: Assignment) -> bool:
-        """Return whether the follower's tables are still to be created. It is enqueued again when they are recorded."""
-        return bool(self._assignments.pipes.lacking(assignment.pipe, assignment.tenant.versions))
-
     def _attempt(self, slice_: _Slice, leaders: Iterable[str]) -> bool | None:
         """Return whether the follower is done, or None when it must not run for now."""
         assignment = slice_.assignment
@@ -119,9 +118,8 @@ class Worker:
                 return None  # the coordinator releases it once it reads the registry change
             assignment.position = None
             if _is_outage(error):
-                logger.warning(
-                    "Follower paused, database unavailable: %s", outage_of(error), extra=_extra(assignment.key)
-                )
+                extra = {**_extra(assignment.key), "event": "follower.paused", "cause": error}
+                logger.warning("Follower paused, database unavailable: %s", outage_of(error), extra=extra)
                 self._ready.block(assignment.key, leaders, _OUTAGE)
             else:
                 self._quarantine.record_failure(error, assignment, slice_.notification_id, leaders)
@@ -187,7 +185,7 @@ class _Slice:
                 assignment.pipe.follower,
                 assignment.recorded,
                 recorded,
-                extra={**_extra(assignment.key), "leader": assignment.pipe.leader},
+                extra={**_extra(assignment.key), "event": "position.set_back", "leader": assignment.pipe.leader},
             )
         assignment.position, assignment.recorded = position, recorded
 

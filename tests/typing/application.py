@@ -18,14 +18,21 @@ from eventsourcing.persistence import Tracking
 from eventsourcing.projection import Projection
 from eventsourcing.system import ProcessApplication, System
 from eventsourcing.utils import get_topic
+from fastapi import FastAPI
+from flask import Flask
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
-from tenancy import PurgeCertificate, Tenancy, Tenant, TenantStatus
-from tenancy.errors import TenantSuspended
+from tenancy import Domain, PurgeCertificate, Tenancy, Tenant, TenantStatus
+from tenancy.errors import TenancyError, TenantNotFound, TenantSuspended, TenantUnavailable
+from tenancy.frameworks.fastapi import CurrentTenant, TenantApplication
+from tenancy.frameworks.fastapi import install as install_fastapi
+from tenancy.frameworks.flask import install as install_flask
 from tenancy.operations.jobs import JobItem, JobKind, JobOptions, JobReport, PlannedItem, TenantSelection
 from tenancy.runner import Runner
+from tenancy.web.accept import prefers_html
 from tenancy.web.asgi import ASGIMiddleware
-from tenancy.web.resolvers import Found, Request, by_header, by_host, by_path
+from tenancy.web.resolvers import Request, Resolver, by_domain, by_header, by_host, by_path, first
+from tenancy.web.responses import ErrorPages, ErrorResponse, redirect
 from tenancy.web.wsgi import WSGIMiddleware
 
 
@@ -125,13 +132,13 @@ class CountTricks(Projection[TrickCounts]):
 tenants = Tenancy(system=System(pipes=[[School, Diplomas]]), env={"SQLALCHEMY_URL": "sqlite:///fleet.db"})
 tenants.project(School, CountTricks, TrickCounts)
 
-of_the_host = by_host("example.com")
-of_the_gateway = by_header("X-Tenant")
+
+def by_token(request: Request) -> Tenant | None:
+    """Resolve a request in another way."""
+    return None if request.tenants is None else request.tenants["acme"]
 
 
-def of_the_request(request: Request) -> Found | str | None:
-    """Compose resolvers: the host first, then the gateway's header."""
-    return of_the_host(request) or of_the_gateway(request)
+of_the_request: Resolver = first(by_header("X-Tenant"), by_host("example.com"), by_domain(), by_token)
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
@@ -145,8 +152,30 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> Sequence[bytes]:
     return [str(school.recorder.max_notification_id()).encode()]
 
 
-for_asgi = ASGIMiddleware(asgi, tenants=tenants, resolver=of_the_request, public=["/health"])
+def to_billing(error: TenancyError, request: Request) -> ErrorResponse | None:
+    """Respond to an error."""
+    return ErrorResponse(f"{error.tenant} {request.path}", 402, {}) if prefers_html(request) else None
+
+
+pages: ErrorPages = {TenantSuspended: to_billing, TenantNotFound: "<p>$title", TenantUnavailable: redirect("/x")}
+for_asgi = ASGIMiddleware(
+    asgi, tenants=tenants, resolver=of_the_request, public=["/health"], public_hosts=["app.example"], errors=pages
+)
 for_wsgi = WSGIMiddleware(wsgi, tenants=tenants, resolver=by_path("/t"))
+
+
+of_fastapi = FastAPI()
+install_fastapi(of_fastapi, tenants=tenants, resolver=of_the_request, errors=pages)
+of_flask = Flask(__name__)
+install_flask(of_flask, tenants=tenants, resolver=by_path("/t"), public=["/health"])
+
+
+@of_fastapi.post("/dogs/{name}")
+def enrol(name: str, tenant: CurrentTenant, school: TenantApplication[School]) -> str:
+    """Use the dependencies of an endpoint."""
+    assert_type(tenant, Tenant)
+    assert_type(school.enrol(name), UUID)
+    return tenant.name
 
 
 def serve() -> int:
@@ -166,6 +195,9 @@ def serve() -> int:
         assert_type(error.message, str)
     assert_type(acme.status, TenantStatus)
     assert_type(tenants.purge("acme"), PurgeCertificate)
+    domain = assert_type(tenants.domains.add("acme", "shop.acme.example"), Domain)
+    assert_type(tenants.domains.verify("acme", domain.host, domain.token).is_verified, bool)
+    assert_type(tenants.domains.find(domain.host), Tenant | None)
     view: TrickCounts = projection.view
     return view.dogs_that_know("roll over")
 
@@ -209,3 +241,8 @@ def misuse() -> None:
     tenants.jobs.run(School)  # type: ignore[arg-type]
     tenants.runner(workers="four")  # type: ignore[arg-type]
     ASGIMiddleware(asgi, tenants=tenants, resolver=len)  # type: ignore[arg-type]
+    first(by_path(), "acme")  # type: ignore[arg-type]
+    install_flask(of_fastapi, tenants=tenants, resolver=by_path())  # type: ignore[arg-type]
+    install_fastapi(of_fastapi, tenants=tenants)  # type: ignore[call-arg]
+    enrol("Fido", tenants["acme"], tenants["acme"].get(Diplomas))  # type: ignore[arg-type]
+    tenants.domains.verify("acme", "shop.acme.example")  # type: ignore[call-arg]
