@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
@@ -12,6 +12,11 @@ from eventsourcing_sqlalchemy.engine_settings import OriginatorIDType
 from eventsourcing_sqlalchemy.tables import TableKind, TableSpec
 from eventsourcing_sqlalchemy.transfer import statements
 from eventsourcing_sqlalchemy.transfer.digest import EventRow, SnapshotRow
+
+if TYPE_CHECKING:
+    from eventsourcing.application import Application
+
+    from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 
 __all__ = ["AFTER_ALL", "BEFORE_ALL", "ApplicationTables", "RowSink", "TableReader", "TableWriter"]
 
@@ -38,6 +43,13 @@ class ApplicationTables:
     name: str
     """The application's name."""
     specs: tuple[TableSpec, ...]
+
+    @classmethod
+    def of(cls, application: Application[Any]) -> Self:
+        """Return the tables of an application: of its recorder, and of its snapshots if it takes any."""
+        stores = [application.events, *([application.snapshots] if application.snapshots else [])]
+        recorders = [cast("SQLAlchemyRecorder", store.recorder) for store in stores]
+        return cls(application.name, tuple(spec for recorder in recorders for spec in recorder.tables))
 
     def spec(self, kind: TableKind) -> TableSpec | None:
         """Return the table of a kind, or None if the application has none."""
