@@ -1,4 +1,4 @@
-"""The digests of events: the same for ever, because archives hold them."""
+"""The digests of events: fixed, because archives hold them."""
 
 from __future__ import annotations
 
