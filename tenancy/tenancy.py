@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tenancy.lifecycle.hooks import Hook
     from tenancy.lifecycle.reaction_monitor import ReactionMonitor
     from tenancy.lifecycle.reactions import Reaction, ReactionReport
+    from tenancy.operations.health import Health, HealthChecks
     from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
@@ -102,6 +103,7 @@ class Tenancy:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
         self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires, quotas)}, code_version)
         self._registry_name = str(self._fleet.registry)
+        self._health_checks: HealthChecks | None = None
         for callbacks in (self._fleet.hooks, self._fleet.reactions):
             callbacks.serve(self)
 
@@ -502,6 +504,20 @@ class Tenancy:
     def _projection_name(self, projection: type[Projection[Any]]) -> str:
         check_class("The projection", projection, Projection, "its class")
         return self.fleet.projections.find(projection).projection.name
+
+    def ping(self, timeout: float = 2.0) -> Health:
+        """Return whether the databases of the fleet answer within ``timeout`` seconds in all; has no side effect.
+
+        It asks the registry, whose format must be that of this version, the database of the tenants, and the databases
+        of views over all tenants. Each answers on a connection of its pool: an exhausted pool is no answer.
+        """
+        from tenancy.operations.health import HealthChecks  # noqa: PLC0415 (as above)
+
+        if self._health_checks is None:
+            self._health_checks = HealthChecks(self.fleet)
+        if self.is_closed:
+            raise TenancyClosed
+        return self._health_checks.ping(timeout)
 
     # -- lookup --
 
