@@ -99,6 +99,13 @@ class Registry(RegistryDatabase):
         with self.reading() as session:
             return session.scalars(sa.select(self._rows.tenants.c.slug)).all()
 
+    def slugs_from(self, beginning: str, limit: int) -> Sequence[str]:
+        """Return the first slugs that begin with a text, in order."""
+        slug = self._rows.tenants.c.slug
+        query = sa.select(slug).where(slug.startswith(beginning, autoescape=True)).order_by(slug).limit(limit)
+        with self.reading() as session:
+            return session.scalars(query).all()
+
     def history(self, tenant_id: UUID) -> Sequence[Change]:
         """Return a tenant's changes, oldest first, also of a purged tenant."""
         if tenant_id == FLEET_ID:

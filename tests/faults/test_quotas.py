@@ -150,7 +150,6 @@ def test_role_that_may_not_write_to_the_registry(postgres_url: str, monkeypatch:
                 write(tenants, 2)
                 wait_until(lambda: is_refused(limited), "the role knows the other one's events")
                 assert 5 <= limited.usage("acme").events <= 7  # some before it knew
-                assert tenants.fleet.usage.recorded([tenants["acme"]])[0].events <= 4
         finally:
             with engine.connect() as connection:
                 connection.exec_driver_sql(f"DROP OWNED BY {role}")
