@@ -91,6 +91,15 @@ class RegistryTables:
             sa.Column("cipher", sa.Text, nullable=False),
             sa.Column("compressor", sa.Text, nullable=False),
         )
+        self.offline = sa.Table(
+            f"{prefix}offline_tenants",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            # The change of status that the row is about.
+            sa.Column("changed_at", _Moment, nullable=False),
+            # Seconds since 1970, by the database's clock.
+            sa.Column("since", sa.Double, nullable=False),
+        )
         self.failures = sa.Table(
             f"{prefix}runner_failures",
             self.metadata,
@@ -131,6 +140,20 @@ class RegistryTables:
             sa.Column("token", sa.Text, nullable=False),
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("verified_at", _Moment),
+        )
+        self.usage = sa.Table(
+            f"{prefix}usage",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("application", sa.Text, primary_key=True),
+            # All events up to this id are counted.
+            sa.Column("position", sa.BigInteger, nullable=False),
+            sa.Column("events", sa.BigInteger, nullable=False),
+            sa.Column("bytes", sa.BigInteger, nullable=False),
+            sa.Column("first_at", _Moment, nullable=False),
+            sa.Column("last_at", _Moment, nullable=False),
+            sa.Column("window_at", _Moment, nullable=False),
+            sa.Column("window_events", sa.BigInteger, nullable=False),
         )
         self.jobs = sa.Table(
             f"{prefix}jobs",

@@ -27,6 +27,7 @@ from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.reacting import ReactionWorker
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
+from tenancy.runner.usage import UsageRecorder
 from tenancy.runner.worker import Worker
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Runner"]
 
 _DRAIN: Final = 30.0
+# A rollup that is cut off stores nothing, and the next one counts the same.
+_DRAIN_USAGE: Final = 1.0
 _POLL_FIRST: Final = 0.005
 _POLL_MAX: Final = 0.1
 
@@ -93,6 +96,7 @@ class Runner:
         )
         self._reaction_worker = ReactionWorker(fleet, lease_seconds) if len(fleet.reactions) else None
         reacting = () if self._reaction_worker is None else (self._reaction_worker.activity,)
+        self._usage = UsageRecorder(fleet.usage, self._assignments, self._may_work)
         self._coordinator = Coordinator(
             registry_cache=registry_cache,
             application_cache=fleet.application_cache,
@@ -103,12 +107,15 @@ class Runner:
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
-            activities=(self._worker.activity, *reacting),
+            activities=(self._worker.activity, self._usage.activity, *reacting),
         )
         self._stopping = threading.Event()
         # Undone by stop(): the callbacks for wake-ups and registry changes.
         self._registrations = ExitStack()
         self._threads: list[threading.Thread] = []
+        self._usage_thread = threading.Thread(
+            target=self._usage.run, args=(self._stopping,), name="runner-usage", daemon=True
+        )
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopping.is_set() else "started" if self._threads else "not started"
@@ -165,7 +172,7 @@ class Runner:
                 )
                 for number in range(1, self.workers + 1)
             ]
-            for thread in self._threads:
+            for thread in (*self._threads, self._usage_thread):
                 thread.start()
         except BaseException:
             self._threads = [thread for thread in self._threads if thread.ident is not None]
@@ -187,6 +194,8 @@ class Runner:
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        if self._usage_thread.ident is not None:
+            self._usage_thread.join(_DRAIN_USAGE)
         with suppress(TenancyError):  # the leases expire anyway
             self._leases.leave()
         return not any(thread.is_alive() for thread in self._threads)

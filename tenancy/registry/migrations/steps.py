@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
-FORMAT: Final = 4
+FORMAT: Final = 6
 """The current format of the registry's tables and events."""
 
 # Tenants of format 1 that were not adopted have tables of version 1.
@@ -72,7 +72,6 @@ _INDEXES: Final = (
     "CREATE INDEX {job_items_by_tenant} ON {job_items} (tenant_id)",
 )
 
-
 _DOMAINS: Final = """
 CREATE TABLE {{domains}} (
     tenant_id {uuid} NOT NULL,
@@ -83,6 +82,14 @@ CREATE TABLE {{domains}} (
     verified_at {moment},
     PRIMARY KEY (tenant_id, host),
     UNIQUE (serving_host)
+)
+"""
+_OFFLINE_TENANTS: Final = """
+CREATE TABLE {{offline}} (
+    tenant_id {uuid} NOT NULL,
+    changed_at {moment} NOT NULL,
+    since {double} NOT NULL,
+    PRIMARY KEY (tenant_id)
 )
 """
 
@@ -137,9 +144,24 @@ CREATE TABLE {{reaction_failures}} (
 )
 
 
-def _to_4(**types: str) -> Sequence[str]:
+def _hooks_and_reactions(**types: str) -> Sequence[str]:
     return [statement.format(**types) for statement in _HOOKS]
 
+
+_USAGE: Final = """
+CREATE TABLE {{usage}} (
+    tenant_id {uuid} NOT NULL,
+    application TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    events BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    first_at {moment} NOT NULL,
+    last_at {moment} NOT NULL,
+    window_at {moment} NOT NULL,
+    window_events BIGINT NOT NULL,
+    PRIMARY KEY (tenant_id, application)
+)
+"""
 
 # Others of the registry's users queue behind a statement that waits for a lock.
 _GIVE_UP_EARLY: Final = "SELECT set_config('lock_timeout', '500', true)"
@@ -151,9 +173,17 @@ _STEPS: Final[Mapping[str, Mapping[int, Sequence[str]]]] = {
     "postgresql": {
         1: [_GIVE_UP_EARLY, *_to_2(**_POSTGRESQL)],
         2: [_GIVE_UP_EARLY, _DOMAINS.format(**_POSTGRESQL)],
-        3: [_GIVE_UP_EARLY, *_to_4(**_POSTGRESQL)],
+        3: [_GIVE_UP_EARLY, _OFFLINE_TENANTS.format(**_POSTGRESQL)],
+        4: [_GIVE_UP_EARLY, *_hooks_and_reactions(**_POSTGRESQL)],
+        5: [_GIVE_UP_EARLY, _USAGE.format(**_POSTGRESQL)],
     },
-    "sqlite": {1: _to_2(**_SQLITE), 2: [_DOMAINS.format(**_SQLITE)], 3: _to_4(**_SQLITE)},
+    "sqlite": {
+        1: _to_2(**_SQLITE),
+        2: [_DOMAINS.format(**_SQLITE)],
+        3: [_OFFLINE_TENANTS.format(**_SQLITE)],
+        4: _hooks_and_reactions(**_SQLITE),
+        5: [_USAGE.format(**_SQLITE)],
+    },
 }
 
 
