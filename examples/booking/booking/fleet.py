@@ -18,18 +18,22 @@ logger = logging.getLogger("booking")
 
 def make_fleet() -> Tenancy:
     """Return the fleet. Processes of the service call it once, tests once for each database."""
-    system = System(pipes=[[Appointments, Reminders]])
-    tenants = Tenancy(applications=[Catalogue], system=system, quotas=quotas_of)
+    tenants = Tenancy(
+        applications=[Catalogue],
+        system=System(pipes=[[Appointments, Reminders]]),
+        quotas=quotas_of,
+        env={"TENANCY_SLUGS": "dns"},  # slugs are parts of host names
+    )
     tenants.project(Appointments, KeepAgenda, Agenda)
 
     @tenants.on_created
     def fill_catalogue(tenant: Tenant) -> None:
-        """A new business starts with an offer, before it is served."""
+        """Give a new business an offer, before it is served."""
         tenant.get(Catalogue).add("Consultation", minutes=30)
 
     @tenants.after("activated", "suspended", "resumed", "purged")
     def tell_billing(event: LifecycleEvent) -> None:
-        """Stands for a call of the billing service; the runner repeats it until it succeeds."""
+        """Stand for a call of the billing service; the runner repeats it until it succeeds."""
         logger.info("billing: %s %s", event.name, event.tenant_id)
 
     return tenants

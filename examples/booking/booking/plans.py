@@ -24,4 +24,4 @@ def metadata_of(plan: str) -> dict[str, Any]:
 
 def quotas_of(tenant: Tenant) -> Quotas:
     """Return the limits of a business; in force within a second after its plan was changed."""
-    return PLANS[tenant.metadata["plan"]]
+    return PLANS[tenant.metadata.get("plan", "free")]

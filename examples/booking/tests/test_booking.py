@@ -90,7 +90,7 @@ def test_a_suspended_business_pays_first(client: TestClient, tenants: Tenancy, t
     browser = client.get(f"{url}/agenda/{MONDAY}", headers={"accept": "text/html"}, follow_redirects=False)
     assert (browser.status_code, browser.headers["location"]) == (303, "https://app.example.com/billing")
     program = client.get(f"{url}/agenda/{MONDAY}", headers={"accept": "application/json"})
-    assert (program.status_code, program.json()["code"]) == (403, "suspended")
+    assert (program.status_code, program.json()["code"]) == (403, "unavailable")
     assert client.get(f"{url}/health").json() == "ok"
 
 
