@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import sqlalchemy as sa
+from eventsourcing.persistence import PersistenceError
 
-from eventsourcing_sqlalchemy.errors import translate
+from eventsourcing_sqlalchemy.errors import database_code, translate
 from tenancy.errors import TenancyError
-from tenancy.migrations.environment import MigrationRun
+from tenancy.migrations.environment import OUTSIDE, MigrationRun
 from tenancy.migrations.revisions import alembic_lock, revision_directory
 from tenancy.migrations.running import HEADS, current_revisions, keep_open, migrate, set_locally, write_sql
 from tenancy.storage.created_relations import CreatedRelations, place_of
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from tenancy.storage.shard import Shard
 
 __all__ = ["Migrator"]
+
+
+_NOT_IN_A_TRANSACTION: Final = "25001"  # active_sql_transaction
 
 
 class Migrator:
@@ -144,5 +148,10 @@ class Migrator:
                 if lock_timeout is not None and self._shard.datastore.dialect.is_server:
                     set_locally(connection, "lock_timeout", f"{int(lock_timeout * 1000)}ms")
                 yield own
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, PersistenceError) as error:
+            if database_code(error) == _NOT_IN_A_TRANSACTION:
+                msg = "A revision has a statement that cannot run in a transaction, such as CREATE INDEX CONCURRENTLY."
+                raise TenancyError(msg, remedy=OUTSIDE) from error
+            if isinstance(error, PersistenceError):
+                raise
             raise translate(error) from error
