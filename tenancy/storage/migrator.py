@@ -33,6 +33,14 @@ __all__ = ["Migrator"]
 _NOT_IN_A_TRANSACTION: Final = "25001"  # active_sql_transaction
 
 
+_NOT_LISTED: Final = """\
+-- A purge of this adopted tenant drops only what is listed. List what these statements create, and the list itself:
+-- CREATE TABLE IF NOT EXISTS {listed} (tenant_id TEXT NOT NULL, name TEXT NOT NULL);
+-- INSERT INTO {listed} (tenant_id, name) VALUES ('{tenant_id}', 'NAME');
+
+"""
+
+
 class Migrator:
     """Runs the migrations of users' tables in one shard. Safe to use from many threads: one runs at a time."""
 
@@ -104,12 +112,15 @@ class Migrator:
             return current_revisions(self._run(tenant, own.connection()))
 
     def write_sql(self, tenant: Tenant, output: TextIO, target: str = HEADS) -> None:
-        """Write the statements that would upgrade a tenant from its recorded revisions; execute none."""
-        write_sql(
-            self.directory,
-            self._run(tenant, None, output=output, start=tenant.versions.migrations),
-            target,
-        )
+        """Write the statements that would upgrade a tenant from its recorded revisions; execute none.
+
+        For an adopted tenant, a comment says how a purge gets to know what the statements create.
+        """
+        run = self._run(tenant, None, output=output, start=tenant.versions.migrations)
+        if tenant.adopted:
+            listed = CreatedRelations(self._shard, tenant, run.place).name
+            output.write(_NOT_LISTED.format(listed=listed, tenant_id=tenant.id))
+        write_sql(self.directory, run, target)
 
     def reference(self) -> ReferenceTenant:
         """Return what builds a tenant to compare others with; raises TenancyError for a fleet without migrations."""
