@@ -18,6 +18,7 @@ from tests.support.rebuild_process import start
 from tests.support.rebuilds import expected_content, fill, ledger, objects, spaces
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("place", ["psycopg", "sqlite"], indirect=True)
 def test_rebuild_survives_kills(
     tenants: Tenancy,  # noqa: F811
