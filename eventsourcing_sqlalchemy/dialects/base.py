@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from eventsourcing.persistence import InterfaceError
@@ -19,6 +19,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import (
     RelationId,
     RelationKind,
     Right,
+    RowTransfer,
     TableReplacer,
 )
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
@@ -26,6 +27,9 @@ from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 __all__ = ["Dialect"]
+
+# For databases where writers need not queue.
+_NO_QUEUE: Final[AbstractContextManager[None]] = nullcontext()
 
 
 class Dialect(ABC):
@@ -62,6 +66,10 @@ class Dialect(ABC):
     def identity(self, url: URL) -> Hashable | None:
         """Return a key that is equal for URLs of one database; None if no other engine can reach it."""
         return url
+
+    def is_created_by_connecting(self, url: URL) -> bool:
+        """Return whether the database does not exist, and would be created by the first connection."""
+        return False
 
     def outlives_connections(self, url: URL) -> bool:
         """Return whether the database persists without an open connection."""
@@ -163,7 +171,7 @@ class Dialect(ABC):
 
         ``timeout`` is in seconds.
         """
-        return nullcontext()
+        return _NO_QUEUE
 
     @abstractmethod
     def session_options(self, *, commit: bool) -> dict[str, Any]:
@@ -259,6 +267,14 @@ class Dialect(ABC):
 
     table_replacer: ClassVar[TableReplacer]
     """Replaces tables with others that were filled beside them."""
+
+    # -- transfer --
+
+    row_transfer: ClassVar[RowTransfer]
+    """Reads and writes whole tables."""
+
+    def load(self, connection: Any, statement: str, rows: bytes) -> None:  # noqa: B027 (not every database has a bulk format)
+        """Run a statement that takes rows in the database's bulk format."""
 
     # -- wake-ups --
 

@@ -18,7 +18,8 @@ from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import at_fork
 from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
-from tenancy.errors import RegistryUnavailable, TenantPurged
+from tenancy import context
+from tenancy.errors import ReadOnlyScope, RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.registry import FLEET_ID, Registry
@@ -74,11 +75,22 @@ class RegistryCache:
 
     def admit(self, tenant_id: UUID, *, writes: bool) -> Tenant:
         """Return a tenant; raises a TenantUnavailable unless it may be read, or with ``writes`` written."""
-        tenant = self.get(tenant_id)
+        tenant = None
+        if time.monotonic() - self._queried_at < _QUERY_INTERVAL:  # as refresh() does, without another call
+            tenant = self._by_id.get(tenant_id)
+        if tenant is None:
+            tenant = self.get(tenant_id)
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
-        check_status(tenant, writes=writes)
+        operator = context.operator_access(tenant_id)
+        if operator is not None and writes:
+            msg = f"Tenant {tenant.slug!r} is open for reading only: its scope is an operator's."
+            raise ReadOnlyScope(msg, remedy="Write in a scope without as_operator.", tenant=tenant.slug)
+        status = tenant.status
+        if status is TenantStatus.ACTIVE or (status is TenantStatus.PROVISIONING and context.is_creating(tenant_id)):
+            return tenant
+        check_status(tenant, writes=writes, as_operator=operator == "open")
         return tenant
 
     def get(self, tenant_id: UUID) -> Tenant | None:
@@ -168,14 +180,15 @@ class RegistryCache:
     def check_encoding(self, application: str, used: Encoding) -> None:
         """Raise EncodingMismatch when the fleet stores an application's events with another cipher or compressor."""
         encodings = self._encodings
+        if encodings is not None and encodings.get(application, PLAIN) == used:
+            return
         # Also before raising: it may have been recorded just now.
-        if encodings is None or encodings.get(application, PLAIN) != used:
-            self.refresh()
-            changes = self._changes
-            encodings = self.registry.encodings()
-            with self._lock:
-                if changes == self._changes:
-                    self._encodings = encodings
+        self.refresh()
+        changes = self._changes
+        encodings = self.registry.encodings()
+        with self._lock:
+            if changes == self._changes:
+                self._encodings = encodings
         check_encoding(application, used, encodings.get(application, PLAIN))
 
     def forget(self, tenant_id: UUID) -> None:

@@ -25,6 +25,7 @@ from tenancy.settings import VARIABLES, TenancySettings
 from tenancy.testing.postgresql import Postgres
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
+from tests.support.django_settings import unconfigured_django
 from tests.support.pgbouncer import PgBouncer
 
 # In the pages, this is the reader's database, perhaps behind PgBouncer, as the superuser or as another role.
@@ -44,7 +45,8 @@ def _restored() -> Iterator[None]:
     """Undo a page's changes to the environment, and fail if it leaves a process or an engine in use."""
     before = dict(os.environ)
     processes = psutil.Process().children()
-    yield
+    with unconfigured_django():
+        yield
     left = [process for process in psutil.Process().children() if process not in processes]
     for process in left:
         process.kill()
@@ -237,6 +239,7 @@ def defaults() -> dict[str, str]:
         "TENANCY_SLUGS": tenancy.slugs,
         "TENANCY_MIGRATIONS": tenancy.migrations,
         "TENANCY_REQUIRES": None,
+        "TENANCY_QUOTAS": tenancy.quotas_topic,
         "TENANCY_RESERVED_SLUGS": "default",
         "TENANCY_GRACE_DAYS": tenancy.grace_days,
         "TENANCY_MAX_APPLICATIONS": tenancy.max_applications,
