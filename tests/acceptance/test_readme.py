@@ -105,6 +105,7 @@ def databases(request: pytest.FixtureRequest, postgres_server: Postgres, postgre
     databases.drop_roles()
 
 
+@pytest.mark.timeout(900)  # pages start processes
 @pytest.mark.usefixtures("_files", "_restored")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.name)
