@@ -24,7 +24,7 @@ from tenancy.model.projections import (
 )
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.model.versions import Versions
-from tenancy.registry.cache import lease_registry
+from tenancy.registry.cache import acquire_registry_cache
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection, CrossTenantProjections
 from tenancy.storage.inventory import ShardInventory
@@ -68,9 +68,9 @@ class Fleet:
         self._requirements: dict[str, Requirement | None] = {}
         self._specs: Sequence[ApplicationSpec] | None = None
         self.shard = Shard(self.settings)
-        self._registry_lease = lease_registry(self.settings)
-        self._registry_lease.release_when_collected(self)
-        self.registry_cache = self._registry_lease.resource
+        self._registry_reference = acquire_registry_cache(self.settings)
+        self._registry_reference.release_when_collected(self)
+        self.registry_cache = self._registry_reference.resource
         self.registry = self.registry_cache.registry
         self.inventory = ShardInventory(self.shard, self.registry.list)
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
@@ -107,7 +107,7 @@ class Fleet:
         if not self.is_closed:
             self.is_closed = True
             with ExitStack() as resources:  # also when an application's close() raises
-                resources.callback(self._registry_lease.release)
+                resources.callback(self._registry_reference.release)
                 resources.callback(self.shard.close)
                 resources.callback(self.cross_tenant.close)
                 resources.callback(self.application_cache.close)

@@ -16,13 +16,13 @@ from eventsourcing.persistence import Mapper, PersistenceError, ProgrammingError
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
-from eventsourcing_sqlalchemy.shared_resources import Lease
+from eventsourcing_sqlalchemy.shared_resources import Reference
 from tenancy.errors import RegistryUnavailable
 from tenancy.isolation import factory
 from tenancy.isolation.environment import TENANT, PlacedTenant
 from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.encodings import Encoding
-from tenancy.registry.cache import RegistryCache, lease_registry
+from tenancy.registry.cache import RegistryCache, acquire_registry_cache
 from tenancy.settings import TenancySettings
 
 __all__ = ["TenantDatastore", "TenantFactory"]
@@ -38,15 +38,15 @@ class TenantDatastore(SQLAlchemyDatastore):
     """The application and how this process stores its events; None for a view, which stores none."""
     requirement: Requirement | None = None
     """The revision that this process's code needs of the tenant."""
-    _registry_lease: Lease[RegistryCache] | None = None
+    _registry_reference: Reference[RegistryCache] | None = None
     _registry_cache: RegistryCache | None = None
     _tenant_id: UUID
 
-    def require_admission(self, lease: Lease[RegistryCache], tenant_id: UUID) -> None:
+    def require_admission(self, reference: Reference[RegistryCache], tenant_id: UUID) -> None:
         """Check admission with a registry cache from now on, and release it when the datastore is closed."""
-        self._registry_lease, self._registry_cache, self._tenant_id = lease, lease.resource, tenant_id
+        self._registry_reference, self._registry_cache, self._tenant_id = reference, reference.resource, tenant_id
         # The library constructs a factory for each application that another one follows, and never closes it.
-        lease.release_when_collected(self)
+        reference.release_when_collected(self)
 
     def admit(self, *, writes: bool) -> None:
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; or EncodingMismatch."""
@@ -71,8 +71,8 @@ class TenantDatastore(SQLAlchemyDatastore):
     def close(self) -> None:
         super().close()
         self._registry_cache = None
-        if self._registry_lease is not None:
-            self._registry_lease.release()
+        if self._registry_reference is not None:
+            self._registry_reference.release()
 
 
 class TenantFactory(factory.PlacedFactory):
@@ -86,7 +86,7 @@ class TenantFactory(factory.PlacedFactory):
         datastore = super()._construct_datastore()
         assert isinstance(datastore, TenantDatastore)
         datastore.requirement = requirement_of(self.env.name, self.env)
-        datastore.require_admission(lease_registry(settings), tenant_id)
+        datastore.require_admission(acquire_registry_cache(settings), tenant_id)
         return datastore
 
     def mapper(self, *args: Any, **kwargs: Any) -> Mapper[Any]:
