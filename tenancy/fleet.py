@@ -22,7 +22,7 @@ from tenancy.model.projections import (
     check_registered,
     name_taken,
 )
-from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.model.versions import Versions
 from tenancy.registry.cache import acquire_registry_cache
 from tenancy.settings import TenancySettings
@@ -193,6 +193,13 @@ class Fleet:
         if self.is_closed:
             raise TenancyClosed
         self.check_revision(self.registry_cache.admit(tenant.id, writes=False), application)
+
+    def check_serves(self, tenant: Tenant) -> None:
+        """Raise a TenantUnavailable unless a tenant that was just looked up may be read by this code. Never waits."""
+        if self.is_closed:
+            raise TenancyClosed
+        check_status(tenant, writes=False)
+        self.check_revision(tenant)
 
     def check_revision(self, tenant: Tenant, application: str = "") -> None:
         """Raise TenantOutdated if the code of an application, or without one all code, needs a newer tenant."""

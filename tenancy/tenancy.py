@@ -32,7 +32,7 @@ from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
-from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
+from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.registry.queries import Order, TenantQuery, find_tenants
 from tenancy.settings import TenancySettings
@@ -546,8 +546,9 @@ class Tenancy:
         Raises a TenantUnavailable at once when the tenant cannot be read.
         """
         found = self._resolve(tenant)
-        check_status(found, writes=False)
-        self.fleet.check_revision(found)
+        if not isinstance(tenant, str):
+            found = self.fleet.registry_cache.admit(found.id, writes=False)  # its status may have changed since
+        self.fleet.check_serves(found)
         return context.scope(self, found.id)
 
     def _resolve(self, tenant: Tenant | str) -> Tenant:
