@@ -27,6 +27,7 @@ from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, conne
 from eventsourcing_sqlalchemy.engines.references import acquire_engine
 from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
+from eventsourcing_sqlalchemy.limiting import AppendLimiter
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
@@ -53,6 +54,7 @@ class SQLAlchemyDatastore:
 
     sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"
     """The remedy for a sequence that is behind its table, for messages."""
+    limiter: AppendLimiter | None = None  # what may refuse events; set in subclasses
 
     def __init__(
         self,

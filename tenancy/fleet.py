@@ -10,8 +10,11 @@ from eventsourcing_sqlalchemy import migrations
 from tenancy.application_cache import ApplicationCache, TenantProjection
 from tenancy.errors import TenancyClosed
 from tenancy.isolation.environment import local_variables, variables
+from tenancy.lifecycle.completion import Completion
+from tenancy.lifecycle.hooks import Hooks
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
+from tenancy.lifecycle.reactions import Reactions
 from tenancy.lifecycle.transitions import Transitions
 from tenancy.lifecycle.updates import Updates
 from tenancy.migrations.requirement import Requirement, requirement_of
@@ -32,6 +35,7 @@ from tenancy.storage.migrator import Migrator
 from tenancy.storage.provisioner import Provisioner
 from tenancy.storage.remover import Remover
 from tenancy.storage.shard import Shard
+from tenancy.storage.usage import FleetUsage
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
@@ -75,20 +79,33 @@ class Fleet:
         self.inventory = ShardInventory(self.shard, self.registry.list)
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
+        self.usage = FleetUsage(self.shard, self.registry, self.application_specs)
         self.provisioner = Provisioner(self.shard, self.inventory)
         self.migrator = Migrator(self.shard, self.application_specs)
         remover = Remover(self.shard, self.inventory)
+        self.hooks = Hooks(self.registry)
+        self.reactions = Reactions(self.registry)
+        completion = Completion(
+            self.registry,
+            shard=self.shard,
+            provisioner=self.provisioner,
+            migrator=self.migrator,
+            remover=remover,
+            hooks=self.hooks,
+            application_specs=self.application_specs,
+            head=self.head_versions,
+            changed=self.changed,
+        )
         self.provisioning = Provisioning(
             self.settings,
             self.registry,
             shard=self.shard,
             inventory=self.inventory,
-            provisioner=self.provisioner,
-            migrator=self.migrator,
-            remover=remover,
+            completion=completion,
+            hooks=self.hooks,
+            reactions=self.reactions,
             application_specs=self.application_specs,
             head=self.head_versions,
-            changed=self.changed,
         )
         self.transitions = Transitions(self.settings, self.registry, self.changed)
         self.updates = Updates(self.registry, self.changed)
@@ -194,11 +211,11 @@ class Fleet:
             raise TenancyClosed
         self.check_revision(self.registry_cache.admit(tenant.id, writes=False), application)
 
-    def check_serves(self, tenant: Tenant) -> None:
+    def check_serves(self, tenant: Tenant, *, as_operator: bool = False) -> None:
         """Raise a TenantUnavailable unless a tenant that was just looked up may be read by this code. Never waits."""
         if self.is_closed:
             raise TenancyClosed
-        check_status(tenant, writes=False)
+        check_status(tenant, writes=False, as_operator=as_operator)
         self.check_revision(tenant)
 
     def check_revision(self, tenant: Tenant, application: str = "") -> None:

@@ -5,14 +5,14 @@ By convention the variable is called ``tenants``, so that calls read as English:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -28,17 +28,25 @@ from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
 from tenancy.lifecycle.domains import Domains
+from tenancy.lifecycle.operators import operator_scope
 from tenancy.lifecycle.purging import PurgeCertificate
+from tenancy.metering.source import topic_of
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
+from tenancy.model.quotas import Quotas
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus
+from tenancy.model.usage import Usage
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.registry.queries import Order, TenantQuery, find_tenants
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
+    from tenancy.lifecycle.hooks import Hook
+    from tenancy.lifecycle.reaction_monitor import ReactionMonitor
+    from tenancy.lifecycle.reactions import Reaction, ReactionReport
+    from tenancy.operations.health import Health, HealthChecks
     from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
@@ -46,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = ["Tenancy"]
 
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
+_THook = TypeVar("_THook", bound="Hook")
+_TReaction = TypeVar("_TReaction", bound="Reaction")
 
 
 class Tenancy:
@@ -57,6 +67,8 @@ class Tenancy:
 
     ``migrations`` is the directory of the Alembic migrations of your own tables. ``requires`` is the revision that a
     tenant needs to be served, or one for each class of an application or projection: others raise TenantOutdated.
+    ``quotas`` is a function that returns a tenant's quotas, instead of those in its metadata; see the page "Usage and
+    quotas".
 
     The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
     raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
@@ -74,6 +86,7 @@ class Tenancy:
         migrations: str | PathLike[str] | None = None,
         requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None = None,
         code_version: str | None = None,
+        quotas: Callable[[Tenant], Quotas | None] | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
         classes = list(applications)
@@ -88,8 +101,11 @@ class Tenancy:
                 check_type("A variable of env", value, str, "all values as text")
         if code_version is not None:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
-        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
+        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires, quotas)}, code_version)
         self._registry_name = str(self._fleet.registry)
+        self._health_checks: HealthChecks | None = None
+        for callbacks in (self._fleet.hooks, self._fleet.reactions):
+            callbacks.serve(self)
 
     def __repr__(self) -> str:
         state = "; closed" if self.is_closed else ""
@@ -252,6 +268,50 @@ class Tenancy:
         check_class("The view", view, SQLAlchemyTrackingRecorder, "a class of SQLAlchemyTrackingRecorder")
         self.fleet.register_across(application, projection, view, url)
 
+    @overload
+    def on_created(self, function: _THook, /) -> _THook: ...
+
+    @overload
+    def on_created(self, /, *, name: str) -> Callable[[_THook], _THook]: ...
+
+    def on_created(self, function: _THook | None = None, /, *, name: str | None = None) -> Any:
+        """Register a function that prepares each new tenant before it serves, as a decorator.
+
+        It gets the Tenant, whose applications it may use; the tenant is the current one. It runs in the process that
+        creates the tenant. If it fails, :meth:`create` raises HookFailed, and the tenant stays in provisioning until a
+        retry or ``tenancy doctor --repair``. It does not run again once the registry has recorded that it has run,
+        under ``name`` (default: the name of the function). Adopted tenants have their data already and get none.
+
+        Call it before any other method.
+        """
+        hooks = self.fleet.hooks
+
+        def register(registered: _THook) -> _THook:
+            hooks.register(registered, name)
+            return registered
+
+        return register if function is None else register(function)
+
+    def after(self, *events: str, name: str | None = None) -> Callable[[_TReaction], _TReaction]:
+        """Register a function that gets lifecycle events after the fact, as a decorator: a reaction.
+
+        ``events`` are some of activated, suspended, resumed, renamed, updated, archived, restored, deleted, undeleted
+        and purged; by default all. The function gets a LifecycleEvent, in a runner or in :meth:`react`: each event at
+        least once, and those of one tenant in order. ``name`` (default: the name of the function) is what the registry
+        records. A new reaction gets the changes that follow when it is first recorded: by :meth:`init`, by a create,
+        or by a runner.
+
+        Call it before any other method.
+        """
+        reactions = self.fleet.reactions
+        reactions.check_events(events)
+
+        def register(function: _TReaction) -> _TReaction:
+            reactions.register(function, name, events)
+            return function
+
+        return register
+
     # -- lifecycle --
 
     def rename(
@@ -354,6 +414,23 @@ class Tenancy:
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
 
+    def react(self) -> ReactionReport:
+        """Call the reactions for all lifecycle events that wait, in this thread, and retry failures that are due.
+
+        A runner does so continuously. One process of the fleet reacts at a time: if another one does, this call does
+        nothing, and the report names it. A reaction that fails does not raise: see the report.
+        """
+        from tenancy.lifecycle.reactions import Reactor  # noqa: PLC0415 (as above)
+
+        return Reactor(self.fleet.registry, self.fleet.reactions).react()
+
+    @property
+    def reactions(self) -> ReactionMonitor:
+        """Inspect and control reactions, whichever process calls them."""
+        from tenancy.lifecycle.reaction_monitor import ReactionMonitor  # noqa: PLC0415 (as above)
+
+        return ReactionMonitor(self.fleet.registry, self.fleet.reactions)
+
     def migrate(
         self,
         *,
@@ -389,6 +466,7 @@ class Tenancy:
         *,
         tenants: TenantSelection | None = None,
         keep_old: bool = False,
+        workers: int = 4,
         options: JobOptions | None = None,
         actor: str | None = None,
     ) -> JobReport:
@@ -396,13 +474,14 @@ class Tenancy:
 
         New tables are filled beside the serving ones and replace them at the end; see the page "Projections".
         ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
-        until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
-        NotRegistered.
+        until :meth:`drop_replaced` or the next rebuild. ``workers`` is the number of workers of the runners that serve
+        the fleet: for every eight, all jobs together rebuild one tenant at a time, and at least one. An item that fails
+        does not raise: see the report. Raises NotRegistered.
         """
         from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
 
         name = self._projection_name(projection)
-        parameters = {"projection": name, "keep_old": keep_old, "actor": actor}
+        parameters = {"projection": name, "keep_old": keep_old, "actor": actor, "workers": workers}
         return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
 
     def drop_replaced(
@@ -425,6 +504,20 @@ class Tenancy:
     def _projection_name(self, projection: type[Projection[Any]]) -> str:
         check_class("The projection", projection, Projection, "its class")
         return self.fleet.projections.find(projection).projection.name
+
+    def ping(self, timeout: float = 2.0) -> Health:
+        """Return whether the databases of the fleet answer within ``timeout`` seconds in all; has no side effect.
+
+        It asks the registry, whose format must be that of this version, the database of the tenants, and the databases
+        of views over all tenants. Each answers on a connection of its pool: an exhausted pool is no answer.
+        """
+        from tenancy.operations.health import HealthChecks  # noqa: PLC0415 (as above)
+
+        if self._health_checks is None:
+            self._health_checks = HealthChecks(self.fleet)
+        if self.is_closed:
+            raise TenancyClosed
+        return self._health_checks.ping(timeout)
 
     # -- lookup --
 
@@ -503,6 +596,23 @@ class Tenancy:
             raise not_found(slug)
         return changes
 
+    def usage(self, tenant: str | Tenant) -> Usage:
+        """Return what a tenant has recorded: events, bytes, times and rate. Needs the right to write to the registry.
+
+        The events since the last call are counted, and the counts are stored, by this or any other process.
+        """
+        (usage,) = self.fleet.usage.measure([self._resolve(tenant)])
+        return usage
+
+    def usages(self, tenants: TenantSelection | None = None) -> Sequence[Usage]:
+        """Return the usage of many tenants, by default of all that have tables, in slug order; with few queries."""
+        from tenancy.operations.jobs import TenantSelection  # noqa: PLC0415 (most processes select nothing)
+
+        if tenants is not None:
+            check_type("tenants", tenants, TenantSelection, 'a selection: TenantSelection(where={"plan": "free"})')
+        selection = TenantSelection() if tenants is None else tenants
+        return self.fleet.usage.measure(selection.tenants(self.fleet.registry)[: selection.limit])
+
     # -- use --
 
     def application(self, cls: type[_TApplication], tenant: Tenant | str | None = None) -> _TApplication:
@@ -540,16 +650,39 @@ class Tenancy:
         """
         return self.fleet.env(self._resolve(tenant))
 
-    def scope(self, tenant: Tenant | str) -> AbstractContextManager[None]:
+    def scope(self, tenant: Tenant | str, *, as_operator: str | None = None) -> AbstractContextManager[None]:
         """Return a context in which a tenant is the current one.
 
-        Raises a TenantUnavailable at once when the tenant cannot be read.
+        With ``as_operator``, the id of an operator, suspended and archived tenants can be read as well, and no tenant
+        can be written; the history records it. Raises a TenantUnavailable at once when the tenant cannot be read.
         """
         found = self._resolve(tenant)
         if not isinstance(tenant, str):
-            found = self.fleet.registry_cache.admit(found.id, writes=False)  # its status may have changed since
-        self.fleet.check_serves(found)
-        return context.scope(self, found.id)
+            found = self.fleet.registry_cache.latest(found.id)  # its status may have changed since
+        self.fleet.check_serves(found, as_operator=as_operator is not None)
+        if as_operator is None:
+            return context.scope(self, found.id)
+        return operator_scope(self.fleet.registry, self, found, as_operator, self.fleet.changed)
+
+    def each(
+        self,
+        status: TenantStatus | str | None = TenantStatus.ACTIVE,
+        *,
+        where: Mapping[str, Any] = MappingProxyType({}),
+        as_operator: str | None = None,
+    ) -> Iterator[Tenant]:
+        """Yield tenants in slug order, each as the current one until the next: ``for tenant in tenants.each():``.
+
+        ``where`` has keys and values of the metadata, ``as_operator`` is that of :meth:`scope`, which raises for
+        tenants that cannot be read. A tenant that is changed meanwhile and no longer meant is skipped.
+        """
+        query = TenantQuery(status=status, where=where)
+        for listed in find_tenants(self.fleet.registry, query):
+            tenant = self.fleet.registry_cache.get(listed.id)
+            if tenant is not None and query.accepts(tenant):
+                tenant = self._bound(tenant)
+                with self.scope(tenant, as_operator=as_operator):
+                    yield tenant
 
     def _resolve(self, tenant: Tenant | str) -> Tenant:
         if isinstance(tenant, str):
@@ -573,6 +706,7 @@ class Tenancy:
 def _variables(
     migrations: str | PathLike[str] | None,
     requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None,
+    quotas: Callable[[Tenant], Quotas | None] | None,
 ) -> dict[str, str]:
     """Return the arguments as variables, which reach the processes of ``tenancy exec``, too."""
     found = {}
@@ -590,6 +724,8 @@ def _variables(
             else {f"{cls.name.upper()}_": each for cls, each in requires.items()}
         )
         found |= {f"{name}TENANCY_REQUIRES": revision for name, revision in by_class.items()}
+    if quotas is not None:
+        found["TENANCY_QUOTAS"] = topic_of(quotas)
     return found
 
 

@@ -7,9 +7,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from tenancy.telemetry.logs import masked
+
 if TYPE_CHECKING:
-    from tenancy import Domain, PurgeCertificate, Tenant
+    from _typeshed import DataclassInstance
+
+    from tenancy import Domain, PurgeCertificate, Tenant, Usage
+    from tenancy.lifecycle.reaction_monitor import ReactionStatus
+    from tenancy.lifecycle.reactions import ReactionReport
+    from tenancy.operations.health import Health
     from tenancy.operations.jobs import ItemReport, Job
+    from tenancy.registry.hook_runs import HookRun
+    from tenancy.registry.reaction_store import ReactionFailure
     from tenancy.registry.registry import Change
     from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
@@ -21,11 +30,17 @@ __all__ = [
     "domain",
     "failure",
     "follower",
+    "health",
+    "hook_run",
     "item",
     "job",
     "moment",
     "next_steps",
+    "reaction",
+    "reaction_failure",
+    "reaction_report",
     "summary",
+    "usage",
 ]
 
 
@@ -70,6 +85,20 @@ def domain(claimed: Domain) -> dict[str, Any]:
     return _plain(claimed)
 
 
+def health(answers: Health) -> dict[str, Any]:
+    """Return the shape of the answers of databases."""
+    databases = [
+        {
+            "name": each.name,
+            "is_healthy": each.is_healthy,
+            "seconds": each.seconds,
+            "error": None if each.error is None else masked(str(each.error)),
+        }
+        for each in answers.databases
+    ]
+    return {"is_healthy": answers.is_healthy, "databases": databases}
+
+
 def follower(status: FollowerStatus) -> dict[str, Any]:
     """Return the shape of a follower's status."""
     return {**_plain(status), "failure": None if status.failure is None else failure(status.failure)}
@@ -78,6 +107,31 @@ def follower(status: FollowerStatus) -> dict[str, Any]:
 def failure(stored: Failure) -> dict[str, Any]:
     """Return the shape of a follower's failure."""
     return _plain(stored)
+
+
+def reaction(status: ReactionStatus) -> dict[str, Any]:
+    """Return the shape of a reaction's status."""
+    return {**_plain(status), "failures": [reaction_failure(each) for each in status.failures]}
+
+
+def reaction_failure(stored: ReactionFailure) -> dict[str, Any]:
+    """Return the shape of a reaction's failure."""
+    return _plain(stored)
+
+
+def reaction_report(report: ReactionReport) -> dict[str, Any]:
+    """Return the shape of one call of all reactions."""
+    return {**_plain(report), "failures": [reaction_failure(each) for each in report.failures]}
+
+
+def hook_run(run: HookRun) -> dict[str, Any]:
+    """Return the shape of a hook's run for a tenant."""
+    return _plain(run)
+
+
+def usage(measured: Usage) -> dict[str, Any]:
+    """Return the shape of a tenant's usage."""
+    return _plain(measured)
 
 
 def job(recorded: Job) -> dict[str, Any]:
@@ -101,7 +155,7 @@ def item(recorded: ItemReport) -> dict[str, Any]:
     return _plain(recorded)
 
 
-def _plain(instance: Domain | PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
+def _plain(instance: DataclassInstance) -> dict[str, Any]:
     return {name: _plain_value(value) for name, value in asdict(instance).items()}
 
 

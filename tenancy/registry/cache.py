@@ -18,7 +18,8 @@ from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import at_fork
 from eventsourcing_sqlalchemy.shared_resources import Reference, SharedResources
-from tenancy.errors import RegistryUnavailable, TenantPurged
+from tenancy import context
+from tenancy.errors import ReadOnlyScope, RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.registry import FLEET_ID, Registry
@@ -78,12 +79,23 @@ class RegistryCache:
         if time.monotonic() - self._queried_at < _QUERY_INTERVAL:  # as refresh() does, without another call
             tenant = self._by_id.get(tenant_id)
         if tenant is None:
-            tenant = self.get(tenant_id)
+            tenant = self.latest(tenant_id)
+        operator = context.operator_access(tenant_id)
+        if operator is not None and writes:
+            msg = f"Tenant {tenant.slug!r} is open for reading only: its scope is an operator's."
+            raise ReadOnlyScope(msg, remedy="Write in a scope without as_operator.", tenant=tenant.slug)
+        status = tenant.status
+        if status is TenantStatus.ACTIVE or (status is TenantStatus.PROVISIONING and context.is_creating(tenant_id)):
+            return tenant
+        check_status(tenant, writes=writes, as_operator=operator == "open")
+        return tenant
+
+    def latest(self, tenant_id: UUID) -> Tenant:
+        """Return the tenant with an id; raises TenantPurged."""
+        tenant = self.get(tenant_id)
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
-        if tenant.status is not TenantStatus.ACTIVE:
-            check_status(tenant, writes=writes)
         return tenant
 
     def get(self, tenant_id: UUID) -> Tenant | None:

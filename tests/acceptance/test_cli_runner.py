@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from tenancy import Tenancy
 from tenancy.runner.failures import FailureStore, failure_of
-from tests.acceptance.commands import Command
+from tests.acceptance.commands import PROGRAM, Command
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import Diaries
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.fleets import check, fleet, positions
 
 CODE = """
@@ -253,9 +256,105 @@ def test_metrics_port_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> No
         assert (refused.code, "--metrics-port" in refused.err) == (2, True)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("is_one_port", [True, False])
+def test_health_and_metrics_are_served(is_one_port: bool, sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "kennel_fleet.py").write_text(CODE)
+    health = free_port()
+    metrics = health if is_one_port else free_port()
+    variables = {**os.environ, "SQLALCHEMY_URL": sqlite_url, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
+    command = [*PROGRAM, "--app", "kennel_fleet:tenants", "runner", "start"]
+    ports = ["--health-port", str(health), "--metrics-port", str(metrics)]
+
+    def get(path: str, port: int = health) -> tuple[int, str]:
+        try:
+            with closing(HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)) as connection:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+        except OSError:
+            return 0, ""
+
+    with (
+        fleet(sqlite_url, ["acme"]),
+        subprocess.Popen([*command, *ports], env=variables, stderr=subprocess.DEVNULL) as runner,
+    ):
+        try:
+            wait_until(lambda: get("/live")[0] == 200, "the runner lives")
+            wait_until(lambda: get("/ready")[0] == 200, "the runner is ready")
+            assert "tenancy_runner" in get("/metrics", metrics)[1]
+            assert get("/other")[0] == 404
+        finally:
+            runner.terminate()
+        assert runner.wait(DEADLINE_SECONDS) == 0
+    assert get("/live") == (0, "")
+
+
+def test_health_port_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "kennel_fleet.py").write_text(CODE)
+    with fleet(sqlite_url), socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = Command(sqlite_url, app="kennel_fleet:tenants")
+        path = f"{tmp_path}{os.pathsep}{Path.cwd()}"
+        failed = command.process("runner", "start", "--health-port", port, PYTHONPATH=path)
+    assert failed.code == 1
+    assert f"--health-port {port} cannot be used: Address already in use." in failed.err
+
+
 def test_runner_needs_the_code(sqlite_url: str) -> None:
     with Tenancy(env={"SQLALCHEMY_URL": sqlite_url}) as tenants:
         tenants.init()
     failed = Command(sqlite_url, app=None).process("runner", "start")
     assert failed.code == 1
     assert "--app" in failed.err
+
+
+HOOKED = "tests.samples.hooked_kennels:tenants"
+
+
+def test_reactions_of_the_command(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KENNEL_LOG", str(tmp_path / "kennel.log"))
+    command = Command(sqlite_url, app=HOOKED)
+    without = Command(sqlite_url, app=None)
+    (acme,) = command.ok("create", "acme", "--json").json
+    assert acme["status"] == "active"
+    assert [each["hook"] for each in command.ok("show", "acme", "--json").json["hooks"]] == ["seed"]
+    assert "hook 'seed' has run" in command.ok("show", "acme").out
+    assert without("create", "globex", "--json").error["code"] == "not_registered"
+    assert command.ok("runner", "react").out == "Reactions called: 1. Tenants with a failing reaction: 0.\n"
+    monkeypatch.setenv("KENNEL_LOG", "/nowhere/kennel.log")
+    command.ok("suspend", "acme")
+    command.ok("resume", "acme")
+    report = command.ok("runner", "react", "--json").json
+    assert (report["processed"], report["owner"]) == (0, None)
+    (status,) = without.ok("runner", "reactions", "--json").json
+    assert (status["reaction"], status["state"], status["is_registered"]) == ("announce", "retrying", False)
+    (failure,) = status["failures"]
+    assert failure == report["failures"][0]
+    assert (failure["tenant_id"], failure["number"], failure["last_number"]) == (acme["id"], 3, 4)
+    assert failure["error"] == "builtins.FileNotFoundError"
+    for shown in (command.ok("runner", "reactions").out, command.ok("runner", "status").out):
+        assert re.search(
+            r"announce +activated, purged, resumed, suspended +retrying +0 +none +acme +3 +1 +builtins.FileNotFound",
+            shown,
+        )
+    assert without.ok("runner", "retry", "acme", "announce").out == "announce of 'acme' retries change 3.\n"
+    assert without.ok("runner", "retry", "--all", "--json").json[0]["reaction"] == "announce"
+    assert "announce of 'acme' skips change 3." in without.ok("runner", "skip", "acme", "announce", "3").out
+    command.ok("purge", "acme", "--yes")
+    command.ok("runner", "react")
+    assert without.ok("runner", "retry", acme["id"]).out == "announce of a purged tenant retries change 4.\n"
+    assert without.ok("runner", "skip", acme["id"], "announce", "4", "--json").json["number"] == 4
+    assert without("runner", "retry", "acme").code == 3
+    assert without("runner", "retry", str(UUID(int=1))).code == 3
+    monkeypatch.setenv("KENNEL_LOG", str(tmp_path / "kennel.log"))
+    command.ok("runner", "react")
+    assert (tmp_path / "kennel.log").read_text().split()[-3:-1] == ["purged", "None"]

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from eventsourcing.persistence import PersistenceError
 
 from tenancy.errors import RegistryMismatch, RegistryMissing
-from tenancy.operations.doctor import applications, database, installation, limits, migrations, sequences, steps, tables
+from tenancy.operations.doctor import (
+    applications,
+    database,
+    hooks,
+    installation,
+    limits,
+    migrations,
+    sequences,
+    steps,
+    tables,
+)
 from tenancy.operations.doctor.finding import Finding, failure
 from tenancy.registry import FORMAT
 
@@ -44,7 +54,9 @@ def examine(fleet: Fleet) -> Sequence[Finding]:
 
 def _tenants(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     yield from applications.check(fleet)
-    yield from steps.check(every)
+    yield from hooks.check(fleet)
+    yield from hooks.check_reactions(fleet, every)
+    yield from steps.check(fleet, every)
     yield from limits.check(every)
     yield from tables.check(fleet, every)
     yield from migrations.check(fleet, every)

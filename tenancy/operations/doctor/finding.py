@@ -29,8 +29,8 @@ class Finding:
 
     name: str
     """The subject: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
-    ``registry``, ``applications``, ``tables``, ``migrations``, ``drift``, ``sequences``, ``steps``,
-    ``limits``, ``orphans``, ``due``.
+    ``registry``, ``applications``, ``hooks``, ``reactions``, ``tables``, ``migrations``, ``drift``, ``sequences``,
+    ``steps``, ``limits``, ``orphans``, ``due``.
     """
     level: Level
     what: str

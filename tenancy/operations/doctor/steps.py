@@ -21,18 +21,24 @@ __all__ = ["check", "check_due", "complete"]
 _LONG: Final = timedelta(seconds=60)
 
 
-def check(every: Sequence[Tenant]) -> Iterator[Finding]:
-    """Yield the tenants that are being created or purged, as failures if that takes too long."""
+def check(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    """Yield the tenants that are being created or purged, as failures if that takes too long or has failed."""
     half_done = [tenant for tenant in every if tenant.status in HALF_DONE]
     if not half_done:
         yield Finding(name="steps", level="ok", what="No interrupted steps.")
+    runs = {run.tenant_id: run for run in fleet.hooks.runs(half_done) if run.finished_at is None}
     for tenant in half_done:
         is_long = datetime.now(UTC) - tenant.changed_at > _LONG
+        run = runs.get(tenant.id)
+        since = f"{HALF_DONE[tenant.status]} since {tenant.changed_at:%Y-%m-%d %H:%M:%S}Z"
+        has_failed = run is not None and run.error is not None
         yield Finding(
             name="steps",
-            level="failure" if is_long else "warning",
-            what=f"{tenant.slug!r} {HALF_DONE[tenant.status]} since {tenant.changed_at:%Y-%m-%d %H:%M:%S}Z.",
-            remedy="If the process that does it died: tenancy doctor --repair",
+            level="failure" if is_long or has_failed else "warning",
+            what=f"{tenant.slug!r} {since}{'' if run is None else f': {run}'}.",
+            remedy="Fix the cause, then run: tenancy doctor --repair"
+            if has_failed
+            else "If the process that does it died: tenancy doctor --repair",
             tenant=tenant.slug,
         )
 
