@@ -28,11 +28,11 @@ def find(path: str, first: Path) -> Path | None:
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
 def test_row_is_true(row: tuple[str, str, str]) -> None:
-    (opened,) = CODE.findall(row[1])
+    opened, *others = CODE.findall(row[1])
     first = ROOT / opened
     assert first.is_file()
     files, names = [first], list[str]()
-    for code in CODE.findall(row[2]):
+    for code in (*others, *CODE.findall(row[2])):
         if "/" in code or code.endswith(".py"):
             found = find(code, first)
             assert found is not None, code
