@@ -18,7 +18,7 @@ from eventsourcing.utils import Environment
 from sqlalchemy import make_url
 
 from eventsourcing_sqlalchemy.engine_settings import DEFAULTS
-from eventsourcing_sqlalchemy.engines.leases import engines
+from eventsourcing_sqlalchemy.engines.references import engines
 from eventsourcing_sqlalchemy.settings import Settings
 from tenancy.registry.cache import registry_caches
 from tenancy.settings import VARIABLES, TenancySettings
