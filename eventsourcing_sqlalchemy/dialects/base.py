@@ -19,6 +19,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import (
     RelationId,
     RelationKind,
     Right,
+    RowTransfer,
     TableReplacer,
 )
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
@@ -266,6 +267,14 @@ class Dialect(ABC):
 
     table_replacer: ClassVar[TableReplacer]
     """Replaces tables with others that were filled beside them."""
+
+    # -- transfer --
+
+    row_transfer: ClassVar[RowTransfer]
+    """Reads and writes whole tables."""
+
+    def load(self, connection: Any, statement: str, rows: bytes) -> None:  # noqa: B027 (not every database has a bulk format)
+        """Run a statement that takes rows in the database's bulk format."""
 
     # -- wake-ups --
 
