@@ -73,25 +73,19 @@ class AdmissionPolicy:
     def look_up(self, request: Request) -> Admission:
         """Return the tenant of a request; raises one of LOOKUP_ERRORS. May query the registry."""
         found = self._resolve(request)
-        if found is None:
-            return Admission(None)
-        tenant = self.tenants[found.slug] if isinstance(found, Found) else self._find(found)
-        return Admission(tenant, found.mount if isinstance(found, Found) else "")
+        return _admission(found, None if found is None else self._find(found))
 
     async def look_up_async(self, request: Request) -> Admission:
         """Return the tenant of a request as :meth:`look_up` does, without blocking the event loop."""
         try:
             found = self._resolve(replace(request, may_wait=False))
-            tenant = None if found is None else self._recall(found)
         except MustWait:
-            found = tenant = None
-        else:
-            if found is None:
-                return Admission(None)
-        if found is None or tenant is None:
-            # In a thread, because this may query the registry.
             return await asyncio.to_thread(self.look_up, request)
-        return Admission(tenant, found.mount if isinstance(found, Found) else "")
+        tenant = None if found is None else self._recall(found)
+        if found is not None and tenant is None:
+            # In a thread, because this may query the registry.
+            tenant = await asyncio.to_thread(self._find, found)
+        return _admission(found, tenant)
 
     def _resolve(self, request: Request) -> Found | Tenant | None:
         # Public paths come first: a health check must not depend on a tenant or on the registry.
@@ -117,7 +111,9 @@ class AdmissionPolicy:
             raise not_found(found.slug)
         return tenant
 
-    def _find(self, found: Tenant) -> Tenant:
+    def _find(self, found: Found | Tenant) -> Tenant:
+        if isinstance(found, Found):
+            return self.tenants[found.slug]
         # Its current state: a resolver may have kept the object for long.
         tenant = self.tenants.fleet.registry_cache.get(found.id)
         if tenant is None:
@@ -135,6 +131,10 @@ class AdmissionPolicy:
         if tenant is not None:
             self.tenants.fleet.check_serves(tenant)
         return context.scope(self.tenants, None if tenant is None else tenant.id)
+
+
+def _admission(found: Found | Tenant | None, tenant: Tenant | None) -> Admission:
+    return Admission(tenant, found.mount if isinstance(found, Found) else "")
 
 
 def _public_host(host: str) -> str:

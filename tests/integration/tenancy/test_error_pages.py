@@ -12,6 +12,7 @@ from tenancy import Tenancy
 from tenancy.errors import (
     InvalidArgument,
     NoCurrentTenant,
+    QuotaExceeded,
     TenancyError,
     TenantArchived,
     TenantNotFound,
@@ -127,6 +128,18 @@ def test_an_error_with_a_status_is_answered_with_it(
     assert (answer.status, code_of(answer)) == (status, "limit_reached")
     assert answer.headers.get("retry-after") == header
     assert "acme" not in answer.body
+
+
+def test_a_quota_is_answered_by_its_kind(serve: Callable[..., Web]) -> None:
+    errors = iter([QuotaExceeded.of_total("acme", "events", 10, 9, 2), QuotaExceeded.of_rate("acme", 5.0, 1.2)])
+
+    def fail(*_: str) -> str:
+        raise next(errors)
+
+    web = serve(handler=fail)
+    total, rate = web.get("/t/acme/"), web.get("/t/acme/")
+    assert (total.status, code_of(total), total.headers.get("retry-after")) == (402, "quota_exceeded", None)
+    assert (rate.status, code_of(rate), rate.headers.get("retry-after")) == (429, "quota_exceeded", "2")
 
 
 def test_any_other_error_is_a_bug(serve: Callable[..., Web]) -> None:
