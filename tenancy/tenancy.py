@@ -369,11 +369,18 @@ class Tenancy:
         ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
         until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
         NotRegistered.
+
+        The view of a projection over all tenants is rebuilt as a whole: raises InvalidArgument for ``tenants`` or
+        ``keep_old``, and TenancyError when an object outside of the view depends on it.
         """
         from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
 
-        name = self._projection_name(projection)
-        parameters = {"projection": name, "keep_old": keep_old, "actor": actor}
+        check_class("The projection", projection, Projection, "its class")
+        fleet = self.fleet
+        is_across = projection.name in fleet.cross_tenant
+        name = fleet.cross_tenant.find(projection).name if is_across else self._projection_name(projection)
+        is_selection = tenants is not None and not tenants.is_of_all
+        parameters = {"projection": name, "keep_old": keep_old, "actor": actor, "is_selection": is_selection}
         return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
 
     def drop_replaced(

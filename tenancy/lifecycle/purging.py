@@ -24,7 +24,7 @@ from tenancy.registry.lookup import known_slug, not_found, one_tenant
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
-    from tenancy.storage.cross_tenant import CrossTenantProjections
+    from tenancy.storage.cross_tenant_projections import CrossTenantProjections
     from tenancy.storage.inventory import ShardInventory
     from tenancy.storage.remover import Remover
 

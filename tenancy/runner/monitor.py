@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.registry import Registry
     from tenancy.runner.assignments import Assignment
-    from tenancy.storage.cross_tenant import CrossTenantProjections
+    from tenancy.storage.cross_tenant_projections import CrossTenantProjections
     from tenancy.storage.shard import Shard
 
 __all__ = ["FollowerMonitor", "FollowerState", "FollowerStatus"]
@@ -195,8 +195,9 @@ class FollowerMonitor:
         table = self._pipes.tracking_table(pipe, tenant.placement, default)
         try:
             if table is None:
-                projection = self._cross_tenant[pipe.follower]
-                projection.view.insert_tracking(projection.tracking(tenant, pipe.leader, notification_id, 0))
+                view = self._cross_tenant[pipe.follower].serving()
+                view.open(tenant, pipe.leader)  # if it failed at its first event, there may be no position yet
+                view.view.insert_tracking(view.tracking(tenant, pipe.leader, notification_id, 0))
                 return
             recorder = SQLAlchemyTrackingRecorder(datastore, tracking_table_name=table.name, schema_name=table.schema)
             recorder.insert_tracking(Tracking(pipe.leader, notification_id))

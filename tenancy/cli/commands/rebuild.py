@@ -48,7 +48,7 @@ def rebuild(
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Rebuild the views of a projection from the first event.
+    """Rebuild the views of a projection, or its one view over all tenants, from the first event.
 
     New tables are filled beside the serving ones, and replace them at the end.
     """
@@ -57,11 +57,18 @@ def rebuild(
     if keep_old and drop_old:
         msg = "--keep-old and --drop-old cannot be combined."
         raise CommandError(msg, remedy="Rebuild with --keep-old first, and call it with --drop-old later.")
+    filters = TenantFilters(slugs, status, where, limit, exclude)
+    parameters = {
+        "projection": projection,
+        "keep_old": keep_old,
+        "actor": actor,
+        "is_selection": not filters.selection().is_of_all,
+    }
     run_from_cli(
         context,
         DropReplaced if drop_old else Rebuild,
-        {"projection": projection} if drop_old else {"projection": projection, "keep_old": keep_old, "actor": actor},
-        TenantFilters(slugs, status, where, limit, exclude),
+        {"projection": projection} if drop_old else parameters,
+        filters,
         JobFlags(
             processes_for(workers),
             canary,
