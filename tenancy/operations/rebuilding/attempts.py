@@ -1,4 +1,4 @@
-"""Replace a view in attempts, each of which gives up its locks soon, until nobody else uses the view."""
+"""Replace a view in attempts, each of which gives up its locks soon, until no other transaction uses the view."""
 
 from __future__ import annotations
 

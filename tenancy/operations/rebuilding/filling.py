@@ -1,4 +1,4 @@
-"""Fill the new tables of a view: process notifications in large transactions, because nobody reads them yet."""
+"""Fill the new tables of a view: process notifications in large transactions that no reader sees."""
 
 from __future__ import annotations
 
