@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from eventsourcing_sqlalchemy.background import Activity
 from tenancy.arguments import check_type
 from tenancy.errors import NotCaughtUp, TenancyError
 from tenancy.following.follower import FollowerDriver, open_follower
@@ -19,21 +22,29 @@ from tenancy.registry.lookup import find_tenant
 from tenancy.runner.assignments import Assignments
 from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.failures import Failure, FailureStore
+from tenancy.runner.lanes import Lanes
 from tenancy.runner.leases import Leases, bucket_of
 from tenancy.runner.metrics import Metrics
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
-from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
+from tenancy.runner.view_reads import call_in_time
+from tenancy.runner.view_watch import ViewWatch
 from tenancy.runner.worker import Worker
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
+    from tenancy.storage.cross_tenant import CrossTenantProjection
 
 __all__ = ["Runner"]
 
+logger = logging.getLogger(__name__)
+
 _DRAIN: Final = 30.0
+_WATCHING: Final = 1.0
+# Seconds for the last answer of a view's database.
+_ANSWER: Final = 1.0
 _POLL_FIRST: Final = 0.005
 _POLL_MAX: Final = 0.1
 
@@ -73,36 +84,60 @@ class Runner:
             remedy = "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...)."
             raise TenancyError(msg, remedy=remedy)
         # A tenant with many followers uses at most half of the workers.
-        self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
+        self._lanes = Lanes(fleet.cross_tenant, per_tenant=max(1, workers // 2))
         self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
-        self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
+        self._quarantine = Quarantine(self._failure_store, self._assignments, self._lanes, max_attempts)
         # In the same database, use the registry's connection, and leave the pooled ones to the workers.
         is_same = fleet.settings.registry_is_beside
         datastore = registry_cache.registry.datastore if is_same else shard.datastore
         positions = RecordedPositions(datastore, fleet.cross_tenant)
-        sweep = Sweep(datastore, positions, self._assignments, self._ready)
+        sweep = Sweep(datastore, positions, self._assignments, self._lanes)
         metrics = Metrics()
-        self._worker = Worker(
-            fleet, self._assignments, self._ready, self._quarantine, metrics=metrics, may_work=self._may_work
-        )
+        activity = Activity("workers", "Runner worker fails", logger)
+        self._workers = [
+            Worker(
+                fleet,
+                self._assignments,
+                queue,
+                self._quarantine,
+                metrics=metrics,
+                may_work=self._may_work,
+                activity=activity,
+            )
+            for queue in self._lanes
+        ]
+        self._views = [
+            ViewWatch(
+                name,
+                followers,
+                positions=positions,
+                assignments=self._assignments,
+                ready=self._lanes,
+                may_work=self._may_work,
+                request_sweep=lambda: self._coordinator.request_sweep(),  # noqa: PLW0108 (it does not exist yet)
+            )
+            for name, followers in _views(fleet.cross_tenant, self._lanes)
+        ]
         self._coordinator = Coordinator(
             registry_cache=registry_cache,
             application_cache=fleet.application_cache,
             assignments=self._assignments,
-            ready=self._ready,
+            ready=self._lanes,
             leases=self._leases,
             quarantine=self._quarantine,
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
-            activities=(self._worker.activity,),
+            activities=(activity,),
+            views=self._views,
         )
         self._stopping = threading.Event()
         # Undone by stop(): the callbacks for wake-ups and registry changes.
         self._registrations = ExitStack()
         self._threads: list[threading.Thread] = []
+        self._watching: list[threading.Thread] = []
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopping.is_set() else "started" if self._threads else "not started"
@@ -145,16 +180,26 @@ class Runner:
             for application, encoding in encodings_of(self._fleet.application_specs()).items():
                 self._registry_cache.check_encoding(application, encoding)
             self._threads = [threading.Thread(target=self._coordinator.run, name="runner-coordinator", daemon=True)]
-            self._threads += [
-                threading.Thread(
-                    target=self._worker.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
-                )
-                for number in range(1, self.workers + 1)
+            for number, worker in enumerate(self._workers):
+                # The workers of another lane are those of a view's database.
+                count, name = (self.workers, "worker") if not number else (max(1, self.workers // 2), f"view-{number}")
+                self._threads += [
+                    threading.Thread(
+                        target=worker.run, args=(self._stopping,), name=f"runner-{name}-{each}", daemon=True
+                    )
+                    for each in range(1, count + 1)
+                ]
+            self._watching = [
+                threading.Thread(target=each.run, args=(self._stopping,), name=f"runner-{each.name}", daemon=True)
+                for each in self._views
             ]
+            for thread in self._watching:
+                thread.start()
             for thread in self._threads:
                 thread.start()
         except BaseException:
             self._threads = [thread for thread in self._threads if thread.ident is not None]
+            self._watching = [thread for thread in self._watching if thread.ident is not None]
             self.stop()
             raise
 
@@ -166,11 +211,16 @@ class Runner:
         """
         self._stopping.set()
         self._registrations.close()
-        self._ready.close()
+        self._lanes.close()
         self._coordinator.stop()
+        for each in self._views:
+            each.wake()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        for thread in self._watching:
+            # They only read, and a database may not answer.
+            thread.join(min(_WATCHING, max(0.0, deadline - time.monotonic())))
         with suppress(TenancyError):  # the leases expire anyway
             self._leases.leave()
         return not any(thread.is_alive() for thread in self._threads)
@@ -186,15 +236,23 @@ class Runner:
         deadline = time.monotonic() + timeout
         tenant = find_tenant(self._registry_cache, slug)
         for pipe in self._pipes.all:
-            self._raise_if_waiting(tenant, pipe)
-            driver = open_follower(self._fleet, tenant, pipe)
-            target = driver.last_id()
-            self._wake_if_ours(tenant, pipe)
-            pause = _POLL_FIRST
-            while not self._has_passed(tenant, pipe, driver, target):
-                self._raise_if_stuck(tenant, pipe, time.monotonic() > deadline)
-                time.sleep(pause)
-                pause = min(pause * 1.5, _POLL_MAX)
+            wait = partial(self._wait_for, tenant, pipe, deadline)
+            if self._lanes.is_main(pipe.follower):
+                wait()
+            elif not call_in_time(wait, max(0.0, deadline - time.monotonic()) + _ANSWER):
+                msg = f"The database of the view of {pipe.follower!r} does not answer."
+                raise NotCaughtUp(msg, remedy="See: tenancy runner status", tenant=tenant.slug)
+
+    def _wait_for(self, tenant: Tenant, pipe: Pipe, deadline: float) -> None:
+        self._raise_if_waiting(tenant, pipe)
+        driver = open_follower(self._fleet, tenant, pipe)
+        target = driver.last_id()
+        self._wake_if_ours(tenant, pipe)
+        pause = _POLL_FIRST
+        while not self._has_passed(tenant, pipe, driver, target):
+            self._raise_if_stuck(tenant, pipe, time.monotonic() > deadline)
+            time.sleep(pause)
+            pause = min(pause * 1.5, _POLL_MAX)
 
     def _raise_if_waiting(self, tenant: Tenant, pipe: Pipe) -> None:
         lacking = self._pipes.lacking(pipe, tenant.versions)
@@ -204,7 +262,7 @@ class Runner:
 
     def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
         if self._assignments.holds(tenant.id):
-            self._ready.add((tenant.id, pipe.follower), (pipe.leader,))
+            self._lanes.add((tenant.id, pipe.follower), (pipe.leader,))
 
     def _has_passed(self, tenant: Tenant, pipe: Pipe, driver: FollowerDriver, target: int) -> bool:
         assignment = self._assignments.get(tenant.id, pipe)
@@ -257,3 +315,13 @@ class Runner:
         It never queries a database and never blocks. Failing activities are retried with growing pauses.
         """
         return self._coordinator.health()
+
+
+def _views(projections: Iterable[CrossTenantProjection], lanes: Lanes) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the followers of the views in each database, with the name of their background activity."""
+    beside = [each.name for each in projections if each.url is None]
+    if beside:
+        yield "views", beside
+    for queue in lanes.others:
+        names = sorted(lanes.followers_of(queue))
+        yield f"views of {', '.join(names)}", names

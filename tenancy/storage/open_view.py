@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -85,19 +85,20 @@ class OpenView:
 
     def positions(self, leader: str, tenant_ids: Collection[UUID]) -> dict[UUID, int]:
         """Return the recorded positions of these tenants behind an application; a tenant without one is absent."""
-        found = dict[UUID, int]()
         ids = {position_key(tenant_id, leader): tenant_id for tenant_id in tenant_ids}
-        keys = list(ids)
         try:
-            for start in range(0, len(keys), _POSITIONS_AT_ONCE):
-                for key, position in self._positions(keys[start : start + _POSITIONS_AT_ONCE]):
-                    found[ids[key]] = position
+            found = self._positions(list(ids))
         except ProgrammingError:
-            if self.has_tables():
-                raise
-        return found
+            if not self.has_tables():
+                return {}
+            found = self._positions(list(ids))  # they have just been created
+        return {ids[key]: position for key, position in found}
 
-    def _positions(self, keys: Collection[str]) -> list[tuple[str, int]]:
+    def _positions(self, keys: Sequence[str]) -> list[tuple[str, int]]:
+        starts = range(0, len(keys), _POSITIONS_AT_ONCE)
+        return [row for start in starts for row in self._some_positions(keys[start : start + _POSITIONS_AT_ONCE])]
+
+    def _some_positions(self, keys: Sequence[str]) -> list[tuple[str, int]]:
         table = self.view.tracking_table
         with self.view.transaction(commit=False) as session:
             rows = session.execute(sa.select(table).where(table.c.application_name.in_(keys)))
