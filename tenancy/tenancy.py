@@ -375,10 +375,7 @@ class Tenancy:
         """
         from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
 
-        check_class("The projection", projection, Projection, "its class")
-        fleet = self.fleet
-        is_across = projection.name in fleet.cross_tenant
-        name = fleet.cross_tenant.find(projection).name if is_across else self._projection_name(projection)
+        name = self._projection_name(projection)
         is_selection = tenants is not None and not tenants.is_of_all
         parameters = {"projection": name, "keep_old": keep_old, "actor": actor, "is_selection": is_selection}
         return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
@@ -393,7 +390,7 @@ class Tenancy:
     ) -> JobReport:
         """Drop the tables that :meth:`rebuild` has replaced and kept; return how the job has ended.
 
-        Raises NotRegistered.
+        Raises NotRegistered, and InvalidArgument for a view over all tenants.
         """
         from tenancy.operations.rebuilding import DropReplaced  # noqa: PLC0415 (as above)
 
@@ -402,7 +399,10 @@ class Tenancy:
 
     def _projection_name(self, projection: type[Projection[Any]]) -> str:
         check_class("The projection", projection, Projection, "its class")
-        return self.fleet.projections.find(projection).projection.name
+        fleet = self.fleet
+        if projection.name in fleet.cross_tenant:
+            return fleet.cross_tenant.find(projection).name
+        return fleet.projections.find(projection).projection.name
 
     # -- lookup --
 

@@ -48,9 +48,9 @@ def rebuild(
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Rebuild the views of a projection, or its one view over all tenants, from the first event.
+    """Rebuild the views of a projection from the first event.
 
-    New tables are filled beside the serving ones, and replace them at the end.
+    A view over all tenants is rebuilt as a whole. New tables are filled beside the serving ones, and replace them at the end.
     """
     from tenancy.operations.rebuilding import DropReplaced, Rebuild, processes_for  # noqa: PLC0415 (slow)
 

@@ -37,7 +37,8 @@ class Rebuild(JobKind):
         super().__init__(fleet, parameters)
         name = parameters["projection"]
         self._across = AcrossRebuilds(fleet, parameters.get(VIEWS, {}))
-        self._registered = None if name in fleet.cross_tenant else fleet.projections.named(name)
+        across = [each.name for each in fleet.cross_tenant]
+        self._registered = None if name in across else fleet.projections.named(name, across)
         if self._registered is None:
             _check_across(name, parameters)
 
@@ -89,14 +90,17 @@ def _check_across(name: str, parameters: Mapping[str, Any]) -> None:
 class DropReplaced(JobKind):
     """Drops the tables that rebuilds of a projection have replaced and kept.
 
-    ``projection`` is the projection's name. Raises NotRegistered.
+    ``projection`` is the projection's name. Raises NotRegistered, and InvalidArgument for a view over all tenants.
     """
 
     name: ClassVar = "drop-replaced"
 
     def __init__(self, fleet: Fleet, parameters: Mapping[str, Any]) -> None:
         super().__init__(fleet, parameters)
-        self._projection = fleet.projections.named(parameters["projection"]).projection.name
+        name = parameters["projection"]
+        if name in fleet.cross_tenant:
+            raise InvalidArgument(f"The view of projection {name!r} has no replaced tables: they are not kept.")
+        self._projection = fleet.projections.named(name).projection.name
 
     def plan(self, tenants: Sequence[Tenant]) -> Sequence[PlannedItem]:
         what = f"drop the replaced tables of {self._projection}"

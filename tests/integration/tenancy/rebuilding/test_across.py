@@ -329,6 +329,8 @@ def test_wrong_arguments(tenants: Tenancy) -> None:
         tenants.rebuild(CountAll, tenants=TenantSelection(slugs=["acme"]))
     with pytest.raises(InvalidArgument, match="cannot be kept"):
         tenants.rebuild(CountAll, keep_old=True)
+    with pytest.raises(InvalidArgument, match="not kept"):
+        tenants.drop_replaced(CountAll)
 
 
 def test_an_object_that_depends_on_the_view(tenants: Tenancy) -> None:
