@@ -47,13 +47,15 @@ class Activity:
         is_new, self.error = kind != self.error, kind
         if is_new:
             what = kind if self._explain is None else self._explain(error)
-            self._logger.warning("%s: %s. Retrying", self._consequence, what)
+            extra = {"event": "activity.failed", "activity": self.name, "cause": error}
+            self._logger.warning("%s: %s. Retrying", self._consequence, what, extra=extra)
 
     def works(self) -> None:
         """Record a success."""
         if self.error is not None:
             self.error = None
-            self._logger.info("The %s works again", self.name)
+            extra = {"event": "activity.recovered", "activity": self.name}
+            self._logger.info("The %s works again", self.name, extra=extra)
 
 
 _never_set: Final = threading.Event()

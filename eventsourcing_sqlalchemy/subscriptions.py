@@ -108,7 +108,8 @@ class SQLAlchemySubscription(Subscription[SubscribableRecorder]):
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-            logger.warning("A subscription cannot read, and retries: %s", error)
+            extra = {"event": "subscription.failed", "cause": error}
+            logger.warning("A subscription cannot read, and retries: %s", error, extra=extra)
         if now - self._failing_since > _PATIENCE:
             raise error
         self._notifications = ()

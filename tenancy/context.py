@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tenancy.errors import NoCurrentTenant
 
-__all__ = ["current_id", "scope"]
+__all__ = ["creating", "current_id", "find_id", "is_creating", "scope"]
 
 
 class _Frame:
@@ -30,14 +30,39 @@ _frames: ContextVar[tuple[_Frame, ...]] = ContextVar("tenancy_current", default=
 
 def current_id(tenancy: object) -> UUID:
     """Return the id of this context's tenant; raises NoCurrentTenant outside a scope."""
-    for frame in reversed(_frames.get()):
-        if frame.tenancy is tenancy:
-            if frame.tenant_id is None:
-                break
-            return frame.tenant_id
+    tenant_id = find_id(tenancy)
+    if tenant_id is not None:
+        return tenant_id
     msg = "There is no current tenant in this context."
     remedy = "Use `with tenants.scope(slug):`, or the middleware. A new thread starts without a tenant."
     raise NoCurrentTenant(msg, remedy=remedy)
+
+
+def find_id(tenancy: object) -> UUID | None:
+    """Return the id of this context's tenant, or None outside a scope."""
+    for frame in reversed(_frames.get()):
+        if frame.tenancy is tenancy:
+            return frame.tenant_id
+    return None
+
+
+# The tenant whose hooks run in this context.
+_created: ContextVar[UUID | None] = ContextVar("tenancy_created", default=None)
+
+
+@contextmanager
+def creating(tenant_id: UUID) -> Iterator[None]:
+    """Admit this context, in the block, to a tenant that does not serve yet: its hooks run."""
+    token = _created.set(tenant_id)
+    try:
+        yield
+    finally:
+        _created.reset(token)
+
+
+def is_creating(tenant_id: UUID) -> bool:
+    """Return whether this context runs a hook of the tenant."""
+    return _created.get() == tenant_id
 
 
 @contextmanager

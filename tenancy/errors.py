@@ -4,6 +4,10 @@
     ├── TenantNotFound          no tenant has this slug
     ├── TenantExists            the slug is taken
     ├── InvalidSlug             the slug is invalid
+    ├── DomainNotFound          the tenant has no such domain
+    ├── DomainExists            the domain leads to another tenant
+    ├── DomainNotVerified       the token is not the domain's
+    ├── InvalidDomain           the domain is not a host name
     ├── TenantUnavailable       the tenant exists, and its status refuses the call
     │   ├── TenantNotReady      its tables are being created
     │   ├── TenantSuspended
@@ -12,6 +16,7 @@
     │   ├── TenantOutdated      its tables lack a migration that this code needs
     │   └── TenantPurged        its data is removed, or being removed
     ├── TransitionRefused       the change does not apply to the tenant's status
+    ├── HookFailed              the tenant is not ready: a hook for new tenants has failed
     ├── NoCurrentTenant         the context has no current tenant
     ├── RegistryMissing         this database has no registry
     ├── RegistryMismatch        the registry has an older or newer format than this version
@@ -37,8 +42,13 @@ from types import MappingProxyType
 from typing import ClassVar
 
 __all__ = [
+    "DomainExists",
+    "DomainNotFound",
+    "DomainNotVerified",
     "EncodingMismatch",
+    "HookFailed",
     "InvalidArgument",
+    "InvalidDomain",
     "InvalidSlug",
     "JobEnded",
     "JobNotFound",
@@ -94,6 +104,30 @@ class InvalidSlug(TenancyError, ValueError):  # noqa: N818 (as above)
     code = "invalid_slug"
 
 
+class DomainNotFound(TenancyError, LookupError):  # noqa: N818 (as above)
+    """The tenant has no such domain."""
+
+    code = "domain_not_found"
+
+
+class DomainExists(TenancyError):  # noqa: N818 (as above)
+    """The domain leads to another tenant: a host has one tenant at most."""
+
+    code = "domain_exists"
+
+
+class DomainNotVerified(TenancyError):  # noqa: N818 (as above)
+    """The token is not the domain's: it was mistyped, or the domain was removed and added again."""
+
+    code = "domain_not_verified"
+
+
+class InvalidDomain(TenancyError, ValueError):  # noqa: N818 (as above)
+    """The domain is not a host name."""
+
+    code = "invalid_domain"
+
+
 class TenantUnavailable(TenancyError):  # noqa: N818 (as above)
     """The tenant exists, and its status refuses the call."""
 
@@ -140,6 +174,12 @@ class TransitionRefused(TenancyError):  # noqa: N818 (as above)
     """The action does not apply to the status that the tenant has."""
 
     code = "refused"
+
+
+class HookFailed(TenancyError):  # noqa: N818 (as above)
+    """A hook for new tenants has failed; its error is the cause. The tenant stays in provisioning."""
+
+    code = "hook_failed"
 
 
 class NoCurrentTenant(TenancyError):  # noqa: N818 (as above)

@@ -10,9 +10,13 @@ from eventsourcing_sqlalchemy import migrations
 from tenancy.application_cache import ApplicationCache, TenantProjection
 from tenancy.errors import TenancyClosed
 from tenancy.isolation.environment import local_variables, variables
+from tenancy.lifecycle.completion import Completion
+from tenancy.lifecycle.hooks import Hooks
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
+from tenancy.lifecycle.reactions import Reactions
 from tenancy.lifecycle.transitions import Transitions
+from tenancy.lifecycle.updates import Updates
 from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
 from tenancy.model.projections import (
@@ -78,19 +82,32 @@ class Fleet:
         self.provisioner = Provisioner(self.shard, self.inventory)
         self.migrator = Migrator(self.shard, self.application_specs)
         remover = Remover(self.shard, self.inventory)
+        self.hooks = Hooks(self.registry)
+        self.reactions = Reactions(self.registry)
+        completion = Completion(
+            self.registry,
+            shard=self.shard,
+            provisioner=self.provisioner,
+            migrator=self.migrator,
+            remover=remover,
+            hooks=self.hooks,
+            application_specs=self.application_specs,
+            head=self.head_versions,
+            changed=self.changed,
+        )
         self.provisioning = Provisioning(
             self.settings,
             self.registry,
             shard=self.shard,
             inventory=self.inventory,
-            provisioner=self.provisioner,
-            migrator=self.migrator,
-            remover=remover,
+            completion=completion,
+            hooks=self.hooks,
+            reactions=self.reactions,
             application_specs=self.application_specs,
             head=self.head_versions,
-            changed=self.changed,
         )
         self.transitions = Transitions(self.settings, self.registry, self.changed)
+        self.updates = Updates(self.registry, self.changed)
         self.purging = Purging(
             self.registry,
             self.inventory,

@@ -5,13 +5,14 @@ By convention the variable is called ``tenants``, so that calls read as English:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -24,18 +25,23 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import context
 from tenancy.application_cache import TenantProjection
 from tenancy.arguments import check_class, check_list, check_type
-from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
+from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
+from tenancy.lifecycle.domains import Domains
 from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
+from tenancy.registry.queries import Order, TenantQuery, find_tenants
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
+    from tenancy.lifecycle.hooks import Hook
+    from tenancy.lifecycle.reaction_monitor import ReactionMonitor
+    from tenancy.lifecycle.reactions import Reaction, ReactionReport
     from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
@@ -43,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["Tenancy"]
 
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
+_THook = TypeVar("_THook", bound="Hook")
+_TReaction = TypeVar("_TReaction", bound="Reaction")
 
 
 class Tenancy:
@@ -87,6 +95,8 @@ class Tenancy:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
         self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
         self._registry_name = str(self._fleet.registry)
+        for callbacks in (self._fleet.hooks, self._fleet.reactions):
+            callbacks.serve(self)
 
     def __repr__(self) -> str:
         state = "; closed" if self.is_closed else ""
@@ -158,8 +168,9 @@ class Tenancy:
     ) -> Tenant:
         """Create a tenant with its tables, and return it once it is active.
 
-        ``name`` (default: the slug as written here) and ``metadata`` (any JSON object) are yours to use. ``actor`` must
-        be an id, not a name: the history is never erased. A retry with the same ``request_id`` returns the same tenant.
+        ``name`` (default: the slug as written here) and ``metadata`` (any JSON object up to 64 KiB) are yours to use.
+        ``actor`` must be an id, not a name: the history is never erased. A retry with the same ``request_id`` returns
+        the same tenant.
 
         Raises TenantExists when the slug is taken, unless ``exist_ok``; and InvalidSlug.
         """
@@ -248,6 +259,50 @@ class Tenancy:
         check_class("The view", view, SQLAlchemyTrackingRecorder, "a class of SQLAlchemyTrackingRecorder")
         self.fleet.register_across(application, projection, view, url)
 
+    @overload
+    def on_created(self, function: _THook, /) -> _THook: ...
+
+    @overload
+    def on_created(self, /, *, name: str) -> Callable[[_THook], _THook]: ...
+
+    def on_created(self, function: _THook | None = None, /, *, name: str | None = None) -> Any:
+        """Register a function that prepares each new tenant before it serves, as a decorator.
+
+        It gets the Tenant, whose applications it may use; the tenant is the current one. It runs in the process that
+        creates the tenant. If it fails, :meth:`create` raises HookFailed, and the tenant stays in provisioning until a
+        retry or ``tenancy doctor --repair``. It does not run again once the registry has recorded that it has run,
+        under ``name`` (default: the name of the function). Adopted tenants have their data already and get none.
+
+        Call it before any other method.
+        """
+        hooks = self.fleet.hooks
+
+        def register(registered: _THook) -> _THook:
+            hooks.register(registered, name)
+            return registered
+
+        return register if function is None else register(function)
+
+    def after(self, *events: str, name: str | None = None) -> Callable[[_TReaction], _TReaction]:
+        """Register a function that gets lifecycle events after the fact, as a decorator: a reaction.
+
+        ``events`` are some of activated, suspended, resumed, renamed, updated, archived, restored, deleted, undeleted
+        and purged; by default all. The function gets a LifecycleEvent, in a runner or in :meth:`react`: each event at
+        least once, and those of one tenant in order. ``name`` (default: the name of the function) is what the registry
+        records. A new reaction gets the changes that follow when it is first recorded: by :meth:`init`, by a create,
+        or by a runner.
+
+        Call it before any other method.
+        """
+        reactions = self.fleet.reactions
+        reactions.check_events(events)
+
+        def register(function: _TReaction) -> _TReaction:
+            reactions.register(function, name, events)
+            return function
+
+        return register
+
     # -- lifecycle --
 
     def rename(
@@ -255,6 +310,26 @@ class Tenancy:
     ) -> Tenant:
         """Change a tenant's slug, name or both. Its id and its tables keep their names."""
         return self._bound(self.fleet.transitions.rename(tenant, new_slug, name, actor))
+
+    def update(
+        self,
+        tenant: str | Tenant,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        unset: Iterable[str] = (),
+        replace: bool = False,
+        actor: str | None = None,
+    ) -> Tenant:
+        """Change a tenant's name and metadata; in force in every process within a second.
+
+        ``metadata`` sets its keys and keeps the others, or with ``replace`` becomes the whole metadata. Keys in
+        ``unset`` are removed. The history records the keys, never the values. Raises InvalidArgument as :meth:`create`.
+        """
+        updates = self.fleet.updates
+        return self._bound(
+            updates.update(tenant, name=name, metadata=metadata, unset=unset, replace=replace, actor=actor)
+        )
 
     def suspend(
         self, tenant: str | Tenant, *, reason: str | None = None, reads: bool | None = None, actor: str | None = None
@@ -303,6 +378,11 @@ class Tenancy:
         """Return the deleted tenants whose grace period is over."""
         return [self._bound(tenant) for tenant in self.fleet.purging.due()]
 
+    @property
+    def domains(self) -> Domains:
+        """The custom host names of the tenants."""
+        return Domains(self.fleet.registry_cache, self.fleet.changed, self._bound)
+
     # -- followers --
 
     def runner(self, workers: int = 4, *, lease_seconds: float = 10.0, max_attempts: int = 8) -> Runner:
@@ -324,6 +404,23 @@ class Tenancy:
         return FollowerMonitor(
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
+
+    def react(self) -> ReactionReport:
+        """Call the reactions for all lifecycle events that wait, in this thread, and retry failures that are due.
+
+        A runner does so continuously. One process of the fleet reacts at a time: if another one does, this call does
+        nothing, and the report names it. A reaction that fails does not raise: see the report.
+        """
+        from tenancy.lifecycle.reactions import Reactor  # noqa: PLC0415 (as above)
+
+        return Reactor(self.fleet.registry, self.fleet.reactions).react()
+
+    @property
+    def reactions(self) -> ReactionMonitor:
+        """Inspect and control reactions, whichever process calls them."""
+        from tenancy.lifecycle.reaction_monitor import ReactionMonitor  # noqa: PLC0415 (as above)
+
+        return ReactionMonitor(self.fleet.registry, self.fleet.reactions)
 
     def migrate(
         self,
@@ -422,6 +519,15 @@ class Tenancy:
             raise not_found(slug)
         return self._bound(tenant)
 
+    def cached_slug(self, tenant_id: UUID | str) -> str | None:
+        """Return the slug of a tenant by its id, from memory only: None if this process has not read it.
+
+        Never waits, so that a log can call it.
+        """
+        check_type("The tenant's id", tenant_id, (str, UUID), "a UUID, or its text")
+        tenant = self.fleet.registry_cache.known(tenant_id)
+        return None if tenant is None else tenant.slug
+
     def __contains__(self, slug: object) -> bool:
         try:
             return isinstance(slug, str) and bool(self[slug])
@@ -429,17 +535,29 @@ class Tenancy:
             return False
 
     def __iter__(self) -> Iterator[Tenant]:
-        """Yield all tenants in slug order."""
-        return iter(self.list())
+        """Yield all tenants in slug order, with one page of them in memory."""
+        return map(self._bound, find_tenants(self.fleet.registry, TenantQuery()))
 
-    def list(self, status: TenantStatus | str | None = None) -> Sequence[Tenant]:
-        """Return all tenants, or those with a status, in slug order."""
-        try:
-            wanted = None if status is None else TenantStatus(status)
-        except ValueError:
-            msg = f"There is no status {status!r}."
-            raise InvalidArgument(msg, remedy=f"Pass one of: {', '.join(TenantStatus)}.") from None
-        return [self._bound(tenant) for tenant in self.fleet.registry.list(wanted)]
+    def list(
+        self,
+        status: TenantStatus | str | None = None,
+        *,
+        where: Mapping[str, Any] = MappingProxyType({}),
+        created_after: datetime | None = None,
+        order: Order = "slug",
+        limit: int | None = None,
+        after: Tenant | str | None = None,
+    ) -> Sequence[Tenant]:
+        """Return the tenants that fulfil all conditions, by default all, in slug order.
+
+        ``where`` has keys and values of the metadata. ``order`` is slug, -slug, created or -created. ``limit`` with
+        ``after`` returns page after page: ``after`` is the last tenant of the page before, or its slug, or when ordered
+        by creation its id. Tenants that are created or purged meanwhile shift no page. Raises InvalidArgument.
+        """
+        query = TenantQuery(
+            status=status, where=where, created_after=created_after, order=order, limit=limit, after=after
+        )
+        return [self._bound(tenant) for tenant in find_tenants(self.fleet.registry, query)]
 
     def slugs(self) -> Sequence[str]:
         """Return the slugs of all tenants, in any order."""

@@ -77,7 +77,8 @@ class ListenThread(CommitReceiver):
         if connected is None:
             logger.warning(
                 "Wake-ups cannot be received through this URL (a pooler, or a driver that cannot wait for them): "
-                "subscriptions poll. Set SQLALCHEMY_LISTEN_URL to a direct connection through psycopg2 or psycopg."
+                "subscriptions poll. Set SQLALCHEMY_LISTEN_URL to a direct connection through psycopg2 or psycopg.",
+                extra={"event": "wakeups.not_received"},
             )
             return None
         listener, self._connection = connected

@@ -55,7 +55,8 @@ class CommitReceiver(threading.Thread, ABC):
         try:
             self.start()
         except RuntimeError as error:
-            logger.warning("%s: %s", self._consequence, error)
+            extra = {"event": "wakeups.not_received", "cause": error}
+            logger.warning("%s: %s", self._consequence, error, extra=extra)
             self.is_unavailable = True
             self._end()
 

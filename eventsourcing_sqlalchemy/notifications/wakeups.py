@@ -278,7 +278,8 @@ class Wakeups:
             notifier.start()
         except RuntimeError as error:
             # The events are recorded; subscribers in other processes poll.
-            logger.warning("Wake-ups are not sent: %s", error)
+            extra = {"event": "wakeups.not_sent", "cause": error}
+            logger.warning("Wake-ups are not sent: %s", error, extra=extra)
         else:
             self._notifier = notifier
 

@@ -12,6 +12,7 @@ import typer
 from tenancy.cli.commands.adopt import adopt
 from tenancy.cli.commands.create import create
 from tenancy.cli.commands.doctor import doctor
+from tenancy.cli.commands.domains import domains
 from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
@@ -22,7 +23,7 @@ from tenancy.cli.commands.rebuild import rebuild
 from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
 from tenancy.cli.commands.show import history, list_, show
-from tenancy.cli.commands.update import archive, rename, restore, resume, suspend, undelete
+from tenancy.cli.commands.update import archive, rename, restore, resume, suspend, undelete, update
 from tenancy.cli.errors import USAGE
 from tenancy.cli.loader import FleetOptions
 from tenancy.cli.output import say
@@ -37,9 +38,10 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("init", init, "tenancy --app shop:tenants init"),
     ("create", create, "tenancy create acme globex"),
     ("adopt", adopt, "tenancy adopt acme --schema legacy"),
-    ("list", list_, "tenancy list --status suspended"),
+    ("list", list_, "tenancy list --status suspended --where plan=free"),
     ("show", show, "tenancy show acme"),
     ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
+    ("update", update, "tenancy update acme --set plan=pro --set seats:=5 --unset trial"),
     ("suspend", suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),
     ("resume", resume, "tenancy resume acme"),
     ("archive", archive, "tenancy archive acme"),
@@ -122,6 +124,7 @@ for _name, _function, _example in COMMANDS:
     app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
 
 for _name, _group, _help in (
+    ("domains", domains, "Manage the host names of tenants."),
     ("runner", runner, "Run followers, inspect them, and retry failures."),
     ("migrations", migrations, "Set up migrations of your own tables."),
     ("jobs", jobs, "Run operations over many tenants, and control them."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import typer
 
 from tenancy.cli.output import json_of, printable
 from tenancy.errors import PartlyDone, TenancyError, TenantUnavailable, TransitionRefused
+from tenancy.telemetry.logs import masked
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import PersistenceError
@@ -45,13 +45,17 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "settings": USAGE,
     "invalid_argument": USAGE,
     "invalid_slug": USAGE,
+    "invalid_domain": USAGE,
     "not_executable": 126,
     "interrupted": INTERRUPTED,
     "not_found": 3,
     "job_not_found": 3,
+    "domain_not_found": 3,
     "exists": 4,
+    "domain_exists": 4,
     "refused": REFUSED,
     "job_ended": REFUSED,
+    "domain_not_verified": REFUSED,
     "unreachable": UNREACHABLE,
     "partly_done": 7,
 }
@@ -60,7 +64,6 @@ EXIT_CODES: Final[Mapping[str, int]] = {
 # Typer uses its own copy of click or the installed one, depending on its version.
 UsageError: Final[Any] = typer.BadParameter.__mro__[1]
 """The exception that Typer raises for wrong arguments."""
-_SECRET: Final = re.compile(r"(://[^:/@\s]*):[^@\s]*@|([?&]password=)[^&\s]*")
 
 
 class CommandError(Exception):
@@ -110,11 +113,6 @@ class ErrorReport:
             yield f"       {printable(masked(part.message))} {printable(masked(part.remedy))}".rstrip()
         if self.remedy:
             yield f"       {printable(masked(self.remedy))}"
-
-
-def masked(text: str) -> str:
-    """Return a text with the passwords in URLs masked."""
-    return _SECRET.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
 
 
 def report_of(error: BaseException) -> ErrorReport | None:

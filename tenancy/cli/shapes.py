@@ -8,13 +8,35 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from tenancy import PurgeCertificate, Tenant
+    from _typeshed import DataclassInstance
+
+    from tenancy import Domain, PurgeCertificate, Tenant
+    from tenancy.lifecycle.reaction_monitor import ReactionStatus
+    from tenancy.lifecycle.reactions import ReactionReport
     from tenancy.operations.jobs import ItemReport, Job
+    from tenancy.registry.hook_runs import HookRun
+    from tenancy.registry.reaction_store import ReactionFailure
     from tenancy.registry.registry import Change
     from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
 
-__all__ = ["certificate", "change", "details", "failure", "follower", "item", "job", "moment", "next_steps", "summary"]
+__all__ = [
+    "certificate",
+    "change",
+    "details",
+    "domain",
+    "failure",
+    "follower",
+    "hook_run",
+    "item",
+    "job",
+    "moment",
+    "next_steps",
+    "reaction",
+    "reaction_failure",
+    "reaction_report",
+    "summary",
+]
 
 
 def summary(tenant: Tenant) -> dict[str, Any]:
@@ -27,6 +49,7 @@ def summary(tenant: Tenant) -> dict[str, Any]:
         "schema": tenant.placement.schema,
         "prefix": tenant.placement.table_prefix or None,
         "created_at": tenant.created_at.isoformat(),
+        "metadata": dict(tenant.metadata),
     }
 
 
@@ -39,7 +62,6 @@ def details(tenant: Tenant) -> dict[str, Any]:
         "reads": tenant.reads,
         "adopted": tenant.adopted,
         "due_at": tenant.due_at and tenant.due_at.isoformat(),
-        "metadata": dict(tenant.metadata),
     }
 
 
@@ -53,6 +75,11 @@ def certificate(proof: PurgeCertificate) -> dict[str, Any]:
     return _plain(proof)
 
 
+def domain(claimed: Domain) -> dict[str, Any]:
+    """Return the shape of a domain."""
+    return _plain(claimed)
+
+
 def follower(status: FollowerStatus) -> dict[str, Any]:
     """Return the shape of a follower's status."""
     return {**_plain(status), "failure": None if status.failure is None else failure(status.failure)}
@@ -61,6 +88,26 @@ def follower(status: FollowerStatus) -> dict[str, Any]:
 def failure(stored: Failure) -> dict[str, Any]:
     """Return the shape of a follower's failure."""
     return _plain(stored)
+
+
+def reaction(status: ReactionStatus) -> dict[str, Any]:
+    """Return the shape of a reaction's status."""
+    return {**_plain(status), "failures": [reaction_failure(each) for each in status.failures]}
+
+
+def reaction_failure(stored: ReactionFailure) -> dict[str, Any]:
+    """Return the shape of a reaction's failure."""
+    return _plain(stored)
+
+
+def reaction_report(report: ReactionReport) -> dict[str, Any]:
+    """Return the shape of one call of all reactions."""
+    return {**_plain(report), "failures": [reaction_failure(each) for each in report.failures]}
+
+
+def hook_run(run: HookRun) -> dict[str, Any]:
+    """Return the shape of a hook's run for a tenant."""
+    return _plain(run)
 
 
 def job(recorded: Job) -> dict[str, Any]:
@@ -84,7 +131,7 @@ def item(recorded: ItemReport) -> dict[str, Any]:
     return _plain(recorded)
 
 
-def _plain(instance: PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
+def _plain(instance: DataclassInstance) -> dict[str, Any]:
     return {name: _plain_value(value) for name, value in asdict(instance).items()}
 
 

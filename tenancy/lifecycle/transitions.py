@@ -10,10 +10,11 @@ from eventsourcing.persistence import IntegrityError
 
 from tenancy.arguments import check_type
 from tenancy.errors import TenantExists, TransitionRefused
-from tenancy.model.slugs import normalize
+from tenancy.model.slugs import check_reserved, normalize
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_status
 from tenancy.registry import Registry
 from tenancy.registry.lookup import known_slug, not_found, one_tenant
+from tenancy.registry.offline import record_offline
 
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
@@ -41,7 +42,7 @@ TRANSITIONS: Final[Mapping[Action, Transition]] = {
     Action.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
     Action.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
 }
-"""All transitions. RENAME and SKIP keep the status."""
+"""All transitions. Other actions keep the status."""
 
 
 class Transitions:
@@ -82,6 +83,8 @@ class Transitions:
             (changed,) = self._registry.change(
                 session, [tenant], action, actor, remark=columns.get("reason"), **columns
             )
+        if status is not None:
+            record_offline(self._registry, changed)
         self._changed(changed)
         return changed
 
@@ -113,6 +116,8 @@ class Transitions:
                     check_status(tenant, writes=False)
                 if by_slug.get(new, tenant) is not tenant:
                     raise _taken(new)
+                if new != old:
+                    check_reserved(new, self._settings.reserved_slugs)
                 columns = {"slug": new, "name": tenant.name if name is None else name}
                 if columns == {"slug": tenant.slug, "name": tenant.name}:
                     return tenant

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 from tenancy.arguments import check_type
-from tenancy.errors import InvalidArgument, TenancyError
+from tenancy.errors import TenancyError
+from tenancy.model.metadata import can_be_stored
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.model.versions import Versions
@@ -19,7 +19,7 @@ from tenancy.model.versions import Versions
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["RegistryTables", "check_metadata", "check_texts", "to_row", "to_tenant"]
+__all__ = ["RegistryTables", "check_texts", "to_row", "to_tenant"]
 
 
 class _Moment(TypeDecorator[datetime]):
@@ -91,6 +91,15 @@ class RegistryTables:
             sa.Column("cipher", sa.Text, nullable=False),
             sa.Column("compressor", sa.Text, nullable=False),
         )
+        self.offline = sa.Table(
+            f"{prefix}offline_tenants",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            # The change of status that the row is about.
+            sa.Column("changed_at", _Moment, nullable=False),
+            # Seconds since 1970, by the database's clock.
+            sa.Column("since", sa.Double, nullable=False),
+        )
         self.failures = sa.Table(
             f"{prefix}runner_failures",
             self.metadata,
@@ -120,6 +129,17 @@ class RegistryTables:
             sa.Column("bucket", sa.Integer, primary_key=True, autoincrement=False),
             sa.Column("owner", sa.Text),
             sa.Column("expires", sa.Double, nullable=False),
+        )
+        self.domains = sa.Table(
+            f"{prefix}domains",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("host", sa.Text, primary_key=True),
+            # The host once it is verified, otherwise NULL. Any tenant may claim a host, and only one can have it.
+            sa.Column("serving_host", sa.Text, unique=True),
+            sa.Column("token", sa.Text, nullable=False),
+            sa.Column("created_at", _Moment, nullable=False),
+            sa.Column("verified_at", _Moment),
         )
         self.jobs = sa.Table(
             f"{prefix}jobs",
@@ -170,6 +190,49 @@ class RegistryTables:
             sa.Index(f"{prefix}job_items_by_status", "job_id", "status", "number"),
             sa.Index(f"{prefix}job_items_by_tenant", "tenant_id"),
         )
+        self.process_leases = sa.Table(
+            f"{prefix}process_leases",
+            self.metadata,
+            sa.Column("name", sa.Text, primary_key=True),
+            sa.Column("owner", sa.Text, nullable=False),
+            # Seconds since 1970, by the database's clock; so is retry_at below.
+            sa.Column("expires", sa.Double, nullable=False),
+        )
+        self.hook_runs = sa.Table(
+            f"{prefix}hook_runs",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("hook", sa.Text, primary_key=True),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            sa.Column("error", sa.Text),
+            sa.Column("frames", sa.JSON, nullable=False),
+            sa.Column("started_at", _Moment, nullable=False),
+            # The marker: the hook does not run again for this tenant.
+            sa.Column("finished_at", _Moment),
+        )
+        self.reactions = sa.Table(
+            f"{prefix}reactions",
+            self.metadata,
+            sa.Column("name", sa.Text, primary_key=True),
+            # All changes up to this one are processed, or behind a failure.
+            sa.Column("position", sa.BigInteger, nullable=False),
+        )
+        # Kept when a tenant is purged, so that its reactions still run. No column can name a customer.
+        self.reaction_failures = sa.Table(
+            f"{prefix}reaction_failures",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("reaction", sa.Text, primary_key=True),
+            # The change that fails, and the last one that waits behind it, by their numbers in the tenant's history.
+            sa.Column("number", sa.BigInteger, nullable=False),
+            sa.Column("last_number", sa.BigInteger, nullable=False),
+            sa.Column("error", sa.Text, nullable=False),
+            sa.Column("frames", sa.JSON, nullable=False),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            sa.Column("first_at", _Moment, nullable=False),
+            sa.Column("last_at", _Moment, nullable=False),
+            sa.Column("retry_at", sa.Double, nullable=False),
+        )
 
 
 def to_row(tenant: Tenant) -> dict[str, Any]:
@@ -202,42 +265,9 @@ def check_texts(**texts: str | None) -> None:
             continue
         name = f"The {what.replace('_', ' ')}"
         check_type(name, text, str, "text")
-        if not _can_be_kept(text):
+        if not can_be_stored(text):
             msg = f"{name} contains a NUL or a lone surrogate, which a database cannot store."
             raise TenancyError(msg, remedy="Remove it.")
-
-
-def _can_be_kept(text: str) -> bool:
-    return not ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text))
-
-
-def check_metadata(metadata: object) -> None:
-    """Raise InvalidArgument for metadata that some databases cannot store and return unchanged."""
-    check_type("The metadata", metadata, Mapping, "a dict of JSON values")
-    try:
-        json.dumps(dict(cast("Mapping[str, Any]", metadata)), allow_nan=False)
-        is_storable = all(map(_can_be_kept, _texts(metadata)))
-    except (TypeError, ValueError, RecursionError):
-        is_storable = False
-    if not is_storable:
-        msg = "The metadata contains something that is not JSON, such as NaN, or a NUL or a lone surrogate in a text."
-        remedy = "Pass text, finite numbers, True, False, None, lists, and dicts whose keys are text."
-        raise InvalidArgument(msg, remedy=remedy)
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Yield all texts in a value, including keys; raises TypeError for a key that is not text."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
-            if not isinstance(key, str):
-                raise TypeError
-            yield key
-            yield from _texts(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _texts(each)
 
 
 def to_tenant(row: Any) -> Tenant:

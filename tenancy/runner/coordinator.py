@@ -212,10 +212,11 @@ class Coordinator:
 
     def _log_lease_state(self, *, is_valid: bool) -> None:
         if self._was_valid and not is_valid:
-            logger.warning("Leases expired: processing is paused until the registry accepts writes.")
+            message = "Leases expired: processing is paused until the registry accepts writes."
+            logger.warning(message, extra={"event": "leases.expired"})
             self._has_expired = True
         elif is_valid and self._has_expired:
-            logger.warning("Leases renewed: processing resumes.")
+            logger.warning("Leases renewed: processing resumes.", extra={"event": "leases.renewed"})
             self._has_expired = False
 
     def _is_quarantined(self, assignment: Assignment) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -21,11 +21,15 @@ class Lanes:
     for each URL.
     """
 
-    def __init__(self, projections: Iterable[CrossTenantProjection], per_tenant: int) -> None:
-        self.main = ReadyQueue(per_tenant)
+    def __init__(
+        self, projections: Iterable[CrossTenantProjection], per_tenant: int, weight_of: Callable[[UUID], float]
+    ) -> None:
+        self.main = ReadyQueue(per_tenant, weight_of)
         by_url: dict[object, ReadyQueue] = {}
         self._by_follower = {
-            each.name: by_url.setdefault(each.url, ReadyQueue(per_tenant)) for each in projections if each.url
+            each.name: by_url.setdefault(each.url, ReadyQueue(per_tenant, weight_of))
+            for each in projections
+            if each.url
         }
         self.others = tuple(by_url.values())
         """The queues of the other lanes."""

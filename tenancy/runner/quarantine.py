@@ -70,6 +70,8 @@ class Quarantine:
             "quarantined" if failure.is_quarantined else f"retrying in {delay:g} s",
             failure.error,
             extra={
+                "event": "follower.quarantined" if failure.is_quarantined else "follower.failed",
+                "cause": error,
                 "tenant_id": str(failure.tenant_id),
                 "follower": failure.follower,
                 "leader": failure.leader,
@@ -91,7 +93,8 @@ class Quarantine:
             try:
                 is_written = self._failure_store.record(failure)
             except (TenancyError, PersistenceError) as error:
-                logger.warning("A failure could not be stored, retrying in a second: %s", describe(error))
+                extra = {"event": "failure.not_stored", "cause": error, "tenant_id": str(failure.tenant_id)}
+                logger.warning("A failure could not be stored, retrying in a second: %s", describe(error), extra=extra)
                 return
             with self._lock:
                 if is_written and self._known.get(failure.key) is failure:
@@ -108,7 +111,8 @@ class Quarantine:
         try:
             self._failure_store.clear(key)
         except (TenancyError, PersistenceError) as error:
-            logger.warning("A resolved failure could not be deleted: %s", describe(error))
+            extra = {"event": "failure.not_deleted", "cause": error, "tenant_id": str(key[0])}
+            logger.warning("A resolved failure could not be deleted: %s", describe(error), extra=extra)
 
     def refresh(self) -> None:
         """Read the failures that other processes have stored or deleted, with one query."""

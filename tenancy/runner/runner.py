@@ -28,6 +28,7 @@ from tenancy.runner.metrics import Metrics
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
+from tenancy.runner.reacting import ReactionWorker
 from tenancy.runner.sweep import Sweep
 from tenancy.runner.view_reads import call_in_time
 from tenancy.runner.view_watch import ViewWatch
@@ -79,13 +80,17 @@ class Runner:
         self._registry_cache = registry_cache = fleet.registry_cache
         self._shard = shard = fleet.shard
         self._pipes = Pipes(fleet.application_specs(), fleet.cross_tenant)
-        if not self._pipes.all:
+        if not self._pipes.all and not len(fleet.reactions):
             msg = "The runner has nothing to do: no application follows another, and no projection is registered."
-            remedy = "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...)."
+            remedy = (
+                "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...). Or "
+                "register reactions: @tenants.after(...)."
+            )
             raise TenancyError(msg, remedy=remedy)
-        # A tenant with many followers uses at most half of the workers.
-        self._lanes = Lanes(fleet.cross_tenant, per_tenant=max(1, workers // 2))
         self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)
+        # A tenant with many followers uses at most half of the workers.
+        per_tenant = max(1, workers // 2)
+        self._lanes = Lanes(fleet.cross_tenant, per_tenant, self._assignments.weight_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
         self._quarantine = Quarantine(self._failure_store, self._assignments, self._lanes, max_attempts)
@@ -120,6 +125,8 @@ class Runner:
             )
             for name, followers in _views(fleet.cross_tenant, self._lanes)
         ]
+        self._reaction_worker = ReactionWorker(fleet, lease_seconds) if len(fleet.reactions) else None
+        reacting = () if self._reaction_worker is None else (self._reaction_worker.activity,)
         self._coordinator = Coordinator(
             registry_cache=registry_cache,
             application_cache=fleet.application_cache,
@@ -130,7 +137,7 @@ class Runner:
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
-            activities=(activity,),
+            activities=(activity, *reacting),
             views=self._views,
         )
         self._stopping = threading.Event()
@@ -180,6 +187,14 @@ class Runner:
             for application, encoding in encodings_of(self._fleet.application_specs()).items():
                 self._registry_cache.check_encoding(application, encoding)
             self._threads = [threading.Thread(target=self._coordinator.run, name="runner-coordinator", daemon=True)]
+            if self._reaction_worker is not None:
+                self._fleet.reactions.record()
+                self._registrations.callback(self._registry_cache.watch(self._reaction_worker.changed))
+                self._threads.append(
+                    threading.Thread(
+                        target=self._reaction_worker.run, args=(self._stopping,), name="runner-reactions", daemon=True
+                    )
+                )
             for number, worker in enumerate(self._workers):
                 # The workers of another lane are those of a view's database.
                 count, name = (self.workers, "worker") if not number else (max(1, self.workers // 2), f"view-{number}")
@@ -215,6 +230,8 @@ class Runner:
         self._coordinator.stop()
         for each in self._views:
             each.wake()
+        if self._reaction_worker is not None:
+            self._reaction_worker.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -72,7 +72,8 @@ class Worker:
             more = self._run_slice(key, leaders)
         except Exception as error:
             where = frames_of(error)[-1]
-            logger.error("Slice failed: %s at %s", describe(error), where, extra=_extra(key))  # noqa: TRY400 (no values)
+            extra = {**_extra(key), "event": "slice.failed", "cause": error}
+            logger.error("Slice failed: %s at %s", describe(error), where, extra=extra)  # noqa: TRY400 (no values)
             self._ready.block(key, leaders, _OUTAGE)
             raise
         finally:
@@ -120,9 +121,8 @@ class Worker:
                 return None  # the coordinator releases it once it reads the registry change
             assignment.position = None
             if _is_outage(error):
-                logger.warning(
-                    "Follower paused, database unavailable: %s", outage_of(error), extra=_extra(assignment.key)
-                )
+                extra = {**_extra(assignment.key), "event": "follower.paused", "cause": error}
+                logger.warning("Follower paused, database unavailable: %s", outage_of(error), extra=extra)
                 self._ready.block(assignment.key, leaders, _OUTAGE)
             else:
                 self._quarantine.record_failure(error, assignment, slice_.notification_id, leaders)
@@ -188,7 +188,7 @@ class _Slice:
                 assignment.pipe.follower,
                 assignment.recorded,
                 recorded,
-                extra={**_extra(assignment.key), "leader": assignment.pipe.leader},
+                extra={**_extra(assignment.key), "event": "position.set_back", "leader": assignment.pipe.leader},
             )
         assignment.position, assignment.recorded = position, recorded
 

@@ -63,7 +63,8 @@ def error_response(error: TenancyError) -> ErrorResponse:
     Logs why the registry is unreachable, because the response does not say so.
     """
     if isinstance(error, RegistryUnavailable):
-        _logger.error("%s", error)
+        message = error.message  # of this package: it contains no value
+        _logger.error("%s", message, extra={"event": "registry.unreachable", "cause": error})
     for cls, response in _RESPONSES.items():
         if isinstance(error, cls):
             return response

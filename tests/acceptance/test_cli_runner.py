@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -115,7 +117,12 @@ def test_start_status_retry_skip_and_end(url: str, tmp_path: Path) -> None:
         records = [json.loads(line) for line in written().splitlines()]
         assert (records[0]["message"][:14], records[0]["workers"]) == ("Runner started", 2)
         failed = [each for each in records if each["message"].startswith("Follower Diaries failed at notification 3, ")]
-        assert {each["tenant_id"] for each in failed} == {str(tenants["acme"].id)}
+        assert {(each["tenant_id"], each["tenant"]) for each in failed} == {(str(tenants["acme"].id), "acme")}
+        assert {(each["event"], each["code"], each["follower"]) for each in failed} <= {
+            ("follower.failed", "internal", "Diaries"),
+            ("follower.quarantined", "internal", "Diaries"),
+        }
+        assert records[-1]["event"] == "runner.stopped"
 
 
 def test_every_logger_writes_lines_of_the_log(sqlite_url: str, tmp_path: Path) -> None:
@@ -133,6 +140,59 @@ def test_every_logger_writes_lines_of_the_log(sqlite_url: str, tmp_path: Path) -
     text = (tmp_path / "runner.log").read_text().splitlines()
     assert all(datetime.fromisoformat(line.split()[0]).tzinfo == UTC for line in text)
     assert "canary" not in "".join(text)
+
+
+PRINTING = """
+import logging, sys, traceback, warnings
+print("half a line, ", end="")
+print("a price of {3}")
+print('{"from": "the shop"}')
+sys.stderr.write("to the other stream\\n")
+try:
+    int("canary")
+except ValueError:
+    traceback.print_exc()
+logging.getLogger("shop").warning("%d dogs", "canary", "canary")
+logging.getLogger("sqlalchemy.pool").error("reset failed: %s", "canary")
+logging.getLogger("psycopg").warning("error ignored in rollback: %s", "canary")
+logging.getLogger("shop").error("failed: %s", ValueError("canary"))
+class Kennel:
+    def __del__(self):
+        raise RuntimeError("canary")
+Kennel()
+"""
+
+
+def test_json_means_that_every_line_is_json(sqlite_url: str, tmp_path: Path) -> None:
+    with fleet(sqlite_url, ["acme"]), started(sqlite_url, tmp_path, "--json", more=PRINTING):
+        pass
+    text = (tmp_path / "runner.log").read_text()
+    records = [json.loads(line) for line in text.splitlines()]
+    assert "canary" not in text
+    of_shop, records = [each for each in records if "from" in each], [each for each in records if "at" in each]
+    assert of_shop == [{"from": "the shop"}]
+    printed = [(each["stream"], each["message"]) for each in records if each["event"] == "output.printed"]
+    assert printed[:2] == [("stdout", "half a line, a price of {3}"), ("stderr", "to the other stream")]
+    assert printed[2][1].startswith("A traceback was printed: ValueError at kennel_fleet:<module>:")
+    messages = [each["message"] for each in records if each["event"] == "log"]
+    shortened = ["%d dogs", "reset failed: %s", "error ignored in rollback: %s", "failed: builtins.ValueError"]
+    assert messages == shortened
+    assert [each["error"] for each in records if each["event"] == "finalizer.failed"] == ["builtins.RuntimeError"]
+
+
+def test_an_unexpected_end_is_a_line_too(sqlite_url: str, tmp_path: Path) -> None:
+    broken = (
+        "from tenancy.runner import Runner\ndef start(self):\n    raise RuntimeError('canary')\nRunner.start = start\n"
+    )
+    (tmp_path / "broken_fleet.py").write_text(CODE + broken)
+    environment = {**os.environ, "SQLALCHEMY_URL": sqlite_url, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
+    command = [sys.executable, "-m", "tenancy", "--app", "broken_fleet:tenants", "runner", "start", "--json"]
+    with fleet(sqlite_url):
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (record,) = map(json.loads, ended.stderr.splitlines())
+    assert (record["event"], record["error"], record["code"]) == ("process.failed", "builtins.RuntimeError", "internal")
+    assert record["frames"][-1].startswith("broken_fleet:start:")
 
 
 def test_retry_of_one_tenant_or_of_all(sqlite_url: str) -> None:
@@ -201,3 +261,46 @@ def test_runner_needs_the_code(sqlite_url: str) -> None:
     failed = Command(sqlite_url, app=None).process("runner", "start")
     assert failed.code == 1
     assert "--app" in failed.err
+
+
+HOOKED = "tests.samples.hooked_kennels:tenants"
+
+
+def test_reactions_of_the_command(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KENNEL_LOG", str(tmp_path / "kennel.log"))
+    command = Command(sqlite_url, app=HOOKED)
+    without = Command(sqlite_url, app=None)
+    (acme,) = command.ok("create", "acme", "--json").json
+    assert acme["status"] == "active"
+    assert [each["hook"] for each in command.ok("show", "acme", "--json").json["hooks"]] == ["seed"]
+    assert "hook 'seed' has run" in command.ok("show", "acme").out
+    assert without("create", "globex", "--json").error["code"] == "not_registered"
+    assert command.ok("runner", "react").out == "Reactions called: 1. Tenants with a failing reaction: 0.\n"
+    monkeypatch.setenv("KENNEL_LOG", "/nowhere/kennel.log")
+    command.ok("suspend", "acme")
+    command.ok("resume", "acme")
+    report = command.ok("runner", "react", "--json").json
+    assert (report["processed"], report["owner"]) == (0, None)
+    (status,) = without.ok("runner", "reactions", "--json").json
+    assert (status["reaction"], status["state"], status["is_registered"]) == ("announce", "retrying", False)
+    (failure,) = status["failures"]
+    assert failure == report["failures"][0]
+    assert (failure["tenant_id"], failure["number"], failure["last_number"]) == (acme["id"], 3, 4)
+    assert failure["error"] == "builtins.FileNotFoundError"
+    for shown in (command.ok("runner", "reactions").out, command.ok("runner", "status").out):
+        assert re.search(
+            r"announce +activated, purged, resumed, suspended +retrying +0 +none +acme +3 +1 +builtins.FileNotFound",
+            shown,
+        )
+    assert without.ok("runner", "retry", "acme", "announce").out == "announce of 'acme' retries change 3.\n"
+    assert without.ok("runner", "retry", "--all", "--json").json[0]["reaction"] == "announce"
+    assert "announce of 'acme' skips change 3." in without.ok("runner", "skip", "acme", "announce", "3").out
+    command.ok("purge", "acme", "--yes")
+    command.ok("runner", "react")
+    assert without.ok("runner", "retry", acme["id"]).out == "announce of a purged tenant retries change 4.\n"
+    assert without.ok("runner", "skip", acme["id"], "announce", "4", "--json").json["number"] == 4
+    assert without("runner", "retry", "acme").code == 3
+    assert without("runner", "retry", str(UUID(int=1))).code == 3
+    monkeypatch.setenv("KENNEL_LOG", str(tmp_path / "kennel.log"))
+    command.ok("runner", "react")
+    assert (tmp_path / "kennel.log").read_text().split()[-3:-1] == ["purged", "None"]

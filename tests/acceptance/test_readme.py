@@ -120,7 +120,8 @@ NOT_RUN = ["docs/roles.md:15", "docs/roles.md:35", "docs/roles.md:45", "docs/rol
 
 # Commands in shell blocks that are neither run nor checked.
 COMMANDS_NOT_RUN = [
-    ["pip", "install", what] for what in (".", ".[psycopg]", ".[cli]", ".[metrics]", ".[migrations]", ".[testing]")
+    ["pip", "install", what]
+    for what in (".", ".[psycopg]", ".[cli]", ".[metrics]", ".[domains]", ".[migrations]", ".[testing]")
 ]
 
 
@@ -229,6 +230,7 @@ def defaults() -> dict[str, str]:
         "TENANCY_SLUGS": tenancy.slugs,
         "TENANCY_MIGRATIONS": tenancy.migrations,
         "TENANCY_REQUIRES": None,
+        "TENANCY_RESERVED_SLUGS": "default",
         "TENANCY_GRACE_DAYS": tenancy.grace_days,
         "TENANCY_MAX_APPLICATIONS": tenancy.max_applications,
         "TENANCY_MAX_OUTAGE": tenancy.max_outage,

@@ -146,6 +146,7 @@ def work(context: typer.Context, job_id: JobID, *, drain_seconds: options.Drain 
     from tenancy.operations.jobs.executor import Executor  # noqa: PLC0415 (slow: loads SQLAlchemy)
 
     with open_tenancy(context) as tenants:
+        log.add_tenants(tenants)
         executor = Executor(tenants.fleet, job_id)
 
         def stop(*_: object) -> None:

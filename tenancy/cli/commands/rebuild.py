@@ -50,7 +50,8 @@ def rebuild(
 ) -> None:
     """Rebuild the views of a projection from the first event.
 
-    A view over all tenants is rebuilt as a whole. New tables are filled beside the serving ones, and replace them at the end.
+    New tables are filled beside the serving ones, and replace them at the end. A view over all tenants is rebuilt as a
+    whole.
     """
     from tenancy.operations.rebuilding import DropReplaced, Rebuild, processes_for  # noqa: PLC0415 (slow)
 

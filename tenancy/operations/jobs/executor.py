@@ -135,7 +135,8 @@ class Executor:
             end = self._attempt(claim)
             _patiently(lambda: self._claims.end(claim, end))
         except ItemLost:
-            logger.warning("Another executor has taken over the item.", extra={"tenant_id": claim.tenant_id})
+            extra = {"event": "item.taken_over", "tenant_id": str(claim.tenant_id)}
+            logger.warning("Another executor has taken over the item.", extra=extra)
         except BaseException as error:  # an interrupt, or an unreachable registry
             with suppress(ItemLost, RegistryUnavailable):  # the lease expires anyway
                 self._claims.release(claim)

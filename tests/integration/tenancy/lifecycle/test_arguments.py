@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -126,9 +127,11 @@ VALUES: dict[str, Any] = {
     "tenant": "acme",
     "tenants": ["acme"],
     "cls": Kennel,
+    "events": "suspended",
     "application": Kennel,
     "projection": DogCounters,
     "view": SQLAlchemyTrackingRecorder,
+    "tenant_id": UUID(int=1),
 }
 
 
