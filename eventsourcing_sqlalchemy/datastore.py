@@ -27,11 +27,12 @@ from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, conne
 from eventsourcing_sqlalchemy.engines.leases import lease_engine
 from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
+from eventsourcing_sqlalchemy.limiting import AppendLimiter
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
 from eventsourcing_sqlalchemy.shared_resources import Lease
-from eventsourcing_sqlalchemy.transactions import Transaction, check_not_copied, current_transaction, undoable
+from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction, transaction_to_write, undoable
 
 __all__ = ["SQLAlchemyDatastore"]
 
@@ -53,6 +54,7 @@ class SQLAlchemyDatastore:
 
     sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"
     """The remedy for a sequence that is behind its table, for messages."""
+    limiter: AppendLimiter | None = None  # what may refuse events; set in subclasses
 
     def __init__(
         self,
@@ -193,10 +195,9 @@ class SQLAlchemyDatastore:
 
     def session_to_write(self) -> Session | None:
         """Return :func:`current_session`; raises ProgrammingError when an open transaction would not commit a write."""
-        transaction = current_transaction(self)
+        transaction = transaction_to_write(self)
         if transaction is None:
-            check_not_copied(self)
-            return cast("Session | None", self.scoped_session)
+            return None if self.scoped_session is None else cast("Session", self.scoped_session)
         if not transaction.commit:
             msg = (
                 "Nothing can be recorded inside a transaction with commit=False: it would be rolled back. "

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
     from tenancy.model.domains import Domain
     from tenancy.model.lifecycle_events import LifecycleEvent
+    from tenancy.model.quotas import Quotas
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
+    from tenancy.model.usage import Usage
     from tenancy.storage.cross_tenant import TenantTracking
     from tenancy.tenancy import Tenancy
 
@@ -19,22 +21,26 @@ __all__ = [
     "Domain",
     "LifecycleEvent",
     "PurgeCertificate",
+    "Quotas",
     "Tenancy",
     "Tenant",
     "TenantRequest",
     "TenantStatus",
     "TenantTracking",
+    "Usage",
 ]
 
 _HOMES = {
     "Domain": "model.domains",
     "LifecycleEvent": "model.lifecycle_events",
     "PurgeCertificate": "lifecycle.purging",
+    "Quotas": "model.quotas",
     "TenantRequest": "model.tenant",
     "Tenancy": "tenancy",
     "Tenant": "model.tenant",
     "TenantStatus": "model.tenant",
     "TenantTracking": "storage.cross_tenant",
+    "Usage": "model.usage",
 }
 
 

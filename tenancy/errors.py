@@ -15,6 +15,7 @@
     │   ├── TenantDeleted       it can still be undeleted
     │   ├── TenantOutdated      its tables lack a migration that this code needs
     │   └── TenantPurged        its data is removed, or being removed
+    ├── QuotaExceeded           the tenant has recorded as much as its quota allows
     ├── TransitionRefused       the change does not apply to the tenant's status
     ├── HookFailed              the tenant is not ready: a hook for new tenants has failed
     ├── NoCurrentTenant         the context has no current tenant
@@ -56,6 +57,7 @@ __all__ = [
     "NotCaughtUp",
     "NotRegistered",
     "PartlyDone",
+    "QuotaExceeded",
     "RegistryMismatch",
     "RegistryMissing",
     "RegistryUnavailable",
@@ -78,6 +80,10 @@ class TenancyError(Exception):
     """The base of all errors of this package; ``str()`` is the message and the remedy, if any."""
 
     code: ClassVar[str] = "failed"
+    http_status: int | None = None
+    """The status of HTTP responses to the error; None for one that only the web middleware can interpret, or a bug."""
+    retry_after: float | None = None
+    """After how many seconds a client may retry, for the header of that name."""
 
     def __init__(self, message: str, *, remedy: str = "", tenant: str | None = None) -> None:
         super().__init__(f"{message} {remedy}" if remedy else message)
@@ -170,6 +176,46 @@ class TenantPurged(TenantUnavailable):
     code = "purged"
 
 
+class QuotaExceeded(TenancyError):  # noqa: N818 (as above)
+    """The tenant has recorded as much as its quota allows. Nothing was recorded.
+
+    ``quota`` is ``events``, ``bytes`` or ``events_per_second``, and ``limit`` its value. ``retry_after`` is the number
+    of seconds after which the call may be repeated; None for a total, which does not become smaller by itself.
+    """
+
+    code = "quota_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        quota: str,
+        limit: float,
+        retry_after: float | None = None,
+        remedy: str = "",
+        tenant: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy, tenant=tenant)
+        self.quota = quota
+        self.limit = limit
+        self.retry_after = retry_after
+        self.http_status = 402 if retry_after is None else 429
+
+    @classmethod
+    def of_total(cls, slug: str, quota: str, limit: int, used: int, more: int) -> QuotaExceeded:
+        """Return the error for a quota of events or bytes, of which some are used and more are needed."""
+        msg = f"Tenant {slug!r} has recorded {used} of {limit} {quota}, and {more} more would exceed its quota."
+        remedy = f"Raise its quota of {quota}, in its metadata (tenancy update) or where the fleet computes it."
+        return cls(msg, quota=quota, limit=limit, remedy=remedy, tenant=slug)
+
+    @classmethod
+    def of_rate(cls, slug: str, limit: float, retry_after: float) -> QuotaExceeded:
+        """Return the error for the quota of events per second."""
+        msg = f"Tenant {slug!r} may record {limit:g} events per second, and has recorded more."
+        remedy = f"Retry after {retry_after:.1f} seconds."
+        return cls(msg, quota="events_per_second", limit=limit, retry_after=retry_after, remedy=remedy, tenant=slug)
+
+
 class TransitionRefused(TenancyError):  # noqa: N818 (as above)
     """The action does not apply to the status that the tenant has."""
 
@@ -228,6 +274,12 @@ class JobEnded(TenancyError):  # noqa: N818 (as above)
     """The job has ended or was cancelled, so it can be neither resumed nor cancelled."""
 
     code = "job_ended"
+
+
+class JobNotEnded(TenancyError):  # noqa: N818 (as above)
+    """The job has not ended, so it cannot be removed."""
+
+    code = "job_not_ended"
 
 
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)

@@ -36,6 +36,7 @@ from tenancy.storage.migrator import Migrator
 from tenancy.storage.provisioner import Provisioner
 from tenancy.storage.remover import Remover
 from tenancy.storage.shard import Shard
+from tenancy.storage.usage import FleetUsage
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
@@ -79,6 +80,7 @@ class Fleet:
         self.inventory = ShardInventory(self.shard, self.registry.list)
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
+        self.usage = FleetUsage(self.shard, self.registry, self.application_specs)
         self.provisioner = Provisioner(self.shard, self.inventory)
         self.migrator = Migrator(self.shard, self.application_specs)
         remover = Remover(self.shard, self.inventory)

@@ -29,10 +29,13 @@ from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
 from tenancy.lifecycle.domains import Domains
 from tenancy.lifecycle.purging import PurgeCertificate
+from tenancy.metering.source import topic_of
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
+from tenancy.model.quotas import Quotas
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
+from tenancy.model.usage import Usage
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.registry.queries import Order, TenantQuery, find_tenants
 from tenancy.settings import TenancySettings
@@ -62,6 +65,8 @@ class Tenancy:
 
     ``migrations`` is the directory of the Alembic migrations of your own tables. ``requires`` is the revision that a
     tenant needs to be served, or one for each class of an application or projection: others raise TenantOutdated.
+    ``quotas`` is a function that returns a tenant's quotas, instead of those in its metadata; see the page "Usage and
+    quotas".
 
     The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
     raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
@@ -79,6 +84,7 @@ class Tenancy:
         migrations: str | PathLike[str] | None = None,
         requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None = None,
         code_version: str | None = None,
+        quotas: Callable[[Tenant], Quotas | None] | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
         classes = list(applications)
@@ -93,7 +99,7 @@ class Tenancy:
                 check_type("A variable of env", value, str, "all values as text")
         if code_version is not None:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
-        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
+        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires, quotas)}, code_version)
         self._registry_name = str(self._fleet.registry)
         for callbacks in (self._fleet.hooks, self._fleet.reactions):
             callbacks.serve(self)
@@ -457,6 +463,7 @@ class Tenancy:
         *,
         tenants: TenantSelection | None = None,
         keep_old: bool = False,
+        workers: int = 4,
         options: JobOptions | None = None,
         actor: str | None = None,
     ) -> JobReport:
@@ -464,8 +471,9 @@ class Tenancy:
 
         New tables are filled beside the serving ones and replace them at the end; see the page "Projections".
         ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
-        until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
-        NotRegistered.
+        until :meth:`drop_replaced` or the next rebuild. ``workers`` is the number of workers of the runners that serve
+        the fleet: for every eight, all jobs together rebuild one tenant at a time, and at least one. An item that fails
+        does not raise: see the report. Raises NotRegistered.
 
         The view of a projection over all tenants is rebuilt as a whole: raises InvalidArgument for ``tenants`` or
         ``keep_old``, and TenancyError when an object outside of the view depends on it.
@@ -474,7 +482,13 @@ class Tenancy:
 
         name = self._projection_name(projection)
         is_selection = tenants is not None and not tenants.is_of_all
-        parameters = {"projection": name, "keep_old": keep_old, "actor": actor, "is_selection": is_selection}
+        parameters = {
+            "projection": name,
+            "keep_old": keep_old,
+            "actor": actor,
+            "workers": workers,
+            "is_selection": is_selection,
+        }
         return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
 
     def drop_replaced(
@@ -578,6 +592,23 @@ class Tenancy:
             raise not_found(slug)
         return changes
 
+    def usage(self, tenant: str | Tenant) -> Usage:
+        """Return what a tenant has recorded: events, bytes, times and rate. Needs the right to write to the registry.
+
+        The events since the last call are counted, and the counts are stored, by this or any other process.
+        """
+        (usage,) = self.fleet.usage.measure([self._resolve(tenant)])
+        return usage
+
+    def usages(self, tenants: TenantSelection | None = None) -> Sequence[Usage]:
+        """Return the usage of many tenants, by default of all that have tables, in slug order; with few queries."""
+        from tenancy.operations.jobs import TenantSelection  # noqa: PLC0415 (most processes select nothing)
+
+        if tenants is not None:
+            check_type("tenants", tenants, TenantSelection, 'a selection: TenantSelection(where={"plan": "free"})')
+        selection = TenantSelection() if tenants is None else tenants
+        return self.fleet.usage.measure(selection.tenants(self.fleet.registry)[: selection.limit])
+
     # -- use --
 
     def application(self, cls: type[_TApplication], tenant: Tenant | str | None = None) -> _TApplication:
@@ -647,6 +678,7 @@ class Tenancy:
 def _variables(
     migrations: str | PathLike[str] | None,
     requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None,
+    quotas: Callable[[Tenant], Quotas | None] | None,
 ) -> dict[str, str]:
     """Return the arguments as variables, which reach the processes of ``tenancy exec``, too."""
     found = {}
@@ -664,6 +696,8 @@ def _variables(
             else {f"{cls.name.upper()}_": each for cls, each in requires.items()}
         )
         found |= {f"{name}TENANCY_REQUIRES": revision for name, revision in by_class.items()}
+    if quotas is not None:
+        found["TENANCY_QUOTAS"] = topic_of(quotas)
     return found
 
 

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 import typer
 
+from tenancy.cli.completion import complete_slug
 from tenancy.cli.errors import CommandError
 from tenancy.errors import InvalidArgument, TenancyError
 from tenancy.model.metadata import check_json
 from tenancy.model.tenant import check_actor
 
-__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "json_object", "seconds"]
+__all__ = [
+    "Actor",
+    "DryRun",
+    "Json",
+    "Metadata",
+    "Name",
+    "NewSlug",
+    "Reason",
+    "Slug",
+    "Yes",
+    "age",
+    "json_object",
+    "seconds",
+]
 
 _MAX_SECONDS: Final = 1_000_000
 
@@ -35,6 +51,16 @@ def seconds(value: float) -> float:
     return value
 
 
+def age(text: str) -> timedelta:
+    """Parse an age, such as ``30d`` or ``12h``."""
+    found = re.fullmatch(r"(\d{1,6})([dhm])", text, re.ASCII)
+    if found is None:
+        msg = f"{text!r} is not an age."
+        raise CommandError(msg, remedy="Pass a number of days, hours or minutes: 30d, 12h or 90m.")
+    unit = {"d": "days", "h": "hours", "m": "minutes"}[found[2]]
+    return timedelta(**{unit: int(found[1])})
+
+
 def json_object(option: str, text: str | None) -> dict[str, Any]:
     """Parse the JSON object of an option, such as ``--metadata``."""
     if text is None:
@@ -53,7 +79,10 @@ def json_object(option: str, text: str | None) -> dict[str, Any]:
     return value
 
 
-Slug = Annotated[str, typer.Argument(metavar="SLUG", help="Slug or id of the tenant.", show_default=False)]
+Slug = Annotated[
+    str,
+    typer.Argument(metavar="SLUG", help="Slug or id of the tenant.", show_default=False, autocompletion=complete_slug),
+]
 NewSlug = Annotated[str, typer.Argument(metavar="SLUG", help="Slug of the new tenant.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and errors as JSON to standard error.")]
 Actor = Annotated[

@@ -10,7 +10,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from tenancy import Domain, PurgeCertificate, Tenant
+    from tenancy import Domain, PurgeCertificate, Tenant, Usage
     from tenancy.lifecycle.reaction_monitor import ReactionStatus
     from tenancy.lifecycle.reactions import ReactionReport
     from tenancy.operations.jobs import ItemReport, Job
@@ -36,6 +36,7 @@ __all__ = [
     "reaction_failure",
     "reaction_report",
     "summary",
+    "usage",
 ]
 
 
@@ -108,6 +109,11 @@ def reaction_report(report: ReactionReport) -> dict[str, Any]:
 def hook_run(run: HookRun) -> dict[str, Any]:
     """Return the shape of a hook's run for a tenant."""
     return _plain(run)
+
+
+def usage(measured: Usage) -> dict[str, Any]:
+    """Return the shape of a tenant's usage."""
+    return _plain(measured)
 
 
 def job(recorded: Job) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from tenancy.model.metadata import plain_metadata
+from tenancy.model.quotas import check_quotas
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.model.weights import check_weight
 from tenancy.registry.database import RegistryDatabase
@@ -98,6 +99,13 @@ class Registry(RegistryDatabase):
         with self.reading() as session:
             return session.scalars(sa.select(self._rows.tenants.c.slug)).all()
 
+    def slugs_from(self, beginning: str, limit: int) -> Sequence[str]:
+        """Return the first slugs that begin with a text, in order."""
+        slug = self._rows.tenants.c.slug
+        query = sa.select(slug).where(slug.startswith(beginning, autoescape=True)).order_by(slug).limit(limit)
+        with self.reading() as session:
+            return session.scalars(query).all()
+
     def history(self, tenant_id: UUID) -> Sequence[Change]:
         """Return a tenant's changes, oldest first, also of a purged tenant."""
         if tenant_id == FLEET_ID:
@@ -175,6 +183,7 @@ class Registry(RegistryDatabase):
         tenants = [replace(each, metadata=plain_metadata(each.metadata)) for each in tenants]
         for each in tenants:
             check_weight(each.metadata)
+            check_quotas(each.metadata)
         with self.writing() as session, self._reaching():
             # Insert in slug order: two processes that add some of the same tenants cannot deadlock.
             rows = sorted(map(to_row, tenants), key=lambda row: str(row["slug"]))
@@ -258,6 +267,7 @@ class Registry(RegistryDatabase):
             session.execute(sa.delete(self._rows.offline).where(self._rows.offline.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.domains).where(self._rows.domains.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.hook_runs).where(self._rows.hook_runs.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.usage).where(self._rows.usage.c.tenant_id == tenant.id))
             # The items themselves stay: without them, jobs would not end as they were planned.
             items = self._rows.job_items
             erased = sa.update(items).where(items.c.tenant_id == tenant.id).values(summary=None, progress={})
@@ -273,6 +283,7 @@ class Registry(RegistryDatabase):
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
             items, domains, hook_runs = self._rows.job_items, self._rows.domains, self._rows.hook_runs
+            usage = self._rows.usage
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
@@ -282,6 +293,7 @@ class Registry(RegistryDatabase):
                     (failures, failures.c.tenant_id == tenant_id),
                     (domains, domains.c.tenant_id == tenant_id),
                     (hook_runs, hook_runs.c.tenant_id == tenant_id),
+                    (usage, usage.c.tenant_id == tenant_id),
                     (items, sa.and_(items.c.tenant_id == tenant_id, items.c.summary.is_not(None))),
                 )
             )

@@ -141,6 +141,20 @@ class RegistryTables:
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("verified_at", _Moment),
         )
+        self.usage = sa.Table(
+            f"{prefix}usage",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("application", sa.Text, primary_key=True),
+            # All events up to this id are counted.
+            sa.Column("position", sa.BigInteger, nullable=False),
+            sa.Column("events", sa.BigInteger, nullable=False),
+            sa.Column("bytes", sa.BigInteger, nullable=False),
+            sa.Column("first_at", _Moment, nullable=False),
+            sa.Column("last_at", _Moment, nullable=False),
+            sa.Column("window_at", _Moment, nullable=False),
+            sa.Column("window_events", sa.BigInteger, nullable=False),
+        )
         self.jobs = sa.Table(
             f"{prefix}jobs",
             self.metadata,

@@ -30,6 +30,7 @@ from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.reacting import ReactionWorker
 from tenancy.runner.sweep import Sweep
+from tenancy.runner.usage import UsageRecorder
 from tenancy.runner.view_reads import call_in_time
 from tenancy.runner.view_watch import ViewWatch
 from tenancy.runner.worker import Worker
@@ -46,6 +47,8 @@ _DRAIN: Final = 30.0
 _WATCHING: Final = 1.0
 # Seconds for the last answer of a view's database.
 _ANSWER: Final = 1.0
+# A rollup that is cut off stores nothing, and the next one counts the same.
+_DRAIN_USAGE: Final = 1.0
 _POLL_FIRST: Final = 0.005
 _POLL_MAX: Final = 0.1
 
@@ -127,6 +130,7 @@ class Runner:
         ]
         self._reaction_worker = ReactionWorker(fleet, lease_seconds) if len(fleet.reactions) else None
         reacting = () if self._reaction_worker is None else (self._reaction_worker.activity,)
+        self._usage = UsageRecorder(fleet.usage, self._assignments, self._may_work)
         self._coordinator = Coordinator(
             registry_cache=registry_cache,
             application_cache=fleet.application_cache,
@@ -137,7 +141,7 @@ class Runner:
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
-            activities=(activity, *reacting),
+            activities=(activity, self._usage.activity, *reacting),
             views=self._views,
         )
         self._stopping = threading.Event()
@@ -145,6 +149,9 @@ class Runner:
         self._registrations = ExitStack()
         self._threads: list[threading.Thread] = []
         self._watching: list[threading.Thread] = []
+        self._usage_thread = threading.Thread(
+            target=self._usage.run, args=(self._stopping,), name="runner-usage", daemon=True
+        )
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopping.is_set() else "started" if self._threads else "not started"
@@ -208,9 +215,7 @@ class Runner:
                 threading.Thread(target=each.run, args=(self._stopping,), name=f"runner-{each.name}", daemon=True)
                 for each in self._views
             ]
-            for thread in self._watching:
-                thread.start()
-            for thread in self._threads:
+            for thread in (*self._watching, *self._threads, self._usage_thread):
                 thread.start()
         except BaseException:
             self._threads = [thread for thread in self._threads if thread.ident is not None]
@@ -238,6 +243,8 @@ class Runner:
         for thread in self._watching:
             # They only read, and a database may not answer.
             thread.join(min(_WATCHING, max(0.0, deadline - time.monotonic())))
+        if self._usage_thread.ident is not None:
+            self._usage_thread.join(_DRAIN_USAGE)
         with suppress(TenancyError):  # the leases expire anyway
             self._leases.leave()
         return not any(thread.is_alive() for thread in self._threads)

@@ -14,6 +14,7 @@ from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.errors import describe, frames_of, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.following.follower import FollowerDriver, open_follower
+from tenancy.metering.limiter import exempt_from_quotas
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import outage_of
 from tenancy.runner.quarantine import Quarantine
@@ -60,7 +61,8 @@ class Worker:
 
     def run(self, stopping: threading.Event) -> None:
         """Run slices until the ready queue is closed. Exceptions in tenant code do not end the thread."""
-        keep_running(self.activity, self._run_one, stopping)
+        with exempt_from_quotas():  # a follower that is refused would be quarantined
+            keep_running(self.activity, self._run_one, stopping)
 
     def _run_one(self) -> bool:
         taken = self._ready.take()
@@ -87,7 +89,7 @@ class Worker:
         budget = _NOTIFICATIONS
         for assignment in self._assignments.of(key):
             leader = assignment.pipe.leader
-            if leader not in leaders or self._is_waiting(assignment):
+            if leader not in leaders or assignment.lacks_tables:
                 continue
             if budget <= 0 or time.monotonic() - began >= _SECONDS:
                 more.add(leader)
@@ -106,10 +108,6 @@ class Worker:
                 assignment.used_up_at = time.monotonic()  # the next slice starts with another leader
                 more.add(leader)
         return more
-
-    def _is_waiting(self, assignment: Assignment) -> bool:
-        """Return whether the follower's tables are still to be created. It is enqueued again when they are recorded."""
-        return bool(self._assignments.pipes.lacking(assignment.pipe, assignment.tenant.versions))
 
     def _attempt(self, slice_: _Slice, leaders: Iterable[str]) -> bool | None:
         """Return whether the follower is done, or None when it must not run for now."""

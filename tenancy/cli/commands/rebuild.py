@@ -63,6 +63,7 @@ def rebuild(
         "projection": projection,
         "keep_old": keep_old,
         "actor": actor,
+        "workers": workers,
         "is_selection": not filters.selection().is_of_all,
     }
     run_from_cli(

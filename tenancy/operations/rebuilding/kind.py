@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tenancy.errors import InvalidArgument
 from tenancy.operations.jobs import ItemSkipped, JobItem, JobKind, PlannedItem
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from tenancy.fleet import Fleet
     from tenancy.model.tenant import Tenant
 
-__all__ = ["DropReplaced", "Rebuild", "processes_for"]
+__all__ = ["WORKERS", "DropReplaced", "Rebuild", "processes_for"]
+
+WORKERS: Final = 4
+"""The number of workers of a runner, by default."""
 
 
 def processes_for(workers: int) -> int:
@@ -27,8 +30,9 @@ class Rebuild(JobKind):
     """Rebuilds the views of one projection, or the one view of a projection over all tenants.
 
     Parameters: ``projection`` is its name, ``keep_old`` keeps the replaced tables, ``actor`` is for the history,
-    ``is_selection`` says that tenants were selected. Raises NotRegistered for a projection that is not part of the
-    fleet, and InvalidArgument for a parameter that does not apply to a view over all tenants.
+    ``is_selection`` says that tenants were selected. ``workers`` is the number of workers of the runners beside it: one
+    tenant is rebuilt at a time for every eight, in all jobs together. Raises NotRegistered for a projection that is not
+    part of the fleet, and InvalidArgument for a parameter that does not apply to a view over all tenants.
     """
 
     name: ClassVar = "rebuild"
@@ -41,6 +45,10 @@ class Rebuild(JobKind):
         self._registered = None if name in across else fleet.projections.named(name, across)
         if self._registered is None:
             _check_across(name, parameters)
+
+    @property
+    def max_running(self) -> int:
+        return processes_for(self.parameters.get("workers", WORKERS))
 
     def plan(self, tenants: Sequence[Tenant]) -> Sequence[PlannedItem]:
         if self._registered is None:

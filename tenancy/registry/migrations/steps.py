@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 """The current format of the registry's tables and events."""
 
 # Tenants of format 1 that were not adopted have tables of version 1.
@@ -148,6 +148,21 @@ def _hooks_and_reactions(**types: str) -> Sequence[str]:
     return [statement.format(**types) for statement in _HOOKS]
 
 
+_USAGE: Final = """
+CREATE TABLE {{usage}} (
+    tenant_id {uuid} NOT NULL,
+    application TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    events BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    first_at {moment} NOT NULL,
+    last_at {moment} NOT NULL,
+    window_at {moment} NOT NULL,
+    window_events BIGINT NOT NULL,
+    PRIMARY KEY (tenant_id, application)
+)
+"""
+
 # Others of the registry's users queue behind a statement that waits for a lock.
 _GIVE_UP_EARLY: Final = "SELECT set_config('lock_timeout', '500', true)"
 
@@ -160,12 +175,14 @@ _STEPS: Final[Mapping[str, Mapping[int, Sequence[str]]]] = {
         2: [_GIVE_UP_EARLY, _DOMAINS.format(**_POSTGRESQL)],
         3: [_GIVE_UP_EARLY, _OFFLINE_TENANTS.format(**_POSTGRESQL)],
         4: [_GIVE_UP_EARLY, *_hooks_and_reactions(**_POSTGRESQL)],
+        5: [_GIVE_UP_EARLY, _USAGE.format(**_POSTGRESQL)],
     },
     "sqlite": {
         1: _to_2(**_SQLITE),
         2: [_DOMAINS.format(**_SQLITE)],
         3: [_OFFLINE_TENANTS.format(**_SQLITE)],
         4: _hooks_and_reactions(**_SQLITE),
+        5: [_USAGE.format(**_SQLITE)],
     },
 }
 

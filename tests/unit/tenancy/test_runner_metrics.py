@@ -28,7 +28,7 @@ def assignment() -> Assignment:
         created_at=now,
         changed_at=now,
     )
-    return Assignment(tenant, Pipe("Leader", "Follower"), table, table)
+    return Assignment(tenant, Pipe("Leader", "Follower"), table, table, lacks_tables=False)
 
 
 def count(label: object) -> float | None:

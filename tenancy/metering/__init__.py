@@ -1,0 +1,1 @@
+"""Count and limit what tenants record."""
