@@ -18,8 +18,8 @@ from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import at_fork
 from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
-from tenancy.context import is_creating
-from tenancy.errors import RegistryUnavailable, TenantPurged
+from tenancy import context
+from tenancy.errors import ReadOnlyScope, RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.registry import FLEET_ID, Registry
@@ -83,10 +83,14 @@ class RegistryCache:
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
+        operator = context.operator_access(tenant_id)
+        if operator is not None and writes:
+            msg = f"Tenant {tenant.slug!r} is open for reading only: its scope is an operator's."
+            raise ReadOnlyScope(msg, remedy="Write in a scope without as_operator.", tenant=tenant.slug)
         status = tenant.status
-        if status is TenantStatus.ACTIVE or (status is TenantStatus.PROVISIONING and is_creating(tenant_id)):
+        if status is TenantStatus.ACTIVE or (status is TenantStatus.PROVISIONING and context.is_creating(tenant_id)):
             return tenant
-        check_status(tenant, writes=writes)
+        check_status(tenant, writes=writes, as_operator=operator == "open")
         return tenant
 
     def get(self, tenant_id: UUID) -> Tenant | None:

@@ -48,9 +48,14 @@ class Lanes:
         """Return whether a follower is in the main lane."""
         return follower not in self._by_follower
 
-    def followers_of(self, queue: ReadyQueue) -> frozenset[str]:
-        """Return the names of the followers in another lane than the main one."""
-        return frozenset(name for name, each in self._by_follower.items() if each is queue)
+    def views(self, projections: Iterable[CrossTenantProjection]) -> Iterator[tuple[str, list[str]]]:
+        """Yield the followers of the views in each database, with the name of the activity that watches them."""
+        beside = [each.name for each in projections if each.url is None]
+        if beside:
+            yield "views", beside
+        for queue in self.others:
+            names = sorted(name for name, each in self._by_follower.items() if each is queue)
+            yield f"views of {', '.join(names)}", names
 
     def add(self, key: Key, leaders: Iterable[str]) -> None:
         """Enqueue a follower, to read these leaders."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from types import TracebackType
@@ -37,7 +37,6 @@ from tenancy.runner.worker import Worker
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
-    from tenancy.storage.cross_tenant import CrossTenantProjection
 
 __all__ = ["Runner"]
 
@@ -126,7 +125,7 @@ class Runner:
                 may_work=self._may_work,
                 request_sweep=lambda: self._coordinator.request_sweep(),  # noqa: PLW0108 (it does not exist yet)
             )
-            for name, followers in _views(fleet.cross_tenant, self._lanes)
+            for name, followers in self._lanes.views(fleet.cross_tenant)
         ]
         self._reaction_worker = ReactionWorker(fleet, lease_seconds) if len(fleet.reactions) else None
         reacting = () if self._reaction_worker is None else (self._reaction_worker.activity,)
@@ -222,6 +221,11 @@ class Runner:
             self._watching = [thread for thread in self._watching if thread.ident is not None]
             self.stop()
             raise
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the runner is started and all of its threads run. If one has ended by itself, restart the process."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def stop(self, timeout: float = _DRAIN) -> bool:
         """Finish the events being processed, and release the tenants to other processes.
@@ -339,13 +343,3 @@ class Runner:
         It never queries a database and never blocks. Failing activities are retried with growing pauses.
         """
         return self._coordinator.health()
-
-
-def _views(projections: Iterable[CrossTenantProjection], lanes: Lanes) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield the followers of the views in each database, with the name of their background activity."""
-    beside = [each.name for each in projections if each.url is None]
-    if beside:
-        yield "views", beside
-    for queue in lanes.others:
-        names = sorted(lanes.followers_of(queue))
-        yield f"views of {', '.join(names)}", names

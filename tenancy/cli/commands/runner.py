@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 from uuid import UUID
 
 import typer
@@ -71,6 +71,17 @@ def start(
             show_default=False,
         ),
     ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            "--health-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Port to serve /live and /ready on; may be that of --metrics-port.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write the log as JSON lines.")] = False,
 ) -> None:
     """Process the events of all tenants until SIGTERM or Ctrl-C. Several processes share the work."""
@@ -81,12 +92,17 @@ def start(
     with ExitStack() as resources:
         if json:
             resources.callback(log.capture_output())
-        _run(context, workers, lease_seconds, drain_seconds, metrics_port)
+        _run(context, workers, lease_seconds, drain_seconds, _Ports(metrics_port, health_port))
 
 
-def _run(
-    context: typer.Context, workers: int, lease_seconds: float, drain_seconds: float, metrics_port: int | None
-) -> None:
+class _Ports(NamedTuple):
+    """The ports of the runner's HTTP servers, which may be one."""
+
+    metrics: int | None
+    health: int | None
+
+
+def _run(context: typer.Context, workers: int, lease_seconds: float, drain_seconds: float, ports: _Ports) -> None:
     is_stopping = threading.Event()
 
     def stop(number: int, _: object) -> None:
@@ -95,11 +111,16 @@ def _run(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    with open_tenancy(context) as tenants:
+    with open_tenancy(context) as tenants, ExitStack() as resources:
         log.add_tenants(tenants)
         running = tenants.runner(workers, lease_seconds=lease_seconds)
-        if metrics_port is not None:
-            _serve_metrics(metrics_port)
+        if ports.metrics is not None and ports.metrics != ports.health:
+            _serve_metrics(ports.metrics)
+        if ports.health is not None:
+            from tenancy.cli.health_server import serve_health  # noqa: PLC0415 (slow)
+
+            with_metrics = ports.metrics == ports.health
+            resources.enter_context(serve_health(ports.health, tenants, lambda: running.is_alive, with_metrics))
         running.start()
         fields = {"event": "runner.started", "owner": running.owner, "workers": workers}
         log.logger.info("Runner started. Stop it with SIGTERM or Ctrl-C.", extra=fields)
