@@ -217,16 +217,12 @@ class JobStore:
 
     def pass_check(self, job_id: UUID) -> None:
         """Record that the check after the canaries has succeeded."""
-        jobs = self._jobs
-        which = sa.and_(jobs.c.id == job_id, jobs.c.phase == str(JobPhase.CHECK))
         with self._registry.writing_rows() as session:
-            session.execute(sa.update(jobs).where(which).values(phase=str(JobPhase.REST)))
+            if self.lock(session, job_id).phase == JobPhase.CHECK:
+                self._set_phase(session, job_id, JobPhase.REST)
 
     def advance(self, job_id: UUID, *, has_finish: bool = False) -> None:
-        """Start the next phase of a running job, or end it, when no item of the current phase is unfinished.
-
-        ``has_finish`` means that a last step follows if no item has failed.
-        """
+        """Start a running job's next phase, with ``has_finish`` also the last step, or end it, once its items ended."""
         with self._registry.writing_rows() as session:
             job = self.lock(session, job_id)
             if job.status != JobStatus.RUNNING or job.phase in (JobPhase.CHECK, JobPhase.FINISH):
