@@ -29,7 +29,8 @@ from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.model.versions import Versions
 from tenancy.registry.cache import acquire_registry_cache
 from tenancy.settings import TenancySettings
-from tenancy.storage.cross_tenant import CrossTenantProjection, CrossTenantProjections
+from tenancy.storage.cross_tenant import CrossTenantProjection
+from tenancy.storage.cross_tenant_projections import CrossTenantProjections
 from tenancy.storage.inventory import ShardInventory
 from tenancy.storage.migrator import Migrator
 from tenancy.storage.provisioner import Provisioner

@@ -477,11 +477,21 @@ class Tenancy:
         until :meth:`drop_replaced` or the next rebuild. ``workers`` is the number of workers of the runners that serve
         the fleet: for every eight, all jobs together rebuild one tenant at a time, and at least one. An item that fails
         does not raise: see the report. Raises NotRegistered.
+
+        The view of a projection over all tenants is rebuilt as a whole: raises InvalidArgument for ``tenants`` or
+        ``keep_old``, and TenancyError when an object outside of the view depends on it.
         """
         from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
 
         name = self._projection_name(projection)
-        parameters = {"projection": name, "keep_old": keep_old, "actor": actor, "workers": workers}
+        is_selection = tenants is not None and not tenants.is_of_all
+        parameters = {
+            "projection": name,
+            "keep_old": keep_old,
+            "actor": actor,
+            "workers": workers,
+            "is_selection": is_selection,
+        }
         return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
 
     def drop_replaced(
@@ -494,7 +504,7 @@ class Tenancy:
     ) -> JobReport:
         """Drop the tables that :meth:`rebuild` has replaced and kept; return how the job has ended.
 
-        Raises NotRegistered.
+        Raises NotRegistered, and InvalidArgument for a view over all tenants.
         """
         from tenancy.operations.rebuilding import DropReplaced  # noqa: PLC0415 (as above)
 
@@ -503,7 +513,10 @@ class Tenancy:
 
     def _projection_name(self, projection: type[Projection[Any]]) -> str:
         check_class("The projection", projection, Projection, "its class")
-        return self.fleet.projections.find(projection).projection.name
+        fleet = self.fleet
+        if projection.name in fleet.cross_tenant:
+            return fleet.cross_tenant.find(projection).name
+        return fleet.projections.find(projection).projection.name
 
     def ping(self, timeout: float = 2.0) -> Health:
         """Return whether the databases of the fleet answer within ``timeout`` seconds in all; has no side effect.

@@ -142,7 +142,7 @@ def job(recorded: Job) -> dict[str, Any]:
 def next_steps(recorded: Job) -> list[str]:
     """Return the commands that apply to a job."""
     resume = f"tenancy jobs resume {recorded.id}"
-    if recorded.has_check and recorded.phase != "rest":
+    if recorded.has_check and recorded.phase in ("canaries", "check"):
         resume += " --check CMD"
     show, cancel = (f"tenancy jobs {verb} {recorded.id}" for verb in ("show", "cancel"))
     return {"running": [show, resume, cancel], "halted": [show, resume, cancel], "failed": [show, resume]}.get(

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from tenancy.fleet import Fleet
     from tenancy.following.pipes import Pipe
     from tenancy.model.tenant import Tenant
-    from tenancy.storage.cross_tenant import CrossTenantProjection
+    from tenancy.storage.open_view import OpenView
 
-__all__ = ["PAGE", "FollowerDriver", "Page", "ProjectionDriver", "open_follower"]
+__all__ = ["PAGE", "CrossTenantDriver", "FollowerDriver", "Page", "ProjectionDriver", "open_follower"]
 
 PAGE: Final = 100
 """Default number of notifications per page."""
@@ -157,40 +157,41 @@ class ProjectionDriver(FollowerDriver):
         self._projection.projection.process_event(domain_event, tracking)
 
 
-class _CrossTenantDriver(FollowerDriver):
-    """Projects one tenant's events into the view of all tenants."""
+class CrossTenantDriver(FollowerDriver):
+    """Projects one tenant's events into the view of all tenants. ``page`` is the number of notifications per page."""
 
     # A transaction holds locks on rows that other tenants' events also update.
     batch_size = 50
 
-    def __init__(self, leader: Application[Any], projection: CrossTenantProjection, tenant: Tenant) -> None:
-        super().__init__(leader, projection.projection.topics)
-        self._projection = projection
+    def __init__(self, leader: Application[Any], view: OpenView, tenant: Tenant, page: int = PAGE) -> None:
+        super().__init__(leader, view.projection.topics)
+        self._view = view
         self._tenant = tenant
+        self._page = page
         self._is_open = False
 
     def position(self) -> int:
-        return self._projection.position(self._tenant, self.leader.name) or 0
+        return self._view.position(self._tenant, self.leader.name) or 0
 
     def record(self, position: int, recorded: int) -> None:
         self._open(recorded)
-        self._projection.view.insert_tracking(self._tracking(position, recorded))
+        self._view.view.insert_tracking(self._tracking(position, recorded))
 
     def pages(self, start: int, stop: int | None = None) -> Iterator[Page]:
-        return _read_pages(self.leader, self.topics, start, stop)
+        return _read_pages(self.leader, self.topics, start, stop, self._page)
 
     def process(self, notification: Notification, recorded: int) -> None:
         self._open(recorded)
         domain_event: Any = self.leader.mapper.to_domain_event(notification)
         tracking = self._tracking(notification.id, recorded)
-        self._projection.projection.process_event(domain_event, tracking)
+        self._view.projection.process_event(domain_event, tracking)
 
     def process_batch(
         self, notifications: Sequence[Notification], recorded: int, may_go_on: Callable[[], bool]
     ) -> Sequence[Notification]:
         self._open(recorded)  # not in the transaction, which may be rolled back
         done: list[Notification] = []
-        with self._projection.view.batch():
+        with self._view.view.batch():
             for notification in notifications:
                 if done and not may_go_on():
                     break
@@ -203,11 +204,11 @@ class _CrossTenantDriver(FollowerDriver):
 
     def _open(self, recorded: int) -> None:
         if not recorded and not self._is_open:
-            self._projection.open(self._tenant, self.leader.name)
+            self._view.open(self._tenant, self.leader.name)
             self._is_open = True
 
     def _tracking(self, position: int, recorded: int) -> Any:
-        return self._projection.tracking(self._tenant, self.leader.name, position, recorded)
+        return self._view.tracking(self._tenant, self.leader.name, position, recorded)
 
 
 def _read_pages(
@@ -231,7 +232,7 @@ def open_follower(fleet: Fleet, tenant: Tenant, pipe: Pipe) -> FollowerDriver:
     """Return the driver of a tenant's follower behind a leader. Raises TenantUnavailable for an inactive tenant."""
     leader: Application[Any] = fleet.application(fleet.applications[pipe.leader], tenant)
     if pipe.follower in fleet.cross_tenant:
-        return _CrossTenantDriver(leader, fleet.cross_tenant[pipe.follower], tenant)
+        return CrossTenantDriver(leader, fleet.cross_tenant[pipe.follower].serving(), tenant)
     cls = fleet.applications.get(pipe.follower)
     if cls is None:
         projection = next(each.projection for each in fleet.projections if each.projection.name == pipe.follower)

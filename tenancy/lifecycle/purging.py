@@ -26,7 +26,7 @@ from tenancy.registry.offline import seconds_offline
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
-    from tenancy.storage.cross_tenant import CrossTenantProjections
+    from tenancy.storage.cross_tenant_projections import CrossTenantProjections
     from tenancy.storage.inventory import ShardInventory
     from tenancy.storage.remover import Remover
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +62,15 @@ class Projections:
             raise NotRegistered(msg, remedy="Register it: tenants.project(application, projection, view)")
         return registered
 
-    def named(self, name: str) -> RegisteredProjection:
-        """Return a projection's registration by its name; raises NotRegistered."""
+    def named(self, name: str, others: Iterable[str] = ()) -> RegisteredProjection:
+        """Return a projection's registration by its name; raises NotRegistered.
+
+        ``others`` are names that the caller accepts as well, for the message.
+        """
         registered = self._registered.get(name)
         if registered is None:
             msg = f"Projection {name!r} is not registered with this Tenancy."
-            remedy = f"Pass one of: {', '.join(sorted(self._registered)) or 'none'}."
+            remedy = f"Pass one of: {', '.join(sorted([*self._registered, *others])) or 'none'}."
             raise NotRegistered(msg, remedy=remedy)
         return registered
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from tenancy.application_cache import ApplicationCache
     from tenancy.registry.cache import RegistryCache
     from tenancy.runner.assignments import Assignment, Assignments
+    from tenancy.runner.lanes import Lanes
     from tenancy.runner.leases import Leases
     from tenancy.runner.metrics import Metrics
     from tenancy.runner.quarantine import Quarantine
-    from tenancy.runner.ready_queue import ReadyQueue
+    from tenancy.runner.view_watch import ViewWatch
 
 __all__ = ["Coordinator"]
 
@@ -33,7 +34,6 @@ logger = logging.getLogger(__name__)
 _REGISTRY: Final = 0.4
 _FAILURES: Final = 1.0
 _METRICS: Final = 1.0
-_VIEWS: Final = 2.0
 # Positions read at a time, before other threads may use the registry's connection.
 _LOCATE_BATCH: Final = 200
 
@@ -69,13 +69,14 @@ class Coordinator:
         registry_cache: RegistryCache,
         application_cache: ApplicationCache,
         assignments: Assignments,
-        ready: ReadyQueue,
+        ready: Lanes,
         leases: Leases,
         quarantine: Quarantine,
         sweep: Sweep,
         metrics: Metrics,
         sweeps_registry: bool,
         activities: Sequence[Activity] = (),
+        views: Sequence[ViewWatch] = (),
     ) -> None:
         self._registry_cache = registry_cache
         self._application_cache = application_cache
@@ -95,7 +96,6 @@ class Coordinator:
             _Job("changes", self._apply_changes, lambda: _REGISTRY),
             _Job("failures", self._quarantine.refresh, lambda: _FAILURES),
             _Job("positions", self._locate, lambda: math.inf),
-            _Job("views", self._follow_views, lambda: _VIEWS),
             _Job("sweep", self._run_sweep, self._sweep_interval),
         ]
         self._activities = (self._running, *(job.activity for job in self._jobs), *activities)
@@ -109,15 +109,15 @@ class Coordinator:
         self._has_expired = False
         self._to_locate: list[Assignment] = []
         # Apart: the views over all tenants may be in databases of their own, which may be down or slow.
-        self._views_to_locate: list[Assignment] = []
+        self._watch_of = {follower: each for each in views for follower in each.followers}
+        self._views = views
 
     # -- called by other threads --
 
     def on_commit(self, keys: Iterable[int] | None) -> None:
         """Wake the followers that read these tables; None means that any table may have changed."""
         if keys is None:
-            self._is_sweep_due = True
-            self._alarm.set()
+            self.request_sweep()
             return
         for key in keys:
             for assignment in self._assignments.behind(key):
@@ -136,7 +136,8 @@ class Coordinator:
     def health(self) -> Mapping[str, str | None]:
         """Return each background activity, with its current error class or None."""
         listening = () if self._table_listener is None else self._table_listener.activities
-        return {activity.name: activity.error for activity in (*self._activities, *listening)}
+        views = {each.name: each.error for each in self._views}
+        return {each.name: each.error for each in (*self._activities, *listening)} | views
 
     def stop(self) -> None:
         """Ask the thread to end."""
@@ -162,7 +163,6 @@ class Coordinator:
             is_requested = job.run == self._run_sweep and self._is_sweep_due
             is_requested |= job.run == self._apply_changes and bool(self._changed)
             is_requested |= job.run == self._locate and self._was_valid and bool(self._to_locate)
-            is_requested |= job.run == self._follow_views and self._was_valid and bool(self._views_to_locate)
             if (now >= job.due or is_requested) and not self._stopping.is_set():
                 self._attempt(job)
                 job.due = time.monotonic() + job.interval()
@@ -173,7 +173,7 @@ class Coordinator:
         return not self._stopping.is_set()
 
     def _attempt(self, job: _Job) -> None:
-        elsewhere = [self._measure, self._apply_changes, self._follow_views]
+        elsewhere = [self._measure, self._apply_changes]
         if not self._sweeps_registry:
             elsewhere += [self._run_sweep, self._locate]
         alone = nullcontext() if job.run in elsewhere else self._registry_cache.alone()
@@ -200,6 +200,8 @@ class Coordinator:
             if is_valid and not self._was_valid:
                 # Followers that were taken without valid leases have not been processed.
                 self._add(self._assignments.all())
+                for each in self._views:
+                    each.wake()
             self._was_valid = is_valid
         self._apply_reassignment(self._assignments.hold(self._leases.held))
 
@@ -245,19 +247,21 @@ class Coordinator:
             # After its failures: until then, a running slice may record one and block its follower.
             self._ready.drop(tenant_id)
         for assignment in acquired:
-            (self._to_locate if assignment.tracking is not None else self._views_to_locate).append(assignment)
+            if assignment.tracking is not None:
+                self._to_locate.append(assignment)
+            else:
+                self._watch_of[assignment.pipe.follower].locate([assignment])
         if acquired and self._was_valid:
             self._quarantine.refresh()
             self._alarm.set()
 
+    def request_sweep(self) -> None:
+        """Let the thread look for followers with work soon."""
+        self._is_sweep_due = True
+        self._alarm.set()
+
     def _locate(self) -> None:
-        self._locate_batch(self._to_locate)
-
-    def _follow_views(self) -> None:
-        self._locate_batch(self._views_to_locate)
-        self._sweep.compare_views()
-
-    def _locate_batch(self, waiting: list[Assignment]) -> None:
+        waiting = self._to_locate
         if not self._was_valid or not waiting:
             return
         # In batches: no thread can read registry changes while this uses the registry's connection.

@@ -20,19 +20,21 @@ from tenancy.registry.lookup import find_tenant, one_tenant
 from tenancy.runner.failures import Failure, FailureStore
 from tenancy.runner.leases import bucket_of, failing, owners
 from tenancy.runner.positions import RecordedPositions
+from tenancy.runner.view_reads import read_in_time
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.registry import Registry
     from tenancy.runner.assignments import Assignment
-    from tenancy.storage.cross_tenant import CrossTenantProjections
+    from tenancy.storage.cross_tenant_projections import CrossTenantProjections
     from tenancy.storage.shard import Shard
 
 __all__ = ["FollowerMonitor", "FollowerState", "FollowerStatus"]
 
-FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined", "waiting"]
+FollowerState = Literal["current", "behind", "ahead", "retrying", "quarantined", "waiting", "unreachable"]
 """Ahead means that the recorded position exceeds the leader's last id: new events up to it will be skipped. Waiting
-means that the follower's tables are still to be created.
+means that the follower's tables are still to be created, unreachable that the database of its view does not answer, so
+that the position is only what this process remembers, or 0.
 """
 
 
@@ -85,6 +87,8 @@ class FollowerMonitor:
     ) -> Sequence[FollowerStatus]:
         """Return the status of all followers, ordered by tenant slug.
 
+        Creates no tables. A view over all tenants whose database does not answer in five seconds is unreachable.
+
         With an ``interval`` in seconds, wait that long and measure the rates. ``assignment_of`` returns this process's
         assignment for a tenant and pipe, or None; an assignment refines the position and the rate.
         """
@@ -129,7 +133,15 @@ class FollowerMonitor:
         known = [None if assignment_of is None else _known(assignment_of(tenant.id, pipe)) for tenant, pipe, *_ in rows]
         last_ids = HighWaterMarks(self._shard.datastore).read(list({events for _, _, events, _ in rows}))
         recorded = RecordedPositions(self._shard.datastore, self._cross_tenant)
-        positions = recorded.read((tenant.id, pipe, tracking) for tenant, pipe, _, tracking in rows)
+        positions = recorded.read(
+            (tenant.id, pipe, tracking) for tenant, pipe, _, tracking in rows if tracking is not None
+        )
+        in_views: dict[Pipe, list[UUID]] = {}
+        for tenant, pipe, _, tracking in rows:
+            if tracking is None:
+                in_views.setdefault(pipe, []).append(tenant.id)
+        views = read_in_time(self._cross_tenant, in_views)
+        positions |= {(tenant_id, pipe): each for pipe, found in views.items() for tenant_id, each in found.items()}
         # After a rollback or a server crash, a high-water mark exceeds the last id. It was also read before the
         # positions. So read the exact last id wherever the two differ.
         differing = {
@@ -147,6 +159,7 @@ class FollowerMonitor:
                 failure=failures.get((tenant.id, pipe.follower)),
                 known=here,
                 is_waiting=bool(pipes.lacking(pipe, tenant.versions)),
+                is_unreachable=pipe in in_views and pipe not in views,
             )
             for (tenant, pipe, events, _), here in zip(rows, known, strict=True)
         ]
@@ -195,8 +208,9 @@ class FollowerMonitor:
         table = self._pipes.tracking_table(pipe, tenant.placement, default)
         try:
             if table is None:
-                projection = self._cross_tenant[pipe.follower]
-                projection.view.insert_tracking(projection.tracking(tenant, pipe.leader, notification_id, 0))
+                view = self._cross_tenant[pipe.follower].serving()
+                view.open(tenant, pipe.leader)  # if it failed at its first event, there may be no position yet
+                view.view.insert_tracking(view.tracking(tenant, pipe.leader, notification_id, 0))
                 return
             recorder = SQLAlchemyTrackingRecorder(datastore, tracking_table_name=table.name, schema_name=table.schema)
             recorder.insert_tracking(Tracking(pipe.leader, notification_id))
@@ -239,7 +253,10 @@ def _status(
     failure: Failure | None,
     known: _Known | None,
     is_waiting: bool,
+    is_unreachable: bool,
 ) -> FollowerStatus:
+    if is_unreachable and known is not None:
+        position = known.recorded
     reached = position
     # A position that was set back takes precedence over the remembered one.
     if known is not None and known.recorded <= position:
@@ -247,7 +264,9 @@ def _status(
     lag = max(0, last - reached)
     failure = failure if failure is not None and failure.leader == pipe.leader else None
     state: FollowerState = "behind" if lag else "ahead" if position > last else "current"
-    if failure is not None:
+    if is_unreachable:
+        state = "unreachable"
+    elif failure is not None:
         state = "quarantined" if failure.is_quarantined else "retrying"
     if is_waiting:
         state = "waiting"

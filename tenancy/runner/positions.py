@@ -12,7 +12,7 @@ from tenancy.following.pipes import Pipe
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from eventsourcing_sqlalchemy.naming import TableName
-    from tenancy.storage.cross_tenant import CrossTenantProjections
+    from tenancy.storage.cross_tenant_projections import CrossTenantProjections
 
 __all__ = ["RecordedPositions"]
 

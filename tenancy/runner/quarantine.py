@@ -16,6 +16,7 @@ from tenancy.runner.failures import Failure, FailureStore, failure_of, retry_del
 
 if TYPE_CHECKING:
     from tenancy.runner.assignments import Assignment, Assignments
+    from tenancy.runner.lanes import Lanes
     from tenancy.runner.ready_queue import Key, ReadyQueue
 
 __all__ = ["Quarantine"]
@@ -30,7 +31,7 @@ class Quarantine:
     """
 
     def __init__(
-        self, failure_store: FailureStore, assignments: Assignments, ready: ReadyQueue, max_attempts: int
+        self, failure_store: FailureStore, assignments: Assignments, ready: Lanes | ReadyQueue, max_attempts: int
     ) -> None:
         self._failure_store = failure_store
         self._assignments = assignments

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from eventsourcing_sqlalchemy.background import Activity
 from tenancy.arguments import check_type
 from tenancy.errors import NotCaughtUp, TenancyError
 from tenancy.following.follower import FollowerDriver, open_follower
@@ -19,15 +22,17 @@ from tenancy.registry.lookup import find_tenant
 from tenancy.runner.assignments import Assignments
 from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.failures import Failure, FailureStore
+from tenancy.runner.lanes import Lanes
 from tenancy.runner.leases import Leases, bucket_of
 from tenancy.runner.metrics import Metrics
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
 from tenancy.runner.reacting import ReactionWorker
-from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
 from tenancy.runner.usage import UsageRecorder
+from tenancy.runner.view_reads import call_in_time
+from tenancy.runner.view_watch import ViewWatch
 from tenancy.runner.worker import Worker
 
 if TYPE_CHECKING:
@@ -35,7 +40,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Runner"]
 
+logger = logging.getLogger(__name__)
+
 _DRAIN: Final = 30.0
+_WATCHING: Final = 1.0
+# Seconds for the last answer of a view's database.
+_ANSWER: Final = 1.0
 # A rollup that is cut off stores nothing, and the next one counts the same.
 _DRAIN_USAGE: Final = 1.0
 _POLL_FIRST: Final = 0.005
@@ -81,19 +91,42 @@ class Runner:
             raise TenancyError(msg, remedy=remedy)
         self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)
         # A tenant with many followers uses at most half of the workers.
-        self._ready = ReadyQueue(per_tenant=max(1, workers // 2), weight_of=self._assignments.weight_of)
+        per_tenant = max(1, workers // 2)
+        self._lanes = Lanes(fleet.cross_tenant, per_tenant, self._assignments.weight_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
-        self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)
+        self._quarantine = Quarantine(self._failure_store, self._assignments, self._lanes, max_attempts)
         # In the same database, use the registry's connection, and leave the pooled ones to the workers.
         is_same = fleet.settings.registry_is_beside
         datastore = registry_cache.registry.datastore if is_same else shard.datastore
         positions = RecordedPositions(datastore, fleet.cross_tenant)
-        sweep = Sweep(datastore, positions, self._assignments, self._ready)
+        sweep = Sweep(datastore, positions, self._assignments, self._lanes)
         metrics = Metrics()
-        self._worker = Worker(
-            fleet, self._assignments, self._ready, self._quarantine, metrics=metrics, may_work=self._may_work
-        )
+        activity = Activity("workers", "Runner worker fails", logger)
+        self._workers = [
+            Worker(
+                fleet,
+                self._assignments,
+                queue,
+                self._quarantine,
+                metrics=metrics,
+                may_work=self._may_work,
+                activity=activity,
+            )
+            for queue in self._lanes
+        ]
+        self._views = [
+            ViewWatch(
+                name,
+                followers,
+                positions=positions,
+                assignments=self._assignments,
+                ready=self._lanes,
+                may_work=self._may_work,
+                request_sweep=lambda: self._coordinator.request_sweep(),  # noqa: PLW0108 (it does not exist yet)
+            )
+            for name, followers in self._lanes.views(fleet.cross_tenant)
+        ]
         self._reaction_worker = ReactionWorker(fleet, lease_seconds) if len(fleet.reactions) else None
         reacting = () if self._reaction_worker is None else (self._reaction_worker.activity,)
         self._usage = UsageRecorder(fleet.usage, self._assignments, self._may_work)
@@ -101,18 +134,20 @@ class Runner:
             registry_cache=registry_cache,
             application_cache=fleet.application_cache,
             assignments=self._assignments,
-            ready=self._ready,
+            ready=self._lanes,
             leases=self._leases,
             quarantine=self._quarantine,
             sweep=sweep,
             metrics=metrics,
             sweeps_registry=is_same,
-            activities=(self._worker.activity, self._usage.activity, *reacting),
+            activities=(activity, self._usage.activity, *reacting),
+            views=self._views,
         )
         self._stopping = threading.Event()
         # Undone by stop(): the callbacks for wake-ups and registry changes.
         self._registrations = ExitStack()
         self._threads: list[threading.Thread] = []
+        self._watching: list[threading.Thread] = []
         self._usage_thread = threading.Thread(
             target=self._usage.run, args=(self._stopping,), name="runner-usage", daemon=True
         )
@@ -166,16 +201,24 @@ class Runner:
                         target=self._reaction_worker.run, args=(self._stopping,), name="runner-reactions", daemon=True
                     )
                 )
-            self._threads += [
-                threading.Thread(
-                    target=self._worker.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
-                )
-                for number in range(1, self.workers + 1)
+            for number, worker in enumerate(self._workers):
+                # The workers of another lane are those of a view's database.
+                count, name = (self.workers, "worker") if not number else (max(1, self.workers // 2), f"view-{number}")
+                self._threads += [
+                    threading.Thread(
+                        target=worker.run, args=(self._stopping,), name=f"runner-{name}-{each}", daemon=True
+                    )
+                    for each in range(1, count + 1)
+                ]
+            self._watching = [
+                threading.Thread(target=each.run, args=(self._stopping,), name=f"runner-{each.name}", daemon=True)
+                for each in self._views
             ]
-            for thread in (*self._threads, self._usage_thread):
+            for thread in (*self._watching, *self._threads, self._usage_thread):
                 thread.start()
         except BaseException:
             self._threads = [thread for thread in self._threads if thread.ident is not None]
+            self._watching = [thread for thread in self._watching if thread.ident is not None]
             self.stop()
             raise
 
@@ -192,13 +235,18 @@ class Runner:
         """
         self._stopping.set()
         self._registrations.close()
-        self._ready.close()
+        self._lanes.close()
         self._coordinator.stop()
+        for each in self._views:
+            each.wake()
         if self._reaction_worker is not None:
             self._reaction_worker.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        for thread in self._watching:
+            # They only read, and a database may not answer.
+            thread.join(min(_WATCHING, max(0.0, deadline - time.monotonic())))
         if self._usage_thread.ident is not None:
             self._usage_thread.join(_DRAIN_USAGE)
         with suppress(TenancyError):  # the leases expire anyway
@@ -216,15 +264,23 @@ class Runner:
         deadline = time.monotonic() + timeout
         tenant = find_tenant(self._registry_cache, slug)
         for pipe in self._pipes.all:
-            self._raise_if_waiting(tenant, pipe)
-            driver = open_follower(self._fleet, tenant, pipe)
-            target = driver.last_id()
-            self._wake_if_ours(tenant, pipe)
-            pause = _POLL_FIRST
-            while not self._has_passed(tenant, pipe, driver, target):
-                self._raise_if_stuck(tenant, pipe, time.monotonic() > deadline)
-                time.sleep(pause)
-                pause = min(pause * 1.5, _POLL_MAX)
+            wait = partial(self._wait_for, tenant, pipe, deadline)
+            if self._lanes.is_main(pipe.follower):
+                wait()
+            elif not call_in_time(wait, max(0.0, deadline - time.monotonic()) + _ANSWER):
+                msg = f"The database of the view of {pipe.follower!r} does not answer."
+                raise NotCaughtUp(msg, remedy="See: tenancy runner status", tenant=tenant.slug)
+
+    def _wait_for(self, tenant: Tenant, pipe: Pipe, deadline: float) -> None:
+        self._raise_if_waiting(tenant, pipe)
+        driver = open_follower(self._fleet, tenant, pipe)
+        target = driver.last_id()
+        self._wake_if_ours(tenant, pipe)
+        pause = _POLL_FIRST
+        while not self._has_passed(tenant, pipe, driver, target):
+            self._raise_if_stuck(tenant, pipe, time.monotonic() > deadline)
+            time.sleep(pause)
+            pause = min(pause * 1.5, _POLL_MAX)
 
     def _raise_if_waiting(self, tenant: Tenant, pipe: Pipe) -> None:
         lacking = self._pipes.lacking(pipe, tenant.versions)
@@ -234,7 +290,7 @@ class Runner:
 
     def _wake_if_ours(self, tenant: Tenant, pipe: Pipe) -> None:
         if self._assignments.holds(tenant.id):
-            self._ready.add((tenant.id, pipe.follower), (pipe.leader,))
+            self._lanes.add((tenant.id, pipe.follower), (pipe.leader,))
 
     def _has_passed(self, tenant: Tenant, pipe: Pipe, driver: FollowerDriver, target: int) -> bool:
         assignment = self._assignments.get(tenant.id, pipe)

@@ -6,16 +6,17 @@ It also detects recorded positions that an operator has set back. Each run check
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from eventsourcing_sqlalchemy.high_water import HighWaterMarks
 from tenancy.runner.assignments import Assignment, Assignments, PendingGap
+from tenancy.runner.comparison import Comparison
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+    from tenancy.runner.lanes import Lanes
     from tenancy.runner.positions import RecordedPositions
-    from tenancy.runner.ready_queue import ReadyQueue
 
 __all__ = ["MIN_SWEEP_INTERVAL", "SWEEP_INTERVAL", "SWEEP_INTERVAL_WITHOUT_WAKEUPS", "Sweep"]
 
@@ -27,14 +28,6 @@ MIN_SWEEP_INTERVAL: Final = 0.02
 
 # Seconds between comparisons of positions with the recorded ones. A sweep may run more often, after each commit.
 _RECORD: Final = 2.0
-# Followers compared in one run. Each adds a table to the query.
-_COMPARE_BATCH: Final = 200
-
-
-class _Cursor:
-    """Where the next comparison of a part of the followers starts."""
-
-    start = 0
 
 
 class Sweep:
@@ -53,24 +46,17 @@ class Sweep:
         datastore: SQLAlchemyDatastore,
         positions: RecordedPositions,
         assignments: Assignments,
-        ready: ReadyQueue,
+        ready: Lanes,
     ) -> None:
-        self._positions = positions
+        self._comparison = Comparison(positions, ready)
         self._last_ids = HighWaterMarks(datastore)
         self._assignments = assignments
         self._ready = ready
         self._recorded_at = -_RECORD
-        self._of_tenants = _Cursor()
-        self._of_views = _Cursor()
 
     def locate(self, assignments: Iterable[Assignment]) -> None:
-        """Read the recorded positions of new assignments, so that only followers with work are woken."""
-        assignments = list(assignments)
-        positions = self._positions.read(assignment.follower for assignment in assignments)
-        for assignment in assignments:
-            position = positions.get((assignment.tenant.id, assignment.pipe))
-            if position is not None and assignment.position is None:
-                assignment.position = assignment.recorded = position
+        """Read the recorded positions of new assignments, as :meth:`Comparison.locate` does."""
+        self._comparison.locate(assignments)
 
     def run(self) -> None:
         """Wake the followers that may have work."""
@@ -93,22 +79,7 @@ class Sweep:
         if time.monotonic() - self._recorded_at >= _RECORD:
             self._recorded_at = time.monotonic()
             self._schedule_recording(assignments)
-            self._detect_rewinds([each for each in assignments if each.tracking is not None], self._of_tenants)
-
-    def compare_views(self) -> None:
-        """Wake the followers whose position in a view over all tenants was set back."""
-        self._detect_rewinds([each for each in self._assignments.all() if each.tracking is None], self._of_views)
-
-    def _detect_rewinds(self, assignments: Sequence[Assignment], cursor: _Cursor) -> None:
-        start = cursor.start if cursor.start < len(assignments) else 0
-        cursor.start = start + _COMPARE_BATCH
-        # Taken before the query: workers may record later positions meanwhile.
-        known = {assignment: assignment.recorded for assignment in assignments[start : cursor.start]}
-        positions = self._positions.read(assignment.follower for assignment in known)
-        for assignment, recorded in known.items():
-            if positions.get((assignment.tenant.id, assignment.pipe), recorded) < recorded:
-                assignment.is_comparison_due = True
-                self._wake(assignment)
+            self._comparison.detect_rewinds([each for each in assignments if each.tracking is not None])
 
     def _schedule_recording(self, assignments: Iterable[Assignment]) -> None:
         # A follower that skips events by topic, or a projection that ignores them, records no position. Recording it

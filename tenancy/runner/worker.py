@@ -38,7 +38,7 @@ _OUTAGE: Final = 0.5
 
 
 class Worker:
-    """Runs slices until the ready queue is closed. Each worker thread executes :meth:`run`."""
+    """Runs slices until a ready queue is closed. Each worker thread of its lane executes :meth:`run`."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Worker:
         *,
         metrics: Metrics,
         may_work: Callable[[], bool],
+        activity: Activity | None = None,
     ) -> None:
         self._fleet = fleet
         self._assignments = assignments
@@ -56,7 +57,7 @@ class Worker:
         self._quarantine = quarantine
         self._metrics = metrics
         self._may_work = may_work
-        self.activity = Activity("workers", "Runner worker fails", logger)
+        self.activity = activity or Activity("workers", "Runner worker fails", logger)
 
     def run(self, stopping: threading.Event) -> None:
         """Run slices until the ready queue is closed. Exceptions in tenant code do not end the thread."""

@@ -28,6 +28,17 @@ def fleet(url: str, slugs: Iterable[str] = (), **settings: object) -> Iterator[T
         yield tenants
 
 
+ACROSS_APP = "tests.support.fleets:command_fleet_across"
+
+
+def command_fleet_across() -> Tenancy:
+    """Return a fleet of the commands, with a projection over all tenants and one for each."""
+    tenants = Tenancy(applications=[TrainingSchool])
+    tenants.project(TrainingSchool, DogCounters, CountersView)
+    tenants.project_across(TrainingSchool, CountAll, Totals)
+    return tenants
+
+
 @contextmanager
 def fleet_across(url: str, slugs: Iterable[str] = ()) -> Iterator[Tenancy]:
     """Yield a fleet as :func:`fleet` does, with a projection over all tenants."""

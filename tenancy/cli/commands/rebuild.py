@@ -50,20 +50,27 @@ def rebuild(
 ) -> None:
     """Rebuild the views of a projection from the first event.
 
-    New tables are filled beside the serving ones, and replace them at the end.
+    New tables are filled beside the serving ones, and replace them at the end. A view over all tenants is rebuilt as a
+    whole.
     """
     from tenancy.operations.rebuilding import DropReplaced, Rebuild, processes_for  # noqa: PLC0415 (slow)
 
     if keep_old and drop_old:
         msg = "--keep-old and --drop-old cannot be combined."
         raise CommandError(msg, remedy="Rebuild with --keep-old first, and call it with --drop-old later.")
+    filters = TenantFilters(slugs, status, where, limit, exclude)
+    parameters = {
+        "projection": projection,
+        "keep_old": keep_old,
+        "actor": actor,
+        "workers": workers,
+        "is_selection": not filters.selection().is_of_all,
+    }
     run_from_cli(
         context,
         DropReplaced if drop_old else Rebuild,
-        {"projection": projection}
-        if drop_old
-        else {"projection": projection, "keep_old": keep_old, "actor": actor, "workers": workers},
-        TenantFilters(slugs, status, where, limit, exclude),
+        {"projection": projection} if drop_old else parameters,
+        filters,
         JobFlags(
             processes_for(workers),
             canary,

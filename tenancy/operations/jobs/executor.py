@@ -18,7 +18,7 @@ from eventsourcing.utils import resolve_topic
 from eventsourcing_sqlalchemy.background import pause
 from eventsourcing_sqlalchemy.errors import code_of, describe, frames_of
 from tenancy.arguments import check_class
-from tenancy.errors import JobNotFound, RegistryUnavailable
+from tenancy.errors import JobNotFound, RegistryUnavailable, TenancyError
 from tenancy.model.tenant import TenantStatus
 from tenancy.operations.jobs.claims import Claim, Claims, ItemEnd, ItemLost
 from tenancy.operations.jobs.job import ItemStatus, JobPhase, JobStatus
@@ -100,14 +100,40 @@ class Executor:
     def _go_on(self) -> bool:
         """Start the next phase when the current one is over; return whether the job is still running."""
         job_id = self._job.id
-        self._store.advance(job_id)
+        self._store.advance(job_id, has_finish=self._kind.has_finish)
         status, phase = self._store.state(job_id)
+        if status is JobStatus.RUNNING and phase is JobPhase.FINISH:
+            self._finish()
+            return False
         if status is JobStatus.RUNNING and phase is JobPhase.CHECK and self._check is not None:
             if self._check():
                 self._store.pass_check(job_id)
             else:
                 self._store.halt(job_id, "The check after the canaries has failed.")
         return status is JobStatus.RUNNING
+
+    def _finish(self) -> None:
+        """Do the last step of the operation, and end the job."""
+        job_id = self._job.id
+        try:
+            self._kind.finish(self._check_job)
+        except _ItemStopped:
+            return
+        except RegistryUnavailable:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (any error halts the job)
+            # A reason stays in the registry: no message that may name a tenant, or contain values.
+            is_ours = isinstance(error, TenancyError) and error.tenant is None
+            what = error.message if is_ours and isinstance(error, TenancyError) else f"{describe(error)}."
+            logger.warning("The last step of the job has failed: %s", describe(error), extra={"job_id": job_id})
+            self._store.halt(job_id, f"The last step has failed: {what}")
+        else:
+            _patiently(lambda: self._store.complete(job_id))
+
+    def _check_job(self) -> None:
+        is_overdue = self._deadline is not None and time.monotonic() >= self._deadline
+        if is_overdue or self._store.state(self._job.id)[0] is not JobStatus.RUNNING:
+            raise _ItemStopped
 
     def _execute(self, claim: Claim) -> None:
         self._renewal.hold(claim)

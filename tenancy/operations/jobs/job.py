@@ -36,6 +36,8 @@ class JobPhase(StrEnum):
     """None, until the check after the canaries has succeeded."""
     REST = "rest"
     """All items."""
+    FINISH = "finish"
+    """None: all have ended well, and the last step of the operation is left, for the fleet as a whole."""
 
 
 class ItemStatus(StrEnum):

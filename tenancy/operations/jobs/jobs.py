@@ -143,6 +143,6 @@ def run_job(
 
 def check_is_passed(job: Job, check: object) -> None:
     """Raise InvalidArgument for a job that still needs a check, if none is passed: the registry does not record it."""
-    if job.has_check and job.phase is not JobPhase.REST and check is None:
+    if job.has_check and job.phase in (JobPhase.CANARIES, JobPhase.CHECK) and check is None:
         msg = f"Job {job.id} needs the check after its canaries."
         raise InvalidArgument(msg, remedy="Pass it again: check, or --check on the command line.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -61,6 +61,11 @@ class JobKind(ABC):
         self.parameters = parameters
 
     @property
+    def has_finish(self) -> bool:
+        """Whether :meth:`finish` is called once all items have ended and none has failed."""
+        return False
+
+    @property
     def max_running(self) -> int | None:
         """How many tenants all jobs of this kind together work on at a time, whatever the number of processes.
 
@@ -81,4 +86,17 @@ class JobKind(ABC):
         not change at once. Other jobs wait until they may work on the tenant, so do not run one for it in here.
 
         Raises ItemSkipped for a tenant without work, and any other exception to let the item fail.
+        """
+
+    def begin(self) -> None:  # noqa: B027 (most operations need none)
+        """Do what must be done before the first item; called once, after the job is recorded.
+
+        If it raises an exception, the job is cancelled.
+        """
+
+    def finish(self, check: Callable[[], None]) -> None:  # noqa: B027 (as above)
+        """Do what is left once all items have ended and none has failed; see :attr:`has_finish`.
+
+        ``check`` is as :meth:`JobItem.check`. Several processes may call it at the same time, and again after one was
+        killed at any point. If it raises an exception, the job is halted; resuming it calls this again.
         """

@@ -39,11 +39,18 @@ def plan_job(
 def record_job(
     fleet: Fleet, operation: JobKind, items: Sequence[PlannedItem], options: JobOptions, actor: str | None
 ) -> UUID:
-    """Record a planned job for executors to claim its items; return its id."""
+    """Record a planned job for executors to claim its items, and begin it; return its id."""
     check_actor(actor)
     kind = type(operation)
     if "<locals>" in kind.__qualname__:
         msg = f"Other processes cannot import {kind.__name__}."
         raise InvalidArgument(msg, remedy="Define the class at the top level of a module.")
     check_texts(code_version=fleet.code_version)
-    return JobStore(fleet.registry).create(operation, items, options, actor=actor, code_version=fleet.code_version)
+    store = JobStore(fleet.registry)
+    job_id = store.create(operation, items, options, actor=actor, code_version=fleet.code_version)
+    try:
+        operation.begin()
+    except BaseException:
+        store.cancel(job_id)
+        raise
+    return job_id

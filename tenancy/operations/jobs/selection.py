@@ -44,6 +44,11 @@ class TenantSelection:
             msg = f"Tenants of status {self.status!r} cannot be selected."
             raise InvalidArgument(msg, remedy=f"Choose one of: {', '.join(allowed)}.")
 
+    @property
+    def is_of_all(self) -> bool:
+        """Whether it selects all tenants that have tables."""
+        return self == TenantSelection()
+
     def tenants(self, registry: Registry) -> Sequence[Tenant]:
         """Return the selected tenants in slug order, with few queries; raises TenantNotFound for an unknown slug."""
         query = TenantQuery(status=self.status, where=self.where)

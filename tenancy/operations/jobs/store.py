@@ -217,16 +217,15 @@ class JobStore:
 
     def pass_check(self, job_id: UUID) -> None:
         """Record that the check after the canaries has succeeded."""
-        jobs = self._jobs
-        which = sa.and_(jobs.c.id == job_id, jobs.c.phase == str(JobPhase.CHECK))
         with self._registry.writing_rows() as session:
-            session.execute(sa.update(jobs).where(which).values(phase=str(JobPhase.REST)))
+            if self.lock(session, job_id).phase == JobPhase.CHECK:
+                self._set_phase(session, job_id, JobPhase.REST)
 
-    def advance(self, job_id: UUID) -> None:
-        """Start the next phase of a running job, or end it, when no item of the current phase is unfinished."""
+    def advance(self, job_id: UUID, *, has_finish: bool = False) -> None:
+        """Start a running job's next phase, with ``has_finish`` also the last step, or end it, once its items ended."""
         with self._registry.writing_rows() as session:
             job = self.lock(session, job_id)
-            if job.status != JobStatus.RUNNING or job.phase == JobPhase.CHECK:
+            if job.status != JobStatus.RUNNING or job.phase in (JobPhase.CHECK, JobPhase.FINISH):
                 return
             in_canaries = job.phase == JobPhase.CANARIES
             if self._fail_exhausted(session, job_id):
@@ -238,10 +237,18 @@ class JobStore:
             if counts.unfinished:
                 return
             if in_canaries:
-                phase = JobPhase.CHECK if job.has_check else JobPhase.REST
-                session.execute(sa.update(self._jobs).where(self._jobs.c.id == job_id).values(phase=str(phase)))
+                self._set_phase(session, job_id, JobPhase.CHECK if job.has_check else JobPhase.REST)
+            elif has_finish and not counts.failed:
+                self._set_phase(session, job_id, JobPhase.FINISH)
             else:
                 self._set(session, job_id, status=JobStatus.FAILED if counts.failed else JobStatus.DONE, reason=None)
+
+    def complete(self, job_id: UUID) -> None:
+        """End a running job whose last step is done."""
+        with self._registry.writing_rows() as session:
+            job = self.lock(session, job_id)
+            if job.status == JobStatus.RUNNING and job.phase == JobPhase.FINISH:
+                self._set(session, job_id, status=JobStatus.DONE, reason=None)
 
     def _fail_exhausted(self, session: Session, job_id: UUID) -> bool:
         """Record the failure of items whose executors have died too often; return whether there were any."""
@@ -275,6 +282,9 @@ class JobStore:
         if row is None:
             raise _not_found(job_id)
         return row
+
+    def _set_phase(self, session: Session, job_id: UUID, phase: JobPhase) -> None:
+        session.execute(sa.update(self._jobs).where(self._jobs.c.id == job_id).values(phase=str(phase)))
 
     def _set(self, session: Session, job_id: UUID, *, status: JobStatus, reason: str | None) -> None:
         ended_at = None if status is JobStatus.RUNNING else datetime.now(UTC)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
-
-from eventsourcing.persistence import OperationalError
+from typing import TYPE_CHECKING
 
 from eventsourcing_sqlalchemy.naming import TableName
 from tenancy.errors import TenancyError
 from tenancy.isolation.spaces import space_of
 from tenancy.model.tenant import Action, Tenant
-from tenancy.storage.remover import is_in_use
+from tenancy.operations.rebuilding.attempts import LAST, LOCK_TIMEOUT, NotCaughtUpError, replace_in_attempts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,19 +26,6 @@ if TYPE_CHECKING:
     from tenancy.operations.rebuilding.shadow import Shadow
 
 __all__ = ["Swap"]
-
-# How long one attempt waits for the readers and writers of the view. Later ones queue behind it. Seconds.
-_LOCK_TIMEOUT: Final = 0.3
-# Pauses between attempts, in which the waiting ones proceed, and the limit of all attempts. Seconds.
-_FIRST_PAUSE: Final = 0.1
-_MAX_PAUSE: Final = 2.0
-_TIMEOUT: Final = 120.0
-# Notifications that are processed while the view is locked.
-_LAST: Final = 200
-
-
-class _NotCaughtUp(Exception):  # noqa: N818 (a reason to go on, not an error)
-    """The shadow must process more notifications before the view is locked."""
 
 
 class Swap:
@@ -81,28 +65,8 @@ class Swap:
         Raises TenancyError when that is impossible for two minutes, because other transactions use the view, or because
         notifications are added faster than they can be processed.
         """
-        until = time.monotonic() + _TIMEOUT
-        pause = _FIRST_PAUSE
-        while True:
-            shadow.catch_up(check)
-            try:
-                self._attempt(shadow, actor)
-            except (OperationalError, _NotCaughtUp) as error:
-                if isinstance(error, OperationalError) and not is_in_use(error):
-                    raise
-                if time.monotonic() > until:
-                    raise self._in_use(error) from error
-                check()
-                if isinstance(error, OperationalError):
-                    time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (not a secret)
-                    pause = min(pause * 2, _MAX_PAUSE)
-            else:
-                return
-
-    def _in_use(self, error: Exception) -> TenancyError:
-        msg = f"The view of projection {self._name!r} of tenant {self._tenant.slug!r} could not be replaced: {error}."
-        remedy = "End the transactions that use it, or wait until fewer events are recorded, then rebuild it again."
-        return TenancyError(msg, remedy=remedy, tenant=self._tenant.slug)
+        what = f"The view of projection {self._name!r} of tenant {self._tenant.slug!r}"
+        replace_in_attempts(lambda: shadow.catch_up(check), lambda: self._attempt(shadow, actor), check, what)
 
     def _attempt(self, shadow: Shadow, actor: str | None) -> None:
         with self._fleet.registry.locked(self._tenant.id) as (registry_session, tenants):
@@ -128,7 +92,7 @@ class Swap:
         def lock(executor: Executor, *, reads: bool) -> None:
             tables = self._tables(executor)
             if tables:
-                self._replacer.lock(executor, tables, _LOCK_TIMEOUT, reads=reads)
+                self._replacer.lock(executor, tables, LOCK_TIMEOUT, reads=reads)
 
         def move(executor: Executor) -> None:
             to = space_of("replaced", self._tenant.id, self._name)
@@ -146,14 +110,14 @@ class Swap:
         with shadow.joining(session):
             # Only the runner waits: the position cannot change.
             remaining, last_id = shadow.remaining()
-            if remaining > _LAST:
+            if remaining > LAST:
                 msg = f"{remaining} notifications were added"
-                raise _NotCaughtUp(msg)
+                raise NotCaughtUpError(msg)
             try:
                 shadow.catch_up(lambda: None, last_id)
             except TenancyError as error:
                 # If it was not an error that a view catches, it recurs outside of this transaction.
-                raise _NotCaughtUp(error.message) from error
+                raise NotCaughtUpError(error.message) from error
         datastore.run_in_session(session, partial(lock, reads=True), savepoint=False)
         self._refuse(datastore.run_in_session(session, self._dependents, savepoint=False))
         datastore.run_in_session(session, move, savepoint=False)

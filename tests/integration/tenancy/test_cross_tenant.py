@@ -216,6 +216,41 @@ def test_a_poison_event_stops_its_own_tenant_only(env: dict[str, str]) -> None:
             assert totals(tenants) == {"acme": (1, 2), "globex": (1, 1)}
 
 
+def test_a_poison_event_without_a_recorded_position_is_skipped(env: dict[str, str]) -> None:
+    class CountAllButRex(CountAll):
+        """Cannot process the first event."""
+
+        name = "CountAllButRex"
+
+        def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+            if isinstance(domain_event, Dog.Registered):
+                raise ValueError(domain_event.name)  # noqa: TRY004 (not about the type)
+            super().process_event(domain_event, tracking)
+
+    with Tenancy(applications=[TrainingSchool], env=env) as tenants:
+        tenants.project_across(TrainingSchool, CountAllButRex, Totals)
+        acme = tenants.create("acme")
+        acme.get(TrainingSchool).register("Rex", "sit")
+        with tenants.runner(workers=1, max_attempts=1) as runner, pytest.raises(NotCaughtUp, match="notification 1"):
+            runner.wait("acme")
+        across = tenants.across(CountAllButRex)
+        with across.view.transaction() as session:
+            session.execute(sa.delete(across.view.tracking_table))
+        tenants.followers.skip("acme", "CountAllButRex", 1)
+        assert across.position(acme, "TrainingSchool") == 1
+        with tenants.runner(workers=1) as runner:
+            runner.wait("acme")
+        assert list(across.view.all().values()) == [(0, 1)]  # type: ignore[attr-defined]
+
+
+def test_status_creates_no_tables(env: dict[str, str]) -> None:
+    with fleet(env) as tenants:
+        tenants.create("acme").get(TrainingSchool).register("Rex")
+        (status,) = tenants.followers.status()
+        assert (status.state, status.position, status.last) == ("behind", 0, 1)
+        assert not tenants.across(CountAll).unchecked().has_tables()
+
+
 def test_a_position_set_back_is_followed_from_there(env: dict[str, str]) -> None:
     with fleet(env) as tenants:
         tenants.create("acme").get(TrainingSchool).register("Rex", "sit")

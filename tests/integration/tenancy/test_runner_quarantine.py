@@ -147,7 +147,7 @@ def test_failure_of_a_slice_whose_tenant_is_being_released(sqlite_url: str, monk
     """The follower can run again after a retry elsewhere and a new assignment."""
     with fleet(sqlite_url, ["acme"]) as tenants:
         runner = tenants.runner(max_attempts=1)
-        coordinator, assignments, ready = runner._coordinator, runner._assignments, runner._ready  # noqa: SLF001 (without the threads)
+        coordinator, assignments, ready = runner._coordinator, runner._assignments, runner._lanes  # noqa: SLF001 (without the threads)
         coordinator.start()
         assignment = next(assignment for assignment in assignments.all() if assignment.pipe.follower == "Diaries")
 

@@ -41,7 +41,7 @@ def test_busy_leader_leaves_slices_to_the_others(sqlite_url: str, monkeypatch: p
         assignments = runner._assignments.all()  # noqa: SLF001 (as above)
         more, processed = {"Busy", "Calm"}, []
         for _ in range(4):
-            more = runner._worker._run_slice((acme.id, "Both"), more)  # noqa: SLF001 (as above)
+            more = runner._workers[0]._run_slice((acme.id, "Both"), more)  # noqa: SLF001 (as above)
             assert "Busy" in more
             processed.append({assignment.pipe.leader: assignment.processed for assignment in assignments})
         assert processed == [

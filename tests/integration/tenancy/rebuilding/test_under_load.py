@@ -137,7 +137,7 @@ def test_readers_see_old_rows_or_new_ones(tenants: Tenancy) -> None:
 
 @pytest.fixture
 def quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenancy.operations.rebuilding.swap._LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("tenancy.operations.rebuilding.swap.LOCK_TIMEOUT", 0.05)
 
 
 @ON_SERVERS
@@ -172,7 +172,7 @@ def test_long_reader_delays_the_replacement_and_no_other_reader(tenants: Tenancy
 
 @pytest.mark.usefixtures("quick_locks")
 def test_view_that_stays_in_use(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenancy.operations.rebuilding.swap._TIMEOUT", 0)
+    monkeypatch.setattr("tenancy.operations.rebuilding.attempts._TIMEOUT", 0)
     view = ledger(tenants)
     haunt(view)
     item = Item()
