@@ -28,6 +28,7 @@ from eventsourcing_sqlalchemy.engines.leases import lease_engine
 from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
+from eventsourcing_sqlalchemy.observing import Observer
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
 from eventsourcing_sqlalchemy.shared_resources import Lease
@@ -53,6 +54,8 @@ class SQLAlchemyDatastore:
 
     sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"
     """The remedy for a sequence that is behind its table, for messages."""
+    observer: ClassVar[Observer | None] = None
+    """Observes the recorders of all datastores of a class."""
 
     def __init__(
         self,

@@ -17,7 +17,8 @@ from eventsourcing.persistence import Mapper, PersistenceError, ProgrammingError
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.shared_resources import Lease
-from tenancy.errors import RegistryUnavailable
+from tenancy.errors import RegistryUnavailable, TenantUnavailable
+from tenancy.instruments import count_refusal
 from tenancy.isolation import factory
 from tenancy.isolation.environment import TENANT, PlacedTenant
 from tenancy.migrations.requirement import Requirement, requirement_of
@@ -40,11 +41,11 @@ class TenantDatastore(SQLAlchemyDatastore):
     """The revision that this process's code needs of the tenant."""
     _registry_lease: Lease[RegistryCache] | None = None
     _registry_cache: RegistryCache | None = None
-    _tenant_id: UUID
+    tenant_id: UUID
 
     def require_admission(self, lease: Lease[RegistryCache], tenant_id: UUID) -> None:
         """Check admission with a registry cache from now on, and release it when the datastore is closed."""
-        self._registry_lease, self._registry_cache, self._tenant_id = lease, lease.resource, tenant_id
+        self._registry_lease, self._registry_cache, self.tenant_id = lease, lease.resource, tenant_id
         # The library constructs a factory for each application that another one follows, and never closes it.
         lease.release_when_collected(self)
 
@@ -52,9 +53,13 @@ class TenantDatastore(SQLAlchemyDatastore):
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; or EncodingMismatch."""
         registry_cache = self._registry_cache  # another thread may close the datastore meanwhile
         if registry_cache is not None:
-            tenant = registry_cache.admit(self._tenant_id, writes=writes)
-            if self.requirement is not None:
-                self.requirement.check(tenant)
+            try:
+                tenant = registry_cache.admit(self.tenant_id, writes=writes)
+                if self.requirement is not None:
+                    self.requirement.check(tenant)
+            except (TenantUnavailable, RegistryUnavailable) as error:
+                count_refusal(error.code, "call")
+                raise
             if self.encoding is not None:
                 registry_cache.check_encoding(*self.encoding)
 
@@ -63,9 +68,9 @@ class TenantDatastore(SQLAlchemyDatastore):
         registry_cache = self._registry_cache
         if registry_cache is not None and isinstance(translated, ProgrammingError):
             # The table may be missing because the tenant was purged after it was admitted.
-            registry_cache.forget(self._tenant_id)
+            registry_cache.forget(self.tenant_id)
             with suppress(RegistryUnavailable):
-                registry_cache.admit(self._tenant_id, writes=False)
+                registry_cache.admit(self.tenant_id, writes=False)
         return translated
 
     def close(self) -> None:

@@ -64,6 +64,9 @@ class RegistryCache:
         self._changes = 0
         self._query_started_at = -float("inf")
         self._queried_at = -float("inf")
+        # Lookups by slug or id. Not under the lock, which a hit does not need: a lost one would only blur the ratio.
+        self.hits = 0
+        self.misses = 0
         self._failed_at = -float("inf")
 
     # -- cached data --
@@ -81,12 +84,20 @@ class RegistryCache:
         """Return the tenant with an id, or None if it was purged."""
         self.refresh()
         try:
-            return self._by_id[tenant_id]
+            tenant = self._by_id[tenant_id]
         except KeyError:
             changes = self._changes
+            self.misses += 1
             tenant = self.registry.get(tenant_id)
             self._remember(changes, tenant_id, tenant)
-            return tenant
+        else:
+            self.hits += 1
+        return tenant
+
+    @property
+    def age(self) -> float:
+        """Seconds since the registry has answered; infinite before its first answer."""
+        return time.monotonic() - self._queried_at
 
     def known(self, tenant_id: UUID | str) -> Tenant | None:
         """Return the tenant with an id as far as it is cached; never waits, and never raises."""
@@ -102,8 +113,10 @@ class RegistryCache:
         self.refresh()
         is_known, tenant = self._look_up(slug)
         if is_known:
+            self.hits += 1
             return tenant
         changes = self._changes
+        self.misses += 1
         tenant = self.registry.find(slug)
         if tenant is not None:
             self._remember(changes, tenant.id, tenant)
@@ -121,7 +134,9 @@ class RegistryCache:
         """
         if time.monotonic() - self._queried_at >= _QUERY_INTERVAL:
             return False, None
-        return self._look_up(slug)
+        is_known, tenant = self._look_up(slug)
+        self.hits += is_known
+        return is_known, tenant
 
     def _look_up(self, slug: str) -> tuple[bool, Tenant | None]:
         tenant_id = self._by_slug.get(slug)

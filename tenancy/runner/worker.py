@@ -14,6 +14,7 @@ from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.errors import describe, frames_of, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.following.follower import FollowerDriver, open_follower
+from tenancy.instruments import instruments
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import outage_of
 from tenancy.runner.quarantine import Quarantine
@@ -21,7 +22,6 @@ from tenancy.runner.quarantine import Quarantine
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
     from tenancy.model.tenant import Tenant
-    from tenancy.runner.metrics import Metrics
     from tenancy.runner.ready_queue import Key, ReadyQueue
 
 __all__ = ["Worker"]
@@ -46,14 +46,12 @@ class Worker:
         ready: ReadyQueue,
         quarantine: Quarantine,
         *,
-        metrics: Metrics,
         may_work: Callable[[], bool],
     ) -> None:
         self._fleet = fleet
         self._assignments = assignments
         self._ready = ready
         self._quarantine = quarantine
-        self._metrics = metrics
         self._may_work = may_work
         self.activity = Activity("workers", "Runner worker fails", logger)
 
@@ -95,8 +93,8 @@ class Worker:
             is_done = self._attempt(slice_, {*leaders})
             budget -= slice_.processed
             # The metrics of a released tenant are gone, and must not reappear.
-            if slice_.processed and self._assignments.holds(key[0]):
-                self._metrics.processed(assignment, slice_.processed)
+            if slice_.processed and instruments.counters is not None and self._assignments.holds(key[0]):
+                instruments.counters.processed(*key, slice_.processed)
             if is_done is None:
                 return set()
             if slice_.processed or slice_.reached_end:
@@ -125,8 +123,8 @@ class Worker:
                 self._ready.block(assignment.key, leaders, _OUTAGE)
             else:
                 self._quarantine.record_failure(error, assignment, slice_.notification_id, leaders)
-                if self._assignments.holds(assignment.tenant.id):
-                    self._metrics.failed(assignment)
+                if instruments.counters is not None and self._assignments.holds(assignment.tenant.id):
+                    instruments.counters.failed(*assignment.key)
             return None
 
     def _may_go_on(self, assignment: Assignment) -> bool:

@@ -18,6 +18,7 @@ from tenancy.errors import (
     TenantOutdated,
     TenantUnavailable,
 )
+from tenancy.instruments import count_refusal
 
 __all__ = ["APPLICATION_ERRORS", "LOOKUP_ERRORS", "ErrorResponse", "error_response"]
 
@@ -62,6 +63,7 @@ def error_response(error: TenancyError) -> ErrorResponse:
 
     Logs why the registry is unreachable, because the response does not say so.
     """
+    count_refusal(error.code, "request")
     if isinstance(error, RegistryUnavailable):
         message = error.message  # of this package: it contains no value
         _logger.error("%s", message, extra={"event": "registry.unreachable", "cause": error})

@@ -15,7 +15,6 @@ from prometheus_client import REGISTRY
 from eventsourcing_sqlalchemy.notifications import wakeups
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Wakeups
 from tenancy.runner.coordinator import Coordinator
-from tenancy.runner.metrics import Metrics
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
 from tests.samples.training_school.application import TrainingSchool
@@ -126,7 +125,7 @@ def test_worker_continues_after_an_error(url: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("cls", "name", "activity"),
-    [(Coordinator, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep"), (Metrics, "state", "metrics")],
+    [(Coordinator, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep")],
 )
 def test_coordinator_continues_and_reports_failures(
     url: str,

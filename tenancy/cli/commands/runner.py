@@ -19,6 +19,8 @@ from tenancy.cli.output import quoted, say, show_json, show_table
 from tenancy.cli.parsing import Command, Group
 
 if TYPE_CHECKING:
+    from tenancy import Tenancy
+    from tenancy.runner import Runner
     from tenancy.runner.monitor import FollowerStatus
 
 __all__ = ["COMMANDS", "runner"]
@@ -94,7 +96,7 @@ def _run(
         log.add_tenants(tenants)
         running = tenants.runner(workers, lease_seconds=lease_seconds)
         if metrics_port is not None:
-            _serve_metrics(metrics_port)
+            _serve_metrics(metrics_port, tenants, running)
         running.start()
         fields = {"event": "runner.started", "owner": running.owner, "workers": workers}
         log.logger.info("Runner started. Stop it with SIGTERM or Ctrl-C.", extra=fields)
@@ -208,12 +210,15 @@ def _row(each: FollowerStatus) -> tuple[object, ...]:
     )
 
 
-def _serve_metrics(port: int) -> None:
+def _serve_metrics(port: int, tenants: Tenancy, running: Runner) -> None:
     try:
         from prometheus_client import start_http_server  # noqa: PLC0415 (an extra)
+
+        from tenancy.telemetry.metrics import measure  # noqa: PLC0415 (as above)
     except ImportError as error:
         msg = "--metrics-port needs prometheus-client, which is not installed."
         raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
+    measure(tenants, runner=running)
     try:
         start_http_server(port)
     except OSError as error:

@@ -1,0 +1,56 @@
+"""The instruments of this process: what counts and traces its work. Without them, code only looks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Final, Protocol, TypeVar
+from uuid import UUID
+
+__all__ = ["Counters", "Instruments", "Tracer", "count_refusal", "instruments"]
+
+_T = TypeVar("_T")
+
+
+class Counters(Protocol):
+    """Counts what happens. Safe to use from many threads."""
+
+    def refused(self, code: str, at: str) -> None:
+        """Count a refusal: the code of the error, at a ``request`` or at a ``call`` of an application."""
+
+    def appended(self, tenant_id: UUID, application: str, count: int) -> None:
+        """Count events that an application has appended."""
+
+    def conflicted(self, tenant_id: UUID, application: str) -> None:
+        """Count an append that another writer preceded."""
+
+    def processed(self, tenant_id: UUID, follower: str, count: int) -> None:
+        """Count notifications that a follower has processed."""
+
+    def failed(self, tenant_id: UUID, follower: str) -> None:
+        """Count an error of a follower."""
+
+    def forget(self, tenant_ids: Collection[UUID]) -> None:
+        """Remove tenants whose followers this process no longer runs."""
+
+
+class Tracer(Protocol):
+    """Runs calls in spans. Safe to use from many threads."""
+
+    def call(self, operation: str, datastore: Any, table: object, call: Callable[[], _T], count: int | None) -> _T:
+        """Return the result of a call of a recorder; ``operation`` is ``append`` or ``read``."""
+
+
+class Instruments:
+    """The instruments in use; None where there is none."""
+
+    counters: Counters | None = None
+    tracer: Tracer | None = None
+
+
+instruments: Final = Instruments()
+
+
+def count_refusal(code: str, at: str) -> None:
+    """Count a refusal, where refusals are counted: see :meth:`Counters.refused`."""
+    if instruments.counters is not None:
+        instruments.counters.refused(code, at)
