@@ -14,6 +14,7 @@ from tenancy.isolation.environment import local_variables, variables
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
 from tenancy.lifecycle.transitions import Transitions
+from tenancy.lifecycle.updates import Updates
 from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.application_spec import ApplicationSpec, application_spec_of, by_name
 from tenancy.model.projections import (
@@ -91,6 +92,7 @@ class Fleet:
             changed=self.changed,
         )
         self.transitions = Transitions(self.settings, self.registry, self.changed)
+        self.updates = Updates(self.registry, self.changed)
         self.purging = Purging(
             self.registry,
             self.inventory,

@@ -20,7 +20,8 @@ from sqlalchemy.engine import URL
 from eventsourcing_sqlalchemy.dialects import dialect_for
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.settings import SettingsReader
-from tenancy.model.slugs import SlugRule
+from tenancy.errors import InvalidSlug
+from tenancy.model.slugs import RESERVED, SlugRule, normalize
 
 __all__ = ["VARIABLES", "TenancySettings"]
 
@@ -31,6 +32,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "TENANCY_SCHEMA": "the schema of new tenants: a template with {tenant} and optionally {application}",
     "TENANCY_TABLE_PREFIX": "the table prefix of new tenants: a template as above",
     "TENANCY_SLUGS": "any (default), or dns: host name labels only",
+    "TENANCY_RESERVED_SLUGS": "slugs that new tenants cannot have, by commas; default: the usual ones",
     "TENANCY_GRACE_DAYS": "days before a deleted tenant is due to be purged; default: 30",
     "TENANCY_MAX_APPLICATIONS": "maximum number of cached tenant applications per process; default: 1000",
     "TENANCY_MAX_OUTAGE": "seconds that a process works without the registry; default: 30",
@@ -46,6 +48,10 @@ _OF_PLATFORMS: Final = re.compile(
 )
 
 _CLOSE: Final = 0.8
+
+# Words of TENANCY_RESERVED_SLUGS.
+_DEFAULT: Final = "default"
+_NONE: Final = "none"
 
 _CENTURY: Final = 36_525
 _MILLION: Final = 1_000_000
@@ -67,6 +73,7 @@ class TenancySettings:
     schema: str | None
     table_prefix: str
     slugs: SlugRule
+    reserved_slugs: frozenset[str]
     grace_days: float
     max_applications: int
     max_outage: float
@@ -109,6 +116,7 @@ class TenancySettings:
             schema=schema,
             table_prefix=prefix,
             slugs=cast("SlugRule", read.choice("TENANCY_SLUGS", ("any", "dns")) or "any"),
+            reserved_slugs=_reserved_slugs(read),
             grace_days=read.number("TENANCY_GRACE_DAYS", float, 30.0, minimum=0, maximum=_CENTURY, unit="days"),
             max_applications=read.number("TENANCY_MAX_APPLICATIONS", int, 1000, minimum=1, maximum=_MILLION),
             max_outage=read.number("TENANCY_MAX_OUTAGE", float, 30.0, minimum=0, maximum=_MILLION),
@@ -151,6 +159,24 @@ def _requires(environment: Mapping[str, str]) -> str | None:
 
 def _has_schemas(url: URL) -> bool:
     return dialect_for(url.get_backend_name(), url.get_driver_name()).has_schemas
+
+
+def _reserved_slugs(read: SettingsReader) -> frozenset[str]:
+    variable = "TENANCY_RESERVED_SLUGS"
+    words = [word.strip() for word in (read.text(variable) or _DEFAULT).split(",")]
+    if words == [_NONE]:
+        return frozenset()
+    slugs: set[str] = set()
+    for word in words:
+        if word == _DEFAULT:
+            slugs |= RESERVED
+            continue
+        try:
+            slugs.add(normalize(word))
+        except InvalidSlug as error:
+            msg = f"{variable}: {error.message} Separate slugs by commas, as in {variable}=default,shop,blog"
+            raise SettingsError(msg, variable=variable) from None
+    return frozenset(slugs)
 
 
 def _control_schema(read: SettingsReader, *, has_schemas: bool) -> str:

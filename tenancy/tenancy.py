@@ -158,8 +158,9 @@ class Tenancy:
     ) -> Tenant:
         """Create a tenant with its tables, and return it once it is active.
 
-        ``name`` (default: the slug as written here) and ``metadata`` (any JSON object) are yours to use. ``actor`` must
-        be an id, not a name: the history is never erased. A retry with the same ``request_id`` returns the same tenant.
+        ``name`` (default: the slug as written here) and ``metadata`` (any JSON object up to 64 KiB) are yours to use.
+        ``actor`` must be an id, not a name: the history is never erased. A retry with the same ``request_id`` returns
+        the same tenant.
 
         Raises TenantExists when the slug is taken, unless ``exist_ok``; and InvalidSlug.
         """
@@ -255,6 +256,26 @@ class Tenancy:
     ) -> Tenant:
         """Change a tenant's slug, name or both. Its id and its tables keep their names."""
         return self._bound(self.fleet.transitions.rename(tenant, new_slug, name, actor))
+
+    def update(
+        self,
+        tenant: str | Tenant,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        unset: Iterable[str] = (),
+        replace: bool = False,
+        actor: str | None = None,
+    ) -> Tenant:
+        """Change a tenant's name and metadata; in force in every process within a second.
+
+        ``metadata`` sets its keys and keeps the others, or with ``replace`` becomes the whole metadata. Keys in
+        ``unset`` are removed. The history records the keys, never the values. Raises InvalidArgument as :meth:`create`.
+        """
+        updates = self.fleet.updates
+        return self._bound(
+            updates.update(tenant, name=name, metadata=metadata, unset=unset, replace=replace, actor=actor)
+        )
 
     def suspend(
         self, tenant: str | Tenant, *, reason: str | None = None, reads: bool | None = None, actor: str | None = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 import typer
 
 from tenancy.cli.errors import CommandError
-from tenancy.errors import TenancyError
+from tenancy.errors import InvalidArgument, TenancyError
+from tenancy.model.metadata import check_json
 from tenancy.model.tenant import check_actor
 
 __all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "json_object", "seconds"]
@@ -38,15 +39,18 @@ def json_object(option: str, text: str | None) -> dict[str, Any]:
     """Parse the JSON object of an option, such as ``--metadata``."""
     if text is None:
         return {}
-    from tenancy.registry.tables import check_metadata  # noqa: PLC0415 (slow; loaded next in any case)
-
     try:
         value = json.loads(text)
-        check_metadata(value)
-    except (ValueError, RecursionError) as error:
-        msg = f"{option} is not a valid JSON object. NaN, Infinity, NUL and lone surrogates are not allowed."
-        raise CommandError(msg, remedy=f"""Pass an object: {option} '{{"plan": "gold"}}'""") from error
-    return cast("dict[str, Any]", value)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        msg = f"{option} is not a valid JSON object."
+        raise CommandError(msg, remedy=f"""Pass an object: {option} '{{"plan": "gold"}}'""")
+    try:
+        check_json(option.removeprefix("--"), value)
+    except InvalidArgument as error:
+        raise CommandError(error.message, remedy=error.remedy) from None
+    return value
 
 
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="Slug or id of the tenant.", show_default=False)]

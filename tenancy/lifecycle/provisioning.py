@@ -19,9 +19,9 @@ from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantE
 from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.placement import Placement
-from tenancy.model.slugs import normalize
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status, status_error
 from tenancy.registry import Registry
+from tenancy.registry.lookup import new_slug
 from tenancy.registry.tables import check_texts
 from tenancy.storage.extra_tables import check_code
 
@@ -104,7 +104,7 @@ class Provisioning:
 
         Raises a TenantUnavailable for an existing tenant that is not active.
         """
-        slug = normalize(request.slug, self._settings.slugs)
+        slug = new_slug(self._registry, self._settings, request.slug)
         self._record_encodings()
         for _ in range(_ATTEMPTS):
             tenant = self._registered(self._new(slug, request), actor) or self._taken(
@@ -123,7 +123,7 @@ class Provisioning:
         """
         self._record_encodings()
         for batch in self._batches(requests):
-            slugs = [normalize(request.slug, self._settings.slugs) for request in batch]
+            slugs = [new_slug(self._registry, self._settings, request.slug) for request in batch]
             try:
                 if len(set(slugs)) < len(slugs) or self._registry.find_many(slugs):
                     added = None
@@ -275,7 +275,7 @@ class Provisioning:
         Raises TenancyError when a table is missing or belongs to another tenant, and ProgrammingError when one
         has another shape.
         """
-        slug = normalize(request.slug, self._settings.slugs)
+        slug = new_slug(self._registry, self._settings, request.slug)
         check_texts(schema=placement.schema, table_prefix=placement.table_prefix)
         self._record_encodings()
         self._shard.check(placement)

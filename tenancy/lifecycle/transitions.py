@@ -10,7 +10,7 @@ from eventsourcing.persistence import IntegrityError
 
 from tenancy.arguments import check_type
 from tenancy.errors import TenantExists, TransitionRefused
-from tenancy.model.slugs import normalize
+from tenancy.model.slugs import check_reserved, normalize
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_status
 from tenancy.registry import Registry
 from tenancy.registry.lookup import known_slug, not_found, one_tenant
@@ -41,7 +41,7 @@ TRANSITIONS: Final[Mapping[Action, Transition]] = {
     Action.UNDELETE: Transition(frozenset({TenantStatus.DELETED}), None),
     Action.PURGE: Transition(frozenset(TenantStatus) - {TenantStatus.PURGING}, TenantStatus.PURGING),
 }
-"""All transitions. RENAME and SKIP keep the status."""
+"""All transitions. Other actions keep the status."""
 
 
 class Transitions:
@@ -113,6 +113,8 @@ class Transitions:
                     check_status(tenant, writes=False)
                 if by_slug.get(new, tenant) is not tenant:
                     raise _taken(new)
+                if new != old:
+                    check_reserved(new, self._settings.reserved_slugs)
                 columns = {"slug": new, "name": tenant.name if name is None else name}
                 if columns == {"slug": tenant.slug, "name": tenant.name}:
                     return tenant

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Set as AbstractSet
 from typing import Final, Literal
 
 from tenancy.arguments import check_type
 from tenancy.errors import InvalidSlug
 
-__all__ = ["MAX_LENGTH", "SlugRule", "normalize", "readable"]
+__all__ = ["MAX_LENGTH", "RESERVED", "SlugRule", "check_reserved", "normalize", "readable"]
 
 SlugRule = Literal["any", "dns"]
 """Which slugs are accepted: ``any`` unambiguous text, or host name labels only."""
 
 MAX_LENGTH: Final = 100
 """Maximum length of a slug in characters."""
+
+RESERVED: Final = frozenset(
+    {
+        *("admin", "api", "app", "assets", "auth", "cdn", "console", "dashboard", "docs", "ftp", "health", "help"),
+        *("internal", "localhost", "login", "logout", "mail", "media", "metrics", "public", "root", "signup", "smtp"),
+        *("static", "status", "support", "tenancy", "webhooks", "www"),
+    }
+)
+"""Slugs that a service usually needs for itself, as host names or paths."""
 
 _DNS_LABEL: Final = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # Control, format (bidi marks, zero-width joiners, soft hyphens), private, unassigned, surrogates, line and paragraph
@@ -49,6 +59,13 @@ def normalize(slug: str, rule: SlugRule = "any") -> str:
             tenant=given,
         )
     return normal
+
+
+def check_reserved(slug: str, reserved: AbstractSet[str]) -> None:
+    """Raise InvalidSlug for a normalized slug that new tenants cannot have."""
+    if slug in reserved:
+        remedy = "Choose another slug, or take it out of TENANCY_RESERVED_SLUGS."
+        raise InvalidSlug(f"The slug {slug!a} is reserved.", remedy=remedy, tenant=slug)
 
 
 def _fault(slug: str, normal: str) -> str | None:

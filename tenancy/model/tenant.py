@@ -61,6 +61,8 @@ class Action(StrEnum):
     ADOPT = "adopt"
     ACTIVATE = "activate"
     RENAME = "rename"
+    UPDATE = "update"
+    """The name or the metadata is changed."""
     SUSPEND = "suspend"
     RESUME = "resume"
     ARCHIVE = "archive"

@@ -24,6 +24,7 @@ from tenancy.errors import (
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
 from tenancy.model.tenant import Action, TenantStatus
+from tenancy.model.weights import weight_fault
 from tenancy.operations.migrations import Migrate
 from tenancy.registry import FORMAT
 from tenancy.registry.remedies import remedy_of
@@ -57,8 +58,8 @@ class Finding:
 
     name: str
     """The subject: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
-    ``registry``, ``applications``, ``tables``, ``migrations``, ``drift``, ``sequences``, ``steps``, ``orphans``,
-    ``due``.
+    ``registry``, ``applications``, ``tables``, ``migrations``, ``drift``, ``sequences``, ``steps``,
+    ``limits``, ``orphans``, ``due``.
     """
     level: Level
     what: str
@@ -193,6 +194,7 @@ _RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
 def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     yield from _applications(fleet)
     yield from _steps(every)
+    yield from _limits(every)
     yield from _tables(fleet, every)
     yield from _migrations(fleet, every)
     yield from _drift(fleet, every)
@@ -258,6 +260,16 @@ def _steps(every: Sequence[Tenant]) -> Iterator[Finding]:
             remedy="If the process that does it died: tenancy doctor --repair",
             tenant=tenant.slug,
         )
+
+
+def _limits(every: Sequence[Tenant]) -> Iterator[Finding]:
+    """Report metadata from before this version, or written past it, that is ignored."""
+    for tenant in every:
+        fault = weight_fault(tenant.metadata)
+        if fault is not None:
+            what = f"{tenant.slug!r}: {fault}. The runner uses the weight 1."
+            remedy = f"Fix it: tenancy update {tenant.slug} --set weight=1"
+            yield Finding(name="limits", level="warning", what=what, remedy=remedy, tenant=tenant.slug)
 
 
 def _counted(number: int) -> str:

@@ -1,22 +1,23 @@
-"""Find one tenant by its slug, and lock it for a change."""
+"""Find one tenant by its slug, and lock it for a change; check the slug of a new one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from tenancy.arguments import check_type
-from tenancy.errors import InvalidSlug, TenantNotFound
-from tenancy.model.slugs import normalize
+from tenancy.errors import InvalidSlug, RegistryMissing, TenantNotFound
+from tenancy.model.slugs import check_reserved, normalize
 from tenancy.model.tenant import Tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from tenancy.registry.registry import Registry
+    from tenancy.settings import TenancySettings
 
-__all__ = ["find_tenant", "known_slug", "not_found", "one_tenant"]
+__all__ = ["find_tenant", "known_slug", "new_slug", "not_found", "one_tenant"]
 
 
 class _Finder(Protocol):
@@ -51,6 +52,21 @@ def known_slug(slug: str) -> str:
         return normalize(slug)  # by the widest rule: a tenant may be older than the current rule
     except InvalidSlug as error:
         raise not_found(slug) from error
+
+
+def new_slug(registry: Registry, settings: TenancySettings, slug: str) -> str:
+    """Return the normalized slug of a tenant to create; raises InvalidSlug, also for a reserved one.
+
+    A tenant that had a reserved slug before it was reserved keeps it, and is found by ``create`` with ``exist_ok``.
+    """
+    normal = normalize(slug, settings.slugs)
+    if normal in settings.reserved_slugs:
+        found = None
+        with suppress(RegistryMissing):  # created with the first tenant
+            found = registry.find(normal)
+        if found is None:
+            check_reserved(normal, settings.reserved_slugs)
+    return normal
 
 
 def not_found(slug: str) -> TenantNotFound:

@@ -12,10 +12,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from tenancy.model.metadata import plain_metadata
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
+from tenancy.model.weights import check_weight
 from tenancy.registry.database import RegistryDatabase
 from tenancy.registry.history import FLEET_ID, Change, History, to_change
-from tenancy.registry.tables import check_metadata, check_texts, to_row, to_tenant
+from tenancy.registry.tables import check_texts, to_row, to_tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -129,7 +131,9 @@ class Registry(RegistryDatabase):
         check_actor(actor)
         for each in tenants:
             check_texts(slug=each.slug, name=each.name, request_id=each.request_id)
-            check_metadata(each.metadata)
+        tenants = [replace(each, metadata=plain_metadata(each.metadata)) for each in tenants]
+        for each in tenants:
+            check_weight(each.metadata)
         with self.writing() as session, self._reaching():
             # Insert in slug order: two processes that add some of the same tenants cannot deadlock.
             rows = sorted(map(to_row, tenants), key=lambda row: str(row["slug"]))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 from tenancy.arguments import check_type
-from tenancy.errors import InvalidArgument, TenancyError
+from tenancy.errors import TenancyError
+from tenancy.model.metadata import can_be_stored
 from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.model.versions import Versions
@@ -19,7 +19,7 @@ from tenancy.model.versions import Versions
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["RegistryTables", "check_metadata", "check_texts", "to_row", "to_tenant"]
+__all__ = ["RegistryTables", "check_texts", "to_row", "to_tenant"]
 
 
 class _Moment(TypeDecorator[datetime]):
@@ -202,42 +202,9 @@ def check_texts(**texts: str | None) -> None:
             continue
         name = f"The {what.replace('_', ' ')}"
         check_type(name, text, str, "text")
-        if not _can_be_kept(text):
+        if not can_be_stored(text):
             msg = f"{name} contains a NUL or a lone surrogate, which a database cannot store."
             raise TenancyError(msg, remedy="Remove it.")
-
-
-def _can_be_kept(text: str) -> bool:
-    return not ("\0" in text or any("\ud800" <= character <= "\udfff" for character in text))
-
-
-def check_metadata(metadata: object) -> None:
-    """Raise InvalidArgument for metadata that some databases cannot store and return unchanged."""
-    check_type("The metadata", metadata, Mapping, "a dict of JSON values")
-    try:
-        json.dumps(dict(cast("Mapping[str, Any]", metadata)), allow_nan=False)
-        is_storable = all(map(_can_be_kept, _texts(metadata)))
-    except (TypeError, ValueError, RecursionError):
-        is_storable = False
-    if not is_storable:
-        msg = "The metadata contains something that is not JSON, such as NaN, or a NUL or a lone surrogate in a text."
-        remedy = "Pass text, finite numbers, True, False, None, lists, and dicts whose keys are text."
-        raise InvalidArgument(msg, remedy=remedy)
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Yield all texts in a value, including keys; raises TypeError for a key that is not text."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
-            if not isinstance(key, str):
-                raise TypeError
-            yield key
-            yield from _texts(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _texts(each)
 
 
 def to_tenant(row: Any) -> Tenant:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.model.weights import DEFAULT_WEIGHT, weight_of
 from tenancy.runner.lags import Lag
 
 if TYPE_CHECKING:
@@ -120,10 +121,16 @@ class Assignments:
         self._buckets: frozenset[int] = frozenset()
         self._held: dict[UUID, Mapping[Pipe, Assignment]] = {}
         self._by_key: dict[int, tuple[Assignment, ...]] = {}
+        # Those other than the default.
+        self._weights: dict[UUID, float] = {}
 
     def holds(self, tenant_id: UUID) -> bool:
         """Return whether a tenant is assigned to this process."""
         return tenant_id in self._held
+
+    def weight_of(self, tenant_id: UUID) -> float:
+        """Return the weight of a tenant that is assigned to this process."""
+        return self._weights.get(tenant_id, DEFAULT_WEIGHT)
 
     def get(self, tenant_id: UUID, pipe: Pipe) -> Assignment | None:
         """Return an assignment, or None when the tenant is not assigned to this process."""
@@ -166,13 +173,23 @@ class Assignments:
             changed = set(gone)
             for tenant_id in changed:
                 self._active.pop(tenant_id, None)
+                self._weights.pop(tenant_id, None)
             for tenant in active:
                 changed.add(tenant.id)
                 if tenant.status is TenantStatus.ACTIVE:
                     self._active[tenant.id] = tenant
+                    self._weigh(tenant)
                 else:
                     self._active.pop(tenant.id, None)
+                    self._weights.pop(tenant.id, None)
             return self._adjust(changed, is_changed=True)
+
+    def _weigh(self, tenant: Tenant) -> None:
+        weight = weight_of(tenant.metadata)
+        if weight == DEFAULT_WEIGHT:
+            self._weights.pop(tenant.id, None)
+        else:
+            self._weights[tenant.id] = weight
 
     def _adjust(self, ids: Iterable[UUID], *, is_changed: bool) -> tuple[list[Assignment], list[UUID]]:
         acquired: list[Assignment] = []

@@ -6,11 +6,15 @@ import heapq
 import math
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Final
 from uuid import UUID
 
 __all__ = ["Key", "ReadyQueue"]
+
+# The most by which a follower with more work may be behind the clock: a round of slices of the weight 1.
+_ARREARS: Final = 1.0
 
 Key = tuple[UUID, str]
 """A tenant's id and the name of a follower."""
@@ -19,16 +23,26 @@ Key = tuple[UUID, str]
 class ReadyQueue:
     """A fair queue that holds each ready follower once, however often it is woken. Safe to use from many threads.
 
-    The order is first in, first out. A follower that needs another slice goes to the end, so a busy follower delays
-    the others by one slice at a time. A follower is never taken twice at once, and at most ``per_tenant`` followers of
-    one tenant run at the same time.
+    It is a start-time fair queue. Its clock shows the turn of the follower that was taken last. A follower that needs
+    another slice has its next turn 1 / weight later, and one that has waited for work has it now; equal turns are first
+    in, first out. So while followers are busy, each gets slices in proportion to its tenant's weight, and with equal
+    weights a busy follower delays the others by one slice at a time. Idle time earns no turns.
+
+    A follower is never taken twice at once, and at most ``per_tenant`` followers of one tenant run at the same time.
     """
 
-    def __init__(self, per_tenant: int) -> None:
+    def __init__(self, per_tenant: int, weight_of: Callable[[UUID], float] = lambda _: 1.0) -> None:
         self._per_tenant = per_tenant
+        self._weight_of = weight_of
         # Guards the fields below, for in-memory operations only.
         self._changed = threading.Condition()
-        self._ready: OrderedDict[Key, set[str]] = OrderedDict()
+        self._ready: dict[Key, set[str]] = {}
+        # The turns of ready followers, and of some that were removed since: only a follower's last number is valid.
+        self._turns: list[tuple[float, int, Key]] = []
+        self._numbers = count()
+        self._number_of: dict[Key, int] = {}
+        self._clock = 0.0
+        self._next_turn: dict[UUID, dict[str, float]] = {}
         self._running: dict[Key, set[str]] = {}
         self._running_of: dict[UUID, int] = {}
         self._blocked: dict[Key, tuple[float, set[str]]] = {}
@@ -48,22 +62,50 @@ class ReadyQueue:
             elif key in self._ready:
                 self._ready[key].update(leaders)
             else:
-                self._ready[key] = set(leaders)
-                self._changed.notify()
+                self._enqueue(key, set(leaders))
+
+    def _enqueue(self, key: Key, leaders: set[str], arrears: float = 0.0) -> None:
+        """Make a follower ready. Its turn may be before the clock by ``arrears``."""
+        turn = max(self._clock - arrears, self._next_turn.get(key[0], {}).get(key[1], 0.0))
+        self._ready[key] = leaders
+        self._number_of[key] = number = next(self._numbers)
+        heapq.heappush(self._turns, (turn, number, key))
+        self._changed.notify()
 
     def take(self) -> tuple[Key, set[str]] | None:
         """Wait for the next follower; return it with the leaders to read, or None when the queue is closed."""
         with self._changed:
             while not self._is_closed:
                 wait = self._unblock_due()
-                for key in self._ready:
-                    if self._running_of.get(key[0], 0) < self._per_tenant:
-                        leaders = self._ready.pop(key)
-                        self._running[key] = set()
-                        self._running_of[key[0]] = self._running_of.get(key[0], 0) + 1
-                        return key, leaders
+                key = self._take_turn()
+                if key is not None:
+                    leaders = self._ready.pop(key)
+                    self._running[key] = set()
+                    self._running_of[key[0]] = self._running_of.get(key[0], 0) + 1
+                    return key, leaders
                 self._changed.wait(None if wait == math.inf else wait)
             return None
+
+    def _take_turn(self) -> Key | None:
+        """Return the follower whose turn is next, without those of tenants at their limit; None without one."""
+        at_limit = []
+        try:
+            while self._turns:
+                turn, number, key = heapq.heappop(self._turns)
+                if self._number_of.get(key) != number:
+                    continue
+                if self._running_of.get(key[0], 0) >= self._per_tenant:
+                    at_limit.append((turn, number, key))
+                    continue
+                del self._number_of[key]
+                # One that had to wait for its tenant's limit has an earlier turn.
+                self._clock = max(self._clock, turn)
+                self._next_turn.setdefault(key[0], {})[key[1]] = turn + 1 / self._weight_of(key[0])
+                return key
+            return None
+        finally:
+            for each in at_limit:
+                heapq.heappush(self._turns, each)
 
     def done(self, key: Key, more: Iterable[str] = ()) -> None:
         """Mark a slice as finished; ``more`` are the leaders with more to read."""
@@ -75,7 +117,8 @@ class ReadyQueue:
             if key in self._blocked:
                 self._blocked[key][1].update(leaders)
             elif leaders:
-                self._ready[key] = leaders
+                # Other workers have moved the clock during its slice. A slow slice earns no more than that one turn.
+                self._enqueue(key, leaders, _ARREARS)
             # Even without more work: another follower may have waited for this tenant's limit.
             self._changed.notify()
 
@@ -83,6 +126,7 @@ class ReadyQueue:
         """Hold a follower back for some seconds, or with ``math.inf`` until :meth:`unblock`, and enqueue it then."""
         with self._changed:
             until = time.monotonic() + seconds
+            self._number_of.pop(key, None)
             waiting = self._ready.pop(key, set()) | self._blocked.get(key, (0.0, set()))[1]
             self._blocked[key] = (until, waiting | set(leaders))
             if until < math.inf:
@@ -94,8 +138,7 @@ class ReadyQueue:
         with self._changed:
             blocked = self._blocked.pop(key, None)
             if blocked is not None and key not in self._running:
-                self._ready[key] = blocked[1]
-                self._changed.notify()
+                self._enqueue(key, blocked[1])
             elif blocked is not None:
                 self._running[key].update(blocked[1])
 
@@ -109,13 +152,14 @@ class ReadyQueue:
                 if key in self._running:
                     self._running[key].update(blocked[1])
                 else:
-                    self._ready[key] = blocked[1]
+                    self._enqueue(key, blocked[1])
         return self._ends[0][0] - now if self._ends else math.inf
 
     def drop(self, tenant_id: UUID) -> None:
         """Remove a tenant's followers; a running slice continues."""
         with self._changed:
-            for waiting in (self._ready, self._blocked):
+            self._next_turn.pop(tenant_id, None)
+            for waiting in (self._ready, self._number_of, self._blocked):
                 for key in [key for key in waiting if key[0] == tenant_id]:
                     del waiting[key]
 

@@ -72,9 +72,9 @@ class Runner:
             msg = "The runner has nothing to do: no application follows another, and no projection is registered."
             remedy = "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...)."
             raise TenancyError(msg, remedy=remedy)
-        # A tenant with many followers uses at most half of the workers.
-        self._ready = ReadyQueue(per_tenant=max(1, workers // 2))
         self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)
+        # A tenant with many followers uses at most half of the workers.
+        self._ready = ReadyQueue(per_tenant=max(1, workers // 2), weight_of=self._assignments.weight_of)
         self._leases = Leases(registry_cache.registry, lease_seconds)
         self._failure_store = FailureStore(registry_cache.registry)
         self._quarantine = Quarantine(self._failure_store, self._assignments, self._ready, max_attempts)

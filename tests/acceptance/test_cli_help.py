@@ -17,7 +17,7 @@ from tenancy.cli.errors import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
-    "init create adopt list show rename suspend resume archive restore delete undelete purge history env exec "
+    "init create adopt list show rename update suspend resume archive restore delete undelete purge history env exec "
     "migrate rebuild doctor runner migrations jobs"
 )
 EXAMPLES = [

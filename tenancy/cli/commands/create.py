@@ -112,14 +112,14 @@ def _create(
     """
     from eventsourcing.persistence import PersistenceError  # noqa: PLC0415 (slow; loaded by now)
 
-    from tenancy.model.slugs import normalize  # noqa: PLC0415 (as above)
+    from tenancy.registry.lookup import new_slug  # noqa: PLC0415 (as above)
 
     created: list[Tenant] = []
     failures: dict[str, Exception] = {}
     valid = []
     for request in requests:
         try:
-            normalize(request.slug, tenants.settings.slugs)
+            new_slug(tenants.fleet.registry, tenants.settings, request.slug)
         except TenancyError as error:
             failures[request.slug] = error
         else:

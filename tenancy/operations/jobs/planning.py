@@ -8,10 +8,11 @@ from uuid import UUID
 
 from tenancy.arguments import check_class, check_type
 from tenancy.errors import InvalidArgument
+from tenancy.model.metadata import check_json
 from tenancy.model.tenant import Tenant, check_actor
 from tenancy.operations.jobs.kind import JobKind, PlannedItem
 from tenancy.operations.jobs.store import JobStore
-from tenancy.registry.tables import check_metadata, check_texts
+from tenancy.registry.tables import check_texts
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
@@ -30,7 +31,7 @@ def plan_job(
     """Return the operation, and the tenants among ``tenants`` that need work, at most ``limit``; changes nothing."""
     check_class("The kind of the job", kind, JobKind, "a class of JobKind")
     check_type("The name of the kind", getattr(kind, "name", None), str, 'a text: name = "certify"')
-    check_metadata(parameters)
+    check_json("parameters", parameters)
     operation = kind(fleet, parameters)
     return operation, operation.plan(tenants)[:limit]
 

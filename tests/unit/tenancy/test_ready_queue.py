@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from uuid import UUID, uuid4
+
+import pytest
 
 from tenancy.following.pipes import Pipe, Pipes
 from tenancy.runner.ready_queue import ReadyQueue
@@ -42,6 +45,85 @@ def test_follower_with_more_work_goes_to_the_end() -> None:
         order.append(tenant_id)
         queue.done((tenant_id, "F"))
     assert order == [TWO, THREE, ONE]
+
+
+def shares(queue: ReadyQueue, tenants: Iterable[UUID], slices: int, workers: int = 1) -> Counter[UUID]:
+    """Return how many slices each tenant gets while all have more work than there are slices."""
+    for tenant_id in tenants:
+        queue.add((tenant_id, "F"), ("A",))
+    running, found = [], Counter[UUID]()
+    for _ in range(slices):
+        tenant_id = taken(queue)[0]
+        found[tenant_id] += 1
+        running.append(tenant_id)
+        if len(running) == workers:
+            queue.done((running.pop(0), "F"), ("A",))
+    for tenant_id in running:
+        queue.done((tenant_id, "F"))
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_slices_are_shared_by_weight(workers: int) -> None:
+    weights = {ONE: 1.0, TWO: 3.0, THREE: 0.5}
+    queue = ReadyQueue(1, weights.__getitem__)
+    tenants = [*weights] if workers == 1 else [*weights, *(others := [uuid4(), uuid4()])]
+    if workers == 2:
+        weights |= dict.fromkeys(others, 2.0)  # otherwise the heaviest would need more than one of the workers
+    found = shares(queue, tenants, int(100 * sum(weights.values())), workers)
+    assert all(abs(found[each] - 100 * weight) <= 2 for each, weight in weights.items())
+
+
+def test_equal_weights_take_turns() -> None:
+    queue = ReadyQueue(1, lambda _: 0.01)
+    for tenant_id in (ONE, TWO, THREE):
+        queue.add((tenant_id, "F"), ("A",))
+    order = []
+    for _ in range(6):
+        order.append(taken(queue)[0])
+        queue.done((order[-1], "F"), ("A",))
+    assert order == [ONE, TWO, THREE] * 2
+
+
+def test_changed_weight_counts_from_the_next_slice() -> None:
+    weights = {ONE: 1.0, TWO: 1.0}
+    queue = ReadyQueue(1, weights.__getitem__)
+    assert shares(queue, weights, 100) == {ONE: 50, TWO: 50}
+    weights[ONE] = 4.0
+    assert abs(shares(queue, weights, 100)[ONE] - 80) <= 1
+
+
+def test_idle_time_earns_no_turns() -> None:
+    queue = ReadyQueue(1)
+    shares(queue, [ONE], 1000)
+    found = shares(queue, [ONE, TWO], 100)
+    assert abs(found[TWO] - 50) <= 1
+
+
+def test_slow_slice_earns_one_turn() -> None:
+    queue = ReadyQueue(1)
+    for tenant_id in (ONE, TWO):
+        queue.add((tenant_id, "F"), ("A",))
+    assert taken(queue)[0] == ONE
+    for _ in range(100):
+        assert taken(queue)[0] == TWO
+        queue.done((TWO, "F"), ("A",))
+    queue.done((ONE, "F"), ("A",))
+    order = []
+    for _ in range(6):
+        order.append(taken(queue)[0])
+        queue.done((order[-1], "F"), ("A",))
+    assert abs(order.count(ONE) - order.count(TWO)) <= 2
+
+
+def test_light_tenant_is_served_next_however_heavy_the_others_are() -> None:
+    queue = ReadyQueue(1, {ONE: 100.0, TWO: 0.01}.__getitem__)
+    shares(queue, [ONE], 1000)
+    queue.add((ONE, "F"), ("A",))
+    taken(queue)
+    queue.done((ONE, "F"), ("A",))
+    queue.add((TWO, "F"), ("A",))
+    assert taken(queue)[0] == TWO
 
 
 def test_wake_up_during_a_slice_enqueues_another_one() -> None:

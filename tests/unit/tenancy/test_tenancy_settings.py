@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eventsourcing_sqlalchemy.errors import SettingsError
+from tenancy.model.slugs import RESERVED
 from tenancy.settings import VARIABLES, TenancySettings
 
 URL = "postgresql://user:s3cret@host/db?sslpassword=s3cret"
@@ -20,6 +21,7 @@ def test_defaults() -> None:
     assert settings.control_schema == "tenancy"
     assert (settings.schema, settings.table_prefix) == ("{tenant}", "")
     assert settings.slugs == "any"
+    assert settings.reserved_slugs == RESERVED
     assert settings.grace_days == 30
     assert settings.max_applications == 1000
     assert settings.max_outage == 30
@@ -39,6 +41,7 @@ def test_every_variable_is_read() -> None:
         TENANCY_SCHEMA="{tenant}_{application}",
         TENANCY_TABLE_PREFIX="x_{tenant}_",
         TENANCY_SLUGS="DNS",
+        TENANCY_RESERVED_SLUGS="shop",
         TENANCY_GRACE_DAYS="0.5",
         TENANCY_MAX_APPLICATIONS="7",
         TENANCY_MAX_OUTAGE="0",
@@ -172,3 +175,10 @@ def test_secrets_of_a_bad_url_do_not_show(variable: str, value: str) -> None:
     while error is not None:
         assert "s3cret" not in repr(error)
         error = error.__cause__ or error.__context__
+
+
+def test_a_slug_that_cannot_be_reserved_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"TENANCY_RESERVED_SLUGS: The slug 'a/b' has a slash"):
+        read(TENANCY_RESERVED_SLUGS="default,a/b")
+    with pytest.raises(SettingsError, match="is empty"):
+        read(TENANCY_RESERVED_SLUGS="www,,api")
