@@ -54,8 +54,7 @@ class SQLAlchemyDatastore:
 
     sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"
     """The remedy for a sequence that is behind its table, for messages."""
-    observer: ClassVar[Observer | None] = None
-    """Observes the recorders of all datastores of a class."""
+    observer: ClassVar[Observer | None] = None  # of the recorders of all datastores of a class
 
     def __init__(
         self,

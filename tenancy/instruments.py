@@ -41,7 +41,7 @@ class Tracer(Protocol):
 
 
 class Instruments:
-    """The instruments in use; None where there is none."""
+    """The instruments in use; None where a process has none."""
 
     counters: Counters | None = None
     tracer: Tracer | None = None

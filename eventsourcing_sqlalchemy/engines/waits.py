@@ -44,6 +44,9 @@ class _Condition(threading.Condition):
 class WaitCountingPool(QueuePool):
     """SQLAlchemy's default pool, with :attr:`waits`."""
 
+    # SQLAlchemy names a pool's logger after the module of its class: it must stay below "sqlalchemy.pool".
+    __module__ = QueuePool.__module__
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.count_in(Waits())

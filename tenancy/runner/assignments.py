@@ -89,8 +89,9 @@ class Assignment:
 
     @property
     def reached(self) -> int:
-        """Everything up to this id is processed, or will never appear."""
-        return max(self.position or 0, self.settled_up_to)
+        """Everything up to this id is processed, or will never appear, as far as it is known."""
+        position = self.recorded if self.position is None else self.position
+        return max(position, self.settled_up_to)
 
     @property
     def key(self) -> Key:

@@ -78,9 +78,9 @@ class Sweep:
         last_ids = self._last_ids.read(list({assignment.events for assignment in assignments}))
         unsettled = []
         for assignment in assignments:
-            last, reached = last_ids.get(assignment.events, 0), assignment.reached
-            assignment.lag.saw(last, reached)
-            if last <= reached:
+            last = last_ids.get(assignment.events, 0)
+            assignment.lag.saw(last, assignment.reached)
+            if last <= max(assignment.position or 0, assignment.settled_up_to):
                 assignment.pending_gap = None
             elif assignment.pending_gap is None or assignment.pending_gap.last != last:
                 assignment.pending_gap = PendingGap(last)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, PersistenceError
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from eventsourcing_sqlalchemy.errors import describe, frames_of, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.following.follower import FollowerDriver, open_follower
@@ -69,7 +70,7 @@ class Worker:
             more = self._run_slice(key, leaders)
         except Exception as error:
             where = frames_of(error)[-1]
-            extra = {**_extra(key), "event": "slice.failed", "cause": error}
+            extra = {**_extra(key), "event": "slice.failed", **error_fields(error)}
             logger.error("Slice failed: %s at %s", describe(error), where, extra=extra)  # noqa: TRY400 (no values)
             self._ready.block(key, leaders, _OUTAGE)
             raise
@@ -118,7 +119,7 @@ class Worker:
                 return None  # the coordinator releases it once it reads the registry change
             assignment.position = None
             if _is_outage(error):
-                extra = {**_extra(assignment.key), "event": "follower.paused", "cause": error}
+                extra = {**_extra(assignment.key), "event": "follower.paused", **error_fields(error)}
                 logger.warning("Follower paused, database unavailable: %s", outage_of(error), extra=extra)
                 self._ready.block(assignment.key, leaders, _OUTAGE)
             else:

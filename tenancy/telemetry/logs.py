@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from tenancy import context
-from tenancy.telemetry.codes import error_code
 
 if TYPE_CHECKING:
     from tenancy.tenancy import Tenancy
@@ -33,6 +32,10 @@ FIELDS: Final[Mapping[str, str]] = {
     "activity": "name of the background activity",
     "owner": "name of the process in leases",
     "workers": "number of worker threads",
+    "error": "class of an error",
+    "code": "its stable code",
+    "sqlstate": "the database's code for it",
+    "frames": "its stack frames, innermost last",
     "stream": "`stdout` or `stderr`, for text that code has printed",
 }
 """Fields that a record may carry, with their meaning."""
@@ -102,15 +105,11 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     }
     # None: a follower that failed before its first notification has no notification_id.
     fields |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
-    error = getattr(record, "cause", None) or (record.exc_info[1] if record.exc_info else None)
-    if isinstance(error, BaseException):
-        from eventsourcing_sqlalchemy.errors import code_of, describe, frames_of  # noqa: PLC0415 (slow; not needed by --help)
+    if record.exc_info and record.exc_info[1] is not None:
+        from eventsourcing_sqlalchemy.error_fields import error_fields  # noqa: PLC0415 (slow; not needed by --help)
 
-        # Not the error's message, which may contain values.
-        fields |= {"error": describe(error), "code": error_code(error), "frames": frames_of(error)}
-        sqlstate = code_of(error)
-        if sqlstate is not None:
-            fields["sqlstate"] = sqlstate
+        found = error_fields(record.exc_info[1])
+        fields |= {name: value for name, value in found.items() if value is not None}
     return fields | _trace()
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from eventsourcing.persistence import PersistenceError
-from prometheus_client import REGISTRY, CollectorRegistry, Counter
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, values
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -107,7 +106,7 @@ class _PrometheusCounters:
     def _drop(self, label: str) -> None:
         for key in [key for key in list(self._series) if key[0] in _BY_TENANT and key[1] == label]:
             self._series.pop(key, None)
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # there, series cannot be removed
+        if values.ValueClass is values.MutexValue:  # in the multi-process mode, series cannot be removed
             for name in _BY_TENANT:
                 self.collectors[name].remove_by_labels({"tenant": label})
 
@@ -222,7 +221,7 @@ class Measurement(Collector):
 
     def _of_jobs(self) -> Metric:
         items = GaugeMetricFamily(
-            "tenancy_job_items", "Tenants of unfinished jobs by status", labels=("job", "kind", "status")
+            "tenancy_job_items", "Tenants of unfinished jobs by status", labels=("job_id", "kind", "status")
         )
         for job in self._unfinished_jobs():
             counts = job.counts

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from tenancy.errors import (
     InvalidSlug,
     RegistryUnavailable,
@@ -66,7 +67,7 @@ def error_response(error: TenancyError) -> ErrorResponse:
     count_refusal(error.code, "request")
     if isinstance(error, RegistryUnavailable):
         message = error.message  # of this package: it contains no value
-        _logger.error("%s", message, extra={"event": "registry.unreachable", "cause": error})
+        _logger.error("%s", message, extra={"event": "registry.unreachable", **error_fields(error)})
     for cls, response in _RESPONSES.items():
         if isinstance(error, cls):
             return response

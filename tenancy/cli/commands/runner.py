@@ -68,6 +68,15 @@ def start(
             show_default=False,
         ),
     ] = None,
+    metrics_tenants: Annotated[
+        int,
+        typer.Option(
+            "--metrics-tenants",
+            metavar="NUMBER",
+            min=0,
+            help="Maximum number of tenants with metrics of their own; the others share one label.",
+        ),
+    ] = 100,
     json: Annotated[bool, typer.Option("--json", help="Write the log as JSON lines.")] = False,
 ) -> None:
     """Process the events of all tenants until SIGTERM or Ctrl-C. Several processes share the work."""
@@ -78,11 +87,16 @@ def start(
     with ExitStack() as resources:
         if json:
             resources.callback(log.capture_output())
-        _run(context, workers, lease_seconds, drain_seconds, metrics_port)
+        metrics = None if metrics_port is None else (metrics_port, metrics_tenants)
+        _run(context, workers, lease_seconds, drain_seconds, metrics)
 
 
 def _run(
-    context: typer.Context, workers: int, lease_seconds: float, drain_seconds: float, metrics_port: int | None
+    context: typer.Context,
+    workers: int,
+    lease_seconds: float,
+    drain_seconds: float,
+    metrics: tuple[int, int] | None,
 ) -> None:
     is_stopping = threading.Event()
 
@@ -95,8 +109,8 @@ def _run(
     with open_tenancy(context) as tenants:
         log.add_tenants(tenants)
         running = tenants.runner(workers, lease_seconds=lease_seconds)
-        if metrics_port is not None:
-            _serve_metrics(metrics_port, tenants, running)
+        if metrics is not None:
+            _serve_metrics(*metrics, tenants, running)
         running.start()
         fields = {"event": "runner.started", "owner": running.owner, "workers": workers}
         log.logger.info("Runner started. Stop it with SIGTERM or Ctrl-C.", extra=fields)
@@ -210,7 +224,7 @@ def _row(each: FollowerStatus) -> tuple[object, ...]:
     )
 
 
-def _serve_metrics(port: int, tenants: Tenancy, running: Runner) -> None:
+def _serve_metrics(port: int, max_tenants: int, tenants: Tenancy, running: Runner) -> None:
     try:
         from prometheus_client import start_http_server  # noqa: PLC0415 (an extra)
 
@@ -218,7 +232,7 @@ def _serve_metrics(port: int, tenants: Tenancy, running: Runner) -> None:
     except ImportError as error:
         msg = "--metrics-port needs prometheus-client, which is not installed."
         raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
-    measure(tenants, runner=running)
+    measure(tenants, runner=running, max_tenants=max_tenants)
     try:
         start_http_server(port)
     except OSError as error:
