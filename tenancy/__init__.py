@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
+    from tenancy.model.domains import Domain
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
     from tenancy.storage.cross_tenant import TenantTracking
     from tenancy.tenancy import Tenancy
 
-__all__ = ["PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus", "TenantTracking"]
+__all__ = ["Domain", "PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus", "TenantTracking"]
 
 _HOMES = {
+    "Domain": "model.domains",
     "PurgeCertificate": "lifecycle.purging",
     "TenantRequest": "model.tenant",
     "Tenancy": "tenancy",

@@ -4,6 +4,10 @@
     ├── TenantNotFound          no tenant has this slug
     ├── TenantExists            the slug is taken
     ├── InvalidSlug             the slug is invalid
+    ├── DomainNotFound          the tenant has no such domain
+    ├── DomainExists            the domain leads to another tenant
+    ├── DomainNotVerified       the token is not the domain's
+    ├── InvalidDomain           the domain is not a host name
     ├── TenantUnavailable       the tenant exists, and its status refuses the call
     │   ├── TenantNotReady      its tables are being created
     │   ├── TenantSuspended
@@ -37,8 +41,12 @@ from types import MappingProxyType
 from typing import ClassVar
 
 __all__ = [
+    "DomainExists",
+    "DomainNotFound",
+    "DomainNotVerified",
     "EncodingMismatch",
     "InvalidArgument",
+    "InvalidDomain",
     "InvalidSlug",
     "JobEnded",
     "JobNotFound",
@@ -92,6 +100,30 @@ class InvalidSlug(TenancyError, ValueError):  # noqa: N818 (as above)
     """The slug is invalid: empty, too long, or containing invisible or confusable characters."""
 
     code = "invalid_slug"
+
+
+class DomainNotFound(TenancyError, LookupError):  # noqa: N818 (as above)
+    """The tenant has no such domain."""
+
+    code = "domain_not_found"
+
+
+class DomainExists(TenancyError):  # noqa: N818 (as above)
+    """The domain leads to another tenant: a host has one tenant at most."""
+
+    code = "domain_exists"
+
+
+class DomainNotVerified(TenancyError):  # noqa: N818 (as above)
+    """The token is not the domain's: it was mistyped, or the domain was removed and added again."""
+
+    code = "domain_not_verified"
+
+
+class InvalidDomain(TenancyError, ValueError):  # noqa: N818 (as above)
+    """The domain is not a host name."""
+
+    code = "invalid_domain"
 
 
 class TenantUnavailable(TenancyError):  # noqa: N818 (as above)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
@@ -24,14 +25,16 @@ from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import context
 from tenancy.application_cache import TenantProjection
 from tenancy.arguments import check_class, check_list, check_type
-from tenancy.errors import InvalidArgument, NotRegistered, TenancyClosed, TenancyError
+from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
+from tenancy.lifecycle.domains import Domains
 from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
+from tenancy.registry.queries import Order, TenantQuery, find_tenants
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
@@ -324,6 +327,11 @@ class Tenancy:
         """Return the deleted tenants whose grace period is over."""
         return [self._bound(tenant) for tenant in self.fleet.purging.due()]
 
+    @property
+    def domains(self) -> Domains:
+        """The custom host names of the tenants."""
+        return Domains(self.fleet.registry_cache, self.fleet.changed, self._bound)
+
     # -- followers --
 
     def runner(self, workers: int = 4, *, lease_seconds: float = 10.0, max_attempts: int = 8) -> Runner:
@@ -439,9 +447,10 @@ class Tenancy:
     def cached_slug(self, tenant_id: UUID | str) -> str | None:
         """Return the slug of a tenant by its id, from memory only: None if this process has not read it.
 
-        Never waits and never raises, so that a log can call it.
+        Never waits, so that a log can call it.
         """
-        tenant = self._fleet.registry_cache.known(tenant_id)
+        check_type("The tenant's id", tenant_id, (str, UUID), "a UUID, or its text")
+        tenant = self.fleet.registry_cache.known(tenant_id)
         return None if tenant is None else tenant.slug
 
     def __contains__(self, slug: object) -> bool:
@@ -451,17 +460,29 @@ class Tenancy:
             return False
 
     def __iter__(self) -> Iterator[Tenant]:
-        """Yield all tenants in slug order."""
-        return iter(self.list())
+        """Yield all tenants in slug order, with one page of them in memory."""
+        return map(self._bound, find_tenants(self.fleet.registry, TenantQuery()))
 
-    def list(self, status: TenantStatus | str | None = None) -> Sequence[Tenant]:
-        """Return all tenants, or those with a status, in slug order."""
-        try:
-            wanted = None if status is None else TenantStatus(status)
-        except ValueError:
-            msg = f"There is no status {status!r}."
-            raise InvalidArgument(msg, remedy=f"Pass one of: {', '.join(TenantStatus)}.") from None
-        return [self._bound(tenant) for tenant in self.fleet.registry.list(wanted)]
+    def list(
+        self,
+        status: TenantStatus | str | None = None,
+        *,
+        where: Mapping[str, Any] = MappingProxyType({}),
+        created_after: datetime | None = None,
+        order: Order = "slug",
+        limit: int | None = None,
+        after: Tenant | str | None = None,
+    ) -> Sequence[Tenant]:
+        """Return the tenants that fulfil all conditions, by default all, in slug order.
+
+        ``where`` has keys and values of the metadata. ``order`` is slug, -slug, created or -created. ``limit`` with
+        ``after`` returns page after page: ``after`` is the last tenant of the page before, or its slug, or when ordered
+        by creation its id. Tenants that are created or purged meanwhile shift no page. Raises InvalidArgument.
+        """
+        query = TenantQuery(
+            status=status, where=where, created_after=created_after, order=order, limit=limit, after=after
+        )
+        return [self._bound(tenant) for tenant in find_tenants(self.fleet.registry, query)]
 
     def slugs(self) -> Sequence[str]:
         """Return the slugs of all tenants, in any order."""

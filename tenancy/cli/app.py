@@ -12,6 +12,7 @@ import typer
 from tenancy.cli.commands.adopt import adopt
 from tenancy.cli.commands.create import create
 from tenancy.cli.commands.doctor import doctor
+from tenancy.cli.commands.domains import domains
 from tenancy.cli.commands.env import env
 from tenancy.cli.commands.exec import exec_
 from tenancy.cli.commands.init import init
@@ -37,7 +38,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("init", init, "tenancy --app shop:tenants init"),
     ("create", create, "tenancy create acme globex"),
     ("adopt", adopt, "tenancy adopt acme --schema legacy"),
-    ("list", list_, "tenancy list --status suspended"),
+    ("list", list_, "tenancy list --status suspended --where plan=free"),
     ("show", show, "tenancy show acme"),
     ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
     ("update", update, "tenancy update acme --set plan=pro --set seats:=5 --unset trial"),
@@ -123,6 +124,7 @@ for _name, _function, _example in COMMANDS:
     app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
 
 for _name, _group, _help in (
+    ("domains", domains, "Manage the host names of tenants."),
     ("runner", runner, "Run followers, inspect them, and retry failures."),
     ("migrations", migrations, "Set up migrations of your own tables."),
     ("jobs", jobs, "Run operations over many tenants, and control them."),

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import typer
 
-from tenancy.cli.errors import CommandError
 from tenancy.cli.options import seconds
+from tenancy.cli.tenant_options import Limit, Status, Where, conditions
 
 if TYPE_CHECKING:
     from tenancy.operations.jobs import TenantSelection
@@ -34,23 +34,6 @@ __all__ = [
 Slugs = Annotated[
     list[str] | None,
     typer.Argument(metavar="[SLUG]...", help="Slugs or ids of the tenants. Default: all.", show_default=False),
-]
-Status = Annotated[
-    str | None,
-    typer.Option("--status", metavar="STATUS", help="Only tenants with this status.", show_default=False),
-]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where",
-        metavar="KEY=VALUE",
-        help="Only tenants with this value in their metadata. Repeat it for several keys.",
-        show_default=False,
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many tenants.", show_default=False),
 ]
 Except = Annotated[
     list[str] | None,
@@ -118,15 +101,12 @@ class TenantFilters(NamedTuple):
         """Return the selection that the options describe; raises CommandError and InvalidArgument."""
         from tenancy.operations.jobs import TenantSelection  # noqa: PLC0415 (slow: loads SQLAlchemy)
 
-        where = {}
-        for text in self.where or ():
-            key, equals, value = text.partition("=")
-            if not (key and equals):
-                msg = f"--where {text!r} is not of the form KEY=VALUE."
-                raise CommandError(msg, remedy="Name a key of the metadata and its value: --where plan=free")
-            where[key] = value
         return TenantSelection(
-            slugs=self.slugs or (), status=self.status, where=where, limit=self.limit, exclude=self.exclude or ()
+            slugs=self.slugs or (),
+            status=self.status,
+            where=conditions(self.where),
+            limit=self.limit,
+            exclude=self.exclude or (),
         )
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import islice, repeat
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -24,6 +26,8 @@ __all__ = [
     "say",
     "shortened",
     "show_json",
+    "show_json_list",
+    "show_long_table",
     "show_pairs",
     "show_status",
     "show_table",
@@ -65,10 +69,10 @@ def shortened(text: str) -> str:
     return f"{text[:_LENGTH]}…" if len(text) > _LENGTH and sys.stdout.isatty() else text
 
 
-def say(line: str = "") -> None:
+def say(line: str = "", *, end: str = "\n") -> None:
     """Write a line and flush. Exits when the reader has closed the pipe."""
     try:
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{line}{end}")
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes again at exit, which would fail.
@@ -107,6 +111,31 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     _print(table)
 
 
+def show_json_list(values: Iterable[Any]) -> None:
+    """Write values as :func:`show_json` writes their list, with one of them in memory."""
+    is_first = True
+    for value in values:
+        say("[" if is_first else ",")
+        say(indent(json.dumps(value, default=str, indent=2), "  "), end="")
+        is_first = False
+    say("[]" if is_first else "\n]")
+
+
+def show_long_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as :func:`show_table` does, with few rows in memory at a time; columns may grow further on."""
+    remaining = iter(rows)
+    widths = [0] * len(header)
+    some = list(islice(remaining, _MANY))
+    following = list(islice(remaining, _MANY))
+    if not following:
+        show_table(header, some)
+        return
+    lines: list[Sequence[object]] = [header, *some]
+    while lines:
+        widths = _show_lines(lines, widths)
+        lines, following = following, list(islice(remaining, _MANY))
+
+
 def show_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Write names and values, without those that are None or empty."""
     rows = [(name, value) for name, value in pairs if value not in (None, "")]
@@ -132,16 +161,20 @@ def show_status(tenant: Tenant, *, as_json: bool) -> None:
     say(f"{quoted(tenant.slug)} is {tenant.status}{reads}.")
 
 
-def _show_lines(rows: Sequence[Sequence[object]]) -> None:
+def _show_lines(rows: Sequence[Sequence[object]], least: Iterable[int] = repeat(0)) -> list[int]:
+    """Write lines of columns that are at least so wide; return their widths."""
     from rich.cells import cell_len  # noqa: PLC0415 (as above)
 
     lines = [["" if cell is None else printable(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    widths = [
+        max(width, *map(cell_len, column)) for column, width in zip(zip(*lines, strict=True), least, strict=False)
+    ]
     padded = (
         "   ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
     say("\n".join(padded))
+    return widths
 
 
 def _cell(value: object) -> Any:

@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from tenancy import PurgeCertificate, Tenant
+    from tenancy import Domain, PurgeCertificate, Tenant
     from tenancy.operations.jobs import ItemReport, Job
     from tenancy.registry.registry import Change
     from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
 
-__all__ = ["certificate", "change", "details", "failure", "follower", "item", "job", "moment", "next_steps", "summary"]
+__all__ = [
+    "certificate",
+    "change",
+    "details",
+    "domain",
+    "failure",
+    "follower",
+    "item",
+    "job",
+    "moment",
+    "next_steps",
+    "summary",
+]
 
 
 def summary(tenant: Tenant) -> dict[str, Any]:
@@ -27,6 +39,7 @@ def summary(tenant: Tenant) -> dict[str, Any]:
         "schema": tenant.placement.schema,
         "prefix": tenant.placement.table_prefix or None,
         "created_at": tenant.created_at.isoformat(),
+        "metadata": dict(tenant.metadata),
     }
 
 
@@ -39,7 +52,6 @@ def details(tenant: Tenant) -> dict[str, Any]:
         "reads": tenant.reads,
         "adopted": tenant.adopted,
         "due_at": tenant.due_at and tenant.due_at.isoformat(),
-        "metadata": dict(tenant.metadata),
     }
 
 
@@ -51,6 +63,11 @@ def change(entry: Change) -> dict[str, Any]:
 def certificate(proof: PurgeCertificate) -> dict[str, Any]:
     """Return the shape of a purge certificate."""
     return _plain(proof)
+
+
+def domain(claimed: Domain) -> dict[str, Any]:
+    """Return the shape of a domain."""
+    return _plain(claimed)
 
 
 def follower(status: FollowerStatus) -> dict[str, Any]:
@@ -84,7 +101,7 @@ def item(recorded: ItemReport) -> dict[str, Any]:
     return _plain(recorded)
 
 
-def _plain(instance: PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
+def _plain(instance: Domain | PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
     return {name: _plain_value(value) for name, value in asdict(instance).items()}
 
 

@@ -1,8 +1,9 @@
 """Purge tenants in idempotent steps, and verify that nothing is left.
 
-First the status is set, and every process gets the time to see it. Then the tables are dropped in batches, and the
-database's catalog is checked for anything left. Last, the tenant's registry rows are erased. The process may die at any
-step: the tenant keeps the status ``purging``, and ``purge`` or ``tenancy doctor --repair`` finishes the work.
+First the status is set, and every process gets the time to see that the tenant is offline, unless it has had that time
+before. Then the tables are dropped in batches, and the database's catalog is checked for anything left. Last, the
+tenant's registry rows are erased. The process may die at any step: the tenant keeps the status ``purging``, and
+``purge`` or ``tenancy doctor --repair`` finishes the work.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.registry import Registry
 from tenancy.registry.cache import DELAY
 from tenancy.registry.lookup import known_slug, not_found, one_tenant
+from tenancy.registry.offline import seconds_offline
 
 if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
@@ -86,11 +88,12 @@ class Purging:
             _check_is_meant(each, there.get(known_slug(each)) if isinstance(each, str) else by_id.get(each.id))
         if tenants:
             self._cross_tenant.check_code()  # before anything is removed
-        purging = [self._mark_purging(each, actor) for each in tenants]
-        if purging:
-            # Wait until every process has seen the status. This needs no clock that processes share.
-            time.sleep(DELAY)
-        for tenant in purging:
+        marked = [self._mark_purging(each, actor) for each in tenants]
+        # Until then, another process may take the tenant for one that it may write: nothing proves that none does.
+        delay = DELAY - min((seconds for _, seconds in marked), default=DELAY)
+        if delay > 0:
+            time.sleep(delay)
+        for tenant, _ in marked:
             yield self._remove(tenant, actor)
 
     def due(self) -> Sequence[Tenant]:
@@ -99,15 +102,16 @@ class Purging:
         deleted = self._registry.list(TenantStatus.DELETED)
         return [tenant for tenant in deleted if tenant.due_at is not None and tenant.due_at <= now]
 
-    def _mark_purging(self, wanted: str | Tenant, actor: str | None) -> Tenant:
+    def _mark_purging(self, wanted: str | Tenant, actor: str | None) -> tuple[Tenant, float]:
+        """Set the status; return the tenant, and for how many seconds it has been offline before."""
         with one_tenant(self._registry, wanted) as (session, tenant):
             _check_is_meant(wanted, tenant)
-            purging = [tenant]
+            purging, seconds = [tenant], seconds_offline(self._registry, session, tenant)
             if next_status(tenant, Action.PURGE) is not None:
                 columns = {"status": TenantStatus.PURGING, "due_at": None}
                 purging = list(self._registry.change(session, purging, Action.PURGE, actor, **columns))
         self._changed(purging[0])
-        return purging[0]
+        return purging[0], seconds
 
     def _remove(self, tenant: Tenant, actor: str | None) -> PurgeCertificate:
         application_specs = self._application_specs()

@@ -14,6 +14,7 @@ from tenancy.model.slugs import check_reserved, normalize
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_status
 from tenancy.registry import Registry
 from tenancy.registry.lookup import known_slug, not_found, one_tenant
+from tenancy.registry.offline import record_offline
 
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
@@ -82,6 +83,8 @@ class Transitions:
             (changed,) = self._registry.change(
                 session, [tenant], action, actor, remark=columns.get("reason"), **columns
             )
+        if status is not None:
+            record_offline(self._registry, changed)
         self._changed(changed)
         return changed
 

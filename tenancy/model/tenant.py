@@ -76,6 +76,10 @@ class Action(StrEnum):
     """The tables are migrated to another version."""
     REBUILD = "rebuild"
     """A view is replaced with a rebuilt one."""
+    ADD_DOMAIN = "add_domain"
+    VERIFY_DOMAIN = "verify_domain"
+    """Requests with the host are the tenant's from now on."""
+    REMOVE_DOMAIN = "remove_domain"
 
 
 class ApplicationSource(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -22,6 +22,8 @@ from tenancy.errors import RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.registry import FLEET_ID, Registry
+from tenancy.registry.domain_map import DomainMap
+from tenancy.registry.domain_store import DomainStore
 
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
@@ -44,6 +46,7 @@ class RegistryCache:
 
     def __init__(self, settings: TenancySettings) -> None:
         self.registry = Registry(settings)
+        self._domain_store = DomainStore(self.registry)
         self._max_outage = max(settings.max_outage, DELAY)
         self.start()
 
@@ -58,6 +61,7 @@ class RegistryCache:
         self._by_id: OrderedDict[UUID, Tenant | None] = OrderedDict()
         self._by_slug: OrderedDict[str, UUID] = OrderedDict()
         self._unknown_slugs: OrderedDict[str, None] = OrderedDict()
+        self._domains = DomainMap(self._domain_store.serving)
         self._encodings: dict[str, Encoding] | None = None
         self._position: int | None = None
         # The number of invalidations so far.
@@ -132,11 +136,32 @@ class RegistryCache:
 
         Never waits, so an event loop can call it.
         """
-        if time.monotonic() - self._queried_at >= _QUERY_INTERVAL:
-            return False, None
-        is_known, tenant = self._look_up(slug)
+        is_known, tenant = self._look_up(slug) if self._is_fresh() else (False, None)
         self.hits += is_known
         return is_known, tenant
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._queried_at < _QUERY_INTERVAL
+
+    def find_domain(self, host: str) -> Tenant | None:
+        """Return the tenant that a verified domain leads to, or None; ``host`` is normalized."""
+        self.refresh()
+        tenant_id = self._domains.find(host)
+        return None if tenant_id is None else self.get(tenant_id)
+
+    def recall_domain(self, host: str) -> tuple[bool, Tenant | None]:
+        """Return True and the result of :meth:`find_domain` if it is cached, otherwise (False, None). Never waits."""
+        is_known, tenant_id = self._domains.recall(host) if self._is_fresh() else (False, None)
+        if not is_known or tenant_id is None:
+            return is_known, None
+        return self.recall_id(tenant_id)
+
+    def recall_id(self, tenant_id: UUID) -> tuple[bool, Tenant | None]:
+        """Return True and the result of :meth:`get` if it is cached, otherwise (False, None). Never waits."""
+        if not self._is_fresh() or tenant_id not in self._by_id:
+            return False, None
+        self.hits += 1
+        return True, self._by_id.get(tenant_id)
 
     def _look_up(self, slug: str) -> tuple[bool, Tenant | None]:
         tenant_id = self._by_slug.get(slug)
@@ -173,7 +198,8 @@ class RegistryCache:
         """Drop a tenant from the cache: this process has changed it."""
         self._forget([tenant_id])
 
-    def _forget(self, tenant_ids: Iterable[UUID]) -> None:
+    def _forget(self, tenant_ids: Collection[UUID]) -> None:
+        self._domains.forget(tenant_ids)
         with self._lock:
             self._changes += 1
             for tenant_id in tenant_ids:

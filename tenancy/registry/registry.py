@@ -214,6 +214,8 @@ class Registry(RegistryDatabase):
             session.execute(sa.insert(self._rows.tombstones).values(values))
             session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.offline).where(self._rows.offline.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.domains).where(self._rows.domains.c.tenant_id == tenant.id))
             # The items themselves stay: without them, jobs would not end as they were planned.
             items = self._rows.job_items
             erased = sa.update(items).where(items.c.tenant_id == tenant.id).values(summary=None, progress={})
@@ -228,7 +230,7 @@ class Registry(RegistryDatabase):
         """Return the number of remaining rows that could name a tenant."""
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
-            items = self._rows.job_items
+            items, domains = self._rows.job_items, self._rows.domains
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
@@ -236,6 +238,7 @@ class Registry(RegistryDatabase):
                     (tenants, tenants.c.id == tenant_id),
                     (remarks, remarks.c.tenant_id == tenant_id),
                     (failures, failures.c.tenant_id == tenant_id),
+                    (domains, domains.c.tenant_id == tenant_id),
                     (items, sa.and_(items.c.tenant_id == tenant_id, items.c.summary.is_not(None))),
                 )
             )

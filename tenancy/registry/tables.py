@@ -91,6 +91,15 @@ class RegistryTables:
             sa.Column("cipher", sa.Text, nullable=False),
             sa.Column("compressor", sa.Text, nullable=False),
         )
+        self.offline = sa.Table(
+            f"{prefix}offline_tenants",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            # The change of status that the row is about.
+            sa.Column("changed_at", _Moment, nullable=False),
+            # Seconds since 1970, by the database's clock.
+            sa.Column("since", sa.Double, nullable=False),
+        )
         self.failures = sa.Table(
             f"{prefix}runner_failures",
             self.metadata,
@@ -120,6 +129,17 @@ class RegistryTables:
             sa.Column("bucket", sa.Integer, primary_key=True, autoincrement=False),
             sa.Column("owner", sa.Text),
             sa.Column("expires", sa.Double, nullable=False),
+        )
+        self.domains = sa.Table(
+            f"{prefix}domains",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("host", sa.Text, primary_key=True),
+            # The host once it is verified, otherwise NULL. Any tenant may claim a host, and only one can have it.
+            sa.Column("serving_host", sa.Text, unique=True),
+            sa.Column("token", sa.Text, nullable=False),
+            sa.Column("created_at", _Moment, nullable=False),
+            sa.Column("verified_at", _Moment),
         )
         self.jobs = sa.Table(
             f"{prefix}jobs",

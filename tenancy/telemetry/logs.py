@@ -11,11 +11,13 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from tenancy import context
+from tenancy.errors import TenancyClosed
 
 if TYPE_CHECKING:
     from tenancy.tenancy import Tenancy
@@ -81,8 +83,11 @@ def tenant_fields(tenants: Tenancy) -> dict[str, str]:
     return {} if tenant_id is None else _fields_by_id(tenants, tenant_id)
 
 
-def _fields_by_id(tenants: Tenancy, tenant_id: UUID | str) -> dict[str, str]:
-    slug = tenants.cached_slug(tenant_id)
+def _fields_by_id(tenants: Tenancy, tenant_id: object) -> dict[str, str]:
+    slug = None
+    if isinstance(tenant_id, (str, UUID)):  # a record of another logger may mean something else
+        with suppress(TenancyClosed):
+            slug = tenants.cached_slug(tenant_id)
     return {"tenant_id": str(tenant_id)} if slug is None else {"tenant_id": str(tenant_id), "tenant": slug}
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import replace
 from typing import Any, Final
 
 from tenancy.errors import TenancyError
 from tenancy.model.tenant import Tenant
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
-from tenancy.web.resolvers import Request, Resolver
+from tenancy.web.resolvers import Found, MustWait, Request, Resolver
 from tenancy.web.responses import APPLICATION_ERRORS, LOOKUP_ERRORS, error_response
 
 __all__ = ["ASGIMiddleware"]
@@ -29,7 +30,8 @@ class ASGIMiddleware:
     """Serve each HTTP request and each websocket of ``app`` in the scope of its tenant, on asyncio.
 
     ``resolver`` finds the tenant that a request names. ``public`` lists paths that are served without a tenant, and
-    without asking the resolver or the registry: ``/health`` is that path, ``/static/*`` everything below.
+    without asking the resolver or the registry: ``/health`` is that path, ``/static/*`` everything below. So does
+    ``public_hosts`` for all paths of a host.
 
     A request gets 404 when it names no tenant or an unknown one, 403 when its tenant is unavailable, and 503 while the
     registry is unreachable. A websocket is refused before it is accepted, with an HTTP response if the server supports
@@ -37,11 +39,16 @@ class ASGIMiddleware:
     """
 
     def __init__(
-        self, app: _ASGIApplication, *, tenants: Tenancy, resolver: Resolver, public: Iterable[str] = ()
+        self,
+        app: _ASGIApplication,
+        *,
+        tenants: Tenancy,
+        resolver: Resolver,
+        public: Iterable[str] = (),
+        public_hosts: Iterable[str] = (),
     ) -> None:
         self._app = app
-        self._tenants = tenants
-        self._policy = AdmissionPolicy(tenants, resolver, public)
+        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -49,15 +56,16 @@ class ASGIMiddleware:
             return
         response = _Response(scope, send)
         try:
-            found = self._policy.resolve(_request(scope))
-            tenant = None if found is None else await self._find(found.slug)
+            found = await self._resolve(_request(scope))
+            tenant = None if found is None else await self._find(found)
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
             await response.refuse(error)
             return
         with tenant_scope:
             try:
-                await self._app(scope if found is None else _mounted(scope, found.mount), receive, response.send)
+                mount = found.mount if isinstance(found, Found) else ""
+                await self._app(_mounted(scope, mount), receive, response.send)
             except APPLICATION_ERRORS as error:
                 await response.refuse(error)
             except ExceptionGroup as group:  # from a TaskGroup
@@ -66,12 +74,18 @@ class ASGIMiddleware:
                     raise
                 await response.refuse(_first(only))
 
-    async def _find(self, slug: str) -> Tenant:
-        tenant = self._tenants.recall(slug)
+    async def _resolve(self, request: Request) -> Found | Tenant | None:
+        try:
+            return self._policy.resolve(replace(request, may_wait=False))
+        except MustWait:
+            return await asyncio.to_thread(self._policy.resolve, request)
+
+    async def _find(self, found: Found | Tenant) -> Tenant:
+        tenant = self._policy.recall(found)
         if tenant is not None:
             return tenant
         # In a thread, because this may query the registry, and the event loop must go on serving other requests.
-        return await asyncio.to_thread(self._tenants.__getitem__, slug)
+        return await asyncio.to_thread(self._policy.find, found)
 
 
 class _Response:

@@ -1,8 +1,8 @@
-"""Resolve a request to a tenant slug: by host, by path, or by a header that a gateway sets.
+"""Resolve a request to its tenant: by host, by domain, by path, or by a header that a gateway sets.
 
-A resolver is any callable. It returns the slug as the client wrote it, or None when the request names no tenant; it
-raises InvalidSlug for a malformed name. It does not verify that the tenant exists. Under ASGI it runs on the event
-loop, so it must not block.
+A resolver is any callable. It returns the slug as the client wrote it, or a Tenant, or None when the request names no
+tenant; it raises InvalidSlug for a malformed name. It does not verify that the tenant exists. Under ASGI it runs on the
+event loop, so it must not block. It may raise MustWait there: then it is called again, in a thread.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
-from tenancy.arguments import check_type
-from tenancy.errors import InvalidSlug
+from tenancy.arguments import check_type, invalid
+from tenancy.errors import InvalidArgument, InvalidSlug
+from tenancy.model.domains import bare_host
+from tenancy.model.tenant import Tenant
 
-__all__ = ["Found", "Request", "Resolver", "by_header", "by_host", "by_path"]
+if TYPE_CHECKING:
+    from tenancy.tenancy import Tenancy
 
-_PORT: Final = re.compile(r":[0-9]*$")
+__all__ = ["Found", "MustWait", "Request", "Resolver", "by_domain", "by_header", "by_host", "by_path", "first"]
+
 # Standards exclude underscores from host names, but they are common in practice.
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -35,6 +39,10 @@ class Request:
     """Pairs of lower-case name and value, in request order. WSGI servers join repeated headers by a comma."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The ASGI ``scope`` or the WSGI ``environ``."""
+    tenants: Tenancy | None = field(default=None, repr=False)
+    """The fleet of the middleware."""
+    may_wait: bool = True
+    """Whether a resolver may query a database: false on an event loop."""
 
     def values(self, header: str) -> Sequence[str]:
         """Return all values of a header; ``header`` is its name in lower case."""
@@ -48,8 +56,59 @@ class Found(NamedTuple):
     mount: str = ""
 
 
-Resolver = Callable[[Request], Found | str | None]
-"""The type of a resolver: :func:`by_host`, :func:`by_path` and :func:`by_header` return one."""
+class MustWait(Exception):  # noqa: N818 (a signal, which no user sees)
+    """A resolver cannot answer without waiting, and ``may_wait`` is false."""
+
+
+Resolver = Callable[[Request], Found | Tenant | str | None]
+"""The type of a resolver: :func:`by_host`, :func:`by_domain`, :func:`by_path` and :func:`by_header` return one."""
+
+
+def first(*resolvers: Resolver) -> Resolver:
+    """Ask resolvers in turn, until one names a tenant.
+
+    A resolver that finds a malformed name, or the name of a tenant that does not exist, ends the search: the request
+    gets 404, and never a tenant that a later resolver would find.
+    """
+    if not resolvers:
+        msg = "first() has no resolver."
+        raise InvalidArgument(msg, remedy="Pass some: first(by_header('X-Tenant'), by_host('example.com'))")
+    for each in resolvers:
+        if not callable(each):
+            raise invalid("A resolver of first()", each, "functions, such as by_host('example.com')")
+
+    def resolve(request: Request) -> Found | Tenant | str | None:
+        for each in resolvers:
+            found = each(request)
+            if found is not None:
+                return found
+        return None
+
+    return resolve
+
+
+def by_domain() -> Resolver:
+    """Find the tenant in its verified domains: see ``tenants.domains``. An unknown host names no tenant.
+
+    The answer comes from memory. The port, letter case and a trailing dot are ignored.
+    """
+
+    def resolve(request: Request) -> Tenant | None:
+        host = _only_value(request, "host")
+        if host is None:
+            return None
+        if request.tenants is None:
+            msg = "by_domain() has no fleet to look in."
+            raise InvalidArgument(msg, remedy="Pass the request of a middleware, or Request(..., tenants=tenants).")
+        cache, name = request.tenants.fleet.registry_cache, bare_host(host)
+        is_known, tenant = cache.recall_domain(name)
+        if is_known:
+            return tenant
+        if not request.may_wait:
+            raise MustWait
+        return cache.find_domain(name)
+
+    return resolve
 
 
 def by_host(domain: str) -> Resolver:
@@ -66,7 +125,7 @@ def by_host(domain: str) -> Resolver:
         host = _only_value(request, "host")
         if host is None:
             return None
-        name = _PORT.sub("", host).lower().removesuffix(".")
+        name = bare_host(host)
         return _slug_of_label(name.removesuffix(suffix)) if name.endswith(suffix) else None
 
     return resolve

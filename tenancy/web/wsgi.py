@@ -13,7 +13,7 @@ from tenancy import context
 from tenancy.errors import TenancyError
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
-from tenancy.web.resolvers import Request, Resolver
+from tenancy.web.resolvers import Found, Request, Resolver
 from tenancy.web.responses import APPLICATION_ERRORS, LOOKUP_ERRORS, error_response
 
 __all__ = ["WSGIMiddleware"]
@@ -23,27 +23,34 @@ class WSGIMiddleware:
     """Serve each request of ``app`` in the scope of its tenant. The response iterable is consumed and closed in the
     same scope.
 
-    ``resolver``, ``public`` and the error responses are those of :class:`~tenancy.web.asgi.ASGIMiddleware`.
+    ``resolver``, ``public``, ``public_hosts`` and the error responses are those of
+    :class:`~tenancy.web.asgi.ASGIMiddleware`.
     """
 
     def __init__(
-        self, app: WSGIApplication, *, tenants: Tenancy, resolver: Resolver, public: Iterable[str] = ()
+        self,
+        app: WSGIApplication,
+        *,
+        tenants: Tenancy,
+        resolver: Resolver,
+        public: Iterable[str] = (),
+        public_hosts: Iterable[str] = (),
     ) -> None:
         self._app = app
         self._tenants = tenants
-        self._policy = AdmissionPolicy(tenants, resolver, public)
+        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start = _Start(environ, start_response)
         try:
             found = self._policy.resolve(_request(environ))
-            tenant = None if found is None else self._tenants[found.slug]
+            tenant = None if found is None else self._policy.find(found)
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
             return [start.refuse(error)]
         try:
             with tenant_scope:
-                body = self._app(_mounted(environ, found.mount) if found else environ, start)
+                body = self._app(_mounted(environ, found.mount) if isinstance(found, Found) else environ, start)
         except APPLICATION_ERRORS as error:
             return [start.refuse(error)]
         if type(body) in (list, tuple):  # consuming it runs no code of the application

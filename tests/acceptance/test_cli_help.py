@@ -12,16 +12,17 @@ import pytest
 import typer
 
 from tenancy.cli.app import COMMANDS, app
-from tenancy.cli.commands import jobs, migrations, runner
+from tenancy.cli.commands import domains, jobs, migrations, runner
 from tenancy.cli.errors import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
     "init create adopt list show rename update suspend resume archive restore delete undelete purge history env exec "
-    "migrate rebuild doctor runner migrations jobs"
+    "migrate rebuild doctor domains runner migrations jobs"
 )
 EXAMPLES = [
     *COMMANDS,
+    *((f"domains {name}", function, example) for name, function, example in domains.COMMANDS),
     *((f"runner {name}", function, example) for name, function, example in runner.COMMANDS),
     *((f"migrations {name}", function, example) for name, function, example in migrations.COMMANDS),
     *((f"jobs {name}", function, example) for name, function, example in jobs.COMMANDS),

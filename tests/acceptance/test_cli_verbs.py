@@ -16,8 +16,9 @@ from tests.samples.kennels import Kennel
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
-SUMMARY = ["slug", "id", "name", "status", "schema", "prefix", "created_at"]
-DETAILS = [*SUMMARY, "changed_at", "reason", "reads", "adopted", "due_at", "metadata"]
+SLUG = 'ünï-cödé "x"'
+SUMMARY = ["slug", "id", "name", "status", "schema", "prefix", "created_at", "metadata"]
+DETAILS = [*SUMMARY, "changed_at", "reason", "reads", "adopted", "due_at"]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -105,6 +106,25 @@ def test_a_reserved_slug_is_refused_and_the_others_are_created(quick: Command) -
     assert [each["slug"] for each in quick.ok("list", "--json").json] == ["acme", "globex"]
 
 
+def test_tenants_are_listed_by_conditions_and_pages(tenancy: Command) -> None:
+    tenancy.ok("create", "b", "a", "--metadata", '{"plan": "free", "seats": 5}')
+    tenancy.ok("create", SLUG, "--metadata", '{"plan": "gold"}')
+
+    def slugs(*arguments: str) -> list[str]:
+        return [each["slug"] for each in tenancy.ok("list", "--json", *arguments).json]
+
+    assert slugs() == ["a", "b", SLUG]
+    assert slugs("--where", "plan=free", "--where", "seats=5", "--order=-slug") == ["b", "a"]
+    assert slugs("--order", "created") == ["b", "a", SLUG] or slugs("--order", "created") == ["a", "b", SLUG]
+    assert slugs("--limit", "1", "--after", "A") == ["b"]
+    tenant = tenancy.ok("show", SLUG, "--json").json
+    assert slugs("--order", "-created", "--limit", "5", "--after", tenant["id"], "--where", "plan=gold") == []
+    assert slugs("--created-after", tenant["created_at"]) == []
+    assert slugs("--created-after", "2026-01-01", "--status", "active", "--where", "plan=gold") == [SLUG]
+    assert tenancy.ok("list", "--json", "--where", "plan=gold").json[0]["metadata"] == {"plan": "gold"}
+    assert tenancy.ok("list", "--where", "plan=none").out.split() == ["slug", "status", "where", "created", "name"]
+
+
 def test_an_operator_without_the_code_can_use_all_tenant_verbs(tenancy: Command) -> None:
     tenancy.ok("init")
     operator = Command(tenancy.url, app=None)
@@ -188,6 +208,10 @@ def test_every_verb_returns_the_documented_shape(quick: Command) -> None:
         (["create", "x", "--actor", "jane@example.com"], 2, "usage"),
         (["create", "--from", "/nowhere"], 2, "usage"),
         (["list", "--status", "happy"], 2, "usage"),
+        (["list", "--order", "name"], 2, "usage"),
+        (["list", "--created-after", "yesterday"], 2, "usage"),
+        (["list", "--where", "plan"], 2, "usage"),
+        (["list", "--order", "created", "--after", "acme"], 2, "invalid_argument"),
         (["list", "--wrong"], 2, "usage"),
         (["wrong"], 2, "usage"),
         (["rename", "acme"], 2, "usage"),

@@ -43,7 +43,7 @@ class Web:
         tenants: Tenancy,
         handler: Callable[[str, str], str],
         resolver: Resolver,
-        public: Iterable[str] = (),
+        **options: Any,
     ) -> None:
         async def asgi(scope: Scope, _receive: Any, send: Any) -> None:
             root = scope.get("root_path", "")
@@ -57,8 +57,8 @@ class Web:
             start_response("200 OK", [("content-type", "text/plain")])
             return [body]
 
-        self._asgi = ASGIMiddleware(asgi, tenants=tenants, resolver=resolver, public=public)
-        self._wsgi = WSGIMiddleware(wsgi, tenants=tenants, resolver=resolver, public=public)
+        self._asgi = ASGIMiddleware(asgi, tenants=tenants, resolver=resolver, **options)
+        self._wsgi = WSGIMiddleware(wsgi, tenants=tenants, resolver=resolver, **options)
         self._kind = kind
 
     def get(self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> Answer:

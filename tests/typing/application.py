@@ -20,12 +20,12 @@ from eventsourcing.system import ProcessApplication, System
 from eventsourcing.utils import get_topic
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
-from tenancy import PurgeCertificate, Tenancy, Tenant, TenantStatus
+from tenancy import Domain, PurgeCertificate, Tenancy, Tenant, TenantStatus
 from tenancy.errors import TenantSuspended
 from tenancy.operations.jobs import JobItem, JobKind, JobOptions, JobReport, PlannedItem, TenantSelection
 from tenancy.runner import Runner
 from tenancy.web.asgi import ASGIMiddleware
-from tenancy.web.resolvers import Found, Request, by_header, by_host, by_path
+from tenancy.web.resolvers import Request, Resolver, by_domain, by_header, by_host, by_path, first
 from tenancy.web.wsgi import WSGIMiddleware
 
 
@@ -125,13 +125,13 @@ class CountTricks(Projection[TrickCounts]):
 tenants = Tenancy(system=System(pipes=[[School, Diplomas]]), env={"SQLALCHEMY_URL": "sqlite:///fleet.db"})
 tenants.project(School, CountTricks, TrickCounts)
 
-of_the_host = by_host("example.com")
-of_the_gateway = by_header("X-Tenant")
+
+def by_token(request: Request) -> Tenant | None:
+    """Resolve a request in another way."""
+    return None if request.tenants is None else request.tenants["acme"]
 
 
-def of_the_request(request: Request) -> Found | str | None:
-    """Compose resolvers: the host first, then the gateway's header."""
-    return of_the_host(request) or of_the_gateway(request)
+of_the_request: Resolver = first(by_header("X-Tenant"), by_host("example.com"), by_domain(), by_token)
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
@@ -166,6 +166,9 @@ def serve() -> int:
         assert_type(error.message, str)
     assert_type(acme.status, TenantStatus)
     assert_type(tenants.purge("acme"), PurgeCertificate)
+    domain = assert_type(tenants.domains.add("acme", "shop.acme.example"), Domain)
+    assert_type(tenants.domains.verify("acme", domain.host, domain.token).is_verified, bool)
+    assert_type(tenants.domains.find(domain.host), Tenant | None)
     view: TrickCounts = projection.view
     return view.dogs_that_know("roll over")
 
@@ -209,3 +212,5 @@ def misuse() -> None:
     tenants.jobs.run(School)  # type: ignore[arg-type]
     tenants.runner(workers="four")  # type: ignore[arg-type]
     ASGIMiddleware(asgi, tenants=tenants, resolver=len)  # type: ignore[arg-type]
+    first(by_path(), "acme")  # type: ignore[arg-type]
+    tenants.domains.verify("acme", "shop.acme.example")  # type: ignore[call-arg]

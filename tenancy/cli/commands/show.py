@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Json, Slug
-from tenancy.cli.output import json_of, shortened, show_json, show_pairs, show_table
+from tenancy.cli.output import json_of, shortened, show_json, show_json_list, show_long_table, show_pairs, show_table
 from tenancy.cli.shapes import change, details, moment, summary
+from tenancy.cli.tenant_options import Limit, Status, Where, query_of
+
+if TYPE_CHECKING:
+    from tenancy import Tenant
 
 __all__ = ["history", "list_", "show"]
 
@@ -18,30 +22,47 @@ __all__ = ["history", "list_", "show"]
 def list_(
     context: typer.Context,
     *,
-    status: Annotated[
+    status: Status = None,
+    where: Where = None,
+    created_after: Annotated[
         str | None,
-        typer.Option("--status", metavar="STATUS", help="Show only tenants with this status.", show_default=False),
+        typer.Option(
+            "--created-after",
+            metavar="TIME",
+            help="Only tenants created after this ISO time or date; UTC without an offset.",
+            show_default=False,
+        ),
+    ] = None,
+    order: Annotated[
+        str,
+        typer.Option("--order", metavar="ORDER", help="Order: slug, -slug, created or -created (newest first)."),
+    ] = "slug",
+    limit: Limit = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="TENANT",
+            help="Continue after the last tenant of the page before: its slug, or its id with --order created.",
+            show_default=False,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """List tenants in order of their slugs."""
+    """List tenants, by default all, in order of their slugs."""
     with open_tenancy(context) as tenants:
-        from tenancy import TenantStatus  # noqa: PLC0415 (slow; loaded by now)
+        from tenancy.registry.queries import find_tenants  # noqa: PLC0415 (slow; loaded by now)
 
-        if status is not None and status not in set(TenantStatus):
-            msg = f"Status {status!r} does not exist."
-            raise CommandError(msg, remedy=f"Choose one of: {', '.join(TenantStatus)}")
-        found = tenants.list(status)
-    if json:
-        show_json([summary(tenant) for tenant in found])
-        return
-    show_table(
-        ("slug", "status", "where", "created", "name"),
-        [
-            (tenant.slug, tenant.status, tenant.placement, moment(tenant.created_at), shortened(tenant.name))
-            for tenant in found
-        ],
-    )
+        query = query_of(status, where, created_after=created_after, order=order, limit=limit, after=after)
+        found = find_tenants(tenants.fleet.registry, query)
+        if json:
+            show_json_list(map(summary, found))
+            return
+        show_long_table(("slug", "status", "where", "created", "name"), map(_row, found))
+
+
+def _row(tenant: Tenant) -> Sequence[object]:
+    return (tenant.slug, tenant.status, tenant.placement, moment(tenant.created_at), shortened(tenant.name))
 
 
 def show(context: typer.Context, slug: Slug, *, json: Json = False) -> None:

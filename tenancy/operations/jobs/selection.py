@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +10,7 @@ from uuid import UUID
 from tenancy.errors import InvalidArgument
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.registry.lookup import known_slug, not_found
+from tenancy.registry.queries import TenantQuery, find_tenants
 
 if TYPE_CHECKING:
     from tenancy.registry import Registry
@@ -31,8 +31,8 @@ class TenantSelection:
     slugs: Sequence[str] = ()
     """Slugs or ids; empty for all tenants."""
     status: str | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
-    """Keys and values of the tenants' metadata. A value is a text, or the JSON of any other value."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Keys and values of the tenants' metadata. A text stands for this text, or for the value whose JSON it is."""
     limit: int | None = None
     """The maximum number of tenants that need work."""
     exclude: Sequence[str] = ()
@@ -46,14 +46,14 @@ class TenantSelection:
 
     def tenants(self, registry: Registry) -> Sequence[Tenant]:
         """Return the selected tenants in slug order, with few queries; raises TenantNotFound for an unknown slug."""
-        found: Iterable[Tenant] = _find(registry, self.slugs) if self.slugs else registry.list()
+        query = TenantQuery(status=self.status, where=self.where)
+        found: Iterable[Tenant] = _find(registry, self.slugs) if self.slugs else find_tenants(registry, query)
         excluded = {tenant.id for tenant in _find(registry, self.exclude)}
-        return [tenant for tenant in found if tenant.id not in excluded and self._matches(tenant)]
-
-    def _matches(self, tenant: Tenant) -> bool:
-        if tenant.status in _NEVER or self.status not in (None, tenant.status):
-            return False
-        return all(key in tenant.metadata and _equals(tenant.metadata[key], self.where[key]) for key in self.where)
+        return [
+            tenant
+            for tenant in found
+            if tenant.id not in excluded and tenant.status not in _NEVER and query.accepts(tenant)
+        ]
 
 
 def _find(registry: Registry, slugs: Sequence[str]) -> Sequence[Tenant]:
@@ -75,14 +75,3 @@ def _id_of(slug: str) -> UUID | None:
         return UUID(slug)
     except ValueError:
         return None
-
-
-def _equals(value: Any, text: str) -> bool:
-    if value == text and isinstance(value, str):
-        return True
-    try:
-        return not isinstance(value, str) and json.dumps(value, sort_keys=True) == json.dumps(
-            json.loads(text), sort_keys=True
-        )
-    except ValueError:
-        return False

@@ -15,9 +15,9 @@ from tenancy.errors import TenantSuspended
 from tenancy.model.tenant import Tenant
 from tenancy.registry import cache as cache_module
 from tenancy.web.asgi import ASGIMiddleware
-from tenancy.web.resolvers import by_path
+from tenancy.web.resolvers import Found, by_domain, by_path
 from tests.samples.kennels import Kennel
-from tests.support.deadlines import DEADLINE_SECONDS
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.web import App, Message, Receive, Scope, Send, call, run
 
 HTTP_ANSWERS: dict[str, Any] = {"extensions": {"websocket.http.response": {}}}
@@ -129,9 +129,9 @@ def test_no_thread_is_needed_for_cached_tenants(tenants: Tenancy, monkeypatch: p
     hops: list[str] = []
     to_thread = asyncio.to_thread
 
-    async def counted(function: Callable[..., Any], slug: str) -> Any:
-        hops.append(slug)
-        return await to_thread(function, slug)
+    async def counted(function: Callable[..., Any], found: Found) -> Any:
+        hops.append(found.slug)
+        return await to_thread(function, found)
 
     monkeypatch.setattr(asyncio, "to_thread", counted)
 
@@ -200,3 +200,42 @@ def test_a_websocket_that_is_closed_is_not_closed_again(before: list[str], tenan
     tenants.create("acme")
     with pytest.raises(TenantSuspended):
         call(behind(serving(tenants, *before), tenants), "websocket", "/t/acme/", **HTTP_ANSWERS)
+
+
+def test_domains_are_read_outside_the_event_loop(tenants: Tenancy, monkeypatch: pytest.MonkeyPatch) -> None:
+    tenants.create("acme")
+    tenants.domains.verify("acme", "acme.example", tenants.domains.add("acme", "acme.example").token)
+    reading_threads: list[int] = []
+    registry = tenants.fleet.registry
+    reading = registry.reading
+
+    def recorded() -> Any:
+        reading_threads.append(threading.get_ident())
+        return reading()
+
+    monkeypatch.setattr(registry, "reading", recorded)
+    app = ASGIMiddleware(say_slug(tenants), tenants=tenants, resolver=by_domain())
+
+    async def main() -> None:
+        for host in (b"acme.example", b"x.example", b"acme.example", b"y.example"):
+            await run(app, "http", "/", headers=[(b"host", host)])
+            await run(app, "websocket", "/", headers=[(b"host", host)])
+
+    tenants.fleet.registry_cache.start()  # empty, as in a new process
+    asyncio.run(main())
+    assert reading_threads
+    assert threading.get_ident() not in reading_threads
+    before = len(reading_threads)
+
+    def is_from_memory() -> bool:
+        asyncio.run(main())
+        return len(reading_threads) == before
+
+    wait_until(is_from_memory, "answers from memory")
+
+
+def say_slug(tenants: Tenancy) -> App:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "said", "slug": tenants.current.slug})
+
+    return app

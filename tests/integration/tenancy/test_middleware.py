@@ -15,7 +15,7 @@ from tenancy.model.placement import Placement
 from tenancy.model.tenant import Tenant, TenantRequest
 from tenancy.model.versions import Versions
 from tenancy.testing.postgresql import PostgresServer
-from tenancy.web.resolvers import Request, Resolver, by_header, by_host, by_path
+from tenancy.web.resolvers import Request, Resolver, by_domain, by_header, by_host, by_path, first
 from tenancy.web.responses import error_response
 from tests.samples.kennels import Kennel
 from tests.support.web import Answer, Kind, Web
@@ -76,6 +76,59 @@ def test_a_function_is_a_resolver(tenants: Tenancy, serve: Callable[..., Web]) -
 def test_a_resolver_that_returns_another_type_is_refused(tenants: Tenancy, serve: Callable[..., Web]) -> None:
     with pytest.raises(TypeError, match="The resolver returned int"):
         serve(slug_of_current(tenants), lambda _: 1).get("/")
+
+
+def add_domain(tenants: Tenancy, slug: str, host: str) -> None:
+    tenants.domains.verify(slug, host, tenants.domains.add(slug, host).token)
+
+
+def test_a_verified_domain_leads_to_its_tenant(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+    tenants.create("acme")
+    add_domain(tenants, "acme", "münchen.acme.example")
+    tenants.domains.add("acme", "unverified.acme.example")
+    web = serve(slug_of_current(tenants), by_domain())
+    host = "xn--mnchen-3ya.acme.example"
+    for written in (host, f"{host.upper()}.:8000"):
+        assert web.get("/orders", headers={"host": written}).body == "acme at  gets /orders"
+    for unknown in ("unverified.acme.example", "acme.example", "x", "10.0.0.7", "a,b", "[::1]:80", f"x.{host}"):
+        assert web.get("/", headers={"host": unknown}).status == 404
+    tenants.suspend("acme")
+    assert web.get("/", headers={"host": host}).status == 403
+    tenants.resume("acme")
+    tenants.domains.remove("acme", host)
+    assert web.get("/", headers={"host": host}).status == 404
+
+
+def test_resolvers_compose(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+    tenants.create("acme")
+    tenants.create("globex")
+    add_domain(tenants, "acme", "acme.example")
+    # A host below the fleet's own domain is for the slug, even if a tenant has it as a domain.
+    add_domain(tenants, "acme", "globex.example.com")
+    resolver = first(by_header("X-Tenant"), by_host("example.com"), by_domain())
+    web = serve(slug_of_current(tenants), resolver)
+
+    def slug(host: str, **headers: str) -> str:
+        return web.get("/", headers={"host": host, **headers}).body.partition(" ")[0]
+
+    assert slug("acme.example") == slug("acme.example.com") == "acme"
+    assert slug("globex.example.com") == "globex"
+    assert slug("acme.example", **{"x-tenant": "globex"}) == "globex"
+    for headers in ({"host": "x.example"}, {"host": "x.example.com"}, {"host": "acme.example", "x-tenant": "x"}):
+        assert web.get("/", headers=headers).status == 404
+
+
+def test_a_resolver_may_return_a_tenant(tenants: Tenancy, serve: Callable[..., Web]) -> None:
+    acme = tenants.create("acme")
+    web = serve(slug_of_current(tenants), lambda _: acme)
+    assert web.get("/").body == "acme at  gets /"
+    tenants.rename("acme", "apex")
+    tenants.create("acme")
+    assert web.get("/").body == "apex at  gets /"  # the tenant itself, under its new slug
+    tenants.suspend("apex")
+    assert web.get("/").status == 403  # whatever the object says
+    tenants.purge(tenants["apex"])
+    assert web.get("/").status == 404
 
 
 def test_no_tenant_is_current_after_the_request(tenants: Tenancy, serve: Callable[..., Web]) -> None:
@@ -147,6 +200,25 @@ def test_a_public_path_is_served_whatever_the_request_names(
     with Tenancy(applications=[Kennel], env={"SQLALCHEMY_URL": f"{tenants.settings.url}.nowhere"}) as away:
         web = Web(kind, away, current_or_none(away), by_host("example.com"), public=["/health"])
         assert web.get("/health", headers={"host": "acme.example.com"}).body == "none"
+
+
+@pytest.mark.parametrize("host", ["app.example.com", "APP.example.com.:80", "localhost", "10.0.0.7:8080"])
+def test_a_public_host_is_served_without_a_tenant(host: str, tenants: Tenancy, serve: Callable[..., Web]) -> None:
+    tenants.create("app")
+    hosts = ["App.example.com:443", "localhost", "10.0.0.7"]
+    web = serve(current_or_none(tenants), fail_if_called, public_hosts=hosts)
+    for path in ("/sign-up", "/"):
+        assert web.get(path, headers={"host": host}).body == "none"
+    web = serve(current_or_none(tenants), by_host("example.com"), public_hosts=["www.example.com", "münchen.example"])
+    assert web.get("/", headers={"host": "xn--mnchen-3ya.example"}).body == "none"
+    assert web.get("/", headers={"host": "app.example.com"}).body == "app"
+    assert web.get("/", headers={"host": "www.example.com, app.example.com"}).status == 404
+
+
+@pytest.mark.parametrize("hosts", ["app.example.com", ["https://app.example.com"], ["*.example.com"], [5], [""]])
+def test_invalid_public_hosts_are_refused(hosts: Any, tenants: Tenancy, serve: Callable[..., Web]) -> None:
+    with pytest.raises(ValueError, match="Pass"):
+        serve(current_or_none(tenants), public_hosts=hosts)
 
 
 # -- refused --

@@ -64,6 +64,7 @@ def test_each_record_names_the_tenant_of_its_context(tenants: Tenancy) -> None:
             thread.join()
         logger.warning("named", extra={"tenant_id": str(acme.id)})
         logger.warning("unknown", extra={"tenant_id": "no id"})
+        logger.warning("another meaning", extra={"tenant_id": 5})
         with tenants.scope("acme"):
             logger.warning("another", extra={"tenant_id": tenants[ODD_SLUG].id})
     named = [(each["message"], each.get("tenant")) for each in records(lines)]
@@ -74,6 +75,7 @@ def test_each_record_names_the_tenant_of_its_context(tenants: Tenancy) -> None:
         ("in a thread", None),
         ("named", "acme"),
         ("unknown", None),
+        ("another meaning", None),
         ("another", ODD_SLUG),
     ]
     assert records(lines)[1]["tenant_id"] == str(acme.id)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenancy.errors import InvalidSlug
+from tenancy.errors import InvalidArgument, InvalidSlug
 from tenancy.model.slugs import normalize
-from tenancy.web.resolvers import Found, Request, by_header, by_host, by_path
+from tenancy.web.resolvers import Found, Request, by_domain, by_header, by_host, by_path, first
 
 # -- by host --
 
@@ -157,3 +157,35 @@ def test_a_repeated_or_unreadable_header_is_refused(values: tuple[str, ...]) -> 
 def test_an_invalid_header_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"is not a header name.*by_header\('X-Tenant'\)"):
         by_header(name)
+
+
+# -- several --
+
+
+def test_the_first_resolver_that_names_a_tenant_decides() -> None:
+    resolve = first(by_header("X-Tenant"), by_path("/t"), by_host("example.com"))
+    host, header = ("host", "acme.example.com"), ("x-tenant", "globex")
+    assert resolve(Request(path="/", headers=[host])) == "acme"
+    assert resolve(Request(path="/", headers=[host, header])) == "globex"
+    assert resolve(Request(path="/t/initech/x", headers=[host])) == Found("initech", "/t/initech")
+    assert resolve(Request(path="/", headers=[])) is None
+
+
+@pytest.mark.parametrize("value", ["", "a,b", "%FF"])
+def test_a_malformed_name_ends_the_search(value: str) -> None:
+    resolve = first(by_header("X-Tenant"), by_host("example.com"))
+    request = Request(path="/", headers=[("host", "acme.example.com"), ("x-tenant", value)])
+    try:
+        assert resolve(request) == ""
+    except InvalidSlug:
+        assert value
+
+
+def test_wrong_resolvers_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="has no resolver"):
+        first()
+    with pytest.raises(InvalidArgument, match=r"of type str\. Pass functions"):
+        first(by_path(), "acme")  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="no fleet to look in"):
+        by_domain()(at("acme.example"))
+    assert by_domain()(Request(path="/")) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -129,6 +130,7 @@ VALUES: dict[str, Any] = {
     "application": Kennel,
     "projection": DogCounters,
     "view": SQLAlchemyTrackingRecorder,
+    "tenant_id": UUID(int=1),
 }
 
 
