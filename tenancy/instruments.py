@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
+
+from tenancy.model.tenant import Tenant
 
 __all__ = ["Counters", "Instruments", "Tracer", "count_refusal", "instruments"]
 
@@ -36,8 +39,29 @@ class Counters(Protocol):
 class Tracer(Protocol):
     """Runs calls in spans. Safe to use from many threads."""
 
-    def call(self, operation: str, datastore: Any, table: object, call: Callable[[], _T], count: int | None) -> _T:
-        """Return the result of a call of a recorder; ``operation`` is ``append`` or ``read``."""
+    def call(self, operation: str, datastore: Any, table: object, call: Callable[[], _T], count: int) -> _T:
+        """Run a call of a recorder; ``operation`` is ``append``, of ``count`` events, or ``read``."""
+
+    def request(
+        self,
+        scope: AbstractContextManager[None],
+        tenant: Tenant | None,
+        method: str,
+        headers: Sequence[tuple[str, str]],
+        status: Callable[[], int | None],
+    ) -> AbstractContextManager[None]:
+        """Return the scope of a request, extended by a span; ``status`` returns the status of the response."""
+
+    def turn(self, run: Callable[[tuple[UUID, str], Any], _T]) -> Callable[[tuple[UUID, str], Any], _T]:
+        """Return a function that runs a turn of a follower, given its key and its leaders."""
+
+    def processing(
+        self, process: Callable[[Any, Any], None], leader: Any, notification_id: int
+    ) -> Callable[[Any, Any], None]:
+        """Return a function that processes an event of a leader with its tracking object."""
+
+    def item(self, run: Callable[[Tenant, Any], str], job: Any) -> Callable[[Tenant, Any], str]:
+        """Return a function that runs a job for one tenant."""
 
 
 class Instruments:

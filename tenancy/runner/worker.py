@@ -67,7 +67,8 @@ class Worker:
         key, leaders = taken
         more: set[str] = set()
         try:
-            more = self._run_slice(key, leaders)
+            run = self._run_slice if instruments.tracer is None else instruments.tracer.turn(self._run_slice)
+            more = run(key, leaders)
         except Exception as error:
             where = frames_of(error)[-1]
             extra = {**_extra(key), "event": "slice.failed", **error_fields(error)}

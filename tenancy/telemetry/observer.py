@@ -32,7 +32,7 @@ class _RecorderObserver:
 
     def read(self, datastore: TenantDatastore, kind: str, table: object, call: Callable[[], _T]) -> _T:
         tracer = instruments.tracer
-        return call() if tracer is None else tracer.call("read", datastore, table, call, None)
+        return call() if tracer is None else tracer.call("read", datastore, table, call, 0)
 
 
 def observe_recorders() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tenancy.errors import TenancyError
+from tenancy.instruments import instruments
 from tenancy.model.tenant import Tenant
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
@@ -56,12 +57,18 @@ class ASGIMiddleware:
             return
         response = _Response(scope, send)
         try:
-            found = await self._resolve(_request(scope))
+            request = _request(scope)
+            found = await self._resolve(request)
             tenant = None if found is None else await self._find(found)
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
             await response.refuse(error)
             return
+        if instruments.tracer is not None:
+            method = scope.get("method", "WEBSOCKET")
+            tenant_scope = instruments.tracer.request(
+                tenant_scope, tenant, method, request.headers, lambda: response.status
+            )
         with tenant_scope:
             try:
                 mount = found.mount if isinstance(found, Found) else ""
@@ -95,14 +102,18 @@ class _Response:
         self._scope = scope
         self._send = send
         self._last_sent = ""
+        self.status: int | None = None
 
     async def send(self, message: _Message) -> None:
         self._last_sent = message["type"]
+        if self._last_sent == "http.response.start":
+            self.status = message["status"]
         await self._send(message)
 
     async def refuse(self, error: TenancyError) -> None:
         """Send the error response; raises ``error`` when the application's response has started."""
         refusal = error_response(error)
+        self.status = refusal.status
         is_websocket = self._scope["type"] == "websocket"
         kind = "websocket.http.response" if is_websocket else "http.response"
         if not self._last_sent and (not is_websocket or kind in (self._scope.get("extensions") or ())):

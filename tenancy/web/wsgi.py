@@ -11,6 +11,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from tenancy import context
 from tenancy.errors import TenancyError
+from tenancy.instruments import instruments
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
 from tenancy.web.resolvers import Found, Request, Resolver
@@ -43,16 +44,22 @@ class WSGIMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start = _Start(environ, start_response)
         try:
-            found = self._policy.resolve(_request(environ))
+            request = _request(environ)
+            found = self._policy.resolve(request)
             tenant = None if found is None else self._policy.find(found)
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
             return [start.refuse(error)]
-        try:
-            with tenant_scope:
+        if instruments.tracer is not None:
+            method = environ["REQUEST_METHOD"]
+            tenant_scope = instruments.tracer.request(
+                tenant_scope, tenant, method, request.headers, lambda: start.status
+            )
+        with tenant_scope:
+            try:
                 body = self._app(_mounted(environ, found.mount) if isinstance(found, Found) else environ, start)
-        except APPLICATION_ERRORS as error:
-            return [start.refuse(error)]
+            except APPLICATION_ERRORS as error:
+                return [start.refuse(error)]
         if type(body) in (list, tuple):  # consuming it runs no code of the application
             return body
         tenant_id = None if tenant is None else tenant.id
@@ -66,15 +73,23 @@ class _Start:
         self._method = environ.get("REQUEST_METHOD")
         self._start_response = start_response
         self._has_started = False
+        self._status = ""
+
+    @property
+    def status(self) -> int | None:
+        """The status of the response, or None before its start."""
+        number = self._status[:3]
+        return int(number) if number.isdecimal() else None
 
     def __call__(self, *args: Any) -> Callable[[bytes], object]:
         self._has_started = True
+        self._status = args[0]
         return self._start_response(*args)
 
     def refuse(self, error: TenancyError) -> bytes:
         """Start the error response and return its body; raises ``error`` when the headers have been sent."""
         refusal = error_response(error)
-        status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
+        status = self._status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
         # Given the error, the server replaces the headers, or raises it when they have been sent.
         info = (sys.exc_info(),) if self._has_started else ()
         self._start_response(status, list(refusal.headers.items()), *info)

@@ -77,6 +77,9 @@ def start(
             help="Maximum number of tenants with metrics of their own; the others share one label.",
         ),
     ] = 100,
+    tracing: Annotated[
+        bool, typer.Option("--tracing", help="Record spans with OpenTelemetry's global tracer provider.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write the log as JSON lines.")] = False,
 ) -> None:
     """Process the events of all tenants until SIGTERM or Ctrl-C. Several processes share the work."""
@@ -87,6 +90,8 @@ def start(
     with ExitStack() as resources:
         if json:
             resources.callback(log.capture_output())
+        if tracing:
+            _start_tracing()
         metrics = None if metrics_port is None else (metrics_port, metrics_tenants)
         _run(context, workers, lease_seconds, drain_seconds, metrics)
 
@@ -222,6 +227,15 @@ def _row(each: FollowerStatus) -> tuple[object, ...]:
         "" if failure is None or failure.notification_id is None else failure.notification_id,
         "" if failure is None else failure.error,
     )
+
+
+def _start_tracing() -> None:
+    try:
+        from tenancy.telemetry.tracing import start_tracing  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        msg = "--tracing needs opentelemetry-api, which is not installed."
+        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[tracing]'") from error
+    start_tracing()
 
 
 def _serve_metrics(port: int, max_tenants: int, tenants: Tenancy, running: Runner) -> None:

@@ -1,4 +1,4 @@
-"""What metrics cost in calls: nothing unless they are in use, and little then."""
+"""What metrics and traces cost in calls: nothing unless they are in use, and little then."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from uuid import uuid4
 
 import pytest
 from eventsourcing.persistence import StoredEvent
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from prometheus_client import CollectorRegistry
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from tenancy.telemetry.metrics import measure
+from tenancy.telemetry.tracing import start_tracing
 from tests.samples.training_school.application import TrainingSchool
 from tests.support.fleets import fleet
 
@@ -64,9 +67,21 @@ def test_calls(
     at_most: int,
 ) -> None:
     unmeasured = calls(lambda: work(recorder))
-    instruments = ("tenancy.telemetry", "tenancy.instruments", "prometheus")
+    instruments = ("tenancy.telemetry", "tenancy.instruments", "prometheus", "opentelemetry")
     assert [name for name in unmeasured if name.startswith(instruments)] == []
     with fleet(sqlite_url) as tenants, closing(measure(tenants, registry=CollectorRegistry())):
         work(recorder)
         measured = calls(lambda: work(recorder))
     assert 0 < len(measured) - len(unmeasured) <= at_most, len(measured) - len(unmeasured)
+
+
+@pytest.mark.parametrize(("work", "at_most"), [(append, 14), (read, 13)])
+def test_calls_below_a_span_that_is_not_sampled(
+    recorder: SQLAlchemyApplicationRecorder, work: Callable[[SQLAlchemyApplicationRecorder], None], at_most: int
+) -> None:
+    untraced = calls(lambda: work(recorder))
+    provider = TracerProvider(sampler=ALWAYS_OFF)
+    with closing(start_tracing(provider)), provider.get_tracer("x").start_as_current_span("unsampled"):
+        work(recorder)
+        traced = calls(lambda: work(recorder))
+    assert 0 < len(traced) - len(untraced) <= at_most
