@@ -32,7 +32,7 @@ from eventsourcing_sqlalchemy.observing import Observer
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
 from eventsourcing_sqlalchemy.shared_resources import Lease
-from eventsourcing_sqlalchemy.transactions import Transaction, check_not_copied, current_transaction, undoable
+from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction, transaction_to_write, undoable
 
 __all__ = ["SQLAlchemyDatastore"]
 
@@ -195,10 +195,9 @@ class SQLAlchemyDatastore:
 
     def session_to_write(self) -> Session | None:
         """Return :func:`current_session`; raises ProgrammingError when an open transaction would not commit a write."""
-        transaction = current_transaction(self)
+        transaction = transaction_to_write(self)
         if transaction is None:
-            check_not_copied(self)
-            return cast("Session | None", self.scoped_session)
+            return None if self.scoped_session is None else cast("Session", self.scoped_session)
         if not transaction.commit:
             msg = (
                 "Nothing can be recorded inside a transaction with commit=False: it would be rolled back. "

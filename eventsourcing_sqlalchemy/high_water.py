@@ -1,10 +1,10 @@
-"""High-water marks of many tables in few queries: last event ids, and recorded positions."""
+"""High-water marks of many tables in few queries: last event ids, recorded positions, and events since a mark."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from eventsourcing.persistence import OperationalError, PersistenceError
 
@@ -12,7 +12,16 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.naming import TableName
 
-__all__ = ["TABLES_AT_ONCE", "HighWaterMarks", "chunks", "read_last_ids", "read_positions", "run_despite_drops"]
+__all__ = [
+    "TABLES_AT_ONCE",
+    "Growth",
+    "HighWaterMarks",
+    "chunks",
+    "read_growth",
+    "read_last_ids",
+    "read_positions",
+    "run_despite_drops",
+]
 
 _T = TypeVar("_T")
 
@@ -82,6 +91,23 @@ def read_last_ids(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -
     return _in_chunks(datastore, tables, _read_last_ids)
 
 
+class Growth(NamedTuple):
+    """The events of a table after an id."""
+
+    events: int
+    bytes: int
+    """Total size of their states."""
+    last_id: int
+
+
+def read_growth(datastore: SQLAlchemyDatastore, after: Mapping[TableName, int]) -> dict[TableName, Growth]:
+    """Return the events of each existing table with ids above the given one, by a scan of these events.
+
+    Events of transactions that are open are not among them, and will have ids above ``last_id``.
+    """
+    return _in_chunks(datastore, list(after), partial(_read_growth, after=after))
+
+
 def read_positions(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> dict[TableName, dict[str, int]]:
     """Return the positions in each existing tracking table, by the name of the followed application."""
     return _in_chunks(datastore, tables, _read_positions)
@@ -91,6 +117,22 @@ def _read_last_ids(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) 
     rendered = [datastore.dialect.render(table, parameters=False) for table in tables]
     rows = _union(datastore, [f"SELECT {number}, max(id) FROM {name}" for number, name in enumerate(rendered)])
     return {tables[number]: last or 0 for number, last in rows}
+
+
+def _read_growth(
+    datastore: SQLAlchemyDatastore, tables: Sequence[TableName], after: Mapping[TableName, int]
+) -> dict[TableName, Growth]:
+    rendered = [datastore.dialect.render(table, parameters=False) for table in tables]
+    columns = "count(*), coalesce(sum(length(state)), 0), max(id)"
+    selects = [
+        f"SELECT {number}, {columns} FROM {name} WHERE id > {after[tables[number]]:d}"
+        for number, name in enumerate(rendered)
+    ]
+    rows = _union(datastore, selects)
+    return {
+        tables[number]: Growth(events, int(size), after[tables[number]] if last is None else last)
+        for number, events, size, last in rows
+    }
 
 
 def _read_positions(datastore: SQLAlchemyDatastore, tables: Sequence[TableName]) -> dict[TableName, dict[str, int]]:

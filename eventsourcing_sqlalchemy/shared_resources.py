@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -14,12 +14,23 @@ __all__ = ["Lease", "SharedResources"]
 _R = TypeVar("_R")
 
 
+class _Shared(Generic[_R]):
+    """A resource, its key, and the number of its leases."""
+
+    __slots__ = ("count", "key", "resource")
+
+    def __init__(self, key: Hashable, resource: _R) -> None:
+        self.key = key
+        self.resource = resource
+        self.count = 0
+
+
 class Lease(Generic[_R]):
     """The right to use a resource, until it is released: by :meth:`release`, or with its owner."""
 
-    def __init__(self, resources: SharedResources[_R], key: Hashable, resource: _R) -> None:
-        self.resource = resource
-        self.key = key
+    def __init__(self, resources: SharedResources[_R], shared: _Shared[_R]) -> None:
+        self.resource = shared.resource
+        self.shared = shared
         self.is_released = False
         self._resources = resources
         self._finalizer: weakref.finalize[Any, Any] | None = None
@@ -44,29 +55,31 @@ class SharedResources(Generic[_R]):
 
     def __init__(self, close: Callable[[_R], None]) -> None:
         self._close = close
-        # Guards the resources and the counts; nothing is closed under it.
+        # Guards the resources and their counts; nothing is closed under it.
         self._lock = Lock()
-        self._resources: dict[Hashable, _R] = {}
-        self._counts: Counter[Hashable] = Counter()
+        # Look up seldom: SQLAlchemy renders a URL each time it is hashed.
+        self._shared: dict[Hashable, _Shared[_R]] = {}
         self._abandoned: deque[Lease[_R]] = deque()
         self._unused: deque[_R] = deque()
 
     def __iter__(self) -> Iterator[_R]:
         """Iterate over the leased resources."""
-        return iter(list(self._resources.values()))
+        return iter([shared.resource for shared in list(self._shared.values())])
 
     def find(self, key: Hashable) -> Lease[_R] | None:
         """Return another lease of a leased resource, or None."""
         self.drain()
         with self._lock:
-            return self._add(key) if key in self._resources else None
+            shared = self._shared.get(key)
+            return None if shared is None else self._add(shared)
 
     def lease(self, key: Hashable, create: Callable[[], _R]) -> Lease[_R]:
         """Return a lease of a resource; for its first lease, ``create`` is called, under the lock."""
         with self._lock:
-            if key not in self._resources:
-                self._resources[key] = create()
-            lease = self._add(key)
+            shared = self._shared.get(key)
+            if shared is None:
+                shared = self._shared[key] = _Shared(key, create())
+            lease = self._add(shared)
         try:
             self.drain()
         except BaseException:
@@ -75,9 +88,9 @@ class SharedResources(Generic[_R]):
             raise
         return lease
 
-    def _add(self, key: Hashable) -> Lease[_R]:
-        self._counts[key] += 1
-        return Lease(self, key, self._resources[key])
+    def _add(self, shared: _Shared[_R]) -> Lease[_R]:
+        shared.count += 1
+        return Lease(self, shared)
 
     def release(self, lease: Lease[_R]) -> None:
         """Release a lease; see :meth:`Lease.release`."""
@@ -115,7 +128,8 @@ class SharedResources(Generic[_R]):
             if lease.is_released:
                 return
             lease.is_released = True
-            self._counts[lease.key] -= 1
-            if not self._counts[lease.key]:
-                del self._counts[lease.key]
-                self._unused.append(self._resources.pop(lease.key))
+            shared = lease.shared
+            shared.count -= 1
+            if not shared.count:
+                del self._shared[shared.key]
+                self._unused.append(shared.resource)

@@ -28,10 +28,10 @@ __all__ = [
     "OpenTransaction",
     "Transaction",
     "TransactionHost",
-    "check_not_copied",
     "current_transaction",
     "detached",
     "inside",
+    "transaction_to_write",
     "undoable",
 ]
 
@@ -119,16 +119,19 @@ def current_transaction(datastore: TransactionHost) -> OpenTransaction | None:
     return transaction if transaction is not None and transaction.is_owned() else None
 
 
-def check_not_copied(datastore: TransactionHost) -> None:
-    """Raise ProgrammingError in a copy of a context with an open transaction of a datastore."""
+def transaction_to_write(datastore: TransactionHost) -> OpenTransaction | None:
+    """Return :func:`current_transaction`; raises ProgrammingError in a copy of a context with an open transaction."""
     transaction = _known_transaction(datastore)
-    if transaction is not None and transaction.is_of_this_process() and not transaction.is_owned():
+    if transaction is None or transaction.is_owned():
+        return transaction
+    if transaction.is_of_this_process():
         msg = (
             f"Application {datastore.application!r} has an open transaction in the context from which this one was "
             "copied (tasks and thread pools run in copies). Events recorded here would commit without it. "
             f"{_RECIPE} To record independently of the transaction: 'with recorder.detached(): ...'."
         )
         raise ProgrammingError(msg)
+    return None
 
 
 @contextmanager
@@ -223,7 +226,7 @@ class Transaction:
         if self._datastore.scoped_session is not None:
             return cast("Session", self._datastore.scoped_session)
         if self._commit:
-            check_not_copied(self._datastore)
+            transaction_to_write(self._datastore)
             _check_not_left_open(sys._getframe(2))  # noqa: SLF001 (the caller; inspect does the same)
         with self._resources as resources:
             session = self._datastore.begin_session(resources, commit=self._commit)

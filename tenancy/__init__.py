@@ -10,20 +10,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
     from tenancy.model.domains import Domain
+    from tenancy.model.lifecycle_events import LifecycleEvent
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
+    from tenancy.model.usage import Usage
     from tenancy.storage.cross_tenant import TenantTracking
     from tenancy.tenancy import Tenancy
 
-__all__ = ["Domain", "PurgeCertificate", "Tenancy", "Tenant", "TenantRequest", "TenantStatus", "TenantTracking"]
+__all__ = [
+    "Domain",
+    "LifecycleEvent",
+    "PurgeCertificate",
+    "Tenancy",
+    "Tenant",
+    "TenantRequest",
+    "TenantStatus",
+    "TenantTracking",
+    "Usage",
+]
 
 _HOMES = {
     "Domain": "model.domains",
+    "LifecycleEvent": "model.lifecycle_events",
     "PurgeCertificate": "lifecycle.purging",
     "TenantRequest": "model.tenant",
     "Tenancy": "tenancy",
     "Tenant": "model.tenant",
     "TenantStatus": "model.tenant",
     "TenantTracking": "storage.cross_tenant",
+    "Usage": "model.usage",
 }
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tenancy.errors import NoCurrentTenant
 
-__all__ = ["current_id", "find_id", "scope"]
+__all__ = ["creating", "current_id", "find_id", "is_creating", "scope"]
 
 
 class _Frame:
@@ -46,6 +46,25 @@ def find_id(tenancy: object) -> UUID | None:
         if frame.tenancy is tenancy:
             return frame.tenant_id
     return None
+
+
+# The tenant whose hooks run in this context.
+_created: ContextVar[UUID | None] = ContextVar("tenancy_created", default=None)
+
+
+@contextmanager
+def creating(tenant_id: UUID) -> Iterator[None]:
+    """Admit this context, in the block, to a tenant that does not serve yet: its hooks run."""
+    token = _created.set(tenant_id)
+    try:
+        yield
+    finally:
+        _created.reset(token)
+
+
+def is_creating(tenant_id: UUID) -> bool:
+    """Return whether this context runs a hook of the tenant."""
+    return _created.get() == tenant_id
 
 
 @contextmanager

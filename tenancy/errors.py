@@ -16,6 +16,7 @@
     │   ├── TenantOutdated      its tables lack a migration that this code needs
     │   └── TenantPurged        its data is removed, or being removed
     ├── TransitionRefused       the change does not apply to the tenant's status
+    ├── HookFailed              the tenant is not ready: a hook for new tenants has failed
     ├── NoCurrentTenant         the context has no current tenant
     ├── RegistryMissing         this database has no registry
     ├── RegistryMismatch        the registry has an older or newer format than this version
@@ -45,6 +46,7 @@ __all__ = [
     "DomainNotFound",
     "DomainNotVerified",
     "EncodingMismatch",
+    "HookFailed",
     "InvalidArgument",
     "InvalidDomain",
     "InvalidSlug",
@@ -76,6 +78,10 @@ class TenancyError(Exception):
     """The base of all errors of this package; ``str()`` is the message and the remedy, if any."""
 
     code: ClassVar[str] = "failed"
+    http_status: int | None = None
+    """The status of HTTP responses to the error; None for one that only the web middleware can interpret, or a bug."""
+    retry_after: float | None = None
+    """After how many seconds a client may retry, for the header of that name."""
 
     def __init__(self, message: str, *, remedy: str = "", tenant: str | None = None) -> None:
         super().__init__(f"{message} {remedy}" if remedy else message)
@@ -174,6 +180,12 @@ class TransitionRefused(TenancyError):  # noqa: N818 (as above)
     code = "refused"
 
 
+class HookFailed(TenancyError):  # noqa: N818 (as above)
+    """A hook for new tenants has failed; its error is the cause. The tenant stays in provisioning."""
+
+    code = "hook_failed"
+
+
 class NoCurrentTenant(TenancyError):  # noqa: N818 (as above)
     """There is no current tenant in this context: in a thread that was started without one, for example."""
 
@@ -220,6 +232,12 @@ class JobEnded(TenancyError):  # noqa: N818 (as above)
     """The job has ended or was cancelled, so it can be neither resumed nor cancelled."""
 
     code = "job_ended"
+
+
+class JobNotEnded(TenancyError):  # noqa: N818 (as above)
+    """The job has not ended, so it cannot be removed."""
+
+    code = "job_not_ended"
 
 
 class NotCaughtUp(TenancyError, TimeoutError):  # noqa: N818 (as above)

@@ -11,8 +11,11 @@ from tenancy.application_cache import ApplicationCache, TenantProjection
 from tenancy.errors import RegistryUnavailable, TenancyClosed, TenantUnavailable
 from tenancy.instruments import count_refusal
 from tenancy.isolation.environment import local_variables, variables
+from tenancy.lifecycle.completion import Completion
+from tenancy.lifecycle.hooks import Hooks
 from tenancy.lifecycle.provisioning import Provisioning
 from tenancy.lifecycle.purging import Purging
+from tenancy.lifecycle.reactions import Reactions
 from tenancy.lifecycle.transitions import Transitions
 from tenancy.lifecycle.updates import Updates
 from tenancy.migrations.requirement import Requirement, requirement_of
@@ -33,6 +36,7 @@ from tenancy.storage.migrator import Migrator
 from tenancy.storage.provisioner import Provisioner
 from tenancy.storage.remover import Remover
 from tenancy.storage.shard import Shard
+from tenancy.storage.usage import FleetUsage
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
@@ -76,20 +80,33 @@ class Fleet:
         self.inventory = ShardInventory(self.shard, self.registry.list)
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
+        self.usage = FleetUsage(self.shard, self.registry, self.inventory, self.application_specs)
         self.provisioner = Provisioner(self.shard, self.inventory)
         self.migrator = Migrator(self.shard, self.application_specs)
         remover = Remover(self.shard, self.inventory)
+        self.hooks = Hooks(self.registry)
+        self.reactions = Reactions(self.registry)
+        completion = Completion(
+            self.registry,
+            shard=self.shard,
+            provisioner=self.provisioner,
+            migrator=self.migrator,
+            remover=remover,
+            hooks=self.hooks,
+            application_specs=self.application_specs,
+            head=self.head_versions,
+            changed=self.changed,
+        )
         self.provisioning = Provisioning(
             self.settings,
             self.registry,
             shard=self.shard,
             inventory=self.inventory,
-            provisioner=self.provisioner,
-            migrator=self.migrator,
-            remover=remover,
+            completion=completion,
+            hooks=self.hooks,
+            reactions=self.reactions,
             application_specs=self.application_specs,
             head=self.head_versions,
-            changed=self.changed,
         )
         self.transitions = Transitions(self.settings, self.registry, self.changed)
         self.updates = Updates(self.registry, self.changed)

@@ -5,14 +5,14 @@ By convention the variable is called ``tenants``, so that calls read as English:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
 
 from eventsourcing.application import Application
@@ -33,12 +33,16 @@ from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
+from tenancy.model.usage import Usage
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.registry.queries import Order, TenantQuery, find_tenants
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection
 
 if TYPE_CHECKING:
+    from tenancy.lifecycle.hooks import Hook
+    from tenancy.lifecycle.reaction_monitor import ReactionMonitor
+    from tenancy.lifecycle.reactions import Reaction, ReactionReport
     from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["Tenancy"]
 
 _TApplication = TypeVar("_TApplication", bound="Application[Any]")
+_THook = TypeVar("_THook", bound="Hook")
+_TReaction = TypeVar("_TReaction", bound="Reaction")
 
 
 class Tenancy:
@@ -90,6 +96,8 @@ class Tenancy:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
         self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
         self._registry_name = str(self._fleet.registry)
+        for callbacks in (self._fleet.hooks, self._fleet.reactions):
+            callbacks.serve(self)
 
     def __repr__(self) -> str:
         state = "; closed" if self.is_closed else ""
@@ -252,6 +260,50 @@ class Tenancy:
         check_class("The view", view, SQLAlchemyTrackingRecorder, "a class of SQLAlchemyTrackingRecorder")
         self.fleet.register_across(application, projection, view, url)
 
+    @overload
+    def on_created(self, function: _THook, /) -> _THook: ...
+
+    @overload
+    def on_created(self, /, *, name: str) -> Callable[[_THook], _THook]: ...
+
+    def on_created(self, function: _THook | None = None, /, *, name: str | None = None) -> Any:
+        """Register a function that prepares each new tenant before it serves, as a decorator.
+
+        It gets the Tenant, whose applications it may use; the tenant is the current one. It runs in the process that
+        creates the tenant. If it fails, :meth:`create` raises HookFailed, and the tenant stays in provisioning until a
+        retry or ``tenancy doctor --repair``. It does not run again once the registry has recorded that it has run,
+        under ``name`` (default: the name of the function). Adopted tenants have their data already and get none.
+
+        Call it before any other method.
+        """
+        hooks = self.fleet.hooks
+
+        def register(registered: _THook) -> _THook:
+            hooks.register(registered, name)
+            return registered
+
+        return register if function is None else register(function)
+
+    def after(self, *events: str, name: str | None = None) -> Callable[[_TReaction], _TReaction]:
+        """Register a function that gets lifecycle events after the fact, as a decorator: a reaction.
+
+        ``events`` are some of activated, suspended, resumed, renamed, updated, archived, restored, deleted, undeleted
+        and purged; by default all. The function gets a LifecycleEvent, in a runner or in :meth:`react`: each event at
+        least once, and those of one tenant in order. ``name`` (default: the name of the function) is what the registry
+        records. A new reaction gets the changes that follow when it is first recorded: by :meth:`init`, by a create,
+        or by a runner.
+
+        Call it before any other method.
+        """
+        reactions = self.fleet.reactions
+        reactions.check_events(events)
+
+        def register(function: _TReaction) -> _TReaction:
+            reactions.register(function, name, events)
+            return function
+
+        return register
+
     # -- lifecycle --
 
     def rename(
@@ -354,6 +406,23 @@ class Tenancy:
             self.fleet.registry, self.fleet.shard, self.fleet.application_specs(), self.fleet.cross_tenant
         )
 
+    def react(self) -> ReactionReport:
+        """Call the reactions for all lifecycle events that wait, in this thread, and retry failures that are due.
+
+        A runner does so continuously. One process of the fleet reacts at a time: if another one does, this call does
+        nothing, and the report names it. A reaction that fails does not raise: see the report.
+        """
+        from tenancy.lifecycle.reactions import Reactor  # noqa: PLC0415 (as above)
+
+        return Reactor(self.fleet.registry, self.fleet.reactions).react()
+
+    @property
+    def reactions(self) -> ReactionMonitor:
+        """Inspect and control reactions, whichever process calls them."""
+        from tenancy.lifecycle.reaction_monitor import ReactionMonitor  # noqa: PLC0415 (as above)
+
+        return ReactionMonitor(self.fleet.registry, self.fleet.reactions)
+
     def migrate(
         self,
         *,
@@ -389,6 +458,7 @@ class Tenancy:
         *,
         tenants: TenantSelection | None = None,
         keep_old: bool = False,
+        workers: int = 4,
         options: JobOptions | None = None,
         actor: str | None = None,
     ) -> JobReport:
@@ -396,13 +466,14 @@ class Tenancy:
 
         New tables are filled beside the serving ones and replace them at the end; see the page "Projections".
         ``tenants`` are by default all that are active or suspended. With ``keep_old``, the replaced tables are kept
-        until :meth:`drop_replaced` or the next rebuild. An item that fails does not raise: see the report. Raises
-        NotRegistered.
+        until :meth:`drop_replaced` or the next rebuild. ``workers`` is the number of workers of the runners that serve
+        the fleet: for every eight, all jobs together rebuild one tenant at a time, and at least one. An item that fails
+        does not raise: see the report. Raises NotRegistered.
         """
         from tenancy.operations.rebuilding import Rebuild  # noqa: PLC0415 (most processes rebuild nothing)
 
         name = self._projection_name(projection)
-        parameters = {"projection": name, "keep_old": keep_old, "actor": actor}
+        parameters = {"projection": name, "keep_old": keep_old, "actor": actor, "workers": workers}
         return self.jobs.run(Rebuild, parameters, tenants=tenants, options=options, actor=actor)
 
     def drop_replaced(
@@ -502,6 +573,23 @@ class Tenancy:
         if not changes:
             raise not_found(slug)
         return changes
+
+    def usage(self, tenant: str | Tenant) -> Usage:
+        """Return what a tenant has recorded: events, bytes, times and rate. Needs the right to write to the registry.
+
+        The events since the last call are counted, and the counts are stored, by this or any other process.
+        """
+        (usage,) = self.fleet.usage.measure([self._resolve(tenant)])
+        return usage
+
+    def usages(self, tenants: TenantSelection | None = None) -> Sequence[Usage]:
+        """Return the usage of many tenants, by default of all that have tables, in slug order; with few queries."""
+        from tenancy.operations.jobs import TenantSelection  # noqa: PLC0415 (most processes select nothing)
+
+        if tenants is not None:
+            check_type("tenants", tenants, TenantSelection, 'a selection: TenantSelection(where={"plan": "free"})')
+        selection = TenantSelection() if tenants is None else tenants
+        return self.fleet.usage.measure(selection.tenants(self.fleet.registry)[: selection.limit])
 
     # -- use --
 

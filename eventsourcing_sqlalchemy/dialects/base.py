@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from eventsourcing.persistence import InterfaceError
@@ -26,6 +26,9 @@ from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.tables import TableShape, TableSpec
 
 __all__ = ["Dialect"]
+
+# For databases where writers need not queue.
+_NO_QUEUE: Final[AbstractContextManager[None]] = nullcontext()
 
 
 class Dialect(ABC):
@@ -163,7 +166,7 @@ class Dialect(ABC):
 
         ``timeout`` is in seconds.
         """
-        return nullcontext()
+        return _NO_QUEUE
 
     @abstractmethod
     def session_options(self, *, commit: bool) -> dict[str, Any]:

@@ -206,18 +206,27 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         are compared with this recorder's last id, which is almost free, and with the table only if that fails.
         """
         last_id = self._last_id
-        try:
-            ids: list[int] = run(lambda executor: write(executor, batch, last_id))
-        except PersistenceError as error:
-            if writer.id_conflict(error) is None:
-                raise
-            sequence = run(partial(writer.find_sequence_behind, error=error))
-            if sequence is None:
-                raise
-            raise self._sequence_behind(sequence) from error.__cause__
-        if ids:
-            self._last_id = ids[-1]
-        return ids
+
+        def work(executor: Executor) -> list[int]:
+            return write(executor, batch, last_id)
+
+        while True:
+            try:
+                ids: list[int] = run(work)
+            except PersistenceError as error:
+                conflict = writer.id_conflict(error)
+                if conflict is None:
+                    raise
+                if conflict == "low" and last_id is not None:
+                    last_id = None  # the table may have been emptied: compare with the table
+                    continue
+                sequence = run(partial(writer.find_sequence_behind, error=error))
+                if sequence is None:
+                    raise
+                raise self._sequence_behind(sequence) from error.__cause__
+            if ids:
+                self._last_id = ids[-1]
+            return ids
 
     def _sequence_behind(self, sequence: str) -> SequenceBehindError:
         table = str(self._table(self._events_kind))

@@ -24,6 +24,7 @@ from tenancy.cli.commands.remove import delete, purge
 from tenancy.cli.commands.runner import runner
 from tenancy.cli.commands.show import history, list_, show
 from tenancy.cli.commands.update import archive, rename, restore, resume, suspend, undelete, update
+from tenancy.cli.commands.usage import usage
 from tenancy.cli.errors import USAGE
 from tenancy.cli.loader import FleetOptions
 from tenancy.cli.output import say
@@ -40,6 +41,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("adopt", adopt, "tenancy adopt acme --schema legacy"),
     ("list", list_, "tenancy list --status suspended --where plan=free"),
     ("show", show, "tenancy show acme"),
+    ("usage", usage, "tenancy usage --where plan=free"),
     ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
     ("update", update, "tenancy update acme --set plan=pro --set seats:=5 --unset trial"),
     ("suspend", suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),

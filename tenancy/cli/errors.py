@@ -55,6 +55,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "domain_exists": 4,
     "refused": REFUSED,
     "job_ended": REFUSED,
+    "job_not_ended": REFUSED,
     "domain_not_verified": REFUSED,
     "unreachable": UNREACHABLE,
     "partly_done": 7,

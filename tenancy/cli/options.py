@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,7 +15,20 @@ from tenancy.errors import InvalidArgument, TenancyError
 from tenancy.model.metadata import check_json
 from tenancy.model.tenant import check_actor
 
-__all__ = ["Actor", "DryRun", "Json", "Metadata", "Name", "NewSlug", "Reason", "Slug", "Yes", "json_object", "seconds"]
+__all__ = [
+    "Actor",
+    "DryRun",
+    "Json",
+    "Metadata",
+    "Name",
+    "NewSlug",
+    "Reason",
+    "Slug",
+    "Yes",
+    "age",
+    "json_object",
+    "seconds",
+]
 
 _MAX_SECONDS: Final = 1_000_000
 
@@ -33,6 +48,16 @@ def seconds(value: float) -> float:
     if not 0 <= value <= _MAX_SECONDS:  # rejects "nan" too
         raise typer.BadParameter(f"{value} is not a number of seconds up to {_MAX_SECONDS}.")
     return value
+
+
+def age(text: str) -> timedelta:
+    """Parse an age, such as ``30d`` or ``12h``."""
+    found = re.fullmatch(r"(\d{1,6})([dhm])", text, re.ASCII)
+    if found is None:
+        msg = f"{text!r} is not an age."
+        raise CommandError(msg, remedy="Pass a number of days, hours or minutes: 30d, 12h or 90m.")
+    unit = {"d": "days", "h": "hours", "m": "minutes"}[found[2]]
+    return timedelta(**{unit: int(found[1])})
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any]:

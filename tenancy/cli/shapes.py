@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from tenancy import Domain, PurgeCertificate, Tenant
+    from _typeshed import DataclassInstance
+
+    from tenancy import Domain, PurgeCertificate, Tenant, Usage
+    from tenancy.lifecycle.reaction_monitor import ReactionStatus
+    from tenancy.lifecycle.reactions import ReactionReport
     from tenancy.operations.jobs import ItemReport, Job
+    from tenancy.registry.hook_runs import HookRun
+    from tenancy.registry.reaction_store import ReactionFailure
     from tenancy.registry.registry import Change
     from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
@@ -21,11 +27,16 @@ __all__ = [
     "domain",
     "failure",
     "follower",
+    "hook_run",
     "item",
     "job",
     "moment",
     "next_steps",
+    "reaction",
+    "reaction_failure",
+    "reaction_report",
     "summary",
+    "usage",
 ]
 
 
@@ -80,6 +91,31 @@ def failure(stored: Failure) -> dict[str, Any]:
     return _plain(stored)
 
 
+def reaction(status: ReactionStatus) -> dict[str, Any]:
+    """Return the shape of a reaction's status."""
+    return {**_plain(status), "failures": [reaction_failure(each) for each in status.failures]}
+
+
+def reaction_failure(stored: ReactionFailure) -> dict[str, Any]:
+    """Return the shape of a reaction's failure."""
+    return _plain(stored)
+
+
+def reaction_report(report: ReactionReport) -> dict[str, Any]:
+    """Return the shape of one call of all reactions."""
+    return {**_plain(report), "failures": [reaction_failure(each) for each in report.failures]}
+
+
+def hook_run(run: HookRun) -> dict[str, Any]:
+    """Return the shape of a hook's run for a tenant."""
+    return _plain(run)
+
+
+def usage(measured: Usage) -> dict[str, Any]:
+    """Return the shape of a tenant's usage."""
+    return _plain(measured)
+
+
 def job(recorded: Job) -> dict[str, Any]:
     """Return the shape of a job, with the commands that may follow."""
     return {**_plain(recorded), "next_steps": next_steps(recorded)}
@@ -101,7 +137,7 @@ def item(recorded: ItemReport) -> dict[str, Any]:
     return _plain(recorded)
 
 
-def _plain(instance: Domain | PurgeCertificate | FollowerStatus | Failure | Job | ItemReport) -> dict[str, Any]:
+def _plain(instance: DataclassInstance) -> dict[str, Any]:
     return {name: _plain_value(value) for name, value in asdict(instance).items()}
 
 

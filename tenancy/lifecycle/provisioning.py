@@ -1,40 +1,38 @@
 """Provision tenants, or adopt existing tables.
 
-Provisioning has two recorded steps: the tenant is registered, which takes its slug, and its tables are created. If the
-process dies in between, the tenant keeps the status ``provisioning``; the same request, or ``tenancy doctor --repair``,
-completes it.
+Provisioning has recorded steps: the tenant is registered, which takes its slug; its tables are created; its hooks run,
+if the fleet has any. If the process dies in between, the tenant keeps the status ``provisioning``; the same request, or
+``tenancy doctor --repair``, completes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from eventsourcing.persistence import IntegrityError
 
-from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists, TenantPurged
+from tenancy.errors import NotRegistered, RegistryMissing, TenancyError, TenantExists
 from tenancy.isolation.strategy import allocate_placement
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.placement import Placement
-from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status, status_error
+from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus, check_status, status_error
 from tenancy.registry import Registry
 from tenancy.registry.lookup import new_slug
 from tenancy.registry.tables import check_texts
 from tenancy.storage.extra_tables import check_code
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
+    from tenancy.lifecycle.completion import Completion
+    from tenancy.lifecycle.hooks import Hooks
+    from tenancy.lifecycle.reactions import Reactions
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.model.versions import Versions
     from tenancy.settings import TenancySettings
     from tenancy.storage.inventory import ShardInventory
-    from tenancy.storage.migrator import Migrator
-    from tenancy.storage.provisioner import Provisioner
-    from tenancy.storage.remover import Remover
     from tenancy.storage.shard import Shard
 
 __all__ = ["Provisioning"]
@@ -55,23 +53,21 @@ class Provisioning:
         *,
         shard: Shard,
         inventory: ShardInventory,
-        provisioner: Provisioner,
-        migrator: Migrator,
-        remover: Remover,
+        completion: Completion,
+        hooks: Hooks,
+        reactions: Reactions,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
         head: Callable[[], Versions],
-        changed: Callable[[Tenant], None],
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._shard = shard
         self._inventory = inventory
-        self._provisioner = provisioner
-        self._migrator = migrator
-        self._remover = remover
+        self._completion = completion
+        self._hooks = hooks
+        self._reactions = reactions
         self._application_specs = application_specs
         self._head = head
-        self._changed = changed
 
     def init(self, *, accept_encodings: bool = False) -> None:
         """Create the registry if it is missing, and record the fleet's applications."""
@@ -81,6 +77,8 @@ class Provisioning:
             specs = ()
         fleet_settings = {"applications": [spec.to_json() for spec in specs]} if specs else {}
         self._registry.init(fleet_settings, encodings_of(specs), accept_encodings=accept_encodings)
+        self._hooks.record(replaces=bool(specs))
+        self._reactions.record()
 
     def record_new_applications(self) -> tuple[Sequence[str], Sequence[str]]:
         """Record the applications that are new in the code, unless the code lacks recorded ones.
@@ -94,10 +92,15 @@ class Provisioning:
             self.init()
         return new, lacking
 
-    def _record_encodings(self) -> None:
-        """Record how new applications' events are stored; raises EncodingMismatch before anything is created."""
-        with suppress(RegistryMissing):  # created next, with the encodings
+    def _record_code(self) -> None:
+        """Record how new applications' events are stored, new hooks and new reactions.
+
+        Raises EncodingMismatch before anything is created.
+        """
+        with suppress(RegistryMissing):  # created next, with all of these
             self._registry.record_encodings(encodings_of(self._application_specs()))
+            self._hooks.record()
+            self._reactions.record()
 
     def create(self, request: TenantRequest, actor: str | None, *, exist_ok: bool) -> Tenant:
         """Create a tenant, or complete the one that the same request, or with ``exist_ok`` any request, has registered.
@@ -105,7 +108,7 @@ class Provisioning:
         Raises a TenantUnavailable for an existing tenant that is not active.
         """
         slug = new_slug(self._registry, self._settings, request.slug)
-        self._record_encodings()
+        self._record_code()
         for _ in range(_ATTEMPTS):
             tenant = self._registered(self._new(slug, request), actor) or self._taken(
                 slug, request.request_id, exist_ok=exist_ok
@@ -121,7 +124,7 @@ class Provisioning:
 
         Raises TenantExists at the first slug that is taken, unless ``exist_ok``; tenants before it remain.
         """
-        self._record_encodings()
+        self._record_code()
         for batch in self._batches(requests):
             slugs = [new_slug(self._registry, self._settings, request.slug) for request in batch]
             try:
@@ -135,7 +138,8 @@ class Provisioning:
                 self.init()
                 added = None
             if added is not None:
-                yield from self.complete(added, actor)
+                for completed in self._completion.complete_each(added, actor):
+                    yield _or_raise(completed)
             else:
                 for request in batch:  # one by one, to find the slug that is taken
                     yield self.create(request, actor, exist_ok=exist_ok)
@@ -164,6 +168,8 @@ class Provisioning:
         try:
             for application_spec in self._application_specs():
                 check_code(application_spec)
+            with suppress(RegistryMissing):  # it has no hooks
+                self._hooks.check()
         except NotRegistered:
             with suppress(RegistryMissing):
                 if self._registry.find(slug) is not None:
@@ -202,72 +208,15 @@ class Provisioning:
         return None
 
     def complete(self, tenants: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
-        """Create the tables of tenants in provisioning, and activate these tenants; return others unchanged.
+        """Create the tables of tenants in provisioning, run their hooks, and activate them; return others unchanged.
 
-        The registry rows stay locked, so no other process creates or drops tables of these tenants meanwhile.
+        Raises HookFailed for the first tenant whose hook fails; the others are completed.
         """
-        for tenant in tenants:
-            _check_is_kept(tenant)
-        if all(tenant.status is not TenantStatus.PROVISIONING for tenant in tenants):
-            return tenants
-        with self._migrator.turn(), self._with_tables(tenants, _is_provisioning) as (session, current):
-            waiting = [tenant for tenant in current if tenant.status is TenantStatus.PROVISIONING]
-            ready = self._activate(session, waiting, actor)
-        now = {tenant.id: tenant for tenant in (*current, *ready)}
-        for tenant in tenants:
-            self._changed(tenant)
-            if tenant.id not in now:
-                msg = f"Tenant {tenant.slug!r} was purged while it was being created."
-                raise TenantPurged(msg, tenant=tenant.slug)
-            _check_is_kept(now[tenant.id])
-        return [now[tenant.id] for tenant in tenants]
-
-    def _activate(self, session: Session, waiting: Iterable[Tenant], actor: str | None) -> Sequence[Tenant]:
-        head, change, status = self._head(), Action.ACTIVATE, TenantStatus.ACTIVE
-        groups: dict[Versions, list[Tenant]] = {}
-        for each in waiting:
-            groups.setdefault(self._migrator.start(each, session, head), []).append(each)
-        changed = (
-            self._registry.change(session, tenants, change, actor, status=status, versions=versions)
-            for versions, tenants in groups.items()
-        )
-        return [tenant for tenants in changed for tenant in tenants]
+        return [_or_raise(completed) for completed in self._completion.complete_each(tenants, actor)]
 
     def create_missing(self, tenant: Tenant, actor: str | None = None) -> None:
         """Create and record tables that a tenant has lost or that are new in the code, unless it is being purged."""
-        with self._with_tables([tenant], _is_provisioned) as (session, current):
-            head = self._head()
-            lacking = [each for each in current if _is_provisioned(each) and each.versions.lacks(head.created)]
-            for each in lacking:
-                self._registry.change(session, [each], Action.MIGRATE, actor, versions=each.versions.extended_by(head))
-        for each in lacking:
-            self._changed(each)
-
-    @contextmanager
-    def _with_tables(
-        self, tenants: Sequence[Tenant], needs_tables: Callable[[Tenant], bool]
-    ) -> Iterator[tuple[Session, Sequence[Tenant]]]:
-        """Create the tables of tenants that ``needs_tables`` selects, and yield all existing ones with rows locked."""
-        application_specs = self._application_specs()
-        early: list[Tenant] = []
-        if self._shard.is_file_of_registry:
-            # Before the rows are locked: in one SQLite file, their connections would wait for that transaction.
-            early = [tenant for tenant in tenants if needs_tables(tenant)]
-            self._provisioner.create_extra_tables(early, application_specs)
-        with self._registry.locked([tenant.id for tenant in tenants]) as (session, current):
-            lacking = [tenant for tenant in current if needs_tables(tenant)]
-            if not self._shard.is_file_of_registry:
-                self._provisioner.create_extra_tables(lacking, application_specs)
-            self._provisioner.create_tables([tenant.placement for tenant in lacking], application_specs, session)
-            yield session, current
-        kept = {tenant.id for tenant in current if tenant.status is not TenantStatus.PURGING}
-        for tenant in early:
-            if tenant.id not in kept and not tenant.adopted and not self._is_placed(tenant.placement):
-                self._remover.drop(tenant, application_specs)  # created after another process had purged it
-
-    def _is_placed(self, placement: Placement) -> bool:
-        """Return whether a tenant has the placement, for example one that adopted the tables of a purged tenant."""
-        return any(tenant.placement == placement for tenant in self._registry.list())
+        self._completion.create_missing(tenant, actor)
 
     def adopt(self, request: TenantRequest, placement: Placement, actor: str | None) -> Tenant:
         """Register existing tables as a tenant, without touching them.
@@ -277,7 +226,7 @@ class Provisioning:
         """
         slug = new_slug(self._registry, self._settings, request.slug)
         check_texts(schema=placement.schema, table_prefix=placement.table_prefix)
-        self._record_encodings()
+        self._record_code()
         self._shard.check(placement)
         application_specs = self._application_specs()
         missing = self._inventory.missing(placement, application_specs)
@@ -319,17 +268,10 @@ class Provisioning:
         )
 
 
-def _is_provisioning(tenant: Tenant) -> bool:
-    return tenant.status is TenantStatus.PROVISIONING and not tenant.adopted
-
-
-def _is_provisioned(tenant: Tenant) -> bool:
-    return tenant.status not in (TenantStatus.PROVISIONING, TenantStatus.PURGING)
-
-
-def _check_is_kept(tenant: Tenant) -> None:
-    if tenant.status is TenantStatus.PURGING:
-        check_status(tenant, writes=False)
+def _or_raise(completed: Tenant | TenancyError) -> Tenant:
+    if isinstance(completed, TenancyError):
+        raise completed
+    return completed
 
 
 def _exists(tenant: Tenant) -> TenantExists:

@@ -21,6 +21,7 @@ from tenancy.errors import (
     TenancyError,
     TenantNotFound,
 )
+from tenancy.lifecycle.reaction_monitor import ReactionMonitor
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
 from tenancy.model.tenant import Action, TenantStatus
@@ -58,8 +59,8 @@ class Finding:
 
     name: str
     """The subject: ``database``, ``rights``, ``versions``, ``driver``, ``pooler``, ``distributions``,
-    ``registry``, ``applications``, ``tables``, ``migrations``, ``drift``, ``sequences``, ``steps``,
-    ``limits``, ``orphans``, ``due``.
+    ``registry``, ``applications``, ``hooks``, ``reactions``, ``tables``, ``migrations``, ``drift``, ``sequences``,
+    ``steps``, ``limits``, ``orphans``, ``due``.
     """
     level: Level
     what: str
@@ -193,7 +194,9 @@ _RIGHTS: Final[Mapping[Right, tuple[str, Level]]] = {
 
 def _fleet(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     yield from _applications(fleet)
-    yield from _steps(every)
+    yield from _hooks(fleet)
+    yield from _reactions(fleet, every)
+    yield from _steps(fleet, every)
     yield from _limits(every)
     yield from _tables(fleet, every)
     yield from _migrations(fleet, every)
@@ -247,17 +250,57 @@ def _mismatches(fleet: Fleet, recorded: Container[str]) -> Iterator[Finding]:
                 yield _failure("applications", error)
 
 
-def _steps(every: Sequence[Tenant]) -> Iterator[Finding]:
+def _hooks(fleet: Fleet) -> Iterator[Finding]:
+    recorded, registered = fleet.hooks.recorded(), [hook.name for hook in fleet.hooks]
+    if registered or recorded:
+        names = ", ".join({**dict.fromkeys(recorded), **dict.fromkeys(registered)})
+        yield Finding(name="hooks", level="ok", what=f"New tenants are prepared by {names}.")
+    lacking = [name for name in recorded if name not in registered]
+    if fleet.applications and lacking:
+        what = f"{', '.join(lacking)} is recorded and not in the code, which therefore creates no tenants."
+        yield Finding(name="hooks", level="failure", what=what, remedy="If it was removed for good: tenancy init")
+
+
+def _reactions(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
+    slugs = {tenant.id: tenant.slug for tenant in every}
+    for each in ReactionMonitor(fleet.registry, fleet.reactions).status():
+        events = f" to {', '.join(each.events)}" if each.events else ""
+        if fleet.applications and not each.is_registered:
+            what = f"{each.reaction} is recorded and not in the code. {each.lag} changes wait for it."
+            yield Finding(name="reactions", level="warning", what=what, remedy="Deploy its code, or ignore this.")
+        elif not each.failures:
+            waiting = f" {each.lag} changes wait." if each.lag else ""
+            yield Finding(name="reactions", level="ok", what=f"{each.reaction} reacts{events}.{waiting}")
+        for failure in each.failures:
+            slug = slugs.get(failure.tenant_id)
+            of = f"the purged tenant {failure.tenant_id}" if slug is None else repr(slug)
+            what = (
+                f"{each.reaction} fails at change {failure.number} of {of} ({failure.error}), "
+                f"attempt {failure.attempts}."
+            )
+            remedy = (
+                f"Fix the cause. To retry at once: tenancy runner retry {slug or failure.tenant_id} {each.reaction}"
+            )
+            yield Finding(name="reactions", level="warning", what=what, remedy=remedy, tenant=slug)
+
+
+def _steps(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
     half_done = [tenant for tenant in every if tenant.status in _HALF_DONE]
     if not half_done:
         yield Finding(name="steps", level="ok", what="No interrupted steps.")
+    runs = {run.tenant_id: run for run in fleet.hooks.runs(half_done) if run.finished_at is None}
     for tenant in half_done:
         is_long = datetime.now(UTC) - tenant.changed_at > _LONG
+        run = runs.get(tenant.id)
+        since = f"{_HALF_DONE[tenant.status]} since {tenant.changed_at:%Y-%m-%d %H:%M:%S}Z"
+        has_failed = run is not None and run.error is not None
         yield Finding(
             name="steps",
-            level="failure" if is_long else "warning",
-            what=f"{tenant.slug!r} {_HALF_DONE[tenant.status]} since {tenant.changed_at:%Y-%m-%d %H:%M:%S}Z.",
-            remedy="If the process that does it died: tenancy doctor --repair",
+            level="failure" if is_long or has_failed else "warning",
+            what=f"{tenant.slug!r} {since}{'' if run is None else f': {run}'}.",
+            remedy="Fix the cause, then run: tenancy doctor --repair"
+            if has_failed
+            else "If the process that does it died: tenancy doctor --repair",
             tenant=tenant.slug,
         )
 

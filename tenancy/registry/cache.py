@@ -18,6 +18,7 @@ from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import at_fork
 from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
+from tenancy.context import is_creating
 from tenancy.errors import RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
@@ -77,10 +78,17 @@ class RegistryCache:
 
     def admit(self, tenant_id: UUID, *, writes: bool) -> Tenant:
         """Return a tenant; raises a TenantUnavailable unless it may be read, or with ``writes`` written."""
-        tenant = self.get(tenant_id)
+        tenant = None
+        if time.monotonic() - self._queried_at < _QUERY_INTERVAL:  # as refresh() does, without another call
+            tenant = self._by_id.get(tenant_id)
+        if tenant is None:
+            tenant = self.get(tenant_id)
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
+        status = tenant.status
+        if status is TenantStatus.ACTIVE or (status is TenantStatus.PROVISIONING and is_creating(tenant_id)):
+            return tenant
         check_status(tenant, writes=writes)
         return tenant
 
@@ -184,14 +192,15 @@ class RegistryCache:
     def check_encoding(self, application: str, used: Encoding) -> None:
         """Raise EncodingMismatch when the fleet stores an application's events with another cipher or compressor."""
         encodings = self._encodings
+        if encodings is not None and encodings.get(application, PLAIN) == used:
+            return
         # Also before raising: it may have been recorded just now.
-        if encodings is None or encodings.get(application, PLAIN) != used:
-            self.refresh()
-            changes = self._changes
-            encodings = self.registry.encodings()
-            with self._lock:
-                if changes == self._changes:
-                    self._encodings = encodings
+        self.refresh()
+        changes = self._changes
+        encodings = self.registry.encodings()
+        with self._lock:
+            if changes == self._changes:
+                self._encodings = encodings
         check_encoding(application, used, encodings.get(application, PLAIN))
 
     def forget(self, tenant_id: UUID) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,11 +20,23 @@ from tenancy.registry.history import FLEET_ID, Change, History, to_change
 from tenancy.registry.tables import check_texts, to_row, to_tenant
 
 if TYPE_CHECKING:
+    from eventsourcing.persistence import Notification
     from sqlalchemy.orm import Session
 
-__all__ = ["Change", "Registry"]
+    from tenancy.model.versions import Versions
+
+__all__ = ["Change", "RecordedChange", "Registry"]
 
 _PAGE: Final = 500
+
+
+class RecordedChange(NamedTuple):
+    """A change with its position in the registry's log, in which all tenants' changes are in order."""
+
+    position: int
+    tenant_id: UUID
+    change: Change | None
+    """None for a change of the fleet itself."""
 
 
 class Registry(RegistryDatabase):
@@ -124,7 +136,36 @@ class Registry(RegistryDatabase):
             if len(found) < _PAGE:
                 return position, changed
 
+    def changes_after(self, position: int) -> Sequence[RecordedChange]:
+        """Return the next changes of tenants after a position, in order and without their remarks.
+
+        The last one's position may be that of a change of the fleet, which has no tenant.
+        """
+        with self._reaching():
+            found = self._recorder.select_notifications(position, _PAGE, inclusive_of_start=False)
+            return [RecordedChange(each.id, cast("UUID", each.originator_id), self._change_of(each)) for each in found]
+
+    def _change_of(self, notification: Notification) -> Change | None:
+        if notification.originator_id == FLEET_ID:
+            return None
+        return to_change(self._application.mapper.to_domain_event(notification), {})
+
+    def remark(self, tenant_id: UUID, version: int) -> str | None:
+        """Return the remark of a change, or None."""
+        remarks = self._rows.remarks
+        mine = sa.and_(remarks.c.tenant_id == tenant_id, remarks.c.version == version)
+        with self.reading() as session:
+            return session.scalar(sa.select(remarks.c.text).where(mine))
+
     # -- writing --
+
+    def record_versions(self, session: Session, tenants: Sequence[Tenant], versions: Versions) -> Sequence[Tenant]:
+        """Record the versions of locked tenants that are being created; the history has only their activation."""
+        table = self._rows.tenants
+        with self._reaching():
+            mine = table.c.id.in_([tenant.id for tenant in tenants])
+            session.execute(sa.update(table).where(mine).values(versions=versions.to_json()))
+        return [replace(tenant, versions=versions) for tenant in tenants]
 
     def add(self, tenants: Sequence[Tenant], actor: str | None) -> Sequence[Tenant]:
         """Register new tenants, all or none; raises IntegrityError when a slug, placement or request id is taken."""
@@ -216,6 +257,8 @@ class Registry(RegistryDatabase):
             session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.offline).where(self._rows.offline.c.tenant_id == tenant.id))
             session.execute(sa.delete(self._rows.domains).where(self._rows.domains.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.hook_runs).where(self._rows.hook_runs.c.tenant_id == tenant.id))
+            session.execute(sa.delete(self._rows.usage).where(self._rows.usage.c.tenant_id == tenant.id))
             # The items themselves stay: without them, jobs would not end as they were planned.
             items = self._rows.job_items
             erased = sa.update(items).where(items.c.tenant_id == tenant.id).values(summary=None, progress={})
@@ -230,7 +273,8 @@ class Registry(RegistryDatabase):
         """Return the number of remaining rows that could name a tenant."""
         with self.reading() as session:
             tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
-            items, domains = self._rows.job_items, self._rows.domains
+            items, domains, hook_runs = self._rows.job_items, self._rows.domains, self._rows.hook_runs
+            usage = self._rows.usage
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
@@ -239,6 +283,8 @@ class Registry(RegistryDatabase):
                     (remarks, remarks.c.tenant_id == tenant_id),
                     (failures, failures.c.tenant_id == tenant_id),
                     (domains, domains.c.tenant_id == tenant_id),
+                    (hook_runs, hook_runs.c.tenant_id == tenant_id),
+                    (usage, usage.c.tenant_id == tenant_id),
                     (items, sa.and_(items.c.tenant_id == tenant_id, items.c.summary.is_not(None))),
                 )
             )

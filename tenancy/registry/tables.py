@@ -141,6 +141,20 @@ class RegistryTables:
             sa.Column("created_at", _Moment, nullable=False),
             sa.Column("verified_at", _Moment),
         )
+        self.usage = sa.Table(
+            f"{prefix}usage",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("application", sa.Text, primary_key=True),
+            # All events up to this id are counted.
+            sa.Column("position", sa.BigInteger, nullable=False),
+            sa.Column("events", sa.BigInteger, nullable=False),
+            sa.Column("bytes", sa.BigInteger, nullable=False),
+            sa.Column("first_at", _Moment, nullable=False),
+            sa.Column("last_at", _Moment, nullable=False),
+            sa.Column("window_at", _Moment, nullable=False),
+            sa.Column("window_events", sa.BigInteger, nullable=False),
+        )
         self.jobs = sa.Table(
             f"{prefix}jobs",
             self.metadata,
@@ -189,6 +203,49 @@ class RegistryTables:
             # For claims, counts, and purges.
             sa.Index(f"{prefix}job_items_by_status", "job_id", "status", "number"),
             sa.Index(f"{prefix}job_items_by_tenant", "tenant_id"),
+        )
+        self.process_leases = sa.Table(
+            f"{prefix}process_leases",
+            self.metadata,
+            sa.Column("name", sa.Text, primary_key=True),
+            sa.Column("owner", sa.Text, nullable=False),
+            # Seconds since 1970, by the database's clock; so is retry_at below.
+            sa.Column("expires", sa.Double, nullable=False),
+        )
+        self.hook_runs = sa.Table(
+            f"{prefix}hook_runs",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("hook", sa.Text, primary_key=True),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            sa.Column("error", sa.Text),
+            sa.Column("frames", sa.JSON, nullable=False),
+            sa.Column("started_at", _Moment, nullable=False),
+            # The marker: the hook does not run again for this tenant.
+            sa.Column("finished_at", _Moment),
+        )
+        self.reactions = sa.Table(
+            f"{prefix}reactions",
+            self.metadata,
+            sa.Column("name", sa.Text, primary_key=True),
+            # All changes up to this one are processed, or behind a failure.
+            sa.Column("position", sa.BigInteger, nullable=False),
+        )
+        # Kept when a tenant is purged, so that its reactions still run. No column can name a customer.
+        self.reaction_failures = sa.Table(
+            f"{prefix}reaction_failures",
+            self.metadata,
+            sa.Column("tenant_id", sa.Uuid, primary_key=True),
+            sa.Column("reaction", sa.Text, primary_key=True),
+            # The change that fails, and the last one that waits behind it, by their numbers in the tenant's history.
+            sa.Column("number", sa.BigInteger, nullable=False),
+            sa.Column("last_number", sa.BigInteger, nullable=False),
+            sa.Column("error", sa.Text, nullable=False),
+            sa.Column("frames", sa.JSON, nullable=False),
+            sa.Column("attempts", sa.Integer, nullable=False),
+            sa.Column("first_at", _Moment, nullable=False),
+            sa.Column("last_at", _Moment, nullable=False),
+            sa.Column("retry_at", sa.Double, nullable=False),
         )
 
 

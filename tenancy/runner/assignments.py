@@ -49,6 +49,7 @@ class Assignment:
         "_since",
         "events",
         "is_comparison_due",
+        "lacks_tables",
         "lag",
         "pending_gap",
         "pipe",
@@ -61,8 +62,12 @@ class Assignment:
         "used_up_at",
     )
 
-    def __init__(self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName | None) -> None:
+    def __init__(
+        self, tenant: Tenant, pipe: Pipe, events: TableName, tracking: TableName | None, *, lacks_tables: bool
+    ) -> None:
         self.tenant = tenant
+        self.lacks_tables = lacks_tables
+        """Whether the follower's tables are still to be created. It is enqueued again when they are recorded."""
         self.pipe = pipe
         self.events = events
         self.tracking = tracking
@@ -205,6 +210,7 @@ class Assignments:
                 for assignment in self._held[tenant_id].values():
                     assert tenant is not None
                     assignment.tenant = tenant
+                    assignment.lacks_tables = self._lacks_tables(tenant, assignment.pipe)
                     acquired.append(assignment)  # a slice may have been refused meanwhile
             elif not is_ours and tenant_id in self._held:
                 for assignment in self._held.pop(tenant_id).values():
@@ -219,7 +225,11 @@ class Assignments:
         for pipe in self.pipes.all:
             events = self.pipes.events_table(pipe, placement, default)
             tracking = self.pipes.tracking_table(pipe, placement, default)
-            assignment = assignments[pipe] = Assignment(tenant, pipe, events, tracking)
+            lacks_tables = self._lacks_tables(tenant, pipe)
+            assignment = assignments[pipe] = Assignment(tenant, pipe, events, tracking, lacks_tables=lacks_tables)
             self._by_key[events.key] = (*self._by_key.get(events.key, ()), assignment)
         self._held[tenant.id] = assignments
         return assignments.values()
+
+    def _lacks_tables(self, tenant: Tenant, pipe: Pipe) -> bool:
+        return bool(self.pipes.lacking(pipe, tenant.versions))

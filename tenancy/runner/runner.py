@@ -24,8 +24,10 @@ from tenancy.runner.leases import Leases, bucket_of
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
+from tenancy.runner.reacting import ReactionWorker
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
+from tenancy.runner.usage import UsageRecorder
 from tenancy.runner.worker import Worker
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Runner"]
 
 _DRAIN: Final = 30.0
+# A rollup that is cut off stores nothing, and the next one counts the same.
+_DRAIN_USAGE: Final = 1.0
 _POLL_FIRST: Final = 0.005
 _POLL_MAX: Final = 0.1
 
@@ -68,9 +72,12 @@ class Runner:
         self._registry_cache = registry_cache = fleet.registry_cache
         self._shard = shard = fleet.shard
         self._pipes = Pipes(fleet.application_specs(), fleet.cross_tenant)
-        if not self._pipes.all:
+        if not self._pipes.all and not len(fleet.reactions):
             msg = "The runner has nothing to do: no application follows another, and no projection is registered."
-            remedy = "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...)."
+            remedy = (
+                "Pass them: Tenancy(system=...) with pipes, tenants.project(...) or tenants.project_across(...). Or "
+                "register reactions: @tenants.after(...)."
+            )
             raise TenancyError(msg, remedy=remedy)
         self._assignments = Assignments(self._pipes, shard.default_schema_of, bucket_of)
         # A tenant with many followers uses at most half of the workers.
@@ -84,6 +91,9 @@ class Runner:
         positions = RecordedPositions(datastore, fleet.cross_tenant)
         sweep = Sweep(datastore, positions, self._assignments, self._ready)
         self._worker = Worker(fleet, self._assignments, self._ready, self._quarantine, may_work=self._may_work)
+        self._reaction_worker = ReactionWorker(fleet, lease_seconds) if len(fleet.reactions) else None
+        reacting = () if self._reaction_worker is None else (self._reaction_worker.activity,)
+        self._usage = UsageRecorder(fleet.usage, self._assignments, self._may_work)
         self._coordinator = Coordinator(
             registry_cache=registry_cache,
             application_cache=fleet.application_cache,
@@ -93,12 +103,15 @@ class Runner:
             quarantine=self._quarantine,
             sweep=sweep,
             sweeps_registry=is_same,
-            activities=(self._worker.activity,),
+            activities=(self._worker.activity, self._usage.activity, *reacting),
         )
         self._stopping = threading.Event()
         # Undone by stop(): the callbacks for wake-ups and registry changes.
         self._registrations = ExitStack()
         self._threads: list[threading.Thread] = []
+        self._usage_thread = threading.Thread(
+            target=self._usage.run, args=(self._stopping,), name="runner-usage", daemon=True
+        )
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopping.is_set() else "started" if self._threads else "not started"
@@ -141,13 +154,21 @@ class Runner:
             for application, encoding in encodings_of(self._fleet.application_specs()).items():
                 self._registry_cache.check_encoding(application, encoding)
             self._threads = [threading.Thread(target=self._coordinator.run, name="runner-coordinator", daemon=True)]
+            if self._reaction_worker is not None:
+                self._fleet.reactions.record()
+                self._registrations.callback(self._registry_cache.watch(self._reaction_worker.changed))
+                self._threads.append(
+                    threading.Thread(
+                        target=self._reaction_worker.run, args=(self._stopping,), name="runner-reactions", daemon=True
+                    )
+                )
             self._threads += [
                 threading.Thread(
                     target=self._worker.run, args=(self._stopping,), name=f"runner-worker-{number}", daemon=True
                 )
                 for number in range(1, self.workers + 1)
             ]
-            for thread in self._threads:
+            for thread in (*self._threads, self._usage_thread):
                 thread.start()
         except BaseException:
             self._threads = [thread for thread in self._threads if thread.ident is not None]
@@ -164,9 +185,13 @@ class Runner:
         self._registrations.close()
         self._ready.close()
         self._coordinator.stop()
+        if self._reaction_worker is not None:
+            self._reaction_worker.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        if self._usage_thread.ident is not None:
+            self._usage_thread.join(_DRAIN_USAGE)
         with suppress(TenancyError):  # the leases expire anyway
             self._leases.leave()
         return not any(thread.is_alive() for thread in self._threads)

@@ -86,7 +86,7 @@ class Worker:
         budget = _NOTIFICATIONS
         for assignment in self._assignments.of(key):
             leader = assignment.pipe.leader
-            if leader not in leaders or self._is_waiting(assignment):
+            if leader not in leaders or assignment.lacks_tables:
                 continue
             if budget <= 0 or time.monotonic() - began >= _SECONDS:
                 more.add(leader)
@@ -105,10 +105,6 @@ class Worker:
                 assignment.used_up_at = time.monotonic()  # the next slice starts with another leader
                 more.add(leader)
         return more
-
-    def _is_waiting(self, assignment: Assignment) -> bool:
-        """Return whether the follower's tables are still to be created. It is enqueued again when they are recorded."""
-        return bool(self._assignments.pipes.lacking(assignment.pipe, assignment.tenant.versions))
 
     def _attempt(self, slice_: _Slice, leaders: Iterable[str]) -> bool | None:
         """Return whether the follower is done, or None when it must not run for now."""

@@ -30,6 +30,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "follower": "name of the follower or projection",
     "leader": "name of the application that it follows",
     "notification_id": "the notification that was being processed",
+    "reaction": "name of the reaction to lifecycle events",
+    "number": "the number of the change in the tenant's history",
     "attempts": "how often it was tried",
     "activity": "name of the background activity",
     "owner": "name of the process in leases",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import NamedTuple
 
 from tenancy import context
 from tenancy.arguments import check_list, check_type, invalid
@@ -13,16 +15,29 @@ from tenancy.model.domains import bare_host, normalize_domain
 from tenancy.model.tenant import Tenant
 from tenancy.registry.lookup import not_found
 from tenancy.tenancy import Tenancy
-from tenancy.web.resolvers import Found, Request, Resolver
+from tenancy.web.resolvers import Found, MustWait, Request, Resolver
+from tenancy.web.responses import ErrorPages, Responder
 
-__all__ = ["AdmissionPolicy"]
+__all__ = ["Admission", "AdmissionPolicy"]
+
+
+class Admission(NamedTuple):
+    """The tenant of a request, or None for a public one, and the leading part of the path that names the tenant."""
+
+    tenant: Tenant | None
+    mount: str = ""
 
 
 class AdmissionPolicy:
     """The public paths and hosts, and the resolver, as every kind of middleware applies them."""
 
     def __init__(
-        self, tenants: Tenancy, resolver: Resolver, public: Iterable[str], public_hosts: Iterable[str]
+        self,
+        tenants: Tenancy,
+        resolver: Resolver,
+        public: Iterable[str],
+        public_hosts: Iterable[str],
+        errors: ErrorPages,
     ) -> None:
         check_type("tenants", tenants, Tenancy, "the Tenancy of the fleet")
         if not callable(resolver):
@@ -36,19 +51,39 @@ class AdmissionPolicy:
                 raise InvalidArgument(msg, remedy="Start it with a slash.")
         check_list("public_hosts", public_hosts, "a list of host names: public_hosts=['app.example.com']")
         self._public_hosts = frozenset(map(_public_host, public_hosts))
-        self._tenants = tenants
+        self.tenants = tenants
+        self.respond = Responder(errors).respond
         self._resolver = resolver
         self._public_prefixes = tuple(path.removesuffix("*") for path in self._public if path.endswith("/*"))
 
-    def resolve(self, request: Request) -> Found | Tenant | None:
-        """Return the tenant that a request names, or None for a public path or host; raises TenantNotFound.
+    def look_up(self, request: Request) -> Admission:
+        """Return the tenant of a request; raises one of LOOKUP_ERRORS. May query the registry."""
+        found = self._resolve(request)
+        if found is None:
+            return Admission(None)
+        tenant = self.tenants[found.slug] if isinstance(found, Found) else self._find(found)
+        return Admission(tenant, found.mount if isinstance(found, Found) else "")
 
-        Raises MustWait unless the request may wait.
-        """
+    async def look_up_async(self, request: Request) -> Admission:
+        """Return the tenant of a request as :meth:`look_up` does, without blocking the event loop."""
+        try:
+            found = self._resolve(replace(request, may_wait=False))
+            tenant = None if found is None else self._recall(found)
+        except MustWait:
+            found = tenant = None
+        else:
+            if found is None:
+                return Admission(None)
+        if found is None or tenant is None:
+            # In a thread, because this may query the registry.
+            return await asyncio.to_thread(self.look_up, request)
+        return Admission(tenant, found.mount if isinstance(found, Found) else "")
+
+    def _resolve(self, request: Request) -> Found | Tenant | None:
         # Public paths come first: a health check must not depend on a tenant or on the registry.
         if self._is_public(request):
             return None
-        found = self._resolver(replace(request, tenants=self._tenants))
+        found = self._resolver(replace(request, tenants=self.tenants))
         if isinstance(found, str):
             return Found(found)
         if found is None:
@@ -59,24 +94,18 @@ class AdmissionPolicy:
             raise InvalidArgument(msg, remedy="Return a slug, a Found, a Tenant or None; a resolver cannot be async.")
         return found
 
-    def recall(self, found: Found | Tenant) -> Tenant | None:
-        """Return the tenant that a resolver has found, or None if the registry must be queried; never waits.
-
-        Raises TenantNotFound, if that is known.
-        """
+    def _recall(self, found: Found | Tenant) -> Tenant | None:
+        """Return the tenant from memory, or None if the registry must be queried; never waits."""
         if isinstance(found, Found):
-            return self._tenants.recall(found.slug)
-        # A resolver may have kept a Tenant for long.
-        is_known, tenant = self._tenants.fleet.registry_cache.recall_id(found.id)
+            return self.tenants.recall(found.slug)
+        is_known, tenant = self.tenants.fleet.registry_cache.recall_id(found.id)
         if is_known and tenant is None:
             raise not_found(found.slug)
         return tenant
 
-    def find(self, found: Found | Tenant) -> Tenant:
-        """Return the tenant that a resolver has found; raises TenantNotFound."""
-        if isinstance(found, Found):
-            return self._tenants[found.slug]
-        tenant = self._tenants.fleet.registry_cache.get(found.id)
+    def _find(self, found: Tenant) -> Tenant:
+        # Its current state: a resolver may have kept the object for long.
+        tenant = self.tenants.fleet.registry_cache.get(found.id)
         if tenant is None:
             raise not_found(found.slug)
         return tenant
@@ -89,7 +118,7 @@ class AdmissionPolicy:
 
     def scope(self, tenant: Tenant | None) -> AbstractContextManager[None]:
         """Return the scope of a request; raises a TenantUnavailable."""
-        return context.scope(self._tenants, None) if tenant is None else self._tenants.scope(tenant)
+        return context.scope(self.tenants, None) if tenant is None else self.tenants.scope(tenant)
 
 
 def _public_host(host: str) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from tenancy.errors import TenancyError
 from tenancy.instruments import instruments
-from tenancy.model.tenant import Tenant
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
-from tenancy.web.resolvers import Found, MustWait, Request, Resolver
-from tenancy.web.responses import APPLICATION_ERRORS, LOOKUP_ERRORS, error_response
+from tenancy.web.resolvers import Request, Resolver
+from tenancy.web.responses import LOOKUP_ERRORS, ErrorPages, ErrorResponse, is_refusal
 
-__all__ = ["ASGIMiddleware"]
+__all__ = ["POLICY", "ASGIMiddleware", "request_of"]
+
+POLICY: Final = "tenancy.policy"
+"""The key of the scope under which the application finds the policy of the middleware."""
 
 _Scope = MutableMapping[str, Any]
 _Message = MutableMapping[str, Any]
@@ -34,6 +35,8 @@ class ASGIMiddleware:
     without asking the resolver or the registry: ``/health`` is that path, ``/static/*`` everything below. So does
     ``public_hosts`` for all paths of a host.
 
+    ``errors`` are your own responses by error class: an HTML template, or a function that must not block.
+
     A request gets 404 when it names no tenant or an unknown one, 403 when its tenant is unavailable, and 503 while the
     registry is unreachable. A websocket is refused before it is accepted, with an HTTP response if the server supports
     that; it is closed with 4403 when its tenant becomes unavailable later.
@@ -47,60 +50,50 @@ class ASGIMiddleware:
         resolver: Resolver,
         public: Iterable[str] = (),
         public_hosts: Iterable[str] = (),
+        errors: ErrorPages = MappingProxyType({}),
     ) -> None:
         self._app = app
-        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts)
+        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        response = _Response(scope, send)
+        request = request_of(scope)
+        response = _Response(scope, send, lambda error: self._policy.respond(error, request))
         try:
-            request = _request(scope)
-            found = await self._resolve(request)
-            tenant = None if found is None else await self._find(found)
-            tenant_scope = self._policy.scope(tenant)
+            admission = await self._policy.look_up_async(request)
+            tenant_scope = self._policy.scope(admission.tenant)
         except LOOKUP_ERRORS as error:
             await response.refuse(error)
             return
         if instruments.tracer is not None:
             method = scope.get("method", "WEBSOCKET")
             tenant_scope = instruments.tracer.request(
-                tenant_scope, tenant, method, request.headers, lambda: response.status
+                tenant_scope, admission.tenant, method, request.headers, lambda: response.status
             )
         with tenant_scope:
             try:
-                mount = found.mount if isinstance(found, Found) else ""
-                await self._app(_mounted(scope, mount), receive, response.send)
-            except APPLICATION_ERRORS as error:
+                inner = {**_mounted(scope, admission.mount), POLICY: self._policy}
+                await self._app(inner, receive, response.send)
+            except TenancyError as error:
+                if not is_refusal(error):
+                    raise
                 await response.refuse(error)
             except ExceptionGroup as group:  # from a TaskGroup
-                only, others = group.split(APPLICATION_ERRORS)
+                only, others = group.split(is_refusal)
                 if only is None or others is not None:
                     raise
                 await response.refuse(_first(only))
-
-    async def _resolve(self, request: Request) -> Found | Tenant | None:
-        try:
-            return self._policy.resolve(replace(request, may_wait=False))
-        except MustWait:
-            return await asyncio.to_thread(self._policy.resolve, request)
-
-    async def _find(self, found: Found | Tenant) -> Tenant:
-        tenant = self._policy.recall(found)
-        if tenant is not None:
-            return tenant
-        # In a thread, because this may query the registry, and the event loop must go on serving other requests.
-        return await asyncio.to_thread(self._policy.find, found)
 
 
 class _Response:
     """The response of an application, or the error response in its place."""
 
-    def __init__(self, scope: _Scope, send: _Send) -> None:
+    def __init__(self, scope: _Scope, send: _Send, respond: Callable[[TenancyError], ErrorResponse]) -> None:
         self._scope = scope
         self._send = send
+        self._respond = respond
         self._last_sent = ""
         self.status: int | None = None
 
@@ -112,7 +105,7 @@ class _Response:
 
     async def refuse(self, error: TenancyError) -> None:
         """Send the error response; raises ``error`` when the application's response has started."""
-        refusal = error_response(error)
+        refusal = self._respond(error)
         self.status = refusal.status
         is_websocket = self._scope["type"] == "websocket"
         kind = "websocket.http.response" if is_websocket else "http.response"
@@ -126,19 +119,20 @@ class _Response:
             raise error
 
 
-def _first(group: ExceptionGroup[TenancyError]) -> TenancyError:
+def _first(group: ExceptionGroup[Any]) -> TenancyError:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
-def _request(scope: _Scope) -> Request:
+def request_of(scope: Mapping[str, Any]) -> Request:
+    """Return what resolvers and error handlers receive of an ASGI scope."""
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
     path, root = scope["path"], _root(scope)
     is_below = bool(root) and path.startswith(root) and path[len(root) :][:1] in ("", "/")
     return Request(path=path[len(root) :] if is_below else path, headers=headers, raw=scope)
 
 
-def _root(scope: _Scope) -> str:
+def _root(scope: Mapping[str, Any]) -> str:
     root: str = scope.get("root_path", "")
     return root.rstrip("/")
 

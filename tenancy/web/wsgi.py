@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -14,17 +15,17 @@ from tenancy.errors import TenancyError
 from tenancy.instruments import instruments
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
-from tenancy.web.resolvers import Found, Request, Resolver
-from tenancy.web.responses import APPLICATION_ERRORS, LOOKUP_ERRORS, error_response
+from tenancy.web.resolvers import Request, Resolver
+from tenancy.web.responses import LOOKUP_ERRORS, ErrorPages, ErrorResponse, is_refusal
 
-__all__ = ["WSGIMiddleware"]
+__all__ = ["WSGIMiddleware", "request_of"]
 
 
 class WSGIMiddleware:
     """Serve each request of ``app`` in the scope of its tenant. The response iterable is consumed and closed in the
     same scope.
 
-    ``resolver``, ``public``, ``public_hosts`` and the error responses are those of
+    ``resolver``, ``public``, ``public_hosts``, ``errors`` and the error responses are those of
     :class:`~tenancy.web.asgi.ASGIMiddleware`.
     """
 
@@ -36,17 +37,22 @@ class WSGIMiddleware:
         resolver: Resolver,
         public: Iterable[str] = (),
         public_hosts: Iterable[str] = (),
+        errors: ErrorPages = MappingProxyType({}),
     ) -> None:
         self._app = app
-        self._tenants = tenants
-        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts)
+        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
+
+    def error_response(self, error: TenancyError, environ: WSGIEnvironment) -> ErrorResponse:
+        """Return the response to an error that a framework has caught; raises any other ``error``."""
+        if not is_refusal(error):
+            raise error
+        return self._policy.respond(error, request_of(environ))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        start = _Start(environ, start_response)
+        request = request_of(environ)
+        start = _Start(environ, start_response, lambda error: self._policy.respond(error, request))
         try:
-            request = _request(environ)
-            found = self._policy.resolve(request)
-            tenant = None if found is None else self._policy.find(found)
+            tenant, mount = self._policy.look_up(request)
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
             return [start.refuse(error)]
@@ -57,19 +63,27 @@ class WSGIMiddleware:
             )
         with tenant_scope:
             try:
-                body = self._app(_mounted(environ, found.mount) if isinstance(found, Found) else environ, start)
-            except APPLICATION_ERRORS as error:
+                body = self._app(_mounted(environ, mount), start)
+            except TenancyError as error:
+                if not is_refusal(error):
+                    raise
                 return [start.refuse(error)]
         if type(body) in (list, tuple):  # consuming it runs no code of the application
             return body
         tenant_id = None if tenant is None else tenant.id
-        return _Body(body, lambda: context.scope(self._tenants, tenant_id), start.refuse)
+        return _Body(body, lambda: context.scope(self._policy.tenants, tenant_id), start.refuse)
 
 
 class _Start:
     """The ``start_response`` of a request, which can replace a started response by an error response."""
 
-    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+    def __init__(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        respond: Callable[[TenancyError], ErrorResponse],
+    ) -> None:
+        self._respond = respond
         self._method = environ.get("REQUEST_METHOD")
         self._start_response = start_response
         self._has_started = False
@@ -88,7 +102,7 @@ class _Start:
 
     def refuse(self, error: TenancyError) -> bytes:
         """Start the error response and return its body; raises ``error`` when the headers have been sent."""
-        refusal = error_response(error)
+        refusal = self._respond(error)
         status = self._status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
         # Given the error, the server replaces the headers, or raises it when they have been sent.
         info = (sys.exc_info(),) if self._has_started else ()
@@ -122,7 +136,9 @@ class _Body:
                 if self._iterator is None:
                     self._iterator = iter(self._body)
                 return next(self._iterator)
-        except APPLICATION_ERRORS as error:
+        except TenancyError as error:
+            if not is_refusal(error):
+                raise
             self._iterator = iter(())
             return self._refuse(error)
 
@@ -134,7 +150,8 @@ class _Body:
                 close()
 
 
-def _request(environ: WSGIEnvironment) -> Request:
+def request_of(environ: WSGIEnvironment) -> Request:
+    """Return what resolvers and error handlers receive of a WSGI environ."""
     headers = [
         (name.removeprefix("HTTP_").replace("_", "-").lower(), value)
         for name, value in environ.items()

@@ -17,8 +17,8 @@ from tenancy.cli.errors import EXIT_CODES
 from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
-    "init create adopt list show rename update suspend resume archive restore delete undelete purge history env exec "
-    "migrate rebuild doctor domains runner migrations jobs"
+    "init create adopt list show usage rename update suspend resume archive restore delete undelete purge history env "
+    "exec migrate rebuild doctor domains runner migrations jobs"
 )
 EXAMPLES = [
     *COMMANDS,

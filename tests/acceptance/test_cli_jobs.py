@@ -177,8 +177,27 @@ def test_a_halted_job_is_cancelled(tenancy: Command, tenants: Tenancy) -> None:
     assert (outcome.code, outcome.error["code"]) == (5, "job_ended")
 
 
+def test_old_jobs_are_removed(tenancy: Command, tenants: Tenancy) -> None:
+    for _ in range(3):
+        tenancy.ok(*run())
+    last, first = (str(tenants.jobs.list()[number].id) for number in (0, 2))
+    assert tenancy.ok("jobs", "remove", "--older-than", "1h").out == "Removed 0 jobs.\n"
+    assert first in tenancy.ok("jobs", "remove", first, "--dry-run").out
+    assert tenancy.ok("jobs", "remove", first, first).out == "Removed 1 job.\n"
+    removed = tenancy.ok("jobs", "remove", "--older-than", "0m", "--keep", "1", "--json").json
+    assert [(each["status"], each["next_steps"]) for each in removed] == [("done", [])]
+    assert [str(job.id) for job in tenants.jobs.list()] == [last]
+    tenancy(*run(poisoned=["acme"]), "--canary", "1")
+    halted = str(tenants.jobs.list()[0].id)
+    outcome = tenancy("jobs", "remove", halted, last, "--json")
+    assert (outcome.code, outcome.error["code"]) == (5, "job_not_ended")
+    assert len(tenants.jobs.list()) == 2
+    for wrong in ([], [last, "--older-than", "1d"], ["--older-than", "soon"]):
+        assert tenancy("jobs", "remove", *wrong).code == 2
+
+
 def test_an_unknown_job(tenancy: Command) -> None:
-    for verb in ("show", "resume", "cancel"):
+    for verb in ("show", "resume", "cancel", "remove"):
         outcome = tenancy("jobs", verb, str(uuid4()), "--json")
         assert (outcome.code, outcome.error["code"]) == (3, "job_not_found")
 

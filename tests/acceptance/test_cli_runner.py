@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -286,3 +288,46 @@ def test_tracing_uses_the_provider_of_the_code(
     ):
         tenants["acme"].get(TrainingSchool).register("Fido")
         wait_until(lambda: '"name": "process TrainingSchool"' in spans.read_text(), "the spans are exported")
+
+
+HOOKED = "tests.samples.hooked_kennels:tenants"
+
+
+def test_reactions_of_the_command(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KENNEL_LOG", str(tmp_path / "kennel.log"))
+    command = Command(sqlite_url, app=HOOKED)
+    without = Command(sqlite_url, app=None)
+    (acme,) = command.ok("create", "acme", "--json").json
+    assert acme["status"] == "active"
+    assert [each["hook"] for each in command.ok("show", "acme", "--json").json["hooks"]] == ["seed"]
+    assert "hook 'seed' has run" in command.ok("show", "acme").out
+    assert without("create", "globex", "--json").error["code"] == "not_registered"
+    assert command.ok("runner", "react").out == "Reactions called: 1. Tenants with a failing reaction: 0.\n"
+    monkeypatch.setenv("KENNEL_LOG", "/nowhere/kennel.log")
+    command.ok("suspend", "acme")
+    command.ok("resume", "acme")
+    report = command.ok("runner", "react", "--json").json
+    assert (report["processed"], report["owner"]) == (0, None)
+    (status,) = without.ok("runner", "reactions", "--json").json
+    assert (status["reaction"], status["state"], status["is_registered"]) == ("announce", "retrying", False)
+    (failure,) = status["failures"]
+    assert failure == report["failures"][0]
+    assert (failure["tenant_id"], failure["number"], failure["last_number"]) == (acme["id"], 3, 4)
+    assert failure["error"] == "builtins.FileNotFoundError"
+    for shown in (command.ok("runner", "reactions").out, command.ok("runner", "status").out):
+        assert re.search(
+            r"announce +activated, purged, resumed, suspended +retrying +0 +none +acme +3 +1 +builtins.FileNotFound",
+            shown,
+        )
+    assert without.ok("runner", "retry", "acme", "announce").out == "announce of 'acme' retries change 3.\n"
+    assert without.ok("runner", "retry", "--all", "--json").json[0]["reaction"] == "announce"
+    assert "announce of 'acme' skips change 3." in without.ok("runner", "skip", "acme", "announce", "3").out
+    command.ok("purge", "acme", "--yes")
+    command.ok("runner", "react")
+    assert without.ok("runner", "retry", acme["id"]).out == "announce of a purged tenant retries change 4.\n"
+    assert without.ok("runner", "skip", acme["id"], "announce", "4", "--json").json["number"] == 4
+    assert without("runner", "retry", "acme").code == 3
+    assert without("runner", "retry", str(UUID(int=1))).code == 3
+    monkeypatch.setenv("KENNEL_LOG", str(tmp_path / "kennel.log"))
+    command.ok("runner", "react")
+    assert (tmp_path / "kennel.log").read_text().split()[-3:-1] == ["purged", "None"]

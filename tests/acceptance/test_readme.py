@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from eventsourcing.utils import Environment
@@ -24,6 +25,7 @@ from tenancy.settings import VARIABLES, TenancySettings
 from tenancy.testing.postgresql import Postgres
 from tests.acceptance import cloud_sql, pages
 from tests.acceptance.pages import LANGUAGES, PAGES, ROOT, Reader, blocks_of, commands_of, documented_files
+from tests.support.django_settings import unconfigured_django
 from tests.support.pgbouncer import PgBouncer
 
 # In the pages, this is the reader's database, perhaps behind PgBouncer, as the superuser or as another role.
@@ -40,9 +42,15 @@ def _files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def _restored() -> Iterator[None]:
-    """Undo a page's changes to the environment, and fail if it leaves an engine in use."""
+    """Undo a page's changes to the environment, and fail if it leaves a process or an engine in use."""
     before = dict(os.environ)
-    yield
+    processes = psutil.Process().children()
+    with unconfigured_django():
+        yield
+    left = [process for process in psutil.Process().children() if process not in processes]
+    for process in left:
+        process.kill()
+    assert left == []
     os.environ.clear()
     os.environ.update(before)
     gc.collect()

@@ -25,6 +25,7 @@ from eventsourcing.persistence import ProgrammingError
 
 from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.invoices import Invoice, invoices
+from tests.support.django_settings import unconfigured_django
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,8 +98,10 @@ register_in_task: Any = CELERY.task(in_transaction(register))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def django_is_configured() -> None:
-    settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], MIDDLEWARE=[])
+def django_is_configured() -> Iterator[None]:
+    with unconfigured_django():
+        settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], MIDDLEWARE=[])
+        yield
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def engines_in_use() -> list[SharedEngine]:
 
 def counts(resources: SharedResources[Any]) -> dict[Any, int]:
     """Return the leased resources with the number of their leases."""
-    return {resources._resources[key]: count for key, count in resources._counts.items()}  # noqa: SLF001
+    return {shared.resource: shared.count for shared in resources._shared.values()}  # noqa: SLF001
 
 
 def forget_abandoned() -> None:
@@ -84,8 +84,8 @@ def release_all(left: Iterable[SharedEngine]) -> None:
     for shared in left:
         for owner in _owners(shared):
             owner.close()
-        for key in [key for key, each in engines._resources.items() if each is shared]:  # noqa: SLF001
-            del engines._resources[key], engines._counts[key]  # noqa: SLF001 (its leases were lost)
+        for key in [key for key, each in engines._shared.items() if each.resource is shared]:  # noqa: SLF001
+            del engines._shared[key]  # noqa: SLF001 (its leases were lost)
             shared.dispose()
 
 

@@ -18,14 +18,21 @@ from eventsourcing.persistence import Tracking
 from eventsourcing.projection import Projection
 from eventsourcing.system import ProcessApplication, System
 from eventsourcing.utils import get_topic
+from fastapi import FastAPI
+from flask import Flask
 
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyTrackingRecorder
 from tenancy import Domain, PurgeCertificate, Tenancy, Tenant, TenantStatus
-from tenancy.errors import TenantSuspended
+from tenancy.errors import TenancyError, TenantNotFound, TenantSuspended, TenantUnavailable
+from tenancy.frameworks.fastapi import CurrentTenant, TenantApplication
+from tenancy.frameworks.fastapi import install as install_fastapi
+from tenancy.frameworks.flask import install as install_flask
 from tenancy.operations.jobs import JobItem, JobKind, JobOptions, JobReport, PlannedItem, TenantSelection
 from tenancy.runner import Runner
+from tenancy.web.accept import prefers_html
 from tenancy.web.asgi import ASGIMiddleware
 from tenancy.web.resolvers import Request, Resolver, by_domain, by_header, by_host, by_path, first
+from tenancy.web.responses import ErrorPages, ErrorResponse, redirect
 from tenancy.web.wsgi import WSGIMiddleware
 
 
@@ -145,8 +152,30 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> Sequence[bytes]:
     return [str(school.recorder.max_notification_id()).encode()]
 
 
-for_asgi = ASGIMiddleware(asgi, tenants=tenants, resolver=of_the_request, public=["/health"])
+def to_billing(error: TenancyError, request: Request) -> ErrorResponse | None:
+    """Respond to an error."""
+    return ErrorResponse(f"{error.tenant} {request.path}", 402, {}) if prefers_html(request) else None
+
+
+pages: ErrorPages = {TenantSuspended: to_billing, TenantNotFound: "<p>$title", TenantUnavailable: redirect("/x")}
+for_asgi = ASGIMiddleware(
+    asgi, tenants=tenants, resolver=of_the_request, public=["/health"], public_hosts=["app.example"], errors=pages
+)
 for_wsgi = WSGIMiddleware(wsgi, tenants=tenants, resolver=by_path("/t"))
+
+
+of_fastapi = FastAPI()
+install_fastapi(of_fastapi, tenants=tenants, resolver=of_the_request, errors=pages)
+of_flask = Flask(__name__)
+install_flask(of_flask, tenants=tenants, resolver=by_path("/t"), public=["/health"])
+
+
+@of_fastapi.post("/dogs/{name}")
+def enrol(name: str, tenant: CurrentTenant, school: TenantApplication[School]) -> str:
+    """Use the dependencies of an endpoint."""
+    assert_type(tenant, Tenant)
+    assert_type(school.enrol(name), UUID)
+    return tenant.name
 
 
 def serve() -> int:
@@ -213,4 +242,7 @@ def misuse() -> None:
     tenants.runner(workers="four")  # type: ignore[arg-type]
     ASGIMiddleware(asgi, tenants=tenants, resolver=len)  # type: ignore[arg-type]
     first(by_path(), "acme")  # type: ignore[arg-type]
+    install_flask(of_fastapi, tenants=tenants, resolver=by_path())  # type: ignore[arg-type]
+    install_fastapi(of_fastapi, tenants=tenants)  # type: ignore[call-arg]
+    enrol("Fido", tenants["acme"], tenants["acme"].get(Diplomas))  # type: ignore[arg-type]
     tenants.domains.verify("acme", "shop.acme.example")  # type: ignore[call-arg]

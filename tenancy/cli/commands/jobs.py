@@ -1,4 +1,4 @@
-"""The commands of ``tenancy jobs``: run, list, show, resume, cancel, and work, which other commands start."""
+"""The commands of ``tenancy jobs``: run, list, show, resume, cancel, remove, and work, which other commands start."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import signal
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
 
 import typer
 
 from tenancy.cli import job_options as options
 from tenancy.cli import log, shapes
-from tenancy.cli.errors import INTERRUPTED
+from tenancy.cli.errors import INTERRUPTED, CommandError
 from tenancy.cli.job_options import JobFlags, JobID, TenantFilters
 from tenancy.cli.job_progress import described
 from tenancy.cli.jobs import execute, run_from_cli
 from tenancy.cli.loader import open_tenancy
-from tenancy.cli.options import Actor, DryRun, Json, json_object
+from tenancy.cli.options import Actor, DryRun, Json, age, json_object
 from tenancy.cli.output import json_of, say, show_json, show_pairs, show_table
 from tenancy.cli.parsing import Command, Group
 
@@ -28,6 +29,7 @@ __all__ = ["COMMANDS", "jobs"]
 
 # Seconds for which a tenant in progress may ignore the end of its time, before the process ends regardless.
 _GRACE: Final = 1.0
+_HEADER: Final = ("id", "kind", "status", "created", "total", "done", "skipped", "failed", "left", "actor")
 
 
 def run(
@@ -72,8 +74,7 @@ def list_(context: typer.Context, *, json: Json = False) -> None:
     if json:
         show_json([shapes.job(each) for each in found])
         return
-    header = ("id", "kind", "status", "created", "total", "done", "skipped", "failed", "left", "actor")
-    show_table(header, [_row(each) for each in found])
+    show_table(_HEADER, [_row(each) for each in found])
 
 
 def show(context: typer.Context, job_id: JobID, *, json: Json = False) -> None:
@@ -139,6 +140,51 @@ def cancel(context: typer.Context, job_id: JobID, *, json: Json = False) -> None
         say(f"Cancelled job {job.id}: {job.counts.cancelled} of {job.counts.total} tenants are left as they are.")
 
 
+def remove(
+    context: typer.Context,
+    job_ids: Annotated[
+        list[UUID] | None,
+        typer.Argument(metavar="[JOB]...", help="Ids of the jobs: see tenancy jobs list.", show_default=False),
+    ] = None,
+    *,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            "--older-than",
+            metavar="AGE",
+            help="Jobs that have ended longer ago, such as 30d or 12h, instead of ids.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option("--keep", metavar="NUMBER", min=0, help="With --older-than: keep so many of the newest jobs.")
+    ] = 0,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Remove the records of jobs that have ended.
+
+    What the jobs have done stays as it is.
+    """
+    if (older_than is None) == (not job_ids):
+        msg = "Pass either ids of jobs or --older-than."
+        raise CommandError(msg, remedy="Name jobs, or an age: tenancy jobs remove --older-than 30d")
+    with open_tenancy(context) as tenants:
+        if older_than is not None:
+            found = tenants.jobs.remove_older_than(age(older_than), keep=keep, dry_run=dry_run)
+        else:
+            reports = [tenants.jobs.get(job_id) for job_id in dict.fromkeys(job_ids or ())]
+            found = [report.job for report in reports if report.job is not None]
+            if not dry_run:
+                tenants.jobs.remove([job.id for job in found])
+    if json:
+        show_json([{**shapes.job(each), "next_steps": []} for each in found])
+    elif dry_run:
+        show_table(_HEADER, [_row(each) for each in found])
+    else:
+        say(f"Removed {len(found)} {'job' if len(found) == 1 else 'jobs'}.")
+
+
 def work(context: typer.Context, job_id: JobID, *, drain_seconds: options.Drain = 30.0, json: Json = False) -> None:
     """Execute a job until it ends, or until standard input does: for the commands that start a job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the first one handles it
@@ -188,6 +234,7 @@ COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("show", show, "tenancy jobs show 0d6ac54b-1f4d-4c0f-8d5f-0b4b5b7a1c11"),
     ("resume", resume, "tenancy jobs resume 0d6ac54b-1f4d-4c0f-8d5f-0b4b5b7a1c11 --processes 4"),
     ("cancel", cancel, "tenancy jobs cancel 0d6ac54b-1f4d-4c0f-8d5f-0b4b5b7a1c11"),
+    ("remove", remove, "tenancy jobs remove --older-than 30d --keep 10"),
 )
 """Name, function and example of each command."""
 

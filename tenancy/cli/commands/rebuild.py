@@ -60,7 +60,9 @@ def rebuild(
     run_from_cli(
         context,
         DropReplaced if drop_old else Rebuild,
-        {"projection": projection} if drop_old else {"projection": projection, "keep_old": keep_old, "actor": actor},
+        {"projection": projection}
+        if drop_old
+        else {"projection": projection, "keep_old": keep_old, "actor": actor, "workers": workers},
         TenantFilters(slugs, status, where, limit, exclude),
         JobFlags(
             processes_for(workers),

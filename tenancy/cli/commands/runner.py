@@ -1,26 +1,30 @@
-"""The commands of ``tenancy runner``: start, status, retry, skip."""
+"""The commands of ``tenancy runner``: start, status, reactions, react, retry, skip."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
 
 import typer
 
 from tenancy.cli import log, shapes
 from tenancy.cli.errors import CommandError
+from tenancy.cli.instruments import serve_metrics, start_tracing
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Actor, Json, Slug, seconds
 from tenancy.cli.output import quoted, say, show_json, show_table
 from tenancy.cli.parsing import Command, Group
+from tenancy.errors import TenantNotFound
 
 if TYPE_CHECKING:
-    from tenancy import Tenancy
-    from tenancy.runner import Runner
+    from tenancy import Tenancy, Tenant
+    from tenancy.lifecycle.reaction_monitor import ReactionStatus
+    from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
 
 __all__ = ["COMMANDS", "runner"]
@@ -91,7 +95,7 @@ def start(
         if json:
             resources.callback(log.capture_output())
         if tracing:
-            _start_tracing()
+            start_tracing()
         metrics = None if metrics_port is None else (metrics_port, metrics_tenants)
         _run(context, workers, lease_seconds, drain_seconds, metrics)
 
@@ -115,7 +119,7 @@ def _run(
         log.add_tenants(tenants)
         running = tenants.runner(workers, lease_seconds=lease_seconds)
         if metrics is not None:
-            _serve_metrics(*metrics, tenants, running)
+            serve_metrics(*metrics, tenants, running)
         running.start()
         fields = {"event": "runner.started", "owner": running.owner, "workers": workers}
         log.logger.info("Runner started. Stop it with SIGTERM or Ctrl-C.", extra=fields)
@@ -146,11 +150,39 @@ def status(
     with open_tenancy(context) as tenants:
         wanted = None if slug is None else tenant_of(tenants, slug).id
         found = [each for each in tenants.followers.status(interval) if wanted in (None, each.tenant_id)]
+        reacting = tenants.reactions.status() if slug is None and not json else ()
+        slugs = _slugs(tenants, reacting)
     if json:
         show_json([shapes.follower(each) for each in found])
         return
     header = ("tenant", "follower", "behind", "state", "lag", "per second", "owner", "failed at", "error")
     show_table(header, [_row(each) for each in found])
+    if reacting:
+        say()
+        _show_reactions(reacting, slugs)
+
+
+def reactions(context: typer.Context, *, json: Json = False) -> None:
+    """Show lag, owner and failures of each reaction."""
+    with open_tenancy(context) as tenants:
+        found = tenants.reactions.status()
+        slugs = _slugs(tenants, found)
+    if json:
+        show_json([shapes.reaction(each) for each in found])
+    else:
+        _show_reactions(found, slugs)
+
+
+def react(context: typer.Context, *, json: Json = False) -> None:
+    """Call reactions once for all events that wait. A running runner does so continuously."""
+    with open_tenancy(context) as tenants:
+        report = tenants.react()
+    if json:
+        show_json(shapes.reaction_report(report))
+    elif report.owner is not None:
+        say(f"Another process reacts: {report.owner}.")
+    else:
+        say(f"Reactions called: {report.processed}. Tenants with a failing reaction: {len(report.failures)}.")
 
 
 def retry(
@@ -170,7 +202,7 @@ def retry(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Retry failing followers of one tenant or of all tenants."""
+    """Retry failing followers and reactions of one tenant or all."""
     if all_tenants == (slug is not None):
         msg = "No slug was given." if slug is None else "SLUG and --all are mutually exclusive."
         raise CommandError(msg, remedy="Pass SLUG, SLUG FOLLOWER, --all, or --all --follower NAME.")
@@ -178,19 +210,28 @@ def retry(
         msg = "The follower is named twice: as FOLLOWER and by --follower."
         raise CommandError(msg, remedy="Omit one of them.")
     with open_tenancy(context) as tenants:
-        wanted = None if slug is None else tenant_of(tenants, slug)
-        failures = tenants.followers.retry(wanted, follower or name)
-        found = tenants.fleet.registry.get_many(list({each.tenant_id for each in failures}))
+        which = follower or name
+        wanted = None if slug is None else _tenant_or_purged(tenants, slug)
+        is_reaction = which is not None and which in tenants.reactions
+        failures: Sequence[Failure] = ()
+        if not is_reaction and not isinstance(wanted, UUID):
+            failures = tenants.followers.retry(wanted, which)
+        reacting = tenants.reactions.retry(wanted, which) if is_reaction or which is None else ()
+        ids = {each.tenant_id for each in failures} | {each.tenant_id for each in reacting}
+        found = tenants.fleet.registry.get_many(list(ids))
     if json:
-        show_json([shapes.failure(each) for each in failures])
+        show_json([*map(shapes.failure, failures), *map(shapes.reaction_failure, reacting)])
         return
+    for each in reacting:
+        of = quoted(found[each.tenant_id].slug) if each.tenant_id in found else "a purged tenant"
+        say(f"{each.reaction} of {of} retries change {each.number}.")
     for failure in failures:
         tenant = found.get(failure.tenant_id)  # None when it has just been purged
         of = "a purged tenant" if tenant is None else quoted(tenant.slug)
         what = "" if failure.notification_id is None else f" notification {failure.notification_id}"
         say(f"{failure.follower} of {of} retries{what}.")
-    if not failures:
-        say("No follower is failing." if wanted is None else f"No follower of {quoted(wanted.slug)} is failing.")
+    if not (failures or reacting):
+        say("No follower is failing." if slug is None else f"No follower of {quoted(slug)} is failing.")
 
 
 def skip(
@@ -198,20 +239,33 @@ def skip(
     slug: Slug,
     follower: _Follower,
     notification_id: Annotated[
-        int, typer.Argument(metavar="ID", help="Notification that the follower fails at: see tenancy runner status.")
+        int,
+        typer.Argument(
+            metavar="ID",
+            help="Notification that the follower fails at, or change that the reaction fails at: see tenancy runner "
+            "status.",
+        ),
     ],
     *,
     actor: Actor = None,
     json: Json = False,
 ) -> None:
-    """Skip one notification permanently. The follower must be failing at it; the history records the skip."""
+    """Skip one notification permanently. The follower must be failing at it; the history records the skip.
+
+    FOLLOWER may also name a reaction, and ID the change at which it fails.
+    """
     with open_tenancy(context) as tenants:
-        tenant = tenant_of(tenants, slug)
-        failure = tenants.followers.skip(tenant, follower, notification_id, actor=actor)
+        wanted = _tenant_or_purged(tenants, slug)
+        if follower in tenants.reactions or isinstance(wanted, UUID):
+            skipped = tenants.reactions.skip(wanted, follower, notification_id, actor=actor)
+            shape, what = shapes.reaction_failure(skipped), f"change {notification_id}"
+        else:
+            failure = tenants.followers.skip(wanted, follower, notification_id, actor=actor)
+            shape, what = shapes.failure(failure), f"notification {notification_id} of {failure.leader}"
     if json:
-        show_json(shapes.failure(failure))
+        show_json(shape)
     else:
-        say(f"{follower} of {quoted(tenant.slug)} skips notification {notification_id} of {failure.leader}.")
+        say(f"{follower} of {quoted(slug if isinstance(wanted, UUID) else wanted.slug)} skips {what}.")
 
 
 def _row(each: FollowerStatus) -> tuple[object, ...]:
@@ -229,36 +283,43 @@ def _row(each: FollowerStatus) -> tuple[object, ...]:
     )
 
 
-def _start_tracing() -> None:
+def _tenant_or_purged(tenants: Tenancy, slug_or_id: str) -> Tenant | UUID:
+    """Return a tenant, or the id of a purged one, for which a reaction may still fail."""
     try:
-        from tenancy.telemetry.tracing import start_tracing  # noqa: PLC0415 (an extra)
-    except ImportError as error:
-        msg = "--tracing needs opentelemetry-api, which is not installed."
-        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[tracing]'") from error
-    start_tracing()
+        return tenant_of(tenants, slug_or_id)
+    except TenantNotFound:
+        try:
+            tenant_id = UUID(slug_or_id)
+        except ValueError:
+            tenant_id = None
+        if tenant_id is None or not tenants.fleet.registry.history(tenant_id):
+            raise
+        return tenant_id
 
 
-def _serve_metrics(port: int, max_tenants: int, tenants: Tenancy, running: Runner) -> None:
-    try:
-        from prometheus_client import start_http_server  # noqa: PLC0415 (an extra)
+def _slugs(tenants: Tenancy, found: Sequence[ReactionStatus]) -> dict[UUID, str]:
+    ids = {failure.tenant_id for each in found for failure in each.failures}
+    return {tenant.id: tenant.slug for tenant in tenants.fleet.registry.get_many(list(ids)).values()}
 
-        from tenancy.telemetry.metrics import measure  # noqa: PLC0415 (as above)
-    except ImportError as error:
-        msg = "--metrics-port needs prometheus-client, which is not installed."
-        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
-    measure(tenants, runner=running, max_tenants=max_tenants)
-    try:
-        start_http_server(port)
-    except OSError as error:
-        msg = f"--metrics-port {port} cannot be used: {error.strerror or error}."
-        raise CommandError(
-            msg, remedy="Choose another port, or stop the process that uses this one.", code="failed"
-        ) from error
+
+def _show_reactions(found: Sequence[ReactionStatus], slugs: Mapping[UUID, str]) -> None:
+    header = ("reaction", "events", "state", "lag", "owner", "tenant", "failed at", "attempts", "error")
+    rows: list[tuple[object, ...]] = []
+    for each in found:
+        events = ", ".join(each.events) or ("all" if each.is_registered else "")
+        first = (each.reaction, events, each.state, each.lag, each.owner or "none")
+        rows += [
+            (*first, slugs.get(failure.tenant_id, failure.tenant_id), failure.number, failure.attempts, failure.error)
+            for failure in each.failures
+        ] or [(*first, "", "", "", "")]
+    show_table(header, rows)
 
 
 COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
     ("start", start, "tenancy --app shop:tenants runner start --workers 8"),
     ("status", status, "tenancy runner status --interval 1"),
+    ("reactions", reactions, "tenancy runner reactions"),
+    ("react", react, "tenancy --app shop:tenants runner react"),
     ("retry", retry, "tenancy runner retry acme Reports"),
     ("skip", skip, "tenancy runner skip acme Reports 4711"),
 )

@@ -10,7 +10,7 @@ import typer
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Json, Slug
 from tenancy.cli.output import json_of, shortened, show_json, show_json_list, show_long_table, show_pairs, show_table
-from tenancy.cli.shapes import change, details, moment, summary
+from tenancy.cli.shapes import change, details, hook_run, moment, summary
 from tenancy.cli.tenant_options import Limit, Status, Where, query_of
 
 if TYPE_CHECKING:
@@ -68,10 +68,13 @@ def _row(tenant: Tenant) -> Sequence[object]:
 def show(context: typer.Context, slug: Slug, *, json: Json = False) -> None:
     """Show all details of a tenant."""
     with open_tenancy(context) as tenants:
-        record = details(tenant_of(tenants, slug))
+        tenant = tenant_of(tenants, slug)
+        hooks = tenants.fleet.hooks.runs([tenant])
+    record = {**details(tenant), "hooks": [hook_run(each) for each in hooks]}
     if json:
         show_json(record)
     else:
+        record["hooks"] = "; ".join(map(str, hooks))
         show_pairs((name, _readable(value)) for name, value in record.items())
 
 

@@ -2,6 +2,8 @@
 
 Leases expire by the database's clock, so executors never compare clocks. Every change of an item requires that the
 executor still owns it. A transaction that needs both locks the job before the item, to avoid deadlock.
+
+One executor works on a tenant at a time, of whichever job: the items of other jobs wait.
 """
 
 from __future__ import annotations
@@ -56,15 +58,21 @@ class ItemEnd:
 
 
 class Claims:
-    """One executor's claims on the items of one job. Safe to use from many threads."""
+    """One executor's claims on the items of one job. Safe to use from many threads.
 
-    def __init__(self, registry: Registry, job: Job, owner: str) -> None:
+    ``max_running`` is the largest number of items that jobs of this kind may run at a time, in all processes; None for
+    no limit.
+    """
+
+    def __init__(self, registry: Registry, job: Job, owner: str, max_running: int | None = None) -> None:
         self._registry = registry
         self._store = JobStore(registry)
         self._jobs = registry.rows.jobs
         self._items = registry.rows.job_items
         self._tenants = registry.rows.tenants
         self._job_id = job.id
+        self._topic = job.topic
+        self._max_running = max_running
         self._seconds = job.lease_seconds
         self._owner = owner
         self._now: sa.ColumnElement[float] = sa.literal_column(registry.datastore.dialect.id_sequences.epoch_seconds)
@@ -74,11 +82,13 @@ class Claims:
         began = time.monotonic()
         with self._registry.writing_rows() as session:
             jobs = self._jobs
-            job = session.execute(sa.select(jobs.c.status, jobs.c.phase).where(jobs.c.id == self._job_id)).one()
-            if job.status != JobStatus.RUNNING or job.phase == JobPhase.CHECK:
+            job = session.execute(sa.select(jobs.c.status, jobs.c.phase).where(jobs.c.id == self._job_id)).first()
+            if job is None or job.status != JobStatus.RUNNING or job.phase == JobPhase.CHECK:
+                return None
+            if self._max_running is not None and self._running(session) >= self._max_running:
                 return None
             row = self._free_item(session, in_canaries=job.phase == JobPhase.CANARIES)
-            if row is None:
+            if row is None or self._is_contested(session, row.tenant_id):
                 return None
             values = {
                 "status": str(ItemStatus.RUNNING),
@@ -97,22 +107,55 @@ class Claims:
             valid_until=began + self._seconds,
         )
 
+    def _running(self, session: Session) -> int:
+        """Return how many items jobs of this kind are running; until the transaction ends, they claim no more."""
+        jobs, items = self._jobs, self._items
+        of_kind = jobs.c.topic == self._topic
+        claiming = sa.select(jobs.c.id).where(of_kind, jobs.c.status == str(JobStatus.RUNNING))
+        session.execute(claiming.order_by(jobs.c.id).with_for_update())
+        query = sa.select(sa.func.count()).select_from(items).join(jobs, jobs.c.id == items.c.job_id)
+        return session.scalar(query.where(of_kind, self._is_held(items))) or 0
+
     def _free_item(self, session: Session, *, in_canaries: bool) -> Any:
-        """Lock and return an item of a dead executor, otherwise the next pending one, otherwise None."""
-        items = self._items
+        """Lock and return an item of a dead executor, otherwise the next pending one, otherwise None.
+
+        Tenants that another job is working on are passed over.
+        """
+        items, other = self._items, self._items.alias()
         expired = sa.and_(
             items.c.status == str(ItemStatus.RUNNING), items.c.expires < self._now, items.c.attempts < MAX_ATTEMPTS
         )
         pending = items.c.status == str(ItemStatus.PENDING)
+        is_busy = sa.exists().where(
+            other.c.tenant_id == items.c.tenant_id, other.c.job_id != items.c.job_id, self._is_held(other)
+        )
         for which in (expired, pending):
-            query = sa.select(items).where(items.c.job_id == self._job_id, which).order_by(items.c.number).limit(1)
+            query = sa.select(items).where(items.c.job_id == self._job_id, which, ~is_busy)
             if in_canaries:
                 query = query.where(items.c.is_canary)
             # Skip rows that another executor is claiming; do not wait for them.
-            row = session.execute(query.with_for_update(skip_locked=True)).first()
+            query = query.order_by(items.c.number).limit(1).with_for_update(skip_locked=True)
+            row = session.execute(query).first()
             if row is not None:
                 return row
         return None
+
+    def _is_contested(self, session: Session, tenant_id: UUID) -> bool:
+        """Return whether an executor of another job has claimed the tenant, or is about to.
+
+        Both lock their own item first and then that of the other, without waiting. Of two that meet, at most one goes
+        on, and the other one tries again later.
+        """
+        items = self._items
+        unfinished = items.c.status.in_([str(ItemStatus.PENDING), str(ItemStatus.RUNNING)])
+        others = sa.and_(items.c.tenant_id == tenant_id, items.c.job_id != self._job_id, unfinished)
+        known = session.scalar(sa.select(sa.func.count()).select_from(items).where(others)) or 0
+        query = sa.select(self._is_held(items)).where(others).with_for_update(skip_locked=True)
+        held = list(session.scalars(query))
+        return any(held) or len(held) < known
+
+    def _is_held(self, items: sa.FromClause) -> sa.ColumnElement[bool]:
+        return sa.and_(items.c.status == str(ItemStatus.RUNNING), items.c.expires >= self._now)
 
     def renew(self, tenant_id: UUID) -> tuple[bool, JobStatus]:
         """Renew the lease of an item; return whether this executor still owns it, and the status of the job."""

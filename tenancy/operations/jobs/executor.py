@@ -18,7 +18,7 @@ from eventsourcing.utils import resolve_topic
 from eventsourcing_sqlalchemy.background import pause
 from eventsourcing_sqlalchemy.errors import code_of, describe, frames_of
 from tenancy.arguments import check_class
-from tenancy.errors import RegistryUnavailable
+from tenancy.errors import JobNotFound, RegistryUnavailable
 from tenancy.instruments import instruments
 from tenancy.model.tenant import TenantStatus
 from tenancy.operations.jobs.claims import Claim, Claims, ItemEnd, ItemLost
@@ -62,7 +62,7 @@ class Executor:
         check_class("The kind of the job", cls, JobKind, "a class of JobKind")
         self._kind = cast("type[JobKind]", cls)(fleet, job.parameters)
         self._check = check
-        self._claims = Claims(fleet.registry, job, self.owner)
+        self._claims = Claims(fleet.registry, job, self.owner, self._kind.max_running)
         self._renewal = Renewal(self._claims, job.lease_seconds)
         self._stopping = threading.Event()
         # When a running item has to end, by the monotonic clock; None while there is no limit.
@@ -86,11 +86,17 @@ class Executor:
                 if claim is not None:
                     self._execute(claim)
                     poll = _FIRST_POLL
-                elif not _patiently(self._go_on):
+                elif not _patiently(self._goes_on):
                     return
                 else:
                     self._stopping.wait(poll)
                     poll = min(2 * poll, _LONGEST_POLL)
+
+    def _goes_on(self) -> bool:
+        try:
+            return self._go_on()
+        except JobNotFound:  # ended elsewhere, and removed
+            return False
 
     def _go_on(self) -> bool:
         """Start the next phase when the current one is over; return whether the job is still running."""

@@ -1,20 +1,23 @@
-"""Run jobs in this process, and inspect, resume and cancel jobs of any process."""
+"""Run jobs in this process, and inspect, resume, cancel and remove jobs of any process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from tenancy.errors import InvalidArgument
+from tenancy.arguments import check_type
+from tenancy.errors import InvalidArgument, JobNotEnded, JobNotFound
 from tenancy.operations.jobs.executor import Executor
 from tenancy.operations.jobs.job import ItemReport, ItemStatus, Job, JobPhase, JobReport
 from tenancy.operations.jobs.kind import JobKind
 from tenancy.operations.jobs.options import JobOptions
 from tenancy.operations.jobs.planning import plan_job, record_job
 from tenancy.operations.jobs.selection import TenantSelection
-from tenancy.operations.jobs.store import JobStore
+from tenancy.operations.jobs.store import ENDED, JobStore
 
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
@@ -87,6 +90,36 @@ class Jobs:
         """
         self._store.cancel(job_id)
         return self._store.get(job_id)
+
+    def remove(self, job_ids: Sequence[UUID]) -> None:
+        """Remove the records of jobs that have ended, all or none.
+
+        Raises JobNotFound, and JobNotEnded for a job that can be resumed or has items in progress. A failed job has
+        ended, and cannot be resumed any more.
+        """
+        self._store.remove(job_ids)
+
+    def remove_older_than(self, age: timedelta, *, keep: int = 0, dry_run: bool = False) -> Sequence[Job]:
+        """Remove the records of jobs that have ended longer than ``age`` ago, and return them, newest first.
+
+        The newest ``keep`` jobs remain, and so do jobs with items in progress. ``dry_run`` only returns the others.
+        """
+        check_type("age", age, timedelta, "a timedelta")
+        check_type("keep", keep, int, "a number of jobs")
+        if age < timedelta(0) or keep < 0:
+            msg = "The age or the number of jobs to keep is negative."
+            raise InvalidArgument(msg, remedy="Pass zero or more.")
+        until = datetime.now(UTC) - age
+        old = [
+            job
+            for job in self._store.list()[keep:]
+            if job.status in ENDED and job.ended_at is not None and job.ended_at <= until and not job.counts.running
+        ]
+        if not dry_run:
+            for job in old:
+                with suppress(JobNotFound, JobNotEnded):  # removed or resumed meanwhile
+                    self._store.remove([job.id])
+        return old
 
 
 def run_job(

@@ -60,6 +60,14 @@ class JobKind(ABC):
         self.fleet = fleet
         self.parameters = parameters
 
+    @property
+    def max_running(self) -> int | None:
+        """How many tenants all jobs of this kind together work on at a time, whatever the number of processes.
+
+        None, the default, is no limit.
+        """
+        return None
+
     @abstractmethod
     def plan(self, tenants: Sequence[Tenant]) -> Sequence[PlannedItem]:
         """Return the tenants that need work, in the given order; changes nothing, and queries few times for all."""
@@ -69,8 +77,8 @@ class JobKind(ABC):
         """Do the work for one tenant, and return a summary in one line.
 
         It is called again after a failure, and after a process was killed at any point: every step is idempotent. A
-        process that was paused for longer than its lease may run at the same time as its successor, and so may another
-        job: lock what two must not change at once.
+        process that was paused for longer than its lease may run at the same time as its successor: lock what two must
+        not change at once. Other jobs wait until they may work on the tenant, so do not run one for it in here.
 
         Raises ItemSkipped for a tenant without work, and any other exception to let the item fail.
         """

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from eventsourcing.utils import get_topic
 
-from tenancy.errors import JobEnded, JobNotFound
+from tenancy.errors import JobEnded, JobNotEnded, JobNotFound
 from tenancy.operations.jobs.job import Counts, ItemReport, ItemStatus, Job, JobPhase, JobReport, JobStatus
 from tenancy.operations.jobs.kind import JobKind, PlannedItem
 from tenancy.operations.jobs.options import JobOptions, max_failures
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     from tenancy.registry import Registry
 
-__all__ = ["MAX_ATTEMPTS", "JobStore"]
+__all__ = ["ENDED", "MAX_ATTEMPTS", "JobStore"]
 
 MAX_ATTEMPTS: Final = 10
 """After so many attempts that ended with the death of their executor, without progress, an item fails."""
 _DEATH: Final = "executor died"
 _BATCH: Final = 1000
 _RESUMABLE: Final = (JobStatus.HALTED, JobStatus.FAILED)
+ENDED: Final = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED)
+"""The statuses of jobs that can be removed."""
 
 
 class JobStore:
@@ -155,6 +157,25 @@ class JobStore:
             found.setdefault(row.job_id, {})[row.status] = row.number
         return {job_id: Counts(**numbers) for job_id, numbers in found.items()}
 
+    # -- removal --
+
+    def remove(self, job_ids: Sequence[UUID]) -> None:
+        """Remove ended jobs and their items in one transaction; none when one of them cannot be removed.
+
+        Raises JobNotFound, and JobNotEnded for a job that can be resumed or has items in progress.
+        """
+        jobs, items = self._jobs, self._items
+        with self._registry.writing_rows() as session:
+            for job_id in sorted(job_ids):  # in this order, to avoid deadlock
+                job = self.lock(session, job_id)
+                in_progress = sa.and_(
+                    items.c.job_id == job_id, items.c.status == str(ItemStatus.RUNNING), items.c.expires >= self._now
+                )
+                if job.status not in ENDED or session.execute(sa.select(items.c.job_id).where(in_progress)).first():
+                    raise _not_ended(job_id, job.status)
+                session.execute(sa.delete(items).where(items.c.job_id == job_id))
+                session.execute(sa.delete(jobs).where(jobs.c.id == job_id))
+
     # -- status --
 
     def cancel(self, job_id: UUID) -> None:
@@ -276,6 +297,14 @@ def _not_found(job_id: UUID) -> JobNotFound:
 
 def _ended(job_id: UUID, what: str) -> JobEnded:
     return JobEnded(f"Job {job_id} {what}.", remedy=f"See: tenancy jobs show {job_id}")
+
+
+def _not_ended(job_id: UUID, status: str) -> JobNotEnded:
+    if status in ENDED:
+        return JobNotEnded(
+            f"Job {job_id} was cancelled, and has tenants in progress.", remedy="Remove it when they have ended."
+        )
+    return JobNotEnded(f"Job {job_id} is {status}.", remedy=f"Cancel it first: tenancy jobs cancel {job_id}")
 
 
 def _to_job(row: Any, counts: Counts) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tenancy.operations.jobs import ItemSkipped, JobItem, JobKind, PlannedItem
 from tenancy.operations.rebuilding.rebuild import REBUILDABLE, drop_replaced, has_replaced, rebuild_view
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from tenancy.fleet import Fleet
     from tenancy.model.tenant import Tenant
 
-__all__ = ["DropReplaced", "Rebuild", "processes_for"]
+__all__ = ["WORKERS", "DropReplaced", "Rebuild", "processes_for"]
+
+WORKERS: Final = 4
+"""The number of workers of a runner, by default."""
 
 
 def processes_for(workers: int) -> int:
@@ -23,8 +26,9 @@ def processes_for(workers: int) -> int:
 class Rebuild(JobKind):
     """Rebuilds the views of one projection.
 
-    Parameters: ``projection`` is its name, ``keep_old`` keeps the replaced tables, ``actor`` is for the history. Raises
-    NotRegistered for a projection that is not part of the fleet.
+    Parameters: ``projection`` is its name, ``keep_old`` keeps the replaced tables, ``actor`` is for the history.
+    ``workers`` is the number of workers of the runners beside it: one tenant is rebuilt at a time for every eight, in
+    all jobs together. Raises NotRegistered for a projection that is not part of the fleet.
     """
 
     name: ClassVar = "rebuild"
@@ -32,6 +36,10 @@ class Rebuild(JobKind):
     def __init__(self, fleet: Fleet, parameters: Mapping[str, Any]) -> None:
         super().__init__(fleet, parameters)
         self._registered = fleet.projections.named(parameters["projection"])
+
+    @property
+    def max_running(self) -> int:
+        return processes_for(self.parameters.get("workers", WORKERS))
 
     def plan(self, tenants: Sequence[Tenant]) -> Sequence[PlannedItem]:
         version = self._registered.version

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "check_format", "steps_from"]
 
-FORMAT: Final = 4
+FORMAT: Final = 6
 """The current format of the registry's tables and events."""
 
 # Tenants of format 1 that were not adopted have tables of version 1.
@@ -98,6 +98,71 @@ def _to_2(**types: str) -> Sequence[str]:
     return [*_VERSIONS, _JOBS.format(**types), _JOB_ITEMS.format(**types), *_INDEXES]
 
 
+_HOOKS: Final = (
+    """
+CREATE TABLE {{process_leases}} (
+    name TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    expires {double} NOT NULL,
+    PRIMARY KEY (name)
+)
+""",
+    """
+CREATE TABLE {{hook_runs}} (
+    tenant_id {uuid} NOT NULL,
+    hook TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    error TEXT,
+    frames JSON NOT NULL,
+    started_at {moment} NOT NULL,
+    finished_at {moment},
+    PRIMARY KEY (tenant_id, hook)
+)
+""",
+    """
+CREATE TABLE {{reactions}} (
+    name TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    PRIMARY KEY (name)
+)
+""",
+    """
+CREATE TABLE {{reaction_failures}} (
+    tenant_id {uuid} NOT NULL,
+    reaction TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    last_number BIGINT NOT NULL,
+    error TEXT NOT NULL,
+    frames JSON NOT NULL,
+    attempts INTEGER NOT NULL,
+    first_at {moment} NOT NULL,
+    last_at {moment} NOT NULL,
+    retry_at {double} NOT NULL,
+    PRIMARY KEY (tenant_id, reaction)
+)
+""",
+)
+
+
+def _hooks_and_reactions(**types: str) -> Sequence[str]:
+    return [statement.format(**types) for statement in _HOOKS]
+
+
+_USAGE: Final = """
+CREATE TABLE {{usage}} (
+    tenant_id {uuid} NOT NULL,
+    application TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    events BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    first_at {moment} NOT NULL,
+    last_at {moment} NOT NULL,
+    window_at {moment} NOT NULL,
+    window_events BIGINT NOT NULL,
+    PRIMARY KEY (tenant_id, application)
+)
+"""
+
 # Others of the registry's users queue behind a statement that waits for a lock.
 _GIVE_UP_EARLY: Final = "SELECT set_config('lock_timeout', '500', true)"
 
@@ -109,11 +174,15 @@ _STEPS: Final[Mapping[str, Mapping[int, Sequence[str]]]] = {
         1: [_GIVE_UP_EARLY, *_to_2(**_POSTGRESQL)],
         2: [_GIVE_UP_EARLY, _DOMAINS.format(**_POSTGRESQL)],
         3: [_GIVE_UP_EARLY, _OFFLINE_TENANTS.format(**_POSTGRESQL)],
+        4: [_GIVE_UP_EARLY, *_hooks_and_reactions(**_POSTGRESQL)],
+        5: [_GIVE_UP_EARLY, _USAGE.format(**_POSTGRESQL)],
     },
     "sqlite": {
         1: _to_2(**_SQLITE),
         2: [_DOMAINS.format(**_SQLITE)],
         3: [_OFFLINE_TENANTS.format(**_SQLITE)],
+        4: _hooks_and_reactions(**_SQLITE),
+        5: [_USAGE.format(**_SQLITE)],
     },
 }
 

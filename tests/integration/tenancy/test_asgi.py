@@ -185,7 +185,7 @@ def test_a_websocket_is_refused_with_a_response_if_the_server_supports_it(tenant
             "websocket.http.response.body",
         ]
         assert sent[0]["status"] == status
-        assert b"error" in sent[1]["body"]
+        assert b"code" in sent[1]["body"]
 
 
 @pytest.mark.parametrize("before", [["websocket.accept"], ["websocket.accept", "websocket.send"]])

@@ -202,17 +202,17 @@ def test_a_public_path_is_served_whatever_the_request_names(
         assert web.get("/health", headers={"host": "acme.example.com"}).body == "none"
 
 
-@pytest.mark.parametrize("host", ["app.example.com", "APP.example.com.:80", "localhost", "10.0.0.7:8080"])
+@pytest.mark.parametrize("host", ["shop.example.com", "SHOP.example.com.:80", "localhost", "10.0.0.7:8080"])
 def test_a_public_host_is_served_without_a_tenant(host: str, tenants: Tenancy, serve: Callable[..., Web]) -> None:
-    tenants.create("app")
-    hosts = ["App.example.com:443", "localhost", "10.0.0.7"]
+    tenants.create("shop")
+    hosts = ["Shop.example.com:443", "localhost", "10.0.0.7"]
     web = serve(current_or_none(tenants), fail_if_called, public_hosts=hosts)
     for path in ("/sign-up", "/"):
         assert web.get(path, headers={"host": host}).body == "none"
     web = serve(current_or_none(tenants), by_host("example.com"), public_hosts=["www.example.com", "münchen.example"])
     assert web.get("/", headers={"host": "xn--mnchen-3ya.example"}).body == "none"
-    assert web.get("/", headers={"host": "app.example.com"}).body == "app"
-    assert web.get("/", headers={"host": "www.example.com, app.example.com"}).status == 404
+    assert web.get("/", headers={"host": "shop.example.com"}).body == "shop"
+    assert web.get("/", headers={"host": "www.example.com, shop.example.com"}).status == 404
 
 
 @pytest.mark.parametrize("hosts", ["app.example.com", ["https://app.example.com"], ["*.example.com"], [5], [""]])
@@ -225,10 +225,12 @@ def test_invalid_public_hosts_are_refused(hosts: Any, tenants: Tenancy, serve: C
 
 
 def assert_reveals_nothing(answer: Answer, *words: str) -> None:
-    """Verify that a response is JSON with a code and a message, and contains none of the words."""
-    assert answer.headers["content-type"] == "application/json"
+    """Verify that a response is a problem in JSON, and contains none of the words."""
+    assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
-    assert set(json.loads(answer.body)["error"]) == {"code", "message"}
+    problem = json.loads(answer.body)
+    assert set(problem) == {"title", "status", "detail", "code"}
+    assert problem["status"] == answer.status
     told = f"{answer.headers} {answer.body}".lower()
     assert [word for word in (*words, "tenan", "slug") if word.lower() in told] == []
 

@@ -32,7 +32,9 @@ def quarantine(tenants: Tenancy) -> Quarantine:
 def test_follower_quarantined_elsewhere_has_no_attempts_left(tenants: Tenancy) -> None:
     """It may run here before this process reads the failure."""
     acme = tenants.create("acme")
-    assignment = Assignment(acme, Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking"))
+    assignment = Assignment(
+        acme, Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking"), lacks_tables=False
+    )
     first, second = quarantine(tenants), quarantine(tenants)
     for _ in range(2):
         first.record_failure(ZeroDivisionError(), assignment, 1, ["Shop"])
@@ -102,7 +104,11 @@ def test_missing_tables_are_retried(
 
 def test_delay_stays_limited_after_many_attempts(tenants: Tenancy) -> None:
     assignment = Assignment(
-        tenants.create("acme"), Pipe("Shop", "F"), TableName(None, "events"), TableName(None, "tracking")
+        tenants.create("acme"),
+        Pipe("Shop", "F"),
+        TableName(None, "events"),
+        TableName(None, "tracking"),
+        lacks_tables=False,
     )
     known = quarantine(tenants)
     for _ in range(3):
@@ -119,7 +125,11 @@ def test_worker_stores_only_its_own_failure(tenants: Tenancy) -> None:
     """Failures that could not be stored earlier may still have to wait."""
     first, second = (
         Assignment(
-            tenants.create(slug), Pipe("Shop", "Follower"), TableName(None, "events"), TableName(None, "tracking")
+            tenants.create(slug),
+            Pipe("Shop", "Follower"),
+            TableName(None, "events"),
+            TableName(None, "tracking"),
+            lacks_tables=False,
         )
         for slug in ("acme", "globex")
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -19,7 +20,7 @@ from tenancy.operations.jobs.renewal import Renewal
 from tenancy.operations.jobs.store import MAX_ATTEMPTS, JobStore
 from tests.integration.tenancy.jobs.conftest import SLUGS
 from tests.samples.counting_job import Count, Kennel, create_tables, effects
-from tests.support.deadlines import run_together, wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.support.pgbouncer import PgBouncer
 
 
@@ -171,6 +172,55 @@ def test_cancelling_again_cancels_the_items_of_dead_executors(tenants: Tenancy) 
     assert tenants.jobs.cancel(job_id).counts.running == 1
     expire_leases(tenants)
     assert tenants.jobs.cancel(job_id).counts.cancelled == len(SLUGS)
+
+
+def test_a_tenant_of_another_job_is_passed_over_until_it_is_free(tenants: Tenancy) -> None:
+    one, other = (claims_of(tenants, recorded(tenants), owner) for owner in ("one", "other"))
+    ids = [tenant.id for tenant in tenants]
+    first = claimed(one)
+    assert [first.tenant_id, claimed(other).tenant_id, claimed(one).tenant_id] == [ids[0], ids[1], ids[2]]
+    one.end(first, ItemEnd(status=ItemStatus.DONE))
+    assert claimed(other).tenant_id == ids[0]
+    # The tenant of an executor that has died is free for both jobs.
+    expire_leases(tenants)
+    assert claimed(other).tenant_id == ids[0]
+    assert claimed(one).tenant_id == ids[2]
+
+
+def test_jobs_that_run_at_the_same_time_never_share_a_tenant(tenants: Tenancy, repeat: Callable[[int], range]) -> None:
+    """Seen to fail without the second look at the other job's items, on PostgreSQL."""
+    items = tenants.fleet.registry.rows.job_items
+    running = sa.select(items.c.tenant_id).where(items.c.status == "running")
+
+    def work(claims: Claims, left: list[UUID]) -> None:
+        while left:
+            claim = claims.claim()
+            if claim is None:
+                continue
+            with tenants.fleet.registry.reading() as session:
+                assert list(session.scalars(running)).count(claim.tenant_id) == 1
+            claims.end(claim, ItemEnd(status=ItemStatus.DONE))
+            left.remove(claim.tenant_id)
+
+    for _ in repeat(4):
+        calls = []
+        for number in range(3):
+            claims = claims_of(tenants, recorded(tenants), f"executor-{number}")
+            calls.append(partial(work, claims, [tenant.id for tenant in tenants]))
+        run_together(calls, 2 * DEADLINE_SECONDS)
+
+
+def test_jobs_of_a_kind_share_their_limit(tenants: Tenancy) -> None:
+    job_ids = recorded(tenants), recorded(tenants)
+    store = JobStore(tenants.fleet.registry)
+    one, other = (Claims(tenants.fleet.registry, store.get(each), str(each), 2) for each in job_ids)
+    held = [claimed(one), claimed(other)]
+    assert (one.claim(), other.claim()) == (None, None)
+    one.end(held[0], ItemEnd(status=ItemStatus.DONE))
+    assert claimed(other)
+    assert one.claim() is None
+    expire_leases(tenants)  # those of dead executors do not count
+    assert claimed(one)
 
 
 def test_the_lease_is_renewed_while_an_item_runs(tenants: Tenancy) -> None:

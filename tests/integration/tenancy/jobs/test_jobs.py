@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from tenancy import Tenancy, Tenant
-from tenancy.errors import InvalidArgument, JobEnded, JobNotFound
+from tenancy.errors import InvalidArgument, JobEnded, JobNotEnded, JobNotFound
 from tenancy.operations.jobs import (
     JobItem,
     JobKind,
@@ -213,3 +214,71 @@ class Nameless(JobKind):
 
     def run(self, tenant: Tenant, item: JobItem) -> str:
         raise NotImplementedError
+
+
+# -- removal --
+
+
+def halted(tenants: Tenancy) -> Job:
+    """Return a job whose canary has failed."""
+    report = tenants.jobs.run(Count, {"poisoned": SLUGS}, options=JobOptions(canary=1))
+    assert report.job is not None
+    return report.job
+
+
+def rows_of_items(tenants: Tenancy) -> int:
+    with tenants.fleet.registry.reading() as session:
+        return session.scalar(sa.select(sa.func.count()).select_from(tenants.fleet.registry.rows.job_items)) or 0
+
+
+def test_ended_jobs_are_removed_with_their_items(tenants: Tenancy) -> None:
+    done = tenants.jobs.run(Count).job
+    failed = tenants.jobs.run(Count, {"poisoned": SLUGS[:1]}).job
+    cancelled = tenants.jobs.cancel(halted(tenants).id)
+    kept = tenants.jobs.run(Count).job
+    assert done
+    assert failed
+    assert kept
+    tenants.jobs.remove([done.id, failed.id, cancelled.id])
+    assert tenants.jobs.list() == [kept]
+    assert rows_of_items(tenants) == len(SLUGS)
+    with pytest.raises(JobNotFound):
+        tenants.jobs.remove([kept.id, done.id])
+    assert tenants.jobs.list() == [kept]
+
+
+def test_a_job_that_can_be_resumed_is_not_removed(tenants: Tenancy) -> None:
+    done, job = tenants.jobs.run(Count).job, halted(tenants)
+    assert done is not None
+    with pytest.raises(JobNotEnded, match=f"Job {job.id} is halted.*jobs cancel {job.id}"):
+        tenants.jobs.remove([done.id, job.id])
+    assert tenants.jobs.remove_older_than(timedelta(0)) == [done]
+    assert tenants.jobs.list() == [job]
+    assert tenants.jobs.remove_older_than(timedelta(0)) == []
+
+
+def test_a_cancelled_job_with_tenants_in_progress_is_not_removed(tenants: Tenancy) -> None:
+    job = halted(tenants)
+    items = tenants.fleet.registry.rows.job_items
+    with tenants.fleet.registry.writing_rows() as session:
+        session.execute(
+            sa.update(items).where(items.c.number == 1).values(status="running", owner="other", expires=2.0**40)
+        )
+    tenants.jobs.cancel(job.id)
+    with pytest.raises(JobNotEnded, match="in progress"):
+        tenants.jobs.remove([job.id])
+    assert tenants.jobs.remove_older_than(timedelta(0)) == []
+    assert len(tenants.jobs.list()) == 1
+
+
+def test_old_jobs_are_removed_but_the_newest(tenants: Tenancy) -> None:
+    jobs = [report.job for report in [tenants.jobs.run(Count) for _ in range(4)] if report.job]
+    newest_first = jobs[::-1]
+    assert tenants.jobs.remove_older_than(timedelta(minutes=5)) == []
+    assert tenants.jobs.remove_older_than(timedelta(0), keep=1, dry_run=True) == newest_first[1:]
+    assert tenants.jobs.list() == newest_first
+    assert tenants.jobs.remove_older_than(timedelta(0), keep=1) == newest_first[1:]
+    assert tenants.jobs.list() == newest_first[:1]
+    for wrong in ({"age": timedelta(-1)}, {"age": timedelta(0), "keep": -1}):
+        with pytest.raises(InvalidArgument):
+            tenants.jobs.remove_older_than(**wrong)

@@ -127,6 +127,7 @@ VALUES: dict[str, Any] = {
     "tenant": "acme",
     "tenants": ["acme"],
     "cls": Kennel,
+    "events": "suspended",
     "application": Kennel,
     "projection": DogCounters,
     "view": SQLAlchemyTrackingRecorder,

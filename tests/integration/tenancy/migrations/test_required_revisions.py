@@ -13,7 +13,7 @@ from tenancy import Tenancy
 from tenancy.errors import InvalidArgument, TenancyError, TenantOutdated, TenantUnavailable
 from tenancy.model.tenant import Action
 from tenancy.registry import Registry
-from tenancy.web.responses import APPLICATION_ERRORS, error_response
+from tenancy.web.responses import error_response, is_refusal
 from tests.integration.tenancy.migrations.conftest import NO_NUMBERS, NUMBERS
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import SYSTEM, Diaries
@@ -143,7 +143,7 @@ def test_a_web_client_is_asked_to_retry() -> None:
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
     assert "acme" not in answer.body
     assert issubclass(TenantOutdated, TenantUnavailable)
-    assert issubclass(TenantOutdated, APPLICATION_ERRORS)
+    assert is_refusal(TenantOutdated("The tenant is outdated."))
 
 
 def test_the_runner_waits_for_the_migration(tenants: Tenancy, revisions: Revisions) -> None:

@@ -7,8 +7,11 @@ import sqlalchemy as sa
 
 from tenancy import Tenancy
 from tenancy.errors import NotRegistered
-from tenancy.operations.jobs import TenantSelection
-from tenancy.operations.rebuilding import processes_for
+from tenancy.operations.jobs import JobOptions, TenantSelection
+from tenancy.operations.jobs.claims import Claims
+from tenancy.operations.jobs.planning import plan_job, record_job
+from tenancy.operations.jobs.store import JobStore
+from tenancy.operations.rebuilding import Rebuild, processes_for
 from tests.samples.training_school.ledger import KeepLedger, Ledger
 from tests.samples.training_school.views import CountersView, DogCounters
 from tests.support.rebuilds import expected_content, fill, ledger, ledger_fleet, spaces
@@ -55,6 +58,22 @@ def test_rebuild_of_all_tenants_that_are_not_offline(several: Tenancy) -> None:
     assert dropped.job.counts.done == 2
     assert spaces(several) == []
     assert several.drop_replaced(KeepLedger).job is None
+
+
+def test_rebuild_jobs_share_the_limit_of_the_workers(several: Tenancy) -> None:
+    """For every eight workers one tenant, whichever job it is of."""
+    registry = several.fleet.registry
+    executors = []
+    for workers in (4, 16):
+        parameters = {"projection": "KeepLedger", "workers": workers}
+        operation, items = plan_job(several.fleet, Rebuild, parameters, several.list())
+        job_id = record_job(several.fleet, operation, items, JobOptions(), None)
+        executors.append(Claims(registry, JobStore(registry).get(job_id), str(workers), operation.max_running))
+    small, large = executors
+    assert small.claim()
+    assert small.claim() is None
+    assert large.claim()
+    assert large.claim() is None
 
 
 def test_projection_that_is_not_registered(tenants: Tenancy) -> None:

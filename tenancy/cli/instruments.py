@@ -1,0 +1,42 @@
+"""Start the metrics and the tracing of a process that a command runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenancy.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from tenancy import Tenancy
+    from tenancy.runner import Runner
+
+__all__ = ["serve_metrics", "start_tracing"]
+
+
+def start_tracing() -> None:
+    """Trace this process with the global tracer provider."""
+    try:
+        from tenancy.telemetry import tracing  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        msg = "--tracing needs opentelemetry-api, which is not installed."
+        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[tracing]'") from error
+    tracing.start_tracing()
+
+
+def serve_metrics(port: int, max_tenants: int, tenants: Tenancy, running: Runner) -> None:
+    """Measure this process, and serve its metrics on a port."""
+    try:
+        from prometheus_client import start_http_server  # noqa: PLC0415 (an extra)
+
+        from tenancy.telemetry.metrics import measure  # noqa: PLC0415 (as above)
+    except ImportError as error:
+        msg = "--metrics-port needs prometheus-client, which is not installed."
+        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
+    measure(tenants, runner=running, max_tenants=max_tenants)
+    try:
+        start_http_server(port)
+    except OSError as error:
+        msg = f"--metrics-port {port} cannot be used: {error.strerror or error}."
+        raise CommandError(
+            msg, remedy="Choose another port, or stop the process that uses this one.", code="failed"
+        ) from error

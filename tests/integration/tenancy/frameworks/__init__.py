@@ -1,0 +1,1 @@
+"""Web frameworks and Celery, each in its real form."""

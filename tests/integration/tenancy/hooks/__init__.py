@@ -1,0 +1,1 @@
+"""Hooks for new tenants, and reactions to lifecycle events."""
