@@ -83,6 +83,8 @@ class RegistryCache:
             tenant = self._by_id.get(tenant_id)
         if tenant is None:
             tenant = self.get(tenant_id)
+        else:
+            self.hits += 1
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
@@ -98,8 +100,7 @@ class RegistryCache:
         try:
             tenant = self._by_id[tenant_id]
         except KeyError:
-            changes = self._changes
-            self.misses += 1
+            self.misses, changes = self.misses + 1, self._changes
             tenant = self.registry.get(tenant_id)
             self._remember(changes, tenant_id, tenant)
         else:
@@ -127,8 +128,7 @@ class RegistryCache:
         if is_known:
             self.hits += 1
             return tenant
-        changes = self._changes
-        self.misses += 1
+        self.misses, changes = self.misses + 1, self._changes
         tenant = self.registry.find(slug)
         if tenant is not None:
             self._remember(changes, tenant.id, tenant)
