@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
-from sqlalchemy_utils import UUIDType
 
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 
@@ -61,6 +60,8 @@ def compare_type(
 
 
 def _is_uuid(type_: Any) -> bool:
+    from sqlalchemy_utils import UUIDType  # noqa: PLC0415 (slow: loads every dialect; only for migrations)
+
     return isinstance(type_, UUIDType) and type_.binary and type_.native
 
 

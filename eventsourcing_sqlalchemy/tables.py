@@ -15,7 +15,6 @@ from typing import Final, Literal
 import sqlalchemy as sa
 from eventsourcing.persistence import ProgrammingError
 from sqlalchemy.schema import CreateIndex, CreateTable
-from sqlalchemy_utils import UUIDType
 
 from eventsourcing_sqlalchemy.engine_settings import OriginatorIDType
 from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName, quote
@@ -79,6 +78,8 @@ def _build(kind: TableKind, schema: str | None, name: str, originator_id_type: O
             sa.Column("notification_id", sa.BigInteger, nullable=False),
             schema=schema,
         )
+    from sqlalchemy_utils import UUIDType  # noqa: PLC0415 (slow: loads every dialect; reading and writing need none)
+
     is_key = kind == "snapshots"
     columns: list[sa.Column[object]] = [
         sa.Column(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tenancy.lifecycle.purging import PurgeCertificate
     from tenancy.model.domains import Domain
     from tenancy.model.lifecycle_events import LifecycleEvent
+    from tenancy.model.quotas import Quotas
     from tenancy.model.tenant import Tenant, TenantRequest, TenantStatus
     from tenancy.model.usage import Usage
     from tenancy.storage.cross_tenant import TenantTracking
@@ -20,6 +21,7 @@ __all__ = [
     "Domain",
     "LifecycleEvent",
     "PurgeCertificate",
+    "Quotas",
     "Tenancy",
     "Tenant",
     "TenantRequest",
@@ -32,6 +34,7 @@ _HOMES = {
     "Domain": "model.domains",
     "LifecycleEvent": "model.lifecycle_events",
     "PurgeCertificate": "lifecycle.purging",
+    "Quotas": "model.quotas",
     "TenantRequest": "model.tenant",
     "Tenancy": "tenancy",
     "Tenant": "model.tenant",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib.util import find_spec
@@ -17,6 +18,9 @@ def main() -> int:
             "error: The command line needs the extra 'cli'.\n       pip install 'eventsourcing-sqlalchemy[cli]'\n"
         )
         return 2
+    # Loading modules creates many objects that stay, and the collector would visit them many times. The command
+    # enables it before it does anything itself.
+    gc.disable()
     try:
         from tenancy.cli.run import hide_password, run  # noqa: PLC0415 (typer and rich are an extra)
 
@@ -24,6 +28,8 @@ def main() -> int:
         return run(sys.argv[1:])
     except KeyboardInterrupt:  # outside of the command's own handler
         return 130
+    finally:
+        gc.freeze()  # nothing is left to be collected: the process ends
 
 
 def _open_closed_streams() -> None:

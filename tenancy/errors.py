@@ -15,6 +15,7 @@
     │   ├── TenantDeleted       it can still be undeleted
     │   ├── TenantOutdated      its tables lack a migration that this code needs
     │   └── TenantPurged        its data is removed, or being removed
+    ├── QuotaExceeded           the tenant has recorded as much as its quota allows
     ├── TransitionRefused       the change does not apply to the tenant's status
     ├── HookFailed              the tenant is not ready: a hook for new tenants has failed
     ├── NoCurrentTenant         the context has no current tenant
@@ -56,6 +57,7 @@ __all__ = [
     "NotCaughtUp",
     "NotRegistered",
     "PartlyDone",
+    "QuotaExceeded",
     "RegistryMismatch",
     "RegistryMissing",
     "RegistryUnavailable",
@@ -172,6 +174,46 @@ class TenantPurged(TenantUnavailable):
     """The tenant's data is removed, or being removed."""
 
     code = "purged"
+
+
+class QuotaExceeded(TenancyError):  # noqa: N818 (as above)
+    """The tenant has recorded as much as its quota allows. Nothing was recorded.
+
+    ``quota`` is ``events``, ``bytes`` or ``events_per_second``, and ``limit`` its value. ``retry_after`` is the number
+    of seconds after which the call may be repeated; None for a total, which does not become smaller by itself.
+    """
+
+    code = "quota_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        quota: str,
+        limit: float,
+        retry_after: float | None = None,
+        remedy: str = "",
+        tenant: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy, tenant=tenant)
+        self.quota = quota
+        self.limit = limit
+        self.retry_after = retry_after
+        self.http_status = 402 if retry_after is None else 429
+
+    @classmethod
+    def of_total(cls, slug: str, quota: str, limit: int, used: int, more: int) -> QuotaExceeded:
+        """Return the error for a quota of events or bytes, of which some are used and more are needed."""
+        msg = f"Tenant {slug!r} has recorded {used} of {limit} {quota}, and {more} more would exceed its quota."
+        remedy = f"Raise its quota of {quota}, in its metadata (tenancy update) or where the fleet computes it."
+        return cls(msg, quota=quota, limit=limit, remedy=remedy, tenant=slug)
+
+    @classmethod
+    def of_rate(cls, slug: str, limit: float, retry_after: float) -> QuotaExceeded:
+        """Return the error for the quota of events per second."""
+        msg = f"Tenant {slug!r} may record {limit:g} events per second, and has recorded more."
+        remedy = f"Retry after {retry_after:.1f} seconds."
+        return cls(msg, quota="events_per_second", limit=limit, retry_after=retry_after, remedy=remedy, tenant=slug)
 
 
 class TransitionRefused(TenancyError):  # noqa: N818 (as above)

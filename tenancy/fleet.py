@@ -80,7 +80,7 @@ class Fleet:
         self.inventory = ShardInventory(self.shard, self.registry.list)
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
         self.application_cache = ApplicationCache(self.settings.max_applications)
-        self.usage = FleetUsage(self.shard, self.registry, self.inventory, self.application_specs)
+        self.usage = FleetUsage(self.shard, self.registry, self.application_specs)
         self.provisioner = Provisioner(self.shard, self.inventory)
         self.migrator = Migrator(self.shard, self.application_specs)
         remover = Remover(self.shard, self.inventory)

@@ -11,18 +11,25 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
+from weakref import ref
 
 from eventsourcing.persistence import Mapper, PersistenceError, ProgrammingError
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
+from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.errors import SettingsError
+from eventsourcing_sqlalchemy.limiting import Reservation
 from eventsourcing_sqlalchemy.shared_resources import Lease
 from tenancy.errors import RegistryUnavailable, TenantUnavailable
 from tenancy.instruments import count_refusal
 from tenancy.isolation import factory
 from tenancy.isolation.environment import TENANT, PlacedTenant
+from tenancy.metering.ledger import Ledger, lease_ledger
+from tenancy.metering.limiter import Limiter
+from tenancy.metering.source import quotas_for
 from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.encodings import Encoding
+from tenancy.model.tenant import Tenant
 from tenancy.registry.cache import RegistryCache, lease_registry
 from tenancy.settings import TenancySettings
 
@@ -41,11 +48,18 @@ class TenantDatastore(SQLAlchemyDatastore):
     """The revision that this process's code needs of the tenant."""
     _registry_lease: Lease[RegistryCache] | None = None
     _registry_cache: RegistryCache | None = None
+    _ledger_lease: Lease[Ledger] | None = None
     tenant_id: UUID
+    _settings: TenancySettings
+    _tenant: Tenant | None = None
+    """The tenant whose quotas are applied; the cache returns the same object until the tenant changes."""
 
-    def require_admission(self, lease: Lease[RegistryCache], tenant_id: UUID) -> None:
+    def require_admission(self, lease: Lease[RegistryCache], tenant_id: UUID, settings: TenancySettings) -> None:
         """Check admission with a registry cache from now on, and release it when the datastore is closed."""
         self._registry_lease, self._registry_cache, self.tenant_id = lease, lease.resource, tenant_id
+        self._settings = settings
+        # For a session that was opened elsewhere: events may be recorded in it before the first admission.
+        self.limiter = _FirstLimiter(self)
         # The library constructs a factory for each application that another one follows, and never closes it.
         lease.release_when_collected(self)
 
@@ -55,6 +69,8 @@ class TenantDatastore(SQLAlchemyDatastore):
         if registry_cache is not None:
             try:
                 tenant = registry_cache.admit(self.tenant_id, writes=writes)
+                if writes and tenant is not self._tenant:
+                    self._limit(tenant)
                 if self.requirement is not None:
                     self.requirement.check(tenant)
             except (TenantUnavailable, RegistryUnavailable) as error:
@@ -62,6 +78,18 @@ class TenantDatastore(SQLAlchemyDatastore):
                 raise
             if self.encoding is not None:
                 registry_cache.check_encoding(*self.encoding)
+
+    def _limit(self, tenant: Tenant) -> None:
+        """Apply the quotas of a tenant that the registry cache has just read."""
+        quotas = quotas_for(tenant, self._settings)
+        if quotas is None:
+            self.limiter = None
+        else:
+            if self._ledger_lease is None:
+                self._ledger_lease = lease_ledger(self._settings)
+                self._ledger_lease.release_when_collected(self)
+            self.limiter = Limiter(self._ledger_lease.resource, tenant, quotas, self.application)
+        self._tenant = tenant
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
         translated = super().error(error, subject)
@@ -76,8 +104,26 @@ class TenantDatastore(SQLAlchemyDatastore):
     def close(self) -> None:
         super().close()
         self._registry_cache = None
-        if self._registry_lease is not None:
-            self._registry_lease.release()
+        self.limiter = None
+        for lease in (self._registry_lease, self._ledger_lease):
+            if lease is not None:
+                lease.release()
+
+
+class _FirstLimiter:
+    """Stands for the limiter until the first admission has found the tenant's quotas."""
+
+    def __init__(self, datastore: TenantDatastore) -> None:
+        self._datastore = ref(datastore)
+
+    def reserve(self, batch: Batch, *, follows: bool) -> Reservation | None:
+        """Admit the tenant, and let its limiter decide."""
+        datastore = self._datastore()
+        if datastore is None:
+            return None
+        datastore.admit(writes=True)
+        limiter = datastore.limiter
+        return None if limiter is None or limiter is self else limiter.reserve(batch, follows=follows)
 
 
 class TenantFactory(factory.PlacedFactory):
@@ -91,7 +137,7 @@ class TenantFactory(factory.PlacedFactory):
         datastore = super()._construct_datastore()
         assert isinstance(datastore, TenantDatastore)
         datastore.requirement = requirement_of(self.env.name, self.env)
-        datastore.require_admission(lease_registry(settings), tenant_id)
+        datastore.require_admission(lease_registry(settings), tenant_id, settings)
         return datastore
 
     def mapper(self, *args: Any, **kwargs: Any) -> Mapper[Any]:

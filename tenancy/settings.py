@@ -38,6 +38,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "TENANCY_MAX_OUTAGE": "seconds that a process works without the registry; default: 30",
     "TENANCY_MIGRATIONS": "the directory of the migrations of your own tables; default: none",
     "TENANCY_REQUIRES": "the revision that a tenant needs to be served; default: none",
+    "TENANCY_QUOTAS": "a function that returns a tenant's quotas, as module:function; default: its metadata",
     "TENANCY_TENANT": "the id of the application's tenant; set by env() and by tenancy env",
 }
 """Every variable of this package with its description."""
@@ -79,6 +80,8 @@ class TenancySettings:
     max_outage: float
     migrations: Path | None
     """The directory of the migrations of users' tables."""
+    quotas_topic: str | None
+    """The function that returns a tenant's quotas."""
     environment: Mapping[str, str] = field(repr=False)
     """The variables that the settings were read from."""
     given: Mapping[str, str] = field(repr=False)
@@ -121,6 +124,7 @@ class TenancySettings:
             max_applications=read.number("TENANCY_MAX_APPLICATIONS", int, 1000, minimum=1, maximum=_MILLION),
             max_outage=read.number("TENANCY_MAX_OUTAGE", float, 30.0, minimum=0, maximum=_MILLION),
             migrations=None if migrations is None else Path(migrations).absolute(),
+            quotas_topic=read.text("TENANCY_QUOTAS"),
             environment=environment,
             given=dict(env or {}),
         )

@@ -29,9 +29,11 @@ from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
 from tenancy.lifecycle.domains import Domains
 from tenancy.lifecycle.purging import PurgeCertificate
+from tenancy.metering.source import topic_of
 from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
+from tenancy.model.quotas import Quotas
 from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
 from tenancy.model.usage import Usage
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
@@ -63,6 +65,8 @@ class Tenancy:
 
     ``migrations`` is the directory of the Alembic migrations of your own tables. ``requires`` is the revision that a
     tenant needs to be served, or one for each class of an application or projection: others raise TenantOutdated.
+    ``quotas`` is a function that returns a tenant's quotas, instead of those in its metadata; see the page "Usage and
+    quotas".
 
     The constructor connects to no database. It raises SettingsError for a missing or malformed variable. All methods
     raise InvalidArgument for an argument of the wrong type, and TenancyClosed after close(). Methods that take a tenant
@@ -80,6 +84,7 @@ class Tenancy:
         migrations: str | PathLike[str] | None = None,
         requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None = None,
         code_version: str | None = None,
+        quotas: Callable[[Tenant], Quotas | None] | None = None,
     ) -> None:
         check_list("applications", applications, "a list: Tenancy(applications=[Kennels])")
         classes = list(applications)
@@ -94,7 +99,7 @@ class Tenancy:
                 check_type("A variable of env", value, str, "all values as text")
         if code_version is not None:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
-        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires)}, code_version)
+        self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires, quotas)}, code_version)
         self._registry_name = str(self._fleet.registry)
         for callbacks in (self._fleet.hooks, self._fleet.reactions):
             callbacks.serve(self)
@@ -660,6 +665,7 @@ class Tenancy:
 def _variables(
     migrations: str | PathLike[str] | None,
     requires: str | Mapping[type[Application[Any] | Projection[Any]], str] | None,
+    quotas: Callable[[Tenant], Quotas | None] | None,
 ) -> dict[str, str]:
     """Return the arguments as variables, which reach the processes of ``tenancy exec``, too."""
     found = {}
@@ -677,6 +683,8 @@ def _variables(
             else {f"{cls.name.upper()}_": each for cls, each in requires.items()}
         )
         found |= {f"{name}TENANCY_REQUIRES": revision for name, revision in by_class.items()}
+    if quotas is not None:
+        found["TENANCY_QUOTAS"] = topic_of(quotas)
     return found
 
 

@@ -138,11 +138,21 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         if not stored_events:
             return []
         writer = self._session_writer
+        batch = writer.pack(stored_events, None)
+        limiter = self.datastore.limiter if self._events_kind == "events" else None
+        reservation = None if limiter is None else limiter.reserve(batch, follows=kwargs.get("tracking") is not None)
 
         def run(work: Callable[[Executor], Any]) -> Any:
             return self.datastore.run_in_session(session, work, self._subject)
 
-        ids = self._write(writer, writer.pack(stored_events, None), writer.write, run)
+        try:
+            ids = self._write(writer, batch, writer.write, run)
+        except BaseException:
+            if reservation is not None:
+                reservation.release()
+            raise
+        if reservation is not None:
+            reservation.settle(ids[-1])
         if self.wakeup_key is not None:
             self.datastore.will_commit(session, self.wakeup_key)
         return ids
@@ -151,13 +161,22 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         """Write on a pooled connection, in a transaction of its own."""
         self.datastore.admit(writes=True)
         batch = self._writer.pack(stored_events, tracking)
-        if batch.can_join and batch.size <= MAX_BYTES and len(stored_events) <= MAX_ROWS:
-            ids = self._group_commit.append(self, batch)
-        else:
-            try:
-                ids = self.write_batch(batch)
-            except ConnectionLostError:
-                ids = self.write_batch_again(batch)
+        limiter = self.datastore.limiter if self._events_kind == "events" else None
+        reservation = None if limiter is None else limiter.reserve(batch, follows=tracking is not None)
+        try:
+            if batch.can_join and batch.size <= MAX_BYTES and len(stored_events) <= MAX_ROWS:
+                ids = self._group_commit.append(self, batch)
+            else:
+                try:
+                    ids = self.write_batch(batch)
+                except ConnectionLostError:
+                    ids = self.write_batch_again(batch)
+        except BaseException:
+            if reservation is not None:
+                reservation.release()
+            raise
+        if reservation is not None:
+            reservation.settle(ids[-1])
         if stored_events and self.wakeup_key is not None:
             self.datastore.committed(self.wakeup_key)
         return ids

@@ -3,70 +3,84 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from importlib.metadata import version
-from typing import Annotated, Final
+from functools import partial
+from typing import Annotated, Any, Final
 
 import typer
 
-from tenancy.cli.commands.adopt import adopt
-from tenancy.cli.commands.create import create
-from tenancy.cli.commands.doctor import doctor
-from tenancy.cli.commands.domains import domains
-from tenancy.cli.commands.env import env
-from tenancy.cli.commands.exec import exec_
-from tenancy.cli.commands.init import init
-from tenancy.cli.commands.jobs import jobs
-from tenancy.cli.commands.migrate import migrate
-from tenancy.cli.commands.migrations import migrations
-from tenancy.cli.commands.rebuild import rebuild
-from tenancy.cli.commands.remove import delete, purge
-from tenancy.cli.commands.runner import runner
-from tenancy.cli.commands.show import history, list_, show
-from tenancy.cli.commands.update import archive, rename, restore, resume, suspend, undelete, update
-from tenancy.cli.commands.usage import usage
 from tenancy.cli.errors import USAGE
+from tenancy.cli.lazy import LazyCommands, command_of, group_of
 from tenancy.cli.loader import FleetOptions
 from tenancy.cli.output import say
-from tenancy.cli.parsing import Command, Group
+from tenancy.cli.parsing import Group
 
-__all__ = ["COMMANDS", "URL_VARIABLE", "app"]
+__all__ = ["COMMANDS", "GROUPS", "URL_VARIABLE", "app"]
 
 URL_VARIABLE: Final = "_TENANCY_URL"
 """Holds the value of ``--url`` after the command has re-executed itself to hide a password."""
 
-COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (
-    ("init", init, "tenancy --app shop:tenants init"),
-    ("create", create, "tenancy create acme globex"),
-    ("adopt", adopt, "tenancy adopt acme --schema legacy"),
-    ("list", list_, "tenancy list --status suspended --where plan=free"),
-    ("show", show, "tenancy show acme"),
-    ("usage", usage, "tenancy usage --where plan=free"),
-    ("rename", rename, "tenancy rename acme apex --name 'Apex Ltd'"),
-    ("update", update, "tenancy update acme --set plan=pro --set seats:=5 --unset trial"),
-    ("suspend", suspend, "tenancy suspend acme --reason 'invoice 4711' --reads"),
-    ("resume", resume, "tenancy resume acme"),
-    ("archive", archive, "tenancy archive acme"),
-    ("restore", restore, "tenancy restore acme"),
-    ("delete", delete, "tenancy delete acme --reason 'contract ended'"),
-    ("undelete", undelete, "tenancy undelete acme"),
-    ("purge", purge, "tenancy purge acme --certificate purged.jsonl"),
-    ("history", history, "tenancy history acme"),
-    ("env", env, 'eval "$(tenancy env acme)"'),
-    ("exec", exec_, "tenancy exec acme -- python import.py dogs.csv"),
-    ("migrate", migrate, "tenancy --app shop:tenants migrate --canary 5 --check 'python smoke_test.py'"),
-    ("rebuild", rebuild, "tenancy rebuild DogCounters acme globex --canary 1"),
-    ("doctor", doctor, "tenancy doctor --repair"),
+COMMANDS: Final = (
+    ("init", "init:init", "tenancy --app shop:tenants init"),
+    ("create", "create:create", "tenancy create acme globex"),
+    ("adopt", "adopt:adopt", "tenancy adopt acme --schema legacy"),
+    ("list", "show:list_", "tenancy list --status suspended --where plan=free"),
+    ("show", "show:show", "tenancy show acme"),
+    ("usage", "usage:usage", "tenancy usage --where plan=free"),
+    ("rename", "update:rename", "tenancy rename acme apex --name 'Apex Ltd'"),
+    ("update", "update:update", "tenancy update acme --set plan=pro --set seats:=5 --unset trial"),
+    ("suspend", "update:suspend", "tenancy suspend acme --reason 'invoice 4711' --reads"),
+    ("resume", "update:resume", "tenancy resume acme"),
+    ("archive", "update:archive", "tenancy archive acme"),
+    ("restore", "update:restore", "tenancy restore acme"),
+    ("delete", "remove:delete", "tenancy delete acme --reason 'contract ended'"),
+    ("undelete", "update:undelete", "tenancy undelete acme"),
+    ("purge", "remove:purge", "tenancy purge acme --certificate purged.jsonl"),
+    ("history", "show:history", "tenancy history acme"),
+    ("env", "env:env", 'eval "$(tenancy env acme)"'),
+    ("exec", "exec:exec_", "tenancy exec acme -- python import.py dogs.csv"),
+    ("migrate", "migrate:migrate", "tenancy --app shop:tenants migrate --canary 5 --check 'python smoke_test.py'"),
+    ("rebuild", "rebuild:rebuild", "tenancy rebuild DogCounters acme globex --canary 1"),
+    ("doctor", "doctor:doctor", "tenancy doctor --repair"),
 )
-"""Name, function and example of each command."""
+"""Name, place of the function, and example of each command."""
+
+GROUPS: Final = (
+    ("domains", "domains:domains", "Manage the host names of tenants."),
+    ("runner", "runner:runner", "Run followers, inspect them, and retry failures."),
+    ("migrations", "migrations:migrations", "Set up migrations of your own tables."),
+    ("jobs", "jobs:jobs", "Run operations over many tenants, and control them."),
+)
+"""Name, place and description of each group of commands."""
+
+
+class _Root(Group):
+    """All commands; a command imports only what it needs itself."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        commands = {name: partial(command_of, name, topic, example) for name, topic, example in COMMANDS}
+        groups = {name: partial(group_of, name, topic, text, _help_without_command) for name, topic, text in GROUPS}
+        self.commands = LazyCommands({**commands, **groups})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands, without importing them."""
+        return list(self.commands)
+
 
 # No Rich markup: it doubles the time of --help and draws boxes that some terminals lack. No Typer tracebacks: they show
 # the values of variables, including passwords.
-app = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=_Root,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _version(*, wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 (slow; only for this option)
+
         say(f"tenancy {version('eventsourcing-sqlalchemy')}")
         raise typer.Exit
 
@@ -120,22 +134,3 @@ def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         say(context.get_help())
         raise typer.Exit(USAGE)
-
-
-for _name, _function, _example in COMMANDS:
-    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
-
-for _name, _group, _help in (
-    ("domains", domains, "Manage the host names of tenants."),
-    ("runner", runner, "Run followers, inspect them, and retry failures."),
-    ("migrations", migrations, "Set up migrations of your own tables."),
-    ("jobs", jobs, "Run operations over many tenants, and control them."),
-):
-    app.add_typer(
-        _group,
-        name=_name,
-        help=_help,
-        callback=_help_without_command,
-        invoke_without_command=True,
-        no_args_is_help=False,
-    )

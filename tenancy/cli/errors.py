@@ -56,6 +56,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "refused": REFUSED,
     "job_ended": REFUSED,
     "job_not_ended": REFUSED,
+    "quota_exceeded": REFUSED,
     "domain_not_verified": REFUSED,
     "unreachable": UNREACHABLE,
     "partly_done": 7,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import typer
 
+from tenancy.cli.completion import complete_slug
 from tenancy.cli.options import seconds
 from tenancy.cli.tenant_options import Limit, Status, Where, conditions
 
@@ -33,7 +34,12 @@ __all__ = [
 
 Slugs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SLUG]...", help="Slugs or ids of the tenants. Default: all.", show_default=False),
+    typer.Argument(
+        metavar="[SLUG]...",
+        help="Slugs or ids of the tenants. Default: all.",
+        show_default=False,
+        autocompletion=complete_slug,
+    ),
 ]
 Except = Annotated[
     list[str] | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tomllib
@@ -39,6 +40,7 @@ def open_tenancy(context: typer.Context) -> Iterator[Tenancy]:
     """
     options: FleetOptions = context.obj
     tenants = _find(options.app)
+    _enable_collector()
     try:
         if options.url is not None:
             _check_url(tenants, options.url)
@@ -47,6 +49,13 @@ def open_tenancy(context: typer.Context) -> Iterator[Tenancy]:
         raise _with_suggestions(error, tenants) from error
     finally:
         tenants.close()
+
+
+def _enable_collector() -> None:
+    """Enable the garbage collector, which the entry point has disabled, except for what has been loaded since."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def tenant_of(tenants: Tenancy, slug_or_id: str) -> Tenant:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from tenancy.cli.completion import complete_slug
 from tenancy.cli.errors import CommandError
 from tenancy.errors import InvalidArgument, TenancyError
 from tenancy.model.metadata import check_json
@@ -78,7 +79,10 @@ def json_object(option: str, text: str | None) -> dict[str, Any]:
     return value
 
 
-Slug = Annotated[str, typer.Argument(metavar="SLUG", help="Slug or id of the tenant.", show_default=False)]
+Slug = Annotated[
+    str,
+    typer.Argument(metavar="SLUG", help="Slug or id of the tenant.", show_default=False, autocompletion=complete_slug),
+]
 NewSlug = Annotated[str, typer.Argument(metavar="SLUG", help="Slug of the new tenant.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and errors as JSON to standard error.")]
 Actor = Annotated[

@@ -13,6 +13,7 @@ from itertools import takewhile
 import typer
 
 from tenancy.cli.app import URL_VARIABLE, app
+from tenancy.cli.completion import is_completing
 from tenancy.cli.errors import INTERRUPTED, masked, report_of
 from tenancy.cli.output import CLOSED_PIPE
 
@@ -31,8 +32,8 @@ def run(arguments: Sequence[str]) -> int:
         code: int | None = app(args=list(arguments), prog_name="tenancy", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except SystemExit:  # Typer's reaction to a closed pipe
-        return CLOSED_PIPE
+    except SystemExit as error:  # Typer's reaction to a closed pipe, and the end of suggestions for a shell
+        return int(error.code or 0) if is_completing() else CLOSED_PIPE
     except Exception as error:
         report = report_of(error)
         if report is None:

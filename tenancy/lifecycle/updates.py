@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tenancy.arguments import check_list, check_type
 from tenancy.errors import InvalidArgument
 from tenancy.model.metadata import equal, plain_metadata
+from tenancy.model.quotas import check_quotas
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_status
 from tenancy.model.weights import check_weight
 from tenancy.registry.lookup import one_tenant
@@ -69,6 +70,7 @@ def _checked_changes(
     if metadata is not None:
         plain_metadata(metadata)
         check_weight(metadata)
+        check_quotas(metadata)
     if replace and (metadata is None or removed):
         msg = "replace=True needs the new metadata, and leaves nothing to unset."
         raise InvalidArgument(msg, remedy="Pass metadata={...}, replace=True, without unset.")

@@ -1,1 +1,1 @@
-"""Count what tenants record."""
+"""Count and limit what tenants record."""

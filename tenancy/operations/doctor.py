@@ -24,6 +24,7 @@ from tenancy.errors import (
 from tenancy.lifecycle.reaction_monitor import ReactionMonitor
 from tenancy.model.application_spec import encodings_of
 from tenancy.model.encodings import PLAIN, check_encoding
+from tenancy.model.quotas import quotas_fault
 from tenancy.model.tenant import Action, TenantStatus
 from tenancy.model.weights import weight_fault
 from tenancy.operations.migrations import Migrate
@@ -308,10 +309,14 @@ def _steps(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:
 def _limits(every: Sequence[Tenant]) -> Iterator[Finding]:
     """Report metadata from before this version, or written past it, that is ignored."""
     for tenant in every:
-        fault = weight_fault(tenant.metadata)
-        if fault is not None:
-            what = f"{tenant.slug!r}: {fault}. The runner uses the weight 1."
-            remedy = f"Fix it: tenancy update {tenant.slug} --set weight=1"
+        for fault, key, effect in (
+            (weight_fault(tenant.metadata), "weight", "The runner uses the weight 1."),
+            (quotas_fault(tenant.metadata), "quotas", "The tenant has no quotas."),
+        ):
+            if fault is None:
+                continue
+            what = f"{tenant.slug!r}: {fault}. {effect}"
+            remedy = f"Fix or remove it: tenancy update {tenant.slug} --unset {key}"
             yield Finding(name="limits", level="warning", what=what, remedy=remedy, tenant=tenant.slug)
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from tenancy.model.metadata import plain_metadata
+from tenancy.model.quotas import check_quotas
 from tenancy.model.tenant import Action, Tenant, TenantStatus, check_actor
 from tenancy.model.weights import check_weight
 from tenancy.registry.database import RegistryDatabase
@@ -98,6 +99,13 @@ class Registry(RegistryDatabase):
         with self.reading() as session:
             return session.scalars(sa.select(self._rows.tenants.c.slug)).all()
 
+    def slugs_from(self, beginning: str, limit: int) -> Sequence[str]:
+        """Return the first slugs that begin with a text, in order."""
+        slug = self._rows.tenants.c.slug
+        query = sa.select(slug).where(slug.startswith(beginning, autoescape=True)).order_by(slug).limit(limit)
+        with self.reading() as session:
+            return session.scalars(query).all()
+
     def history(self, tenant_id: UUID) -> Sequence[Change]:
         """Return a tenant's changes, oldest first, also of a purged tenant."""
         if tenant_id == FLEET_ID:
@@ -175,6 +183,7 @@ class Registry(RegistryDatabase):
         tenants = [replace(each, metadata=plain_metadata(each.metadata)) for each in tenants]
         for each in tenants:
             check_weight(each.metadata)
+            check_quotas(each.metadata)
         with self.writing() as session, self._reaching():
             # Insert in slug order: two processes that add some of the same tenants cannot deadlock.
             rows = sorted(map(to_row, tenants), key=lambda row: str(row["slug"]))

@@ -16,6 +16,7 @@ from eventsourcing_sqlalchemy.errors import describe, frames_of, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.following.follower import FollowerDriver, open_follower
 from tenancy.instruments import instruments
+from tenancy.metering.limiter import exempt_from_quotas
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import outage_of
 from tenancy.runner.quarantine import Quarantine
@@ -58,7 +59,8 @@ class Worker:
 
     def run(self, stopping: threading.Event) -> None:
         """Run slices until the ready queue is closed. Exceptions in tenant code do not end the thread."""
-        keep_running(self.activity, self._run_one, stopping)
+        with exempt_from_quotas():  # a follower that is refused would be quarantined
+            keep_running(self.activity, self._run_one, stopping)
 
     def _run_one(self) -> bool:
         taken = self._ready.take()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from eventsourcing.utils import Environment, resolve_topic
+from eventsourcing.utils import Environment
 
-from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.settings import Settings
 from tenancy.errors import TenancyClosed, TenancyError
+from tenancy.isolation.connections import open_datastore
 from tenancy.model.placement import Placement
 
 if TYPE_CHECKING:
+    from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from tenancy.settings import TenancySettings
 
 __all__ = ["DEFAULT", "Shard"]
@@ -34,10 +35,7 @@ class Shard:
             for key, value in settings.environment.items()
             if key.startswith("SQLALCHEMY_") and not key.endswith(_OF_APPLICATIONS)
         }
-        options: dict[str, Any] = {"settings": Settings.read(Environment("", environment)).engine}
-        if settings.creator_topic is not None:
-            options["creator"] = resolve_topic(settings.creator_topic)
-        self._datastore = SQLAlchemyDatastore(url=settings.url, **options)
+        self._datastore = open_datastore(settings, Settings.read(Environment("", environment)).engine)
         self._is_closed = False
         dialect = self._datastore.dialect
         self.is_file_of_registry = not dialect.is_server and dialect.identity(settings.url) == dialect.identity(

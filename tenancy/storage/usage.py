@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tenancy.metering.rollup import Rollup
+from tenancy.metering.tables import events_tables
 from tenancy.model.usage import Count, Usage, total
 from tenancy.registry.usage import CountKey, CountStore
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from tenancy.model.application_spec import ApplicationSpec
     from tenancy.model.tenant import Tenant
     from tenancy.registry.registry import Registry
-    from tenancy.storage.inventory import ShardInventory
     from tenancy.storage.shard import Shard
 
 __all__ = ["FleetUsage"]
@@ -29,11 +29,9 @@ class FleetUsage:
         self,
         shard: Shard,
         registry: Registry,
-        inventory: ShardInventory,
         application_specs: Callable[[], Sequence[ApplicationSpec]],
     ) -> None:
         self._shard = shard
-        self._inventory = inventory
         self._application_specs = application_specs
         self._store = CountStore(registry)
 
@@ -52,14 +50,7 @@ class FleetUsage:
         return _totals(tenants, self._store.read({tenant.id for tenant in tenants}))
 
     def _tables(self, tenants: Sequence[Tenant]) -> dict[CountKey, TableName]:
-        with_events = [each for each in self._application_specs() if "events" in each.tables]
-        return {
-            (tenant.id, spec.application): table.name
-            for tenant in tenants
-            for spec in with_events
-            for table in self._inventory.specs(tenant.placement, [spec])
-            if table.kind == "events"
-        }
+        return events_tables(tenants, self._application_specs(), self._shard.default_schema_of)
 
 
 def _totals(tenants: Sequence[Tenant], counts: dict[CountKey, Count]) -> list[Usage]:

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from eventsourcing.persistence import IntegrityError
 
-from tenancy.instruments import instruments
+from tenancy.errors import QuotaExceeded
+from tenancy.instruments import count_refusal, instruments
 from tenancy.persistence import TenantDatastore
 
 __all__ = ["observe_recorders"]
@@ -25,6 +26,9 @@ class _RecorderObserver:
         except IntegrityError:
             if counters is not None and kind == "events":
                 counters.conflicted(datastore.tenant_id, datastore.application)
+            raise
+        except QuotaExceeded as error:
+            count_refusal(error.code, "call")
             raise
         if counters is not None and kind == "events" and count:
             counters.appended(datastore.tenant_id, datastore.application, count)

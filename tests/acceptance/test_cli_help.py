@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -190,6 +191,40 @@ def test_help_loads_no_database() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stderr.strip() == "[]"
     assert "purge" in done.stdout
+
+
+def test_a_command_loads_only_what_it_needs(sqlite_url: str) -> None:
+    Command(sqlite_url).ok("init")
+    others = [f"tenancy.cli.commands.{name}" for name in ("create", "jobs", "runner", "migrate", "remove", "update")]
+    unneeded = [
+        *(
+            "sqlalchemy_utils",
+            "sqlalchemy.dialects.mssql",
+            "alembic",
+            "psycopg",
+            "pg8000",
+            "rich.table",
+            "rich.console",
+        ),
+        *("tenancy.runner", "tenancy.operations", "tenancy.web", "tenancy.testing", "multiprocessing", *others),
+    ]
+    program = (
+        "import gc, json, sys\nfrom tenancy.__main__ import main\nsys.argv = ['tenancy', 'list']\ncode = main()\n"
+        "print(json.dumps([sorted(sys.modules), gc.isenabled()]), file=sys.stderr)\nsys.exit(code)"
+    )
+    environment = Command(sqlite_url, app=None).environment()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    modules, collects = json.loads(done.stderr)
+    assert "tenancy.cli.commands.show" in modules
+    assert [name for name in unneeded if name in modules] == []
+    assert collects, "the garbage collector runs while a command works"
+
+
+@pytest.mark.parametrize("arguments", ["-h", "list -h", "runner -h", "runner start -h", "jobs run -h"])
+def test_the_short_option_shows_the_help(arguments: str, sqlite_url: str) -> None:
+    command = Command(sqlite_url)
+    long = arguments.replace("-h", "--help")
+    assert command.ok(*arguments.split()).out == command.ok(*long.split()).out
 
 
 def test_without_arguments_the_command_explains_itself(sqlite_url: str) -> None:

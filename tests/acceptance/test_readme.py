@@ -238,6 +238,7 @@ def defaults() -> dict[str, str]:
         "TENANCY_SLUGS": tenancy.slugs,
         "TENANCY_MIGRATIONS": tenancy.migrations,
         "TENANCY_REQUIRES": None,
+        "TENANCY_QUOTAS": tenancy.quotas_topic,
         "TENANCY_RESERVED_SLUGS": "default",
         "TENANCY_GRACE_DAYS": tenancy.grace_days,
         "TENANCY_MAX_APPLICATIONS": tenancy.max_applications,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from tenancy.cli.completion import complete_slug
 from tenancy.cli.errors import CommandError
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Actor, DryRun, Json, Reason, Slug, Yes
@@ -53,7 +54,10 @@ def delete(
 
 def purge(
     context: typer.Context,
-    slugs: Annotated[list[str] | None, typer.Argument(metavar="SLUG...", help="Slugs or ids of the tenants.")] = None,
+    slugs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SLUG...", help="Slugs or ids of the tenants.", autocompletion=complete_slug),
+    ] = None,
     *,
     due: Annotated[bool, typer.Option("--due", help="Purge all deleted tenants whose grace period is over.")] = False,
     certificate: Annotated[
