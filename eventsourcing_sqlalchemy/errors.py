@@ -7,6 +7,7 @@ class. Messages carry the first line of the driver's message, and never the stat
     ├── InterfaceError
     └── DatabaseError
         ├── DataError          the values cannot be stored
+        │   └── ArchiveError   an archive is damaged, or cannot be used for this
         ├── IntegrityError     another writer was first (an event, a tracking position)
         ├── InternalError      a transaction or a cursor is in the wrong state
         ├── NotSupportedError
@@ -39,6 +40,7 @@ from eventsourcing.persistence import (
 
 __all__ = [
     "READ_ONLY",
+    "ArchiveError",
     "ConnectionLostError",
     "SequenceBehindError",
     "SettingsError",
@@ -94,6 +96,19 @@ class SequenceBehindError(ProgrammingError):
         super().__init__(message)
         self.table = table
         self.sequence = sequence
+
+
+class ArchiveError(DataError):
+    """An archive file is damaged, of another format, or cannot be used for what was asked. Nothing was changed.
+
+    ``path`` is the file, ``application`` and ``event_id`` name the event, where it is about one.
+    """
+
+    def __init__(self, message: str, *, path: str = "", application: str = "", event_id: int | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.application = application
+        self.event_id = event_id
 
 
 _BY_SQLSTATE: Final[dict[str, type[PersistenceError]]] = {

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Literal
 from uuid import UUID
 
 from tenancy.errors import NoCurrentTenant
 
-__all__ = ["creating", "current_id", "find_id", "is_creating", "scope"]
+__all__ = ["creating", "current_id", "find_id", "is_creating", "operator_access", "scope"]
 
 
 class _Frame:
     """One scope of a context; compared by identity."""
 
-    __slots__ = ("is_left", "tenancy", "tenant_id")
+    __slots__ = ("is_left", "is_operator", "tenancy", "tenant_id")
 
-    def __init__(self, tenancy: object, tenant_id: UUID | None) -> None:
+    def __init__(self, tenancy: object, tenant_id: UUID | None, *, is_operator: bool) -> None:
         # Two Tenancy objects in one process have separate current tenants.
         self.tenancy = tenancy
         self.tenant_id = tenant_id
+        self.is_operator = is_operator
         self.is_left = False
 
 
@@ -48,6 +50,21 @@ def find_id(tenancy: object) -> UUID | None:
     return None
 
 
+def operator_access(tenant_id: UUID) -> Literal["open", "left"] | None:
+    """Return whether this context is in an operator's scope of a tenant, which allows reading only.
+
+    Scopes inside of it do not lift that. A task may still have the scope as its current one when its parent has left
+    it ("left"): it is not trusted to read any more, and may not write either.
+    """
+    frames = _frames.get()
+    if not frames:
+        return None
+    if any(frame.is_operator and frame.tenant_id == tenant_id and not frame.is_left for frame in frames):
+        return "open"
+    last = frames[-1]
+    return "left" if last.is_operator and last.tenant_id == tenant_id else None
+
+
 # The tenant whose hooks run in this context.
 _created: ContextVar[UUID | None] = ContextVar("tenancy_created", default=None)
 
@@ -68,9 +85,9 @@ def is_creating(tenant_id: UUID) -> bool:
 
 
 @contextmanager
-def scope(tenancy: object, tenant_id: UUID | None) -> Iterator[None]:
+def scope(tenancy: object, tenant_id: UUID | None, *, is_operator: bool = False) -> Iterator[None]:
     """Make a tenant, or with None no tenant, the current one in the block; restore the previous one after it."""
-    frame = _Frame(tenancy, tenant_id)
+    frame = _Frame(tenancy, tenant_id, is_operator=is_operator)
     _frames.set((*_worth_keeping(_frames.get()), frame))
     try:
         yield

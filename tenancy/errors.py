@@ -19,6 +19,7 @@
     ├── TransitionRefused       the change does not apply to the tenant's status
     ├── HookFailed              the tenant is not ready: a hook for new tenants has failed
     ├── NoCurrentTenant         the context has no current tenant
+    ├── ReadOnlyScope           an operator's scope allows no writes
     ├── RegistryMissing         this database has no registry
     ├── RegistryMismatch        the registry has an older or newer format than this version
     ├── RegistryUnavailable     the registry cannot be reached
@@ -58,6 +59,7 @@ __all__ = [
     "NotRegistered",
     "PartlyDone",
     "QuotaExceeded",
+    "ReadOnlyScope",
     "RegistryMismatch",
     "RegistryMissing",
     "RegistryUnavailable",
@@ -232,6 +234,12 @@ class NoCurrentTenant(TenancyError):  # noqa: N818 (as above)
     """There is no current tenant in this context: in a thread that was started without one, for example."""
 
     code = "no_current_tenant"
+
+
+class ReadOnlyScope(TenancyError):  # noqa: N818 (as above)
+    """The tenant is open in an operator's scope, which allows no writes."""
+
+    code = "read_only"
 
 
 class RegistryMissing(TenancyError):  # noqa: N818 (as above)

@@ -28,6 +28,7 @@ from tenancy.arguments import check_class, check_list, check_type
 from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
 from tenancy.fleet import Fleet
 from tenancy.lifecycle.domains import Domains
+from tenancy.lifecycle.operators import operator_scope
 from tenancy.lifecycle.purging import PurgeCertificate
 from tenancy.metering.source import topic_of
 from tenancy.model.application_spec import ApplicationSpec
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tenancy.lifecycle.hooks import Hook
     from tenancy.lifecycle.reaction_monitor import ReactionMonitor
     from tenancy.lifecycle.reactions import Reaction, ReactionReport
+    from tenancy.operations.health import Health, HealthChecks
     from tenancy.operations.jobs import JobOptions, JobReport, Jobs, TenantSelection
     from tenancy.registry.registry import Change
     from tenancy.runner import FollowerMonitor, Runner
@@ -101,6 +103,7 @@ class Tenancy:
             check_type("code_version", code_version, str, 'a text: Tenancy(code_version="2.1")')
         self._fleet = Fleet(classes, system, {**(env or {}), **_variables(migrations, requires, quotas)}, code_version)
         self._registry_name = str(self._fleet.registry)
+        self._health_checks: HealthChecks | None = None
         for callbacks in (self._fleet.hooks, self._fleet.reactions):
             callbacks.serve(self)
 
@@ -502,6 +505,20 @@ class Tenancy:
         check_class("The projection", projection, Projection, "its class")
         return self.fleet.projections.find(projection).projection.name
 
+    def ping(self, timeout: float = 2.0) -> Health:
+        """Return whether the databases of the fleet answer within ``timeout`` seconds in all; has no side effect.
+
+        It asks the registry, whose format must be that of this version, the database of the tenants, and the databases
+        of views over all tenants. Each answers on a connection of its pool: an exhausted pool is no answer.
+        """
+        from tenancy.operations.health import HealthChecks  # noqa: PLC0415 (as above)
+
+        if self._health_checks is None:
+            self._health_checks = HealthChecks(self.fleet)
+        if self.is_closed:
+            raise TenancyClosed
+        return self._health_checks.ping(timeout)
+
     # -- lookup --
 
     def __getitem__(self, slug: str) -> Tenant:
@@ -526,7 +543,11 @@ class Tenancy:
         Never waits, so that a log can call it.
         """
         check_type("The tenant's id", tenant_id, (str, UUID), "a UUID, or its text")
-        tenant = self.fleet.registry_cache.known(tenant_id)
+        cache = self.fleet.registry_cache
+        try:
+            tenant = cache.known(UUID(str(tenant_id)))
+        except ValueError:
+            return None
         return None if tenant is None else tenant.slug
 
     def __contains__(self, slug: object) -> bool:
@@ -633,15 +654,38 @@ class Tenancy:
         """
         return self.fleet.env(self._resolve(tenant))
 
-    def scope(self, tenant: Tenant | str) -> AbstractContextManager[None]:
+    def scope(self, tenant: Tenant | str, *, as_operator: str | None = None) -> AbstractContextManager[None]:
         """Return a context in which a tenant is the current one.
 
-        Raises a TenantUnavailable at once when the tenant cannot be read.
+        With ``as_operator``, the id of an operator, suspended and archived tenants can be read as well, and no tenant
+        can be written; the history records it. Raises a TenantUnavailable at once when the tenant cannot be read.
         """
         found = self._resolve(tenant)
-        check_status(found, writes=False)
+        check_status(found, writes=False, as_operator=as_operator is not None)
         self.fleet.check_revision(found)
-        return context.scope(self, found.id)
+        if as_operator is None:
+            return context.scope(self, found.id)
+        return operator_scope(self.fleet.registry, self, found, as_operator, self.fleet.changed)
+
+    def each(
+        self,
+        status: TenantStatus | str | None = TenantStatus.ACTIVE,
+        *,
+        where: Mapping[str, Any] = MappingProxyType({}),
+        as_operator: str | None = None,
+    ) -> Iterator[Tenant]:
+        """Yield tenants in slug order, each as the current one until the next: ``for tenant in tenants.each():``.
+
+        ``where`` has keys and values of the metadata, ``as_operator`` is that of :meth:`scope`, which raises for
+        tenants that cannot be read. A tenant that is changed meanwhile and no longer meant is skipped.
+        """
+        query = TenantQuery(status=status, where=where)
+        for listed in find_tenants(self.fleet.registry, query):
+            tenant = self.fleet.registry_cache.get(listed.id)
+            if tenant is not None and query.accepts(tenant):
+                tenant = self._bound(tenant)
+                with self.scope(tenant, as_operator=as_operator):
+                    yield tenant
 
     def _resolve(self, tenant: Tenant | str) -> Tenant:
         if isinstance(tenant, str):

@@ -19,6 +19,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import (
     RelationId,
     RelationKind,
     Right,
+    RowTransfer,
     TableReplacer,
 )
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
@@ -65,6 +66,10 @@ class Dialect(ABC):
     def identity(self, url: URL) -> Hashable | None:
         """Return a key that is equal for URLs of one database; None if no other engine can reach it."""
         return url
+
+    def is_created_by_connecting(self, url: URL) -> bool:
+        """Return whether the database does not exist, and would be created by the first connection."""
+        return False
 
     def outlives_connections(self, url: URL) -> bool:
         """Return whether the database persists without an open connection."""
@@ -262,6 +267,14 @@ class Dialect(ABC):
 
     table_replacer: ClassVar[TableReplacer]
     """Replaces tables with others that were filled beside them."""
+
+    # -- transfer --
+
+    row_transfer: ClassVar[RowTransfer]
+    """Reads and writes whole tables."""
+
+    def load(self, connection: Any, statement: str, rows: bytes) -> None:  # noqa: B027 (not every database has a bulk format)
+        """Run a statement that takes rows in the database's bulk format."""
 
     # -- wake-ups --
 

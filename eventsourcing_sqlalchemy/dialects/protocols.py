@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from eventsourcing.persistence import PersistenceError, StoredEvent, Tracking
 
-from eventsourcing_sqlalchemy.engine_settings import EngineSettings
+from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.naming import TableName
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "RelationId",
     "RelationKind",
     "Right",
+    "RowTransfer",
     "SequenceBehind",
     "TableReplacer",
 ]
@@ -60,6 +61,9 @@ class Executor(Protocol):
 
     def run_script(self, statements: Sequence[str]) -> None:
         """Run several statements in one transaction, without parameters and results."""
+
+    def load(self, statement: str, rows: bytes) -> None:
+        """Run a statement that takes rows in the database's own bulk format, where it has one."""
 
 
 @dataclass(slots=True)
@@ -210,3 +214,27 @@ class TableReplacer(ABC):
     @abstractmethod
     def drop(self, executor: Executor, space: str) -> None:
         """Drop a space with all that is in it, if it exists."""
+
+
+class RowTransfer(ABC):
+    """Reads whole tables in one snapshot, and writes rows with the ids that they have elsewhere.
+
+    An originator id of the type ``uuid`` is 16 bytes here, and one of the type ``text`` a str, on every database.
+    """
+
+    begin_snapshot: ClassVar[Sequence[str]]
+    """Begins a transaction that only reads, and sees one state of the database."""
+
+    @abstractmethod
+    def select_originator_id(self, originator_id_type: OriginatorIDType) -> str:
+        """Return the SQL expression that selects an originator id in the form above."""
+
+    @abstractmethod
+    def originator_id_parameter(self, originator_id_type: OriginatorIDType) -> str:
+        """Return the SQL expression of a parameter that is an originator id in the form above."""
+
+    @abstractmethod
+    def insert(
+        self, executor: Executor, table: TableName, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Insert rows. ``columns`` has the type of each value's column, as the table's shape names it."""

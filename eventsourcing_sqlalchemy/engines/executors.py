@@ -9,6 +9,7 @@ from eventsourcing.persistence import NotSupportedError
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
+from eventsourcing_sqlalchemy.dialects import dialect_of
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.dialects.protocols import Executor
 
@@ -40,6 +41,9 @@ class CursorExecutor(Executor):
     def run_script(self, statements: Sequence[str]) -> None:
         self._dialect.run_script(self._connection, statements)
 
+    def load(self, statement: str, rows: bytes) -> None:
+        self._dialect.load(self._connection, statement, rows)
+
 
 class ConnectionExecutor(Executor):
     """Runs SQL on the connection of a session."""
@@ -63,6 +67,9 @@ class ConnectionExecutor(Executor):
     def run_script(self, statements: Sequence[str]) -> None:
         for statement in statements:
             self.fetch(statement)
+
+    def load(self, statement: str, rows: bytes) -> None:
+        dialect_of(self._connection.dialect).load(self._connection.connection.dbapi_connection, statement, rows)
 
 
 def connection_of(session: Session, ours: Dialect) -> Connection:

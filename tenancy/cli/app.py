@@ -40,6 +40,7 @@ COMMANDS: Final = (
     ("exec", "exec:exec_", "tenancy exec acme -- python import.py dogs.csv"),
     ("migrate", "migrate:migrate", "tenancy --app shop:tenants migrate --canary 5 --check 'python smoke_test.py'"),
     ("rebuild", "rebuild:rebuild", "tenancy rebuild DogCounters acme globex --canary 1"),
+    ("ping", "ping:ping", "tenancy ping --timeout 5"),
     ("doctor", "doctor:doctor", "tenancy doctor --repair"),
 )
 """Name, place of the function, and example of each command."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tenancy import Tenancy
     from tenancy.runner import Runner
 
-__all__ = ["serve_metrics", "start_tracing"]
+__all__ = ["measure_process", "serve_metrics", "start_tracing"]
 
 
 def start_tracing() -> None:
@@ -23,16 +23,21 @@ def start_tracing() -> None:
     tracing.start_tracing()
 
 
-def serve_metrics(port: int, max_tenants: int, tenants: Tenancy, running: Runner) -> None:
-    """Measure this process, and serve its metrics on a port."""
+def measure_process(max_tenants: int, tenants: Tenancy, running: Runner) -> None:
+    """Measure this process and its runner."""
+    try:
+        from tenancy.telemetry.metrics import measure  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        raise _without_client() from error
+    measure(tenants, runner=running, max_tenants=max_tenants)
+
+
+def serve_metrics(port: int) -> None:
+    """Serve the metrics of this process on a port of their own."""
     try:
         from prometheus_client import start_http_server  # noqa: PLC0415 (an extra)
-
-        from tenancy.telemetry.metrics import measure  # noqa: PLC0415 (as above)
     except ImportError as error:
-        msg = "--metrics-port needs prometheus-client, which is not installed."
-        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
-    measure(tenants, runner=running, max_tenants=max_tenants)
+        raise _without_client() from error
     try:
         start_http_server(port)
     except OSError as error:
@@ -40,3 +45,8 @@ def serve_metrics(port: int, max_tenants: int, tenants: Tenancy, running: Runner
         raise CommandError(
             msg, remedy="Choose another port, or stop the process that uses this one.", code="failed"
         ) from error
+
+
+def _without_client() -> CommandError:
+    msg = "--metrics-port needs prometheus-client, which is not installed."
+    return CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'")

@@ -7,12 +7,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from tenancy.telemetry.logs import masked
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from tenancy import Domain, PurgeCertificate, Tenant, Usage
     from tenancy.lifecycle.reaction_monitor import ReactionStatus
     from tenancy.lifecycle.reactions import ReactionReport
+    from tenancy.operations.health import Health
     from tenancy.operations.jobs import ItemReport, Job
     from tenancy.registry.hook_runs import HookRun
     from tenancy.registry.reaction_store import ReactionFailure
@@ -27,6 +30,7 @@ __all__ = [
     "domain",
     "failure",
     "follower",
+    "health",
     "hook_run",
     "item",
     "job",
@@ -79,6 +83,20 @@ def certificate(proof: PurgeCertificate) -> dict[str, Any]:
 def domain(claimed: Domain) -> dict[str, Any]:
     """Return the shape of a domain."""
     return _plain(claimed)
+
+
+def health(answers: Health) -> dict[str, Any]:
+    """Return the shape of the answers of databases."""
+    databases = [
+        {
+            "name": each.name,
+            "is_healthy": each.is_healthy,
+            "seconds": each.seconds,
+            "error": None if each.error is None else masked(str(each.error)),
+        }
+        for each in answers.databases
+    ]
+    return {"is_healthy": answers.is_healthy, "databases": databases}
 
 
 def follower(status: FollowerStatus) -> dict[str, Any]:

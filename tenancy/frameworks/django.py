@@ -17,7 +17,7 @@ from tenancy.model.tenant import Tenant
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import Admission, AdmissionPolicy
 from tenancy.web.resolvers import Request, Resolver
-from tenancy.web.responses import LOOKUP_ERRORS, ErrorPages, is_refusal
+from tenancy.web.responses import LOOKUP_ERRORS, ErrorPages, ErrorResponse, is_refusal
 
 __all__ = ["tenant_middleware"]
 
@@ -31,13 +31,14 @@ def tenant_middleware(
     public: Iterable[str] = (),
     public_hosts: Iterable[str] = (),
     errors: ErrorPages = MappingProxyType({}),
+    health: str | None = None,
 ) -> Callable[[_GetResponse], Any]:
     """Return a middleware to name first in ``MIDDLEWARE``: it serves each request in the scope of its tenant.
 
     The arguments are those of :class:`~tenancy.web.asgi.ASGIMiddleware`. ``request.tenant`` is the tenant, or None for
     a public request. Errors of views get the responses that the middleware gives, which Django would turn into 500.
     """
-    policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
+    policy = AdmissionPolicy(tenants, resolver, public, public_hosts=public_hosts, errors=errors, health=health)
 
     def middleware(get_response: _GetResponse) -> _Middleware:
         return _Middleware(get_response, policy)
@@ -61,6 +62,8 @@ class _Middleware:
     def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
         if self._is_async:
             return self._call_async(request)
+        if self._policy.is_about_health(_request_of(request)):
+            return _response(request, self._policy.health.respond(request.path_info))
         try:
             admission = self._policy.look_up(_request_of(request))
             scope = self._policy.scope(admission.tenant)
@@ -70,6 +73,8 @@ class _Middleware:
             return self._scoped(self._get_response(request), admission.tenant)
 
     async def _call_async(self, request: HttpRequest) -> HttpResponse:
+        if self._policy.is_about_health(_request_of(request)):
+            return _response(request, await self._policy.health.respond_async(request.path_info))
         try:
             admission = await self._policy.look_up_async(_request_of(request))
             scope = self._policy.scope(admission.tenant)
@@ -83,8 +88,7 @@ class _Middleware:
         return self._refused(request, error) if isinstance(error, TenancyError) and is_refusal(error) else None
 
     def _refused(self, request: HttpRequest, error: TenancyError) -> HttpResponse:
-        answer = self._policy.respond(error, _request_of(request))
-        return HttpResponse(answer.body_for(request.method), status=answer.status, headers=dict(answer.headers))
+        return _response(request, self._policy.respond(error, _request_of(request)))
 
     def _scoped(self, response: HttpResponse, tenant: Tenant | None) -> HttpResponse:
         # A server consumes a stream when the middleware has returned. Files contain no code of the application.
@@ -95,6 +99,10 @@ class _Middleware:
                 response.streaming_content, lambda: context.scope(self._policy.tenants, tenant_id)
             )
         return response
+
+
+def _response(request: HttpRequest, answer: ErrorResponse) -> HttpResponse:
+    return HttpResponse(answer.body_for(request.method), status=answer.status, headers=dict(answer.headers))
 
 
 def _request_of(request: HttpRequest) -> Request:

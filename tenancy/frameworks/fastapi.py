@@ -33,6 +33,7 @@ def install(
     public: Iterable[str] = (),
     public_hosts: Iterable[str] = (),
     errors: ErrorPages = MappingProxyType({}),
+    health: str | None = None,
 ) -> None:
     """Serve each request and websocket of an application in the scope of its tenant.
 
@@ -40,7 +41,13 @@ def install(
     middleware, so their responses get the headers that middleware adds, in whichever order it was added.
     """
     app.add_middleware(
-        ASGIMiddleware, tenants=tenants, resolver=resolver, public=public, public_hosts=public_hosts, errors=errors
+        ASGIMiddleware,
+        tenants=tenants,
+        resolver=resolver,
+        public=public,
+        public_hosts=public_hosts,
+        errors=errors,
+        health=health,
     )
     app.add_exception_handler(TenancyError, _respond)
 

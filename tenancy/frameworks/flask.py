@@ -24,6 +24,7 @@ def install(
     public: Iterable[str] = (),
     public_hosts: Iterable[str] = (),
     errors: ErrorPages = MappingProxyType({}),
+    health: str | None = None,
 ) -> None:
     """Serve each request of an application in the scope of its tenant.
 
@@ -37,6 +38,7 @@ def install(
         public=public,
         public_hosts=public_hosts,
         errors=errors,
+        health=health,
     )
 
     def respond(error: TenancyError) -> ErrorResponse:

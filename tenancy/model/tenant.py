@@ -70,6 +70,8 @@ class Action(StrEnum):
     DELETE = "delete"
     UNDELETE = "undelete"
     PURGE = "purge"
+    INSPECT = "inspect"
+    """An operator reads it, whatever it refuses to others."""
     SKIP = "skip"
     """A follower skips one notification."""
     MIGRATE = "migrate"
@@ -189,10 +191,15 @@ def check_actor(actor: str | None) -> None:
         raise TenancyError(msg, remedy="Pass up to 100 letters a-z, digits and ._:/#+-, without a space or an @.")
 
 
-def check_status(tenant: Tenant, *, writes: bool) -> None:
-    """Raise a TenantUnavailable unless the tenant's status allows reads, or with ``writes`` writes."""
+def check_status(tenant: Tenant, *, writes: bool, as_operator: bool = False) -> None:
+    """Raise a TenantUnavailable unless the tenant's status allows reads, or with ``writes`` writes.
+
+    Operators may read suspended and archived tenants.
+    """
     status = tenant.status
     if status is TenantStatus.ACTIVE or (status is TenantStatus.SUSPENDED and tenant.reads and not writes):
+        return
+    if as_operator and not writes and status in (TenantStatus.SUSPENDED, TenantStatus.ARCHIVED):
         return
     error, what, remedy = status_error(tenant)
     since = f" since {tenant.changed_at:%Y-%m-%d %H:%MZ}"

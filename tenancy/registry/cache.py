@@ -18,8 +18,8 @@ from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import at_fork
 from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
-from tenancy.context import is_creating
-from tenancy.errors import RegistryUnavailable, TenantPurged
+from tenancy import context
+from tenancy.errors import ReadOnlyScope, RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
 from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.registry import FLEET_ID, Registry
@@ -69,9 +69,8 @@ class RegistryCache:
         self._changes = 0
         self._query_started_at = -float("inf")
         self._queried_at = -float("inf")
-        # Lookups by slug or id. Not under the lock, which a hit does not need: a lost one would only blur the ratio.
-        self.hits = 0
-        self.misses = 0
+        # Lookups. Not counted under the lock, which a hit does not need: a lost one would only blur the ratio.
+        self.hits = self.misses = 0
         self._failed_at = -float("inf")
 
     # -- cached data --
@@ -88,10 +87,14 @@ class RegistryCache:
         if tenant is None:
             msg = f"The tenant with the id {tenant_id} has been purged."
             raise TenantPurged(msg, tenant=str(tenant_id))
+        operator = context.operator_access(tenant_id)
+        if operator is not None and writes:
+            msg = f"Tenant {tenant.slug!r} is open for reading only: its scope is an operator's."
+            raise ReadOnlyScope(msg, remedy="Write in a scope without as_operator.", tenant=tenant.slug)
         status = tenant.status
-        if status is TenantStatus.ACTIVE or (status is TenantStatus.PROVISIONING and is_creating(tenant_id)):
+        if status is TenantStatus.ACTIVE or (status is TenantStatus.PROVISIONING and context.is_creating(tenant_id)):
             return tenant
-        check_status(tenant, writes=writes)
+        check_status(tenant, writes=writes, as_operator=operator == "open")
         return tenant
 
     def get(self, tenant_id: UUID) -> Tenant | None:
@@ -112,13 +115,8 @@ class RegistryCache:
         """Seconds since the registry has answered; infinite before its first answer."""
         return time.monotonic() - self._queried_at
 
-    def known(self, tenant_id: UUID | str) -> Tenant | None:
+    def known(self, tenant_id: UUID) -> Tenant | None:
         """Return the tenant with an id as far as it is cached; never waits, and never raises."""
-        if not isinstance(tenant_id, UUID):
-            try:
-                tenant_id = UUID(tenant_id)
-            except ValueError:
-                return None
         return self._by_id.get(tenant_id)
 
     def find(self, slug: str) -> Tenant | None:

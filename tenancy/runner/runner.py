@@ -175,6 +175,11 @@ class Runner:
             self.stop()
             raise
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the runner is started and all of its threads run. If one has ended by itself, restart the process."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
     def stop(self, timeout: float = _DRAIN) -> bool:
         """Finish the events being processed, and release the tenants to other processes.
 

@@ -14,10 +14,12 @@ from eventsourcing.persistence import InfrastructureFactory, IntegrityError, Tra
 from eventsourcing.projection import Projection
 from eventsourcing.utils import Environment, get_topic
 
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.locks import renew_after_fork
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking, SQLAlchemyTrackingRecorder
-from eventsourcing_sqlalchemy.settings import mask, parse_url
+from eventsourcing_sqlalchemy.settings import Settings, mask, parse_url
 from tenancy.errors import NotRegistered, TenancyClosed, TenancyError
+from tenancy.storage.shard import ping
 
 if TYPE_CHECKING:
     from eventsourcing.application import Application
@@ -135,6 +137,17 @@ class CrossTenantProjection:
         # The placement has precedence over the application-prefixed forms, which are meant for tenants.
         own = {f"{self.name.upper()}_{key}": value for key, value in placement.items()}
         return {**settings.environment, **placement, **own}
+
+    def ping(self) -> None:
+        """Ask the view's own database something; creates no table. Raises an error if it cannot be used."""
+        assert self.url is not None, "the other views are beside the registry"
+        settings = Settings.read(Environment(self.name, dict(self._environment()))).engine
+        # On the engine of the view, if it has been constructed: engines are shared by their URL and settings.
+        datastore = SQLAlchemyDatastore(url=self.url, settings=settings)
+        try:
+            ping(datastore, self.url)
+        finally:
+            datastore.close()
 
     @property
     def tracking_table(self) -> TableName:

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from eventsourcing.persistence import OperationalError
 from eventsourcing.utils import Environment
 
-from eventsourcing_sqlalchemy.settings import Settings
+from eventsourcing_sqlalchemy.settings import Settings, mask
 from tenancy.errors import TenancyClosed, TenancyError
 from tenancy.isolation.connections import open_datastore
 from tenancy.model.placement import Placement
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
     from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
     from tenancy.settings import TenancySettings
 
-__all__ = ["DEFAULT", "Shard"]
+__all__ = ["DEFAULT", "Shard", "check_exists", "ping"]
 
 DEFAULT: Final = "default"
 """The name of a fleet's only shard."""
 
 # These variables describe one application's tables, not the connection.
 _OF_APPLICATIONS: Final = ("SCHEMA", "TABLE_PREFIX", "SCOPED_SESSION_TOPIC", "ENGINE_TOPIC", "CONNECTION_CREATOR_TOPIC")
+
+
+def check_exists(datastore: SQLAlchemyDatastore, url: URL) -> None:
+    """Raise OperationalError for a database that the first connection would create."""
+    if datastore.dialect.is_created_by_connecting(url):
+        raise OperationalError(f"The database {mask(url)} does not exist.")
+
+
+def ping(datastore: SQLAlchemyDatastore, url: URL) -> None:
+    """Ask a database something; raises an error if it cannot be used, or does not exist."""
+    check_exists(datastore, url)
+    datastore.run(datastore.dialect.server_version)
 
 
 class Shard:
@@ -54,6 +69,10 @@ class Shard:
         if self._is_closed:
             raise TenancyClosed
         return self._datastore
+
+    def ping(self) -> None:
+        """Ask the database something, on a connection of the pool; raises an error if it cannot be used."""
+        ping(self.datastore, self.settings.url)
 
     @property
     def identifier_limit(self) -> int | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from types import NoneType
 from typing import NamedTuple
 
 from tenancy import context
@@ -15,6 +16,7 @@ from tenancy.model.domains import bare_host, normalize_domain
 from tenancy.model.tenant import Tenant
 from tenancy.registry.lookup import not_found
 from tenancy.tenancy import Tenancy
+from tenancy.web.health import LIVE, READY, HealthEndpoints
 from tenancy.web.resolvers import Found, MustWait, Request, Resolver
 from tenancy.web.responses import ErrorPages, Responder
 
@@ -36,8 +38,10 @@ class AdmissionPolicy:
         tenants: Tenancy,
         resolver: Resolver,
         public: Iterable[str],
+        *,
         public_hosts: Iterable[str],
         errors: ErrorPages,
+        health: str | None,
     ) -> None:
         check_type("tenants", tenants, Tenancy, "the Tenancy of the fleet")
         if not callable(resolver):
@@ -51,10 +55,20 @@ class AdmissionPolicy:
                 raise InvalidArgument(msg, remedy="Start it with a slash.")
         check_list("public_hosts", public_hosts, "a list of host names: public_hosts=['app.example.com']")
         self._public_hosts = frozenset(map(_public_host, public_hosts))
+        check_type("health", health, (str, NoneType), "a path: health='/health'")
+        if health is not None and (not health.startswith("/") or health.endswith("/")):
+            msg = f"health: {health!r} is not a path."
+            raise InvalidArgument(msg, remedy="Start it with a slash, and end it without one: health='/health'")
+        self._health = frozenset() if health is None else frozenset({f"{health}/{LIVE}", f"{health}/{READY}"})
+        self.health = HealthEndpoints(tenants)
         self.tenants = tenants
         self.respond = Responder(errors).respond
         self._resolver = resolver
         self._public_prefixes = tuple(path.removesuffix("*") for path in self._public if path.endswith("/*"))
+
+    def is_about_health(self, request: Request) -> bool:
+        """Return whether a request is for one of the health endpoints."""
+        return request.path in self._health
 
     def look_up(self, request: Request) -> Admission:
         """Return the tenant of a request; raises one of LOOKUP_ERRORS. May query the registry."""

@@ -37,6 +37,8 @@ class ASGIMiddleware:
 
     ``errors`` are your own responses by error class: an HTML template, or a function that must not block.
 
+    ``health='/health'`` serves ``/health/live`` and ``/health/ready``: see :mod:`tenancy.web.health`.
+
     A request gets 404 when it names no tenant or an unknown one, 403 when its tenant is unavailable, and 503 while the
     registry is unreachable. A websocket is refused before it is accepted, with an HTTP response if the server supports
     that; it is closed with 4403 when its tenant becomes unavailable later.
@@ -51,9 +53,12 @@ class ASGIMiddleware:
         public: Iterable[str] = (),
         public_hosts: Iterable[str] = (),
         errors: ErrorPages = MappingProxyType({}),
+        health: str | None = None,
     ) -> None:
         self._app = app
-        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
+        self._policy = AdmissionPolicy(
+            tenants, resolver, public, public_hosts=public_hosts, errors=errors, health=health
+        )
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -61,6 +66,9 @@ class ASGIMiddleware:
             return
         request = request_of(scope)
         response = _Response(scope, send, lambda error: self._policy.respond(error, request))
+        if self._policy.is_about_health(request):
+            await response.answer(await self._policy.health.respond_async(request.path))
+            return
         try:
             admission = await self._policy.look_up_async(request)
             tenant_scope = self._policy.scope(admission.tenant)
@@ -105,7 +113,10 @@ class _Response:
 
     async def refuse(self, error: TenancyError) -> None:
         """Send the error response; raises ``error`` when the application's response has started."""
-        refusal = self._respond(error)
+        await self.answer(self._respond(error), error)
+
+    async def answer(self, refusal: ErrorResponse, error: TenancyError | None = None) -> None:
+        """Send a response of the middleware; raises ``error`` when the application's response has started."""
         self.status = refusal.status
         is_websocket = self._scope["type"] == "websocket"
         kind = "websocket.http.response" if is_websocket else "http.response"
@@ -115,7 +126,7 @@ class _Response:
             await self._send({"type": f"{kind}.body", "body": refusal.body_for(self._scope.get("method"))})
         elif is_websocket and self._last_sent in ("", "websocket.accept", "websocket.send"):
             await self._send({"type": "websocket.close", "code": _CLOSE + refusal.status, "reason": ""})
-        else:
+        elif error is not None:
             raise error
 
 

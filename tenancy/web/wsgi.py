@@ -25,7 +25,7 @@ class WSGIMiddleware:
     """Serve each request of ``app`` in the scope of its tenant. The response iterable is consumed and closed in the
     same scope.
 
-    ``resolver``, ``public``, ``public_hosts``, ``errors`` and the error responses are those of
+    ``resolver``, ``public``, ``public_hosts``, ``errors``, ``health`` and the error responses are those of
     :class:`~tenancy.web.asgi.ASGIMiddleware`.
     """
 
@@ -38,9 +38,12 @@ class WSGIMiddleware:
         public: Iterable[str] = (),
         public_hosts: Iterable[str] = (),
         errors: ErrorPages = MappingProxyType({}),
+        health: str | None = None,
     ) -> None:
         self._app = app
-        self._policy = AdmissionPolicy(tenants, resolver, public, public_hosts, errors)
+        self._policy = AdmissionPolicy(
+            tenants, resolver, public, public_hosts=public_hosts, errors=errors, health=health
+        )
 
     def error_response(self, error: TenancyError, environ: WSGIEnvironment) -> ErrorResponse:
         """Return the response to an error that a framework has caught; raises any other ``error``."""
@@ -51,6 +54,8 @@ class WSGIMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = request_of(environ)
         start = _Start(environ, start_response, lambda error: self._policy.respond(error, request))
+        if self._policy.is_about_health(request):
+            return [start.answer(self._policy.health.respond(request.path))]
         try:
             tenant, mount = self._policy.look_up(request)
             tenant_scope = self._policy.scope(tenant)
@@ -102,7 +107,10 @@ class _Start:
 
     def refuse(self, error: TenancyError) -> bytes:
         """Start the error response and return its body; raises ``error`` when the headers have been sent."""
-        refusal = self._respond(error)
+        return self.answer(self._respond(error))
+
+    def answer(self, refusal: ErrorResponse) -> bytes:
+        """Start a response of the middleware and return its body."""
         status = self._status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
         # Given the error, the server replaces the headers, or raises it when they have been sent.
         info = (sys.exc_info(),) if self._has_started else ()

@@ -19,7 +19,7 @@ from tests.acceptance.commands import ROOT, Command
 
 EXPECTED = (
     "init create adopt list show usage rename update suspend resume archive restore delete undelete purge history env "
-    "exec migrate rebuild doctor domains runner migrations jobs"
+    "exec migrate rebuild ping doctor domains runner migrations jobs"
 )
 EXAMPLES = [
     *COMMANDS,

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from uuid import UUID
 
@@ -20,10 +21,10 @@ import pytest
 
 from tenancy import Tenancy
 from tenancy.runner.failures import FailureStore, failure_of
-from tests.acceptance.commands import Command
+from tests.acceptance.commands import PROGRAM, Command
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.system import Diaries
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.fleets import check, fleet, positions
 
 CODE = """
@@ -255,6 +256,59 @@ def test_metrics_port_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> No
     for number in ("0", "99999"):
         refused = command(*start, number)
         assert (refused.code, "--metrics-port" in refused.err) == (2, True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("is_one_port", [True, False])
+def test_health_and_metrics_are_served(is_one_port: bool, sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "kennel_fleet.py").write_text(CODE)
+    health = free_port()
+    metrics = health if is_one_port else free_port()
+    variables = {**os.environ, "SQLALCHEMY_URL": sqlite_url, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
+    command = [*PROGRAM, "--app", "kennel_fleet:tenants", "runner", "start"]
+    ports = ["--health-port", str(health), "--metrics-port", str(metrics)]
+
+    def get(path: str, port: int = health) -> tuple[int, str]:
+        try:
+            with closing(HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)) as connection:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+        except OSError:
+            return 0, ""
+
+    with (
+        fleet(sqlite_url, ["acme"]),
+        subprocess.Popen([*command, *ports], env=variables, stderr=subprocess.DEVNULL) as runner,
+    ):
+        try:
+            wait_until(lambda: get("/live")[0] == 200, "the runner lives")
+            wait_until(lambda: get("/ready")[0] == 200, "the runner is ready")
+            assert "tenancy_runner" in get("/metrics", metrics)[1]
+            assert get("/other")[0] == 404
+        finally:
+            runner.terminate()
+        assert runner.wait(DEADLINE_SECONDS) == 0
+    assert get("/live") == (0, "")
+
+
+def test_health_port_that_cannot_be_used(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "kennel_fleet.py").write_text(CODE)
+    with fleet(sqlite_url), socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = Command(sqlite_url, app="kennel_fleet:tenants")
+        path = f"{tmp_path}{os.pathsep}{Path.cwd()}"
+        failed = command.process("runner", "start", "--health-port", port, PYTHONPATH=path)
+    assert failed.code == 1
+    assert f"--health-port {port} cannot be used: Address already in use." in failed.err
 
 
 def test_runner_needs_the_code(sqlite_url: str) -> None:

@@ -31,6 +31,7 @@ NAMED_OUTSIDE_OF_DIALECTS: Final = [
     ("settings.py", "sqlite_synchronous", "the name of a variable that users set"),
     ("settings.py", "SQLALCHEMY_SQLITE_SYNCHRONOUS", "the name of a variable that users set"),
     ("tables.py", "sqlite", "SQLAlchemy's way to give a column another type in one database"),
+    ("transfer/archive_tables.py", "sqlite", "the scheme of the URL: an archive is a file of this kind"),
     ("tables.py", "sqlite_autoincrement", "SQLAlchemy's option of a table"),
 ]
 

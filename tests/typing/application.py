@@ -159,7 +159,13 @@ def to_billing(error: TenancyError, request: Request) -> ErrorResponse | None:
 
 pages: ErrorPages = {TenantSuspended: to_billing, TenantNotFound: "<p>$title", TenantUnavailable: redirect("/x")}
 for_asgi = ASGIMiddleware(
-    asgi, tenants=tenants, resolver=of_the_request, public=["/health"], public_hosts=["app.example"], errors=pages
+    asgi,
+    tenants=tenants,
+    resolver=of_the_request,
+    public=["/health"],
+    public_hosts=["app.example"],
+    errors=pages,
+    health="/health",
 )
 for_wsgi = WSGIMiddleware(wsgi, tenants=tenants, resolver=by_path("/t"))
 
@@ -198,6 +204,8 @@ def serve() -> int:
     domain = assert_type(tenants.domains.add("acme", "shop.acme.example"), Domain)
     assert_type(tenants.domains.verify("acme", domain.host, domain.token).is_verified, bool)
     assert_type(tenants.domains.find(domain.host), Tenant | None)
+    for database in tenants.ping(timeout=1.0).databases:
+        assert_type(database.error, Exception | None)
     view: TrickCounts = projection.view
     return view.dogs_that_know("roll over")
 

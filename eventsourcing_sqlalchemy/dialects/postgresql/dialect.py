@@ -25,6 +25,7 @@ from eventsourcing_sqlalchemy.dialects.postgresql.drivers import Driver, DriverL
 from eventsourcing_sqlalchemy.dialects.postgresql.replacing import PostgreSQLReplacer
 from eventsourcing_sqlalchemy.dialects.postgresql.scratch import scratch_schema
 from eventsourcing_sqlalchemy.dialects.postgresql.session import NewSession, remember
+from eventsourcing_sqlalchemy.dialects.postgresql.transfer import PostgreSQLRowTransfer
 from eventsourcing_sqlalchemy.dialects.postgresql.writer import PostgreSQLEventWriter
 from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, Listener, RelationId, RelationKind, Right
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid
@@ -54,6 +55,7 @@ class PostgreSQLDialect(Dialect):
     can_notify = True
     id_sequences = postgresql_sequences.PostgreSQLSequences()
     table_replacer = PostgreSQLReplacer()
+    row_transfer = PostgreSQLRowTransfer()
     # Drivers transfer states as hexadecimal text, and PostgreSQL limits a value to 1 GiB.
     max_event_bytes = 480 * 2**20
     notify_statement = "SELECT pg_notify(%s, %s)"
@@ -184,6 +186,9 @@ class PostgreSQLDialect(Dialect):
 
     def run_script(self, connection: Any, statements: Sequence[str]) -> None:
         self._driver.run_script(connection, ";\n".join(statements))
+
+    def load(self, connection: Any, statement: str, rows: bytes) -> None:
+        self._driver.load(connection, statement, rows)
 
     def checked_in(self, connection: Any) -> None:
         # After the reset, SQLAlchemy before 2.0.20 restores the server's default isolation level instead of the

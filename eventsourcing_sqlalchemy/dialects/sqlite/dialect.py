@@ -28,6 +28,7 @@ from eventsourcing_sqlalchemy.dialects.protocols import EventWriter, Executor, R
 from eventsourcing_sqlalchemy.dialects.sqlite import catalog as sqlite_catalog
 from eventsourcing_sqlalchemy.dialects.sqlite.replacing import SQLiteReplacer
 from eventsourcing_sqlalchemy.dialects.sqlite.sequences import SQLiteSequences
+from eventsourcing_sqlalchemy.dialects.sqlite.transfer import SQLiteRowTransfer
 from eventsourcing_sqlalchemy.dialects.sqlite.writer import SQLiteEventWriter
 from eventsourcing_sqlalchemy.dialects.validation import check_text, check_uuid
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
@@ -96,6 +97,10 @@ class SQLiteDialect(Dialect):
         if (url.database or "").startswith("file:"):
             return url
         return url.set(database=str(Path(url.database or "").resolve()))
+
+    def is_created_by_connecting(self, url: URL) -> bool:
+        database = url.database or ""
+        return not (is_memory(url) or database.startswith("file:") or Path(database).exists())
 
     def outlives_connections(self, url: URL) -> bool:
         return not is_memory(url)
@@ -294,6 +299,7 @@ class SQLiteDialect(Dialect):
 
     id_sequences = SQLiteSequences()
     table_replacer = SQLiteReplacer()
+    row_transfer = SQLiteRowTransfer()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -7,14 +7,14 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 from uuid import UUID
 
 import typer
 
 from tenancy.cli import log, shapes
 from tenancy.cli.errors import CommandError
-from tenancy.cli.instruments import serve_metrics, start_tracing
+from tenancy.cli.instruments import measure_process, serve_metrics, start_tracing
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Actor, Json, Slug, seconds
 from tenancy.cli.output import quoted, say, show_json, show_table
@@ -84,6 +84,17 @@ def start(
     tracing: Annotated[
         bool, typer.Option("--tracing", help="Record spans with OpenTelemetry's global tracer provider.")
     ] = False,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            "--health-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Port to serve /live and /ready on; may be that of --metrics-port.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write the log as JSON lines.")] = False,
 ) -> None:
     """Process the events of all tenants until SIGTERM or Ctrl-C. Several processes share the work."""
@@ -96,17 +107,19 @@ def start(
             resources.callback(log.capture_output())
         if tracing:
             start_tracing()
-        metrics = None if metrics_port is None else (metrics_port, metrics_tenants)
-        _run(context, workers, lease_seconds, drain_seconds, metrics)
+        _run(context, workers, lease_seconds, drain_seconds, _Ports(metrics_port, health_port, metrics_tenants))
 
 
-def _run(
-    context: typer.Context,
-    workers: int,
-    lease_seconds: float,
-    drain_seconds: float,
-    metrics: tuple[int, int] | None,
-) -> None:
+class _Ports(NamedTuple):
+    """The ports of the runner's HTTP servers, which may be one."""
+
+    metrics: int | None
+    health: int | None
+    max_tenants: int
+    """The most tenants with metrics of their own."""
+
+
+def _run(context: typer.Context, workers: int, lease_seconds: float, drain_seconds: float, ports: _Ports) -> None:
     is_stopping = threading.Event()
 
     def stop(number: int, _: object) -> None:
@@ -115,11 +128,18 @@ def _run(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    with open_tenancy(context) as tenants:
+    with open_tenancy(context) as tenants, ExitStack() as resources:
         log.add_tenants(tenants)
         running = tenants.runner(workers, lease_seconds=lease_seconds)
-        if metrics is not None:
-            serve_metrics(*metrics, tenants, running)
+        if ports.metrics is not None:
+            measure_process(ports.max_tenants, tenants, running)
+            if ports.metrics != ports.health:
+                serve_metrics(ports.metrics)
+        if ports.health is not None:
+            from tenancy.cli.health_server import serve_health  # noqa: PLC0415 (slow)
+
+            with_metrics = ports.metrics == ports.health
+            resources.enter_context(serve_health(ports.health, tenants, lambda: running.is_alive, with_metrics))
         running.start()
         fields = {"event": "runner.started", "owner": running.owner, "workers": workers}
         log.logger.info("Runner started. Stop it with SIGTERM or Ctrl-C.", extra=fields)

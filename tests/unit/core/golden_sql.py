@@ -72,6 +72,9 @@ class Scribe:
         for statement in statements:
             self._write(statement)
 
+    def load(self, statement: str, rows: bytes) -> None:
+        self._write(statement)
+
     def _write(self, statement: str) -> None:
         # SQLAlchemy leaves trailing spaces.
         self.statements.append("\n".join(line.rstrip() for line in statement.strip().splitlines()) + ";")

@@ -54,7 +54,15 @@ TABLE = {
 
 
 def test_table_is_complete() -> None:
-    keeps_status = {Action.RENAME, Action.UPDATE, Action.SKIP, Action.MIGRATE, Action.REBUILD}
+    of_domains = {Action.ADD_DOMAIN, Action.VERIFY_DOMAIN, Action.REMOVE_DOMAIN}
+    keeps_status = of_domains | {
+        Action.RENAME,
+        Action.UPDATE,
+        Action.INSPECT,
+        Action.SKIP,
+        Action.MIGRATE,
+        Action.REBUILD,
+    }
     assert TABLE.keys() == TRANSITIONS.keys() == set(Action) - {Action.CREATE, Action.ADOPT} - keeps_status
 
 

@@ -87,6 +87,10 @@ class Driver:
         cursor.execute(script)
         cursor.close()
 
+    def load(self, connection: Any, statement: str, rows: bytes) -> None:
+        """Run a COPY FROM STDIN with rows."""
+        raise NotImplementedError
+
     def notifications(self, connection: Any) -> list[str]:
         """Return the payloads that have arrived on a connection whose socket is readable."""
         raise NotImplementedError

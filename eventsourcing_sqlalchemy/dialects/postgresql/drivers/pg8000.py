@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from typing import Any, Final
 
 from eventsourcing_sqlalchemy.dialects.postgresql.drivers.base import Driver
@@ -42,6 +43,11 @@ class Pg8000(Driver):
     def parameter(self, connection: Any, name: str) -> str | None:
         value: str | None = connection.parameter_statuses.get(name)
         return value
+
+    def load(self, connection: Any, statement: str, rows: bytes) -> None:
+        cursor = connection.cursor()
+        cursor.execute(statement, stream=BytesIO(rows))
+        cursor.close()
 
 
 def parse_bytea(text: str) -> bytes:

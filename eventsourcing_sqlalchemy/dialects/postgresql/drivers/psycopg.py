@@ -78,6 +78,10 @@ class Psycopg(Driver):
     def run_script(self, connection: Any, script: str) -> None:
         connection.execute(script, prepare=False)
 
+    def load(self, connection: Any, statement: str, rows: bytes) -> None:
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(rows)
+
     def notifications(self, connection: Any) -> list[str]:
         return [notify.payload for notify in connection.notifies(timeout=0)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -67,6 +68,10 @@ class Psycopg2(Driver):
         if [connection.readonly, connection.deferrable] != modes:
             readonly, deferrable = ("DEFAULT" if mode is None else mode for mode in modes)
             connection.set_session(readonly=readonly, deferrable=deferrable)
+
+    def load(self, connection: Any, statement: str, rows: bytes) -> None:
+        with connection.cursor() as cursor:
+            cursor.copy_expert(statement, BytesIO(rows))
 
     def notifications(self, connection: Any) -> list[str]:
         connection.poll()

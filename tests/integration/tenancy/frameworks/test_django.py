@@ -37,6 +37,7 @@ def middleware(get_response: Callable[..., Any]) -> Any:
         tenants=Scene.tenants,
         resolver=first(by_path("/t"), by_domain()),
         public=["/health/"],
+        health="/probes",
         errors={TenantSuspended: redirect("/billing")},
     )
     return make(get_response)
@@ -149,6 +150,8 @@ def test_requests_run_in_the_scope_of_their_tenant(get: Get, tenants: Tenancy) -
     assert get("/dog/", host="dogs.example").text == "Rex at /dog/, globex"
     assert get("/t/globex/async-dog/").text == "Rex"
     assert get("/health/").text == "None"
+    assert get("/probes/live").json() == {"status": "ok"}
+    assert get("/probes/ready").json()["databases"] == {"registry": "ok", "tenants": "ok"}
     for _ in range(2):  # nothing of the former request remains
         assert get("/t/unknown/dog/").status_code == 404
         assert reverse("dog") == "/dog/"
