@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from eventsourcing_sqlalchemy.errors import describe
 
 __all__ = ["Activity", "keep_running", "pause"]
@@ -47,7 +48,7 @@ class Activity:
         is_new, self.error = kind != self.error, kind
         if is_new:
             what = kind if self._explain is None else self._explain(error)
-            extra = {"event": "activity.failed", "activity": self.name, "cause": error}
+            extra = {"event": "activity.failed", "activity": self.name, **error_fields(error)}
             self._logger.warning("%s: %s. Retrying", self._consequence, what, extra=extra)
 
     def works(self) -> None:

@@ -29,6 +29,7 @@ from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.limiting import AppendLimiter
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
+from eventsourcing_sqlalchemy.observing import Observer
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
 from eventsourcing_sqlalchemy.shared_resources import Reference
@@ -52,8 +53,8 @@ class SQLAlchemyDatastore:
     Raises SettingsError for a URL that cannot be used and NotSupportedError for an engine of another database.
     """
 
-    sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"
-    """The remedy for a sequence that is behind its table, for messages."""
+    sequence_remedy: ClassVar[str] = "Repair it: recorder.repair_sequence()"  # if it is behind its table; for messages
+    observer: ClassVar[Observer | None] = None  # of the recorders of all datastores of a class
     limiter: AppendLimiter | None = None  # what may refuse events; set in subclasses
 
     def __init__(

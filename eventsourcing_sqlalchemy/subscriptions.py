@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from eventsourcing.persistence import ApplicationRecorder, Notification, OperationalError, Subscription
 
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from eventsourcing_sqlalchemy.errors import is_retryable
 from eventsourcing_sqlalchemy.notifications.wakeups import Waiter
 
@@ -108,7 +109,7 @@ class SQLAlchemySubscription(Subscription[SubscribableRecorder]):
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-            extra = {"event": "subscription.failed", "cause": error}
+            extra = {"event": "subscription.failed", **error_fields(error)}
             logger.warning("A subscription cannot read, and retries: %s", error, extra=extra)
         if now - self._failing_since > _PATIENCE:
             raise error

@@ -75,6 +75,8 @@ class ApplicationCache:
         # Also evicted ones that are still in use: two objects for one tenant would have two caches of aggregates.
         self._alive: WeakValueDictionary[_Key, Closable] = WeakValueDictionary()
         self._is_closed = False
+        self.hits = 0
+        self.misses = 0
         self.after_fork()
         renew_after_fork(self)
 
@@ -102,6 +104,8 @@ class ApplicationCache:
             with constructing:
                 found = self._find(key)
                 if found is None:
+                    with self._lock:
+                        self.misses += 1
                     found = construct()
                     self._keep(key, found)
         return cast("_T", found)
@@ -111,6 +115,7 @@ class ApplicationCache:
             found = self._kept.get(key)
             if found is not None and not found.closing.is_set():
                 self._kept.move_to_end(key)
+                self.hits += 1
                 return found
         found = self._alive.get(key)
         if found is None or found.closing.is_set():

@@ -32,9 +32,11 @@ _frames: ContextVar[tuple[_Frame, ...]] = ContextVar("tenancy_current", default=
 
 def current_id(tenancy: object) -> UUID:
     """Return the id of this context's tenant; raises NoCurrentTenant outside a scope."""
-    tenant_id = find_id(tenancy)
-    if tenant_id is not None:
-        return tenant_id
+    for frame in reversed(_frames.get()):
+        if frame.tenancy is tenancy:
+            if frame.tenant_id is None:
+                break
+            return frame.tenant_id
     msg = "There is no current tenant in this context."
     remedy = "Use `with tenants.scope(slug):`, or the middleware. A new thread starts without a tenant."
     raise NoCurrentTenant(msg, remedy=remedy)

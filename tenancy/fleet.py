@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventsourcing_sqlalchemy import migrations
 from tenancy.application_cache import ApplicationCache, TenantProjection
-from tenancy.errors import TenancyClosed
+from tenancy.errors import RegistryUnavailable, TenancyClosed, TenantUnavailable
+from tenancy.instruments import count_refusal
 from tenancy.isolation.environment import local_variables, variables
 from tenancy.lifecycle.completion import Completion
 from tenancy.lifecycle.hooks import Hooks
@@ -210,7 +211,11 @@ class Fleet:
     def _admit(self, tenant: Tenant, application: str) -> None:
         if self.is_closed:
             raise TenancyClosed
-        self.check_revision(self.registry_cache.admit(tenant.id, writes=False), application)
+        try:
+            self.check_revision(self.registry_cache.admit(tenant.id, writes=False), application)
+        except (TenantUnavailable, RegistryUnavailable) as error:
+            count_refusal(error.code, "call")
+            raise
 
     def check_serves(self, tenant: Tenant, *, as_operator: bool = False) -> None:
         """Raise a TenantUnavailable unless a tenant that was just looked up may be read by this code. Never waits."""

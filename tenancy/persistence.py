@@ -20,7 +20,8 @@ from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.limiting import Reservation
 from eventsourcing_sqlalchemy.shared_resources import Reference
-from tenancy.errors import RegistryUnavailable
+from tenancy.errors import RegistryUnavailable, TenantUnavailable
+from tenancy.instruments import count_refusal
 from tenancy.isolation import factory
 from tenancy.isolation.environment import TENANT, PlacedTenant
 from tenancy.metering.ledger import Ledger, acquire_ledger
@@ -48,7 +49,7 @@ class TenantDatastore(SQLAlchemyDatastore):
     _registry_reference: Reference[RegistryCache] | None = None
     _registry_cache: RegistryCache | None = None
     _ledger_reference: Reference[Ledger] | None = None
-    _tenant_id: UUID
+    tenant_id: UUID
     _settings: TenancySettings
     _tenant: Tenant | None = None
     """The tenant whose quotas are applied; the cache returns the same object until the tenant changes."""
@@ -57,7 +58,7 @@ class TenantDatastore(SQLAlchemyDatastore):
         self, reference: Reference[RegistryCache], tenant_id: UUID, settings: TenancySettings
     ) -> None:
         """Check admission with a registry cache from now on, and release it when the datastore is closed."""
-        self._registry_reference, self._registry_cache, self._tenant_id = reference, reference.resource, tenant_id
+        self._registry_reference, self._registry_cache, self.tenant_id = reference, reference.resource, tenant_id
         self._settings = settings
         # For a session that was opened elsewhere: events may be recorded in it before the first admission.
         self.limiter = _FirstLimiter(self)
@@ -68,11 +69,15 @@ class TenantDatastore(SQLAlchemyDatastore):
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; or EncodingMismatch."""
         registry_cache = self._registry_cache  # another thread may close the datastore meanwhile
         if registry_cache is not None:
-            tenant = registry_cache.admit(self._tenant_id, writes=writes)
-            if writes and tenant is not self._tenant:
-                self._limit(tenant)
-            if self.requirement is not None:
-                self.requirement.check(tenant)
+            try:
+                tenant = registry_cache.admit(self.tenant_id, writes=writes)
+                if writes and tenant is not self._tenant:
+                    self._limit(tenant)
+                if self.requirement is not None:
+                    self.requirement.check(tenant)
+            except (TenantUnavailable, RegistryUnavailable) as error:
+                count_refusal(error.code, "call")
+                raise
             if self.encoding is not None:
                 registry_cache.check_encoding(*self.encoding)
 
@@ -93,9 +98,9 @@ class TenantDatastore(SQLAlchemyDatastore):
         registry_cache = self._registry_cache
         if registry_cache is not None and isinstance(translated, ProgrammingError):
             # The table may be missing because the tenant was purged after it was admitted.
-            registry_cache.forget(self._tenant_id)
+            registry_cache.forget(self.tenant_id)
             with suppress(RegistryUnavailable):
-                registry_cache.admit(self._tenant_id, writes=False)
+                registry_cache.admit(self.tenant_id, writes=False)
         return translated
 
     def close(self) -> None:

@@ -556,7 +556,11 @@ class Tenancy:
         Never waits, so that a log can call it.
         """
         check_type("The tenant's id", tenant_id, (str, UUID), "a UUID, or its text")
-        tenant = self.fleet.registry_cache.known(tenant_id)
+        cache = self.fleet.registry_cache
+        try:
+            tenant = cache.known(UUID(str(tenant_id)))
+        except ValueError:
+            return None
         return None if tenant is None else tenant.slug
 
     def __contains__(self, slug: object) -> bool:

@@ -23,6 +23,7 @@ from eventsourcing_sqlalchemy.engines.listener_connection import connect_listene
 from eventsourcing_sqlalchemy.engines.pool import ConnectionPool, PooledConnection
 from eventsourcing_sqlalchemy.engines.shape_cache import ShapeCache
 from eventsourcing_sqlalchemy.engines.static_pool import lock_static_pool
+from eventsourcing_sqlalchemy.engines.waits import WaitCountingPool
 from eventsourcing_sqlalchemy.errors import (
     READ_ONLY,
     ConnectionLostError,
@@ -107,6 +108,8 @@ class SharedEngine:
             # Our default pool has one connection there, too, and gives it to one user at a time.
             del options["poolclass"]
         pool_class = options.get("poolclass")
+        if pool_class is None:
+            ours["poolclass"] = WaitCountingPool
         connect_args = {**ours.pop("connect_args", {}), **options.pop("connect_args", {})}
         keeps_encoding = "client_encoding" in url.query or "client_encoding" in options
         if keeps_encoding:

@@ -14,10 +14,12 @@ from eventsourcing.persistence import InterfaceError
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool
 
 from eventsourcing_sqlalchemy.dialects.base import Dialect
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings
+from eventsourcing_sqlalchemy.engines.waits import WaitCountingPool, Waits
+from eventsourcing_sqlalchemy.observing import PoolStatus
 from eventsourcing_sqlalchemy.settings import mask
 
 __all__ = ["ConnectionPool", "PooledConnection"]
@@ -246,6 +248,22 @@ class ConnectionPool:
             self._dialect.rollback(connection)
         if self._is_disposed or id(connection) in self._outdated:
             record.invalidate()
+
+    def status(self) -> PoolStatus | None:
+        """Return the state of the connections; None unless the pool is of SQLAlchemy's default kind."""
+        pool = self._engine.pool
+        if not isinstance(pool, QueuePool):
+            return None
+        waits = pool.waits if isinstance(pool, WaitCountingPool) else Waits()
+        overflow = pool._max_overflow  # noqa: SLF001 (there is no public way to read it)
+        return PoolStatus(
+            in_use=pool.checkedout(),
+            idle=pool.checkedin(),
+            limit=-1 if overflow < 0 else pool.size() + overflow,
+            waits=waits.count,
+            wait_seconds=waits.seconds,
+            timeouts=waits.timeouts,
+        )
 
     def count_use(self, connection: PoolProxiedConnection | PooledConnection, user: Hashable) -> None:
         """Close a connection that has served very many applications: its server process caches tens of kilobytes for

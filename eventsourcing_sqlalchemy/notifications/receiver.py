@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
+from eventsourcing_sqlalchemy.error_fields import error_fields
 
 __all__ = ["CommitReceiver", "Observer"]
 
@@ -55,7 +56,7 @@ class CommitReceiver(threading.Thread, ABC):
         try:
             self.start()
         except RuntimeError as error:
-            extra = {"event": "wakeups.not_received", "cause": error}
+            extra = {"event": "wakeups.not_received", **error_fields(error)}
             logger.warning("%s: %s", self._consequence, error, extra=extra)
             self.is_unavailable = True
             self._end()

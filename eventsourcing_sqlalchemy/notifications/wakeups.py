@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from eventsourcing_sqlalchemy.locks import Lock
 from eventsourcing_sqlalchemy.notifications.receiver import CommitReceiver
 
@@ -278,7 +279,7 @@ class Wakeups:
             notifier.start()
         except RuntimeError as error:
             # The events are recorded; subscribers in other processes poll.
-            extra = {"event": "wakeups.not_sent", "cause": error}
+            extra = {"event": "wakeups.not_sent", **error_fields(error)}
             logger.warning("Wake-ups are not sent: %s", error, extra=extra)
         else:
             self._notifier = notifier

@@ -25,7 +25,8 @@ from eventsourcing_sqlalchemy.dialects.protocols import Batch, EventWriter, Exec
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, SequenceBehindError
 from eventsourcing_sqlalchemy.group_commit import MAX_BYTES, MAX_ROWS, GroupCommit
 from eventsourcing_sqlalchemy.models import record_class
-from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, check_identifier
+from eventsourcing_sqlalchemy.naming import EVENTS_INDEX_SUFFIX, TableName, check_identifier
+from eventsourcing_sqlalchemy.observing import Observer
 from eventsourcing_sqlalchemy.recorders.base import SQLAlchemyRecorder
 from eventsourcing_sqlalchemy.recorders.rows import to_stored_events
 from eventsourcing_sqlalchemy.resolving import resolve
@@ -80,8 +81,21 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
         Inside :meth:`transaction`, or with ``session``, the events commit with that transaction. Raises IntegrityError
         if an event of the same aggregate and version exists.
         """
-        self._insert(stored_events, session, kwargs)
+        observer = self.datastore.observer
+        if observer is None:
+            self._insert(stored_events, session, kwargs)
+        else:
+            self._append_observed(observer, stored_events, lambda: self._insert(stored_events, session, kwargs))
         return None
+
+    def _append_observed(
+        self, observer: Observer, stored_events: Sequence[StoredEvent], call: Callable[[], list[int]]
+    ) -> list[int]:
+        return observer.append(self.datastore, self._events_kind, self._observed_table, len(stored_events), call)
+
+    @cached_property
+    def _observed_table(self) -> TableName:
+        return self._table(self._events_kind)
 
     def _insert(
         self, stored_events: Sequence[StoredEvent], session: Session | None, kwargs: dict[str, Any]
@@ -299,8 +313,16 @@ class SQLAlchemyAggregateRecorder(SQLAlchemyRecorder, AggregateRecorder):
                 desc=desc,
                 limit=limit is not None,
             )
-        rows = self.datastore.fetch(statement, parameters, self._subject)
+        fetch = self.datastore.fetch if self.datastore.observer is None else self._fetch_observed
+        rows = fetch(statement, parameters, self._subject)
         return to_stored_events(originator_id, rows)
+
+    def _fetch_observed(self, statement: str, parameters: Sequence[Any], subject: str) -> Sequence[Sequence[Any]]:
+        observer, datastore = self.datastore.observer, self.datastore
+        if observer is None:  # removed meanwhile
+            return datastore.fetch(statement, parameters, subject)
+        call = partial(datastore.fetch, statement, parameters, subject)
+        return observer.read(datastore, self._events_kind, self._observed_table, call)
 
     @cached_property
     def _select_events_statements(self) -> dict[tuple[bool, bool, bool, bool], str]:

@@ -41,7 +41,10 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, SubscribableRec
         Inside :meth:`transaction`, or with ``session``, the events commit with that transaction. Raises IntegrityError
         if an event of the same aggregate and version exists.
         """
-        return self._insert(stored_events, session, kwargs)
+        observer = self.datastore.observer
+        if observer is None:
+            return self._insert(stored_events, session, kwargs)
+        return self._append_observed(observer, stored_events, lambda: self._insert(stored_events, session, kwargs))
 
     @cached_property
     def wakeup_key(self) -> int:
@@ -77,7 +80,8 @@ class SQLAlchemyApplicationRecorder(SQLAlchemyAggregateRecorder, SubscribableRec
         for topic in topics:
             check_argument("topic", topic)
         parameters = [value for value in (start, stop) if value is not None] + [*topics, limit]
-        rows = self.datastore.fetch(statement, parameters, self._subject)
+        fetch = self.datastore.fetch if self.datastore.observer is None else self._fetch_observed
+        rows = fetch(statement, parameters, self._subject)
         notifications = to_notifications(rows, self._read_id)
         if notifications:
             self._raise_last_id(notifications[-1].id)

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tenancy.cli.printed_lines import PrintedLines
 from tenancy.telemetry.logs import JSONFormatter, TenantFilter, fields_of
@@ -64,17 +64,23 @@ def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
     if arguments.exc_type is SystemExit:  # a regular way to end a thread
         return
     name = "" if arguments.thread is None else arguments.thread.name
-    extra = {"event": "thread.failed", "cause": arguments.exc_value}
+    extra = {"event": "thread.failed", **_fields(arguments.exc_value)}
     logger.error("Thread %s ended with an error.", name, extra=extra)
 
 
 def _log_unraisable(arguments: sys.UnraisableHookArgs) -> None:
-    extra = {"event": "finalizer.failed", "cause": arguments.exc_value}
+    extra = {"event": "finalizer.failed", **_fields(arguments.exc_value)}
     logger.error("An error in a finalizer was ignored.", extra=extra)
 
 
 def _log_end_of_process(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
-    logger.critical("The process ends with an error.", extra={"event": "process.failed", "cause": error})
+    logger.critical("The process ends with an error.", extra={"event": "process.failed", **_fields(error)})
+
+
+def _fields(error: BaseException | None) -> dict[str, Any]:
+    from eventsourcing_sqlalchemy.error_fields import error_fields  # noqa: PLC0415 (slow; not needed by --help)
+
+    return {} if error is None else error_fields(error)
 
 
 class _Text(logging.Formatter):

@@ -12,6 +12,7 @@ from eventsourcing.persistence import Notification, Tracking
 from eventsourcing.system import Follower
 
 from eventsourcing_sqlalchemy.recorders import ConditionalTracking
+from tenancy.instruments import instruments
 
 if TYPE_CHECKING:
     from tenancy.application_cache import TenantProjection
@@ -131,7 +132,10 @@ class _FollowerDriver(FollowerDriver):
         # One at a time: an event that cannot be converted must not block those before it.
         for domain_event, tracking in self._follower.convert_notifications(self._name, [notification]):
             conditional = _tracking(tracking.application_name, tracking.notification_id, recorded)
-            self._follower.process_event(domain_event, conditional)
+            process: Any = self._follower.process_event
+            if instruments.tracer is not None:
+                process = instruments.tracer.processing(process, self.leader, notification.id)
+            process(domain_event, conditional)
 
 
 class ProjectionDriver(FollowerDriver):
@@ -154,7 +158,10 @@ class ProjectionDriver(FollowerDriver):
     def process(self, notification: Notification, recorded: int) -> None:
         domain_event: Any = self.leader.mapper.to_domain_event(notification)
         tracking = _tracking(self.leader.name, notification.id, recorded)
-        self._projection.projection.process_event(domain_event, tracking)
+        process: Any = self._projection.projection.process_event
+        if instruments.tracer is not None:
+            process = instruments.tracer.processing(process, self.leader, notification.id)
+        process(domain_event, tracking)
 
 
 class CrossTenantDriver(FollowerDriver):
@@ -184,7 +191,10 @@ class CrossTenantDriver(FollowerDriver):
         self._open(recorded)
         domain_event: Any = self.leader.mapper.to_domain_event(notification)
         tracking = self._tracking(notification.id, recorded)
-        self._view.projection.process_event(domain_event, tracking)
+        process: Any = self._view.projection.process_event
+        if instruments.tracer is not None:
+            process = instruments.tracer.processing(process, self.leader, notification.id)
+        process(domain_event, tracking)
 
     def process_batch(
         self, notifications: Sequence[Notification], recorded: int, may_go_on: Callable[[], bool]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from eventsourcing_sqlalchemy.errors import describe
 from tenancy import context
 from tenancy.arguments import check_type
@@ -214,7 +215,7 @@ class Reactor:
                 "tenant_id": str(tenant_id),
                 "reaction": reaction.name,
                 "number": change.version,
-                "cause": error,
+                **error_fields(error),
             }
             logger.warning("Reaction %s to %s failed: %s", reaction.name, event.name, describe(error), extra=extra)
             return error

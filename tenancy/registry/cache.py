@@ -69,6 +69,8 @@ class RegistryCache:
         self._changes = 0
         self._query_started_at = -float("inf")
         self._queried_at = -float("inf")
+        # Lookups. Not counted under the lock, which a hit does not need: a lost one would only blur the ratio.
+        self.hits = self.misses = 0
         self._failed_at = -float("inf")
 
     # -- cached data --
@@ -80,6 +82,8 @@ class RegistryCache:
             tenant = self._by_id.get(tenant_id)
         if tenant is None:
             tenant = self.latest(tenant_id)
+        else:
+            self.hits += 1
         operator = context.operator_access(tenant_id)
         if operator is not None and writes:
             msg = f"Tenant {tenant.slug!r} is open for reading only: its scope is an operator's."
@@ -102,20 +106,22 @@ class RegistryCache:
         """Return the tenant with an id, or None if it was purged."""
         self.refresh()
         try:
-            return self._by_id[tenant_id]
+            tenant = self._by_id[tenant_id]
         except KeyError:
-            changes = self._changes
+            self.misses, changes = self.misses + 1, self._changes
             tenant = self.registry.get(tenant_id)
             self._remember(changes, tenant_id, tenant)
-            return tenant
+        else:
+            self.hits += 1
+        return tenant
 
-    def known(self, tenant_id: UUID | str) -> Tenant | None:
+    @property
+    def age(self) -> float:
+        """Seconds since the registry has answered; infinite before its first answer."""
+        return time.monotonic() - self._queried_at
+
+    def known(self, tenant_id: UUID) -> Tenant | None:
         """Return the tenant with an id as far as it is cached; never waits, and never raises."""
-        if not isinstance(tenant_id, UUID):
-            try:
-                tenant_id = UUID(tenant_id)
-            except ValueError:
-                return None
         return self._by_id.get(tenant_id)
 
     def find(self, slug: str) -> Tenant | None:
@@ -123,8 +129,9 @@ class RegistryCache:
         self.refresh()
         is_known, tenant = self._look_up(slug)
         if is_known:
+            self.hits += 1
             return tenant
-        changes = self._changes
+        self.misses, changes = self.misses + 1, self._changes
         tenant = self.registry.find(slug)
         if tenant is not None:
             self._remember(changes, tenant.id, tenant)
@@ -140,7 +147,9 @@ class RegistryCache:
 
         Never waits, so an event loop can call it.
         """
-        return self._look_up(slug) if self._is_fresh() else (False, None)
+        is_known, tenant = self._look_up(slug) if self._is_fresh() else (False, None)
+        self.hits += is_known
+        return is_known, tenant
 
     def _is_fresh(self) -> bool:
         return time.monotonic() - self._queried_at < _QUERY_INTERVAL
@@ -162,6 +171,7 @@ class RegistryCache:
         """Return True and the result of :meth:`get` if it is cached, otherwise (False, None). Never waits."""
         if not self._is_fresh() or tenant_id not in self._by_id:
             return False, None
+        self.hits += 1
         return True, self._by_id.get(tenant_id)
 
     def _look_up(self, slug: str) -> tuple[bool, Tenant | None]:

@@ -11,6 +11,7 @@ from uuid import UUID
 from tenancy.following.pipes import Pipe, Pipes
 from tenancy.model.tenant import Tenant, TenantStatus
 from tenancy.model.weights import DEFAULT_WEIGHT, weight_of
+from tenancy.runner.lags import Lag
 
 if TYPE_CHECKING:
     from eventsourcing_sqlalchemy.naming import TableName
@@ -49,6 +50,7 @@ class Assignment:
         "events",
         "is_comparison_due",
         "lacks_tables",
+        "lag",
         "pending_gap",
         "pipe",
         "position",
@@ -78,6 +80,7 @@ class Assignment:
         self.settled_up_to = 0
         """Ids up to this one are either processed or will never appear, whatever the leader's sequence shows."""
         self.pending_gap: PendingGap | None = None
+        self.lag = Lag()
         self.processed = 0
         self.used_up_at = 0.0
         """When it last exhausted a slice, leaving no time for the follower's other leaders."""
@@ -88,6 +91,12 @@ class Assignment:
     def follower(self) -> tuple[UUID, Pipe, TableName | None]:
         """The tenant's id, the pipe, and the table of the recorded positions."""
         return self.tenant.id, self.pipe, self.tracking
+
+    @property
+    def reached(self) -> int:
+        """Everything up to this id is processed, or will never appear, as far as it is known."""
+        position = self.recorded if self.position is None else self.position
+        return max(position, self.settled_up_to)
 
     @property
     def key(self) -> Key:

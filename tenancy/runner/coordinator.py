@@ -1,4 +1,4 @@
-"""The coordinator thread: leases, registry changes, failures, positions, the sweep and metrics."""
+"""The coordinator thread: leases, registry changes, failures, positions and the sweep."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
+from tenancy.instruments import instruments
 from tenancy.runner.failures import outage_of
 from tenancy.runner.leases import bucket_of
 from tenancy.runner.sweep import MIN_SWEEP_INTERVAL, SWEEP_INTERVAL, SWEEP_INTERVAL_WITHOUT_WAKEUPS, Sweep
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from tenancy.runner.assignments import Assignment, Assignments
     from tenancy.runner.lanes import Lanes
     from tenancy.runner.leases import Leases
-    from tenancy.runner.metrics import Metrics
     from tenancy.runner.quarantine import Quarantine
     from tenancy.runner.view_watch import ViewWatch
 
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 # Intervals of the jobs, in seconds.
 _REGISTRY: Final = 0.4
 _FAILURES: Final = 1.0
-_METRICS: Final = 1.0
 # Positions read at a time, before other threads may use the registry's connection.
 _LOCATE_BATCH: Final = 200
 
@@ -73,7 +72,6 @@ class Coordinator:
         leases: Leases,
         quarantine: Quarantine,
         sweep: Sweep,
-        metrics: Metrics,
         sweeps_registry: bool,
         activities: Sequence[Activity] = (),
         views: Sequence[ViewWatch] = (),
@@ -85,13 +83,11 @@ class Coordinator:
         self._leases = leases
         self._quarantine = quarantine
         self._sweep = sweep
-        self._metrics = metrics
         # Whether the sweep also uses the registry's connection.
         self._sweeps_registry = sweeps_registry
         self._table_listener: TableListener | None = None
         self._running = Activity("coordinator", "The runner's coordinator fails", logger)
         self._jobs = [
-            _Job("metrics", self._measure, lambda: _METRICS),
             _Job("leases", self._renew_leases, lambda: self._leases.interval),
             _Job("changes", self._apply_changes, lambda: _REGISTRY),
             _Job("failures", self._quarantine.refresh, lambda: _FAILURES),
@@ -173,7 +169,7 @@ class Coordinator:
         return not self._stopping.is_set()
 
     def _attempt(self, job: _Job) -> None:
-        elsewhere = [self._measure, self._apply_changes]
+        elsewhere = [self._apply_changes]
         if not self._sweeps_registry:
             elsewhere += [self._run_sweep, self._locate]
         alone = nullcontext() if job.run in elsewhere else self._registry_cache.alone()
@@ -205,10 +201,9 @@ class Coordinator:
             self._was_valid = is_valid
         self._apply_reassignment(self._assignments.hold(self._leases.held))
 
-    def _measure(self) -> None:
-        self._metrics.health(self.health())
-        quarantined = sum(1 for assignment in self._assignments.all() if self._is_quarantined(assignment))
-        self._metrics.state(tenants=len(self._assignments.tenants), ready=len(self._ready), quarantined=quarantined)
+    def quarantined(self) -> int:
+        """Return the number of quarantined followers of this process."""
+        return sum(1 for assignment in self._assignments.all() if self._is_quarantined(assignment))
 
     def _log_lease_state(self, *, is_valid: bool) -> None:
         if self._was_valid and not is_valid:
@@ -242,7 +237,8 @@ class Coordinator:
             self._application_cache.forget(tenant_id)
         if released:
             self._quarantine.forget(released)
-            self._metrics.forget(released)
+            if instruments.counters is not None:
+                instruments.counters.forget(released)
         for tenant_id in released:
             # After its failures: until then, a running slice may record one and block its follower.
             self._ready.drop(tenant_id)

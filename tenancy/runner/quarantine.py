@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eventsourcing.persistence import PersistenceError
 
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from eventsourcing_sqlalchemy.errors import describe
 from tenancy.errors import TenancyError
 from tenancy.runner.failures import Failure, FailureStore, failure_of, retry_delay
@@ -71,7 +72,7 @@ class Quarantine:
             failure.error,
             extra={
                 "event": "follower.quarantined" if failure.is_quarantined else "follower.failed",
-                "cause": error,
+                **error_fields(error),
                 "tenant_id": str(failure.tenant_id),
                 "follower": failure.follower,
                 "leader": failure.leader,
@@ -93,7 +94,7 @@ class Quarantine:
             try:
                 is_written = self._failure_store.record(failure)
             except (TenancyError, PersistenceError) as error:
-                extra = {"event": "failure.not_stored", "cause": error, "tenant_id": str(failure.tenant_id)}
+                extra = {"event": "failure.not_stored", **error_fields(error), "tenant_id": str(failure.tenant_id)}
                 logger.warning("A failure could not be stored, retrying in a second: %s", describe(error), extra=extra)
                 return
             with self._lock:
@@ -111,7 +112,7 @@ class Quarantine:
         try:
             self._failure_store.clear(key)
         except (TenancyError, PersistenceError) as error:
-            extra = {"event": "failure.not_deleted", "cause": error, "tenant_id": str(key[0])}
+            extra = {"event": "failure.not_deleted", **error_fields(error), "tenant_id": str(key[0])}
             logger.warning("A resolved failure could not be deleted: %s", describe(error), extra=extra)
 
     def refresh(self) -> None:

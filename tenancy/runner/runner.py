@@ -22,9 +22,9 @@ from tenancy.registry.lookup import find_tenant
 from tenancy.runner.assignments import Assignments
 from tenancy.runner.coordinator import Coordinator
 from tenancy.runner.failures import Failure, FailureStore
+from tenancy.runner.lags import FollowerLag
 from tenancy.runner.lanes import Lanes
 from tenancy.runner.leases import Leases, bucket_of
-from tenancy.runner.metrics import Metrics
 from tenancy.runner.monitor import FollowerMonitor, FollowerStatus
 from tenancy.runner.positions import RecordedPositions
 from tenancy.runner.quarantine import Quarantine
@@ -101,7 +101,6 @@ class Runner:
         datastore = registry_cache.registry.datastore if is_same else shard.datastore
         positions = RecordedPositions(datastore, fleet.cross_tenant)
         sweep = Sweep(datastore, positions, self._assignments, self._lanes)
-        metrics = Metrics()
         activity = Activity("workers", "Runner worker fails", logger)
         self._workers = [
             Worker(
@@ -109,7 +108,6 @@ class Runner:
                 self._assignments,
                 queue,
                 self._quarantine,
-                metrics=metrics,
                 may_work=self._may_work,
                 activity=activity,
             )
@@ -138,7 +136,6 @@ class Runner:
             leases=self._leases,
             quarantine=self._quarantine,
             sweep=sweep,
-            metrics=metrics,
             sweeps_registry=is_same,
             activities=(activity, self._usage.activity, *reacting),
             views=self._views,
@@ -336,6 +333,28 @@ class Runner:
             self._fleet.registry, self._shard, self._fleet.application_specs(), self._fleet.cross_tenant
         )
         return monitor.status(assignment_of=self._assignments.get)
+
+    def lags(self) -> Sequence[FollowerLag]:
+        """Return how far the followers of this process are behind; from memory, without a query."""
+        found = []
+        for assignment in self._assignments.all():
+            events, seconds = assignment.lag.behind(assignment.reached)
+            pipe = assignment.pipe
+            found.append(
+                FollowerLag(
+                    tenant_id=assignment.tenant.id,
+                    leader=pipe.leader,
+                    follower=pipe.follower,
+                    events=events,
+                    seconds=seconds,
+                )
+            )
+        return found
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the numbers of ``tenants`` of this process, and of its ``ready`` and ``quarantined`` followers."""
+        tenants, ready = len(self._assignments.tenants), len(self._lanes)
+        return {"tenants": tenants, "ready": ready, "quarantined": self._coordinator.quarantined()}
 
     def health(self) -> Mapping[str, str | None]:
         """Return this process's background activities, each with its current error class or None.

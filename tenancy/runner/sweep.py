@@ -65,6 +65,7 @@ class Sweep:
         unsettled = []
         for assignment in assignments:
             last = last_ids.get(assignment.events, 0)
+            assignment.lag.saw(last, assignment.reached)
             if last <= max(assignment.position or 0, assignment.settled_up_to):
                 assignment.pending_gap = None
             elif assignment.pending_gap is None or assignment.pending_gap.last != last:

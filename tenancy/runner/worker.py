@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final
 from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, PersistenceError
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from eventsourcing_sqlalchemy.errors import describe, frames_of, is_retryable
 from tenancy.errors import RegistryMissing, RegistryUnavailable, TenantUnavailable
 from tenancy.following.follower import FollowerDriver, open_follower
+from tenancy.instruments import instruments
 from tenancy.metering.limiter import exempt_from_quotas
 from tenancy.runner.assignments import Assignment, Assignments
 from tenancy.runner.failures import outage_of
@@ -22,7 +24,6 @@ from tenancy.runner.quarantine import Quarantine
 if TYPE_CHECKING:
     from tenancy.fleet import Fleet
     from tenancy.model.tenant import Tenant
-    from tenancy.runner.metrics import Metrics
     from tenancy.runner.ready_queue import Key, ReadyQueue
 
 __all__ = ["Worker"]
@@ -47,7 +48,6 @@ class Worker:
         ready: ReadyQueue,
         quarantine: Quarantine,
         *,
-        metrics: Metrics,
         may_work: Callable[[], bool],
         activity: Activity | None = None,
     ) -> None:
@@ -55,7 +55,6 @@ class Worker:
         self._assignments = assignments
         self._ready = ready
         self._quarantine = quarantine
-        self._metrics = metrics
         self._may_work = may_work
         self.activity = activity or Activity("workers", "Runner worker fails", logger)
 
@@ -71,10 +70,11 @@ class Worker:
         key, leaders = taken
         more: set[str] = set()
         try:
-            more = self._run_slice(key, leaders)
+            run = self._run_slice if instruments.tracer is None else instruments.tracer.turn(self._run_slice)
+            more = run(key, leaders)
         except Exception as error:
             where = frames_of(error)[-1]
-            extra = {**_extra(key), "event": "slice.failed", "cause": error}
+            extra = {**_extra(key), "event": "slice.failed", **error_fields(error)}
             logger.error("Slice failed: %s at %s", describe(error), where, extra=extra)  # noqa: TRY400 (no values)
             self._ready.block(key, leaders, _OUTAGE)
             raise
@@ -98,8 +98,8 @@ class Worker:
             is_done = self._attempt(slice_, {*leaders})
             budget -= slice_.processed
             # The metrics of a released tenant are gone, and must not reappear.
-            if slice_.processed and self._assignments.holds(key[0]):
-                self._metrics.processed(assignment, slice_.processed)
+            if slice_.processed and instruments.counters is not None and self._assignments.holds(key[0]):
+                instruments.counters.processed(*key, slice_.processed)
             if is_done is None:
                 return set()
             if slice_.processed or slice_.reached_end:
@@ -119,13 +119,13 @@ class Worker:
                 return None  # the coordinator releases it once it reads the registry change
             assignment.position = None
             if _is_outage(error):
-                extra = {**_extra(assignment.key), "event": "follower.paused", "cause": error}
+                extra = {**_extra(assignment.key), "event": "follower.paused", **error_fields(error)}
                 logger.warning("Follower paused, database unavailable: %s", outage_of(error), extra=extra)
                 self._ready.block(assignment.key, leaders, _OUTAGE)
             else:
                 self._quarantine.record_failure(error, assignment, slice_.notification_id, leaders)
-                if self._assignments.holds(assignment.tenant.id):
-                    self._metrics.failed(assignment)
+                if instruments.counters is not None and self._assignments.holds(assignment.tenant.id):
+                    instruments.counters.failed(*assignment.key)
             return None
 
     def _may_go_on(self, assignment: Assignment) -> bool:

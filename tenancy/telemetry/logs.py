@@ -11,12 +11,13 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from tenancy import context
-from tenancy.telemetry.codes import error_code
+from tenancy.errors import TenancyClosed
 
 if TYPE_CHECKING:
     from tenancy.tenancy import Tenancy
@@ -35,6 +36,10 @@ FIELDS: Final[Mapping[str, str]] = {
     "activity": "name of the background activity",
     "owner": "name of the process in leases",
     "workers": "number of worker threads",
+    "error": "class of an error",
+    "code": "its stable code",
+    "sqlstate": "the database's code for it",
+    "frames": "its stack frames, innermost last",
     "stream": "`stdout` or `stderr`, for text that code has printed",
 }
 """Fields that a record may carry, with their meaning."""
@@ -80,8 +85,11 @@ def tenant_fields(tenants: Tenancy) -> dict[str, str]:
     return {} if tenant_id is None else _fields_by_id(tenants, tenant_id)
 
 
-def _fields_by_id(tenants: Tenancy, tenant_id: UUID | str) -> dict[str, str]:
-    slug = None if tenants.is_closed else tenants.cached_slug(tenant_id)
+def _fields_by_id(tenants: Tenancy, tenant_id: object) -> dict[str, str]:
+    slug = None
+    if isinstance(tenant_id, (str, UUID)):  # a record of another logger may mean something else
+        with suppress(TenancyClosed):
+            slug = tenants.cached_slug(tenant_id)
     return {"tenant_id": str(tenant_id)} if slug is None else {"tenant_id": str(tenant_id), "tenant": slug}
 
 
@@ -104,15 +112,11 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     }
     # None: a follower that failed before its first notification has no notification_id.
     fields |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
-    error = getattr(record, "cause", None) or (record.exc_info[1] if record.exc_info else None)
-    if isinstance(error, BaseException):
-        from eventsourcing_sqlalchemy.errors import code_of, describe, frames_of  # noqa: PLC0415 (slow; not needed by --help)
+    if record.exc_info and record.exc_info[1] is not None:
+        from eventsourcing_sqlalchemy.error_fields import error_fields  # noqa: PLC0415 (slow; not needed by --help)
 
-        # Not the error's message, which may contain values.
-        fields |= {"error": describe(error), "code": error_code(error), "frames": frames_of(error)}
-        sqlstate = code_of(error)
-        if sqlstate is not None:
-            fields["sqlstate"] = sqlstate
+        found = error_fields(record.exc_info[1])
+        fields |= {name: value for name, value in found.items() if value is not None}
     return fields | _trace()
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from tenancy.errors import TenancyError
+from tenancy.instruments import instruments
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
 from tenancy.web.resolvers import Request, Resolver
@@ -74,6 +75,11 @@ class ASGIMiddleware:
         except LOOKUP_ERRORS as error:
             await response.refuse(error)
             return
+        if instruments.tracer is not None:
+            method = scope.get("method", "WEBSOCKET")
+            tenant_scope = instruments.tracer.request(
+                tenant_scope, admission.tenant, method, request.headers, lambda: response.status
+            )
         with tenant_scope:
             try:
                 inner = {**_mounted(scope, admission.mount), POLICY: self._policy}
@@ -97,9 +103,12 @@ class _Response:
         self._send = send
         self._respond = respond
         self._last_sent = ""
+        self.status: int | None = None
 
     async def send(self, message: _Message) -> None:
         self._last_sent = message["type"]
+        if self._last_sent == "http.response.start":
+            self.status = message["status"]
         await self._send(message)
 
     async def refuse(self, error: TenancyError) -> None:
@@ -108,6 +117,7 @@ class _Response:
 
     async def answer(self, refusal: ErrorResponse, error: TenancyError | None = None) -> None:
         """Send a response of the middleware; raises ``error`` when the application's response has started."""
+        self.status = refusal.status
         is_websocket = self._scope["type"] == "websocket"
         kind = "websocket.http.response" if is_websocket else "http.response"
         if not self._last_sent and (not is_websocket or kind in (self._scope.get("extensions") or ())):

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from string import Template
 from typing import Any, Final, NamedTuple
 
+from eventsourcing_sqlalchemy.error_fields import error_fields
 from tenancy.arguments import check_type, invalid
 from tenancy.errors import (
     InvalidArgument,
@@ -24,6 +25,7 @@ from tenancy.errors import (
     TenantOutdated,
     TenantUnavailable,
 )
+from tenancy.instruments import count_refusal
 from tenancy.web.accept import prefers_html
 from tenancy.web.resolvers import Request
 
@@ -130,10 +132,11 @@ def error_response(error: TenancyError, request: Request | None = None) -> Error
 
     Logs why the registry is unreachable, because the response does not say so.
     """
+    count_refusal(error.code, "request")
     problem = _problem(error)
     if isinstance(error, RegistryUnavailable):
         message = error.message  # of this package: it contains no value
-        _logger.error("%s", message, extra={"event": "registry.unreachable", "cause": error})
+        _logger.error("%s", message, extra={"event": "registry.unreachable", **error_fields(error)})
     if request is not None and prefers_html(request):
         return problem.to_html(_PAGE)
     return problem.to_json()

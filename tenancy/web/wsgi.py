@@ -12,6 +12,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from tenancy import context
 from tenancy.errors import TenancyError
+from tenancy.instruments import instruments
 from tenancy.tenancy import Tenancy
 from tenancy.web.admission import AdmissionPolicy
 from tenancy.web.resolvers import Request, Resolver
@@ -60,13 +61,18 @@ class WSGIMiddleware:
             tenant_scope = self._policy.scope(tenant)
         except LOOKUP_ERRORS as error:
             return [start.refuse(error)]
-        try:
-            with tenant_scope:
+        if instruments.tracer is not None:
+            method = environ["REQUEST_METHOD"]
+            tenant_scope = instruments.tracer.request(
+                tenant_scope, tenant, method, request.headers, lambda: start.status
+            )
+        with tenant_scope:
+            try:
                 body = self._app(_mounted(environ, mount), start)
-        except TenancyError as error:
-            if not is_refusal(error):
-                raise
-            return [start.refuse(error)]
+            except TenancyError as error:
+                if not is_refusal(error):
+                    raise
+                return [start.refuse(error)]
         if type(body) in (list, tuple):  # consuming it runs no code of the application
             return body
         tenant_id = None if tenant is None else tenant.id
@@ -86,9 +92,17 @@ class _Start:
         self._method = environ.get("REQUEST_METHOD")
         self._start_response = start_response
         self._has_started = False
+        self._status = ""
+
+    @property
+    def status(self) -> int | None:
+        """The status of the response, or None before its start."""
+        number = self._status[:3]
+        return int(number) if number.isdecimal() else None
 
     def __call__(self, *args: Any) -> Callable[[bytes], object]:
         self._has_started = True
+        self._status = args[0]
         return self._start_response(*args)
 
     def refuse(self, error: TenancyError) -> bytes:
@@ -97,7 +111,7 @@ class _Start:
 
     def answer(self, refusal: ErrorResponse) -> bytes:
         """Start a response of the middleware and return its body."""
-        status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
+        status = self._status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
         # Given the error, the server replaces the headers, or raises it when they have been sent.
         info = (sys.exc_info(),) if self._has_started else ()
         self._start_response(status, list(refusal.headers.items()), *info)

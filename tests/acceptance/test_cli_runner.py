@@ -55,10 +55,12 @@ except ValueError:
 
 
 @contextmanager
-def started(url: str, directory: Path, *options: str, more: str = "") -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    url: str, directory: Path, *options: str, more: str = "", root: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Yield a started runner; its log is in `directory`."""
     (directory / "kennel_fleet.py").write_text(CODE + more)
-    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{directory}{os.pathsep}{Path.cwd()}"}
+    environment = {**os.environ, "SQLALCHEMY_URL": url, "PYTHONPATH": f"{directory}{os.pathsep}{root or Path.cwd()}"}
     command = [sys.executable, "-m", "tenancy", "--app", "kennel_fleet:tenants", "runner", "start", *options]
     log = directory / "runner.log"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
@@ -315,6 +317,31 @@ def test_runner_needs_the_code(sqlite_url: str) -> None:
     failed = Command(sqlite_url, app=None).process("runner", "start")
     assert failed.code == 1
     assert "--app" in failed.err
+
+
+TRACED = """
+import atexit, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=open("spans.txt", "w"))))
+trace.set_tracer_provider(provider)
+"""
+
+
+def test_tracing_uses_the_provider_of_the_code(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    spans = tmp_path / "spans.txt"
+    with (
+        fleet(sqlite_url, ["acme"]) as tenants,
+        started(sqlite_url, tmp_path, "--tracing", more=TRACED, root=repository),
+    ):
+        tenants["acme"].get(TrainingSchool).register("Fido")
+        wait_until(lambda: '"name": "process TrainingSchool"' in spans.read_text(), "the spans are exported")
 
 
 HOOKED = "tests.samples.hooked_kennels:tenants"

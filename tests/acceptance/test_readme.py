@@ -130,7 +130,7 @@ NOT_RUN = ["docs/roles.md:15", "docs/roles.md:35", "docs/roles.md:45", "docs/rol
 # Commands in shell blocks that are neither run nor checked.
 COMMANDS_NOT_RUN = [
     ["pip", "install", what]
-    for what in (".", ".[psycopg]", ".[cli]", ".[metrics]", ".[domains]", ".[migrations]", ".[testing]")
+    for what in (".", ".[psycopg]", ".[cli]", ".[metrics]", ".[tracing]", ".[domains]", ".[migrations]", ".[testing]")
 ]
 
 

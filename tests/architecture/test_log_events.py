@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from eventsourcing_sqlalchemy.error_fields import CODES
 from tenancy.errors import TenancyError
-from tenancy.telemetry.codes import OTHER_CODES
 from tenancy.telemetry.logs import FIELDS
 
 ROOT: Final = Path(__file__).parents[2]
@@ -82,10 +82,9 @@ def test_events_are_listed() -> None:
 
 
 def test_error_codes_are_listed() -> None:
-    assert listed("Error codes") == {*codes(TenancyError), *OTHER_CODES}
+    assert listed("Error codes") == {*codes(TenancyError), *CODES}
 
 
 def test_fields_are_listed() -> None:
     always = {"at", "level", "event", "logger", "message"}
-    of_errors = {"error", "code", "sqlstate", "frames"}
-    assert listed("Keys") == {*always, *FIELDS, *of_errors, "trace_id", "span_id"}
+    assert listed("Keys") == {*always, *FIELDS, "trace_id", "span_id"}

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from prometheus_client import REGISTRY
+from prometheus_client import CollectorRegistry
 
 from eventsourcing_sqlalchemy.notifications import wakeups
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Wakeups
 from tenancy.runner.coordinator import Coordinator
-from tenancy.runner.metrics import Metrics
 from tenancy.runner.ready_queue import ReadyQueue
 from tenancy.runner.sweep import Sweep
+from tenancy.telemetry.metrics import measure
 from tests.samples.training_school.application import TrainingSchool
 from tests.support.applications import Applications, stored_events
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
@@ -126,7 +127,7 @@ def test_worker_continues_after_an_error(url: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("cls", "name", "activity"),
-    [(Coordinator, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep"), (Metrics, "state", "metrics")],
+    [(Coordinator, "_sweep_interval", "coordinator"), (Sweep, "run", "sweep")],
 )
 def test_coordinator_continues_and_reports_failures(
     url: str,
@@ -137,8 +138,10 @@ def test_coordinator_continues_and_reports_failures(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    registry = CollectorRegistry()
+
     def gauge() -> float | None:
-        return REGISTRY.get_sample_value("tenancy_runner_failing", {"activity": activity})
+        return registry.get_sample_value("tenancy_runner_failing", {"activity": activity})
 
     def shown() -> set[str | None]:
         return {each.owner_failing for each in tenants.followers.status()}
@@ -146,7 +149,11 @@ def test_coordinator_continues_and_reports_failures(
     monkeypatch.setattr("tenancy.runner.coordinator.SWEEP_INTERVAL", 0.05)
     failing = Failing(getattr(cls, name))
     monkeypatch.setattr(cls, name, failing.while_on())
-    with fleet(url, ["acme"]) as tenants, tenants.runner(lease_seconds=1.0) as runner:
+    with (
+        fleet(url, ["acme"]) as tenants,
+        tenants.runner(lease_seconds=1.0) as runner,
+        closing(measure(tenants, runner=runner, registry=registry)),
+    ):
         wait_until(lambda: runner.health()[activity] == "OSError", "this process reports it")
         wait_until(lambda: shown() == {f"{activity} (OSError)"}, "other processes see it")
         wait_until(lambda: gauge() == 1, "the metrics show it")

@@ -14,6 +14,7 @@ import typer
 
 from tenancy.cli import log, shapes
 from tenancy.cli.errors import CommandError
+from tenancy.cli.instruments import measure_process, serve_metrics, start_tracing
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Actor, Json, Slug, seconds
 from tenancy.cli.output import quoted, say, show_json, show_table
@@ -71,6 +72,18 @@ def start(
             show_default=False,
         ),
     ] = None,
+    metrics_tenants: Annotated[
+        int,
+        typer.Option(
+            "--metrics-tenants",
+            metavar="NUMBER",
+            min=0,
+            help="Maximum number of tenants with metrics of their own; the others share one label.",
+        ),
+    ] = 100,
+    tracing: Annotated[
+        bool, typer.Option("--tracing", help="Record spans with OpenTelemetry's global tracer provider.")
+    ] = False,
     health_port: Annotated[
         int | None,
         typer.Option(
@@ -92,7 +105,9 @@ def start(
     with ExitStack() as resources:
         if json:
             resources.callback(log.capture_output())
-        _run(context, workers, lease_seconds, drain_seconds, _Ports(metrics_port, health_port))
+        if tracing:
+            start_tracing()
+        _run(context, workers, lease_seconds, drain_seconds, _Ports(metrics_port, health_port, metrics_tenants))
 
 
 class _Ports(NamedTuple):
@@ -100,6 +115,8 @@ class _Ports(NamedTuple):
 
     metrics: int | None
     health: int | None
+    max_tenants: int
+    """The most tenants with metrics of their own."""
 
 
 def _run(context: typer.Context, workers: int, lease_seconds: float, drain_seconds: float, ports: _Ports) -> None:
@@ -114,8 +131,10 @@ def _run(context: typer.Context, workers: int, lease_seconds: float, drain_secon
     with open_tenancy(context) as tenants, ExitStack() as resources:
         log.add_tenants(tenants)
         running = tenants.runner(workers, lease_seconds=lease_seconds)
-        if ports.metrics is not None and ports.metrics != ports.health:
-            _serve_metrics(ports.metrics)
+        if ports.metrics is not None:
+            measure_process(ports.max_tenants, tenants, running)
+            if ports.metrics != ports.health:
+                serve_metrics(ports.metrics)
         if ports.health is not None:
             from tenancy.cli.health_server import serve_health  # noqa: PLC0415 (slow)
 
@@ -314,21 +333,6 @@ def _show_reactions(found: Sequence[ReactionStatus], slugs: Mapping[UUID, str]) 
             for failure in each.failures
         ] or [(*first, "", "", "", "")]
     show_table(header, rows)
-
-
-def _serve_metrics(port: int) -> None:
-    try:
-        from prometheus_client import start_http_server  # noqa: PLC0415 (an extra)
-    except ImportError as error:
-        msg = "--metrics-port needs prometheus-client, which is not installed."
-        raise CommandError(msg, remedy="Install it: pip install 'eventsourcing-sqlalchemy[metrics]'") from error
-    try:
-        start_http_server(port)
-    except OSError as error:
-        msg = f"--metrics-port {port} cannot be used: {error.strerror or error}."
-        raise CommandError(
-            msg, remedy="Choose another port, or stop the process that uses this one.", code="failed"
-        ) from error
 
 
 COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (

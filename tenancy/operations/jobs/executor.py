@@ -19,6 +19,7 @@ from eventsourcing_sqlalchemy.background import pause
 from eventsourcing_sqlalchemy.errors import code_of, describe, frames_of
 from tenancy.arguments import check_class
 from tenancy.errors import JobNotFound, RegistryUnavailable, TenancyError
+from tenancy.instruments import instruments
 from tenancy.model.tenant import TenantStatus
 from tenancy.operations.jobs.claims import Claim, Claims, ItemEnd, ItemLost
 from tenancy.operations.jobs.job import ItemStatus, JobPhase, JobStatus
@@ -157,7 +158,8 @@ class Executor:
             return ItemEnd(status=ItemStatus.SKIPPED, summary="purged")
         item = _RunningItem(claim, self._claims, self._check_item)
         try:
-            summary = self._kind.run(tenant, item)
+            kind, tracer = self._kind, instruments.tracer
+            summary = (kind.run if tracer is None else tracer.item(kind.run, self._job))(tenant, item)
         except ItemSkipped as reason:
             return ItemEnd(status=ItemStatus.SKIPPED, summary=str(reason))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (any error is the failure of the item)

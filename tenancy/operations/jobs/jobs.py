@@ -55,6 +55,10 @@ class Jobs:
         """Return all jobs, newest first."""
         return self._store.list()
 
+    def unfinished(self) -> Sequence[Job]:
+        """Return the jobs that run or are halted, newest first."""
+        return self._store.unfinished()
+
     def get(self, job_id: UUID) -> JobReport:
         """Return a job and its failed items; raises JobNotFound."""
         return self._store.report(job_id)

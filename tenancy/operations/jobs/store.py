@@ -99,6 +99,15 @@ class JobStore:
             counts = self._counts(session, sa.true())
         return [_to_job(row, counts.get(row.id, Counts())) for row in rows]
 
+    def unfinished(self) -> Sequence[Job]:
+        """Return the jobs that run or are halted, with their counts, newest first, with two queries."""
+        jobs = self._jobs
+        which = jobs.c.status.in_([str(JobStatus.RUNNING), str(JobStatus.HALTED)])
+        with self._registry.reading() as session:
+            rows = session.execute(sa.select(jobs).where(which).order_by(jobs.c.created_at.desc())).all()
+            counts = self._counts(session, self._items.c.job_id.in_([row.id for row in rows]))
+        return [_to_job(row, counts.get(row.id, Counts())) for row in rows]
+
     def get(self, job_id: UUID) -> Job:
         """Return a job with its counts; raises JobNotFound."""
         with self._registry.reading() as session:

@@ -15,11 +15,11 @@ from uuid import uuid4
 import pytest
 from eventsourcing.persistence import IntegrityError, OperationalError, ProgrammingError
 
+from eventsourcing_sqlalchemy.error_fields import error_code, error_fields
 from eventsourcing_sqlalchemy.errors import SettingsError
 from tenancy import Tenancy
 from tenancy.cli.printed_lines import PrintedLines
 from tenancy.errors import RegistryUnavailable, TenantSuspended
-from tenancy.telemetry.codes import error_code
 from tenancy.telemetry.logs import JSONFormatter, TenantFilter, tenant_fields
 from tests.samples.training_school.application import TrainingSchool
 
@@ -64,6 +64,7 @@ def test_each_record_names_the_tenant_of_its_context(tenants: Tenancy) -> None:
             thread.join()
         logger.warning("named", extra={"tenant_id": str(acme.id)})
         logger.warning("unknown", extra={"tenant_id": "no id"})
+        logger.warning("another meaning", extra={"tenant_id": 5})
         with tenants.scope("acme"):
             logger.warning("another", extra={"tenant_id": tenants[ODD_SLUG].id})
     named = [(each["message"], each.get("tenant")) for each in records(lines)]
@@ -74,6 +75,7 @@ def test_each_record_names_the_tenant_of_its_context(tenants: Tenancy) -> None:
         ("in a thread", None),
         ("named", "acme"),
         ("unknown", None),
+        ("another meaning", None),
         ("another", ODD_SLUG),
     ]
     assert records(lines)[1]["tenant_id"] == str(acme.id)
@@ -101,7 +103,7 @@ def test_a_line_has_no_message_of_an_error_and_no_password() -> None:
             logger.exception("first")
             logger.exception("second: %s", error)  # noqa: TRY401 (what users do)
             logger.warning(error)
-            logger.warning("third", extra={"cause": error})
+            logger.warning("third", extra=error_fields(error))
         logger.warning("%(error)s", {"error": ValueError("canary")})
         logger.warning("postgresql://user:canary@host/db and %s", "sqlite://x?password=canary&y=1")
         logger.warning("%d", "canary")
@@ -146,7 +148,7 @@ def test_codes_of_errors() -> None:
     assert [error_code(error) for error in errors] == list(errors.values())
     lines = io.StringIO()
     with logging_to(lines) as logger:
-        logger.error("x", extra={"cause": conflict})
+        logger.error("x", extra=error_fields(conflict))
     assert (records(lines)[0]["sqlstate"], records(lines)[0]["code"]) == ("23505", "conflict")
 
 

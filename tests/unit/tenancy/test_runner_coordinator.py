@@ -16,7 +16,7 @@ def test_unread_changes_are_kept_and_read_again_after_a_pause() -> None:
     registry_cache, assignments = MagicMock(), MagicMock()
     assignments.update.return_value = [], []
     others: dict[str, Any] = {
-        name: MagicMock() for name in ("application_cache", "ready", "leases", "quarantine", "sweep", "metrics")
+        name: MagicMock() for name in ("application_cache", "ready", "leases", "quarantine", "sweep")
     }
     coordinator = Coordinator(registry_cache=registry_cache, assignments=assignments, sweeps_registry=True, **others)
     tenant_id = uuid4()
