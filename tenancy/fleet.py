@@ -82,7 +82,7 @@ class Fleet:
         self.usage = FleetUsage(self.shard, self.registry, self.application_specs)
         self.provisioner = Provisioner(self.shard, self.inventory)
         self.migrator = Migrator(self.shard, self.application_specs)
-        remover = Remover(self.shard, self.inventory)
+        self.remover = Remover(self.shard, self.inventory)
         self.hooks = Hooks(self.registry)
         self.reactions = Reactions(self.registry)
         completion = Completion(
@@ -90,7 +90,7 @@ class Fleet:
             shard=self.shard,
             provisioner=self.provisioner,
             migrator=self.migrator,
-            remover=remover,
+            remover=self.remover,
             hooks=self.hooks,
             application_specs=self.application_specs,
             head=self.head_versions,
@@ -112,7 +112,7 @@ class Fleet:
         self.purging = Purging(
             self.registry,
             self.inventory,
-            remover,
+            self.remover,
             application_specs=self._all_specs,
             cross_tenant=self.cross_tenant,
             changed=self.changed,

@@ -597,7 +597,7 @@ class Tenancy:
         return changes
 
     def usage(self, tenant: str | Tenant) -> Usage:
-        """Return what a tenant has recorded: events, bytes, times and rate. Needs the right to write to the registry.
+        """Return what a tenant has recorded: events, bytes, times and rate.
 
         The events since the last call are counted, and the counts are stored, by this or any other process.
         """

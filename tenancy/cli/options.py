@@ -23,6 +23,7 @@ __all__ = [
     "Metadata",
     "Name",
     "NewSlug",
+    "Output",
     "Reason",
     "Slug",
     "Yes",
@@ -85,6 +86,15 @@ Slug = Annotated[
 ]
 NewSlug = Annotated[str, typer.Argument(metavar="SLUG", help="Slug of the new tenant.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, and errors as JSON to standard error.")]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        metavar="FILE",
+        help="Write the output to a file, or to standard output (-).",
+        show_default=False,
+    ),
+]
 Actor = Annotated[
     str | None,
     typer.Option(

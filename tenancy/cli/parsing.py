@@ -9,6 +9,7 @@ from typing import Any, Final
 from typer.core import TyperCommand, TyperGroup
 
 from tenancy.cli.errors import CommandError, UsageError
+from tenancy.cli.output_file import written_to
 
 __all__ = ["ARGUMENTS", "Command", "Group"]
 
@@ -25,6 +26,16 @@ class Command(TyperCommand):
         ctx.meta[ARGUMENTS] = list(args)
         with _explained(ctx):
             return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, with its output in the file of ``--output``, if it has that option."""
+        try:
+            with written_to(ctx.params.get("output")):
+                return super().invoke(ctx)
+        except CommandError as error:
+            if error.code == "usage" and "--help" not in error.remedy:
+                error.remedy = f"{error.remedy.removesuffix('.')}. See: {ctx.command_path} --help".lstrip(". ")
+            raise
 
 
 class Group(TyperGroup):

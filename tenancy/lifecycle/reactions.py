@@ -84,10 +84,14 @@ class ReactionReport:
 
 
 class Reactor:
-    """Calls the reactions of this process. Used by one thread at a time."""
+    """Calls the reactions of this process. Used by one thread at a time.
 
-    def __init__(self, registry: Registry, reactions: Reactions) -> None:
+    With ``raises``, for tests, the error of a reaction is raised, and not recorded.
+    """
+
+    def __init__(self, registry: Registry, reactions: Reactions, *, raises: bool = False) -> None:
         self._registry = registry
+        self._raises = raises
         self._reactions = reactions
         self._store = reactions.store
         # The end of the log when all reactions had reached it without a failure.
@@ -202,7 +206,9 @@ class Reactor:
         try:
             with context.scope(host, None):
                 reaction.call(event)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (the code of users)
+        except (Exception, SystemExit) as error:
+            if self._raises:
+                raise
             extra = {
                 "event": "reaction.failed",
                 "tenant_id": str(tenant_id),

@@ -44,8 +44,8 @@ class Ledger:
     def __init__(self, settings: TenancySettings) -> None:
         self._registry_lease = lease_registry(settings)
         self._registry = self._registry_lease.resource.registry
-        self._store = CountStore(self._registry)
         self._datastore = open_datastore(settings)
+        self._rollup = Rollup(self._datastore, CountStore(self._registry))
         self._specs: Sequence[ApplicationSpec] | None = None
         # An account lives as long as an application of its tenant uses it.
         self._accounts: WeakValueDictionary[UUID, Account] = WeakValueDictionary()
@@ -61,6 +61,8 @@ class Ledger:
         self._is_touched = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        # Held during a refresh: the next one must not begin before its results are in the accounts.
+        self._refreshing = threading.Lock()
 
     def account(self, tenant: Tenant) -> Account:
         """Return the account of a tenant."""
@@ -86,13 +88,23 @@ class Ledger:
 
     def refresh(self, tenants: Collection[Tenant]) -> None:
         """Read what tenants have recorded, now."""
+        with self._refreshing:
+            self._refresh(tenants)
+
+    def know(self, tenant: Tenant, account: Account) -> None:
+        """Read what a tenant has recorded, unless another thread has just done so."""
+        with self._refreshing:
+            if not account.is_known:
+                self._refresh([tenant])
+
+    def _refresh(self, tenants: Collection[Tenant]) -> None:
         accounts = {each.id: account for each in tenants if (account := self._accounts.get(each.id)) is not None}
         some = [each for each in tenants if each.id in accounts]
         tables = events_tables(some, self._application_specs(), self._default_schema_of)
         for account in accounts.values():
             account.begin_refresh()
         found: dict[UUID, dict[str, Count]] = {tenant_id: {} for tenant_id in accounts}
-        for (tenant_id, application), count in Rollup(self._datastore, self._store).run(tables).items():
+        for (tenant_id, application), count in self._rollup.run(tables).items():
             found[tenant_id][application] = count
         for tenant_id, account in accounts.items():
             account.end_refresh(found[tenant_id])

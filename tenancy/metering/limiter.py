@@ -45,7 +45,7 @@ class Limiter:
         if not events:
             return None
         if not self._account.is_known:
-            self._ledger.refresh([self._tenant])
+            self._ledger.know(self._tenant, self._account)
         self._ledger.touch(self._tenant)
         return self._account.reserve(
             self._tenant,

@@ -24,8 +24,6 @@ __all__ = ["Rollup"]
 
 # A rate is measured since the last rollup that is so long ago, or over up to twice this time.
 _WINDOW: Final = timedelta(seconds=60)
-# How often the counts that other processes have advanced meanwhile are read and counted again.
-_ATTEMPTS: Final = 3
 
 
 class Rollup:
@@ -35,43 +33,48 @@ class Rollup:
         self._datastore = datastore
         self._store = store
         self._marks = HighWaterMarks(datastore)
+        # Counts that could not be stored, so that the same events are not read twice.
+        self._unstored: dict[CountKey, Count] = {}
 
     def run(self, tables: Mapping[CountKey, TableName]) -> dict[CountKey, Count]:
-        """Count the events of these tables, and return the counts; tables without events have none."""
-        counts: dict[CountKey, Count] = {}
-        left = tables
-        for _ in range(_ATTEMPTS):
-            left = self._count(left, counts)
-            if not left:
-                break
-        return counts
+        """Count the events of these tables, and return the counts; tables without events have none.
 
-    def _count(
-        self, tables: Mapping[CountKey, TableName], counts: dict[CountKey, Count]
-    ) -> Mapping[CountKey, TableName]:
-        """Add counts, and return the tables whose counts could not be stored."""
+        A count that cannot be stored is right, too: another process has stored a later one, or a later rollup will.
+        """
         # Before the last ids, which are then never behind a stored position, unless the table was replaced.
-        known = self._store.read({tenant_id for tenant_id, _ in tables})
+        stored = self._store.read({tenant_id for tenant_id, _ in tables})
+        counts = {key: count for key in tables if (count := self._latest(key, stored)) is not None}
         last_ids = self._marks.read(list(tables.values()))
         after: dict[TableName, int] = {}
         for key, table in tables.items():
-            count, last = known.get(key), last_ids.get(table)
-            if count is not None:
-                counts[key] = count
-            if last is not None and last != (0 if count is None else count.position):
-                after[table] = 0 if count is None or last < count.position else count.position
+            position, last = counts[key].position if key in counts else 0, last_ids.get(table)
+            if last is not None and last != position:
+                after[table] = position if position < last else 0
         growth = read_growth(self._datastore, after)
         now = datetime.now(UTC)
-        advances: dict[CountKey, Advance] = {}
         for key, table in tables.items():
-            grown, count = growth.get(table), known.get(key)
-            is_replaced = count is not None and after.get(table, count.position) < count.position
-            if grown is None or not (grown.events or is_replaced):
-                continue
-            counts[key] = _grown(count, grown, now, is_replaced=is_replaced)
-            advances[key] = (None if count is None else count.position), counts[key]
-        stored = self._store.advance(advances) if advances else set()
-        return {key: tables[key] for key in advances.keys() - stored}
+            grown = growth.get(table)
+            if grown is not None:
+                is_replaced = key in counts and after[table] < counts[key].position
+                if grown.events or is_replaced:
+                    counts[key] = _grown(counts.get(key), grown, now, is_replaced=is_replaced)
+        self._save(counts, stored)
+        return counts
+
+    def _latest(self, key: CountKey, stored: Mapping[CountKey, Count]) -> Count | None:
+        count, mine = stored.get(key), self._unstored.get(key)
+        return mine if mine is not None and (count is None or mine.position > count.position) else count
+
+    def _save(self, counts: Mapping[CountKey, Count], stored: Mapping[CountKey, Count]) -> None:
+        advances: dict[CountKey, Advance] = {}
+        for key, count in counts.items():
+            before = stored.get(key)
+            if count != before:
+                advances[key] = (None if before is None else before.position), count
+        saved = self._store.advance(advances) if advances else set()
+        for key in counts:
+            self._unstored.pop(key, None)
+        self._unstored |= {key: counts[key] for key in advances.keys() - saved}
 
 
 def _grown(count: Count | None, growth: Growth, now: datetime, *, is_replaced: bool) -> Count:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
+from eventsourcing.persistence import PersistenceError
 
+from eventsourcing_sqlalchemy.errors import sqlstate
 from tenancy.model.usage import Count
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ CountKey = tuple[UUID, str]
 Advance = tuple[int | None, Count]
 """The position that a count was advanced from, None for a new count; and the count."""
 
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
 # Tenants at a time: their rows are locked while the counts are written.
 _BATCH: Final = 200
 # Longer lists of ids take longer than reading all counts.
@@ -47,13 +50,19 @@ class CountStore:
         """Store advanced counts, each unless another process has advanced it since; return those that are stored.
 
         The counts of purged tenants are discarded. So are, for now, those of tenants whose rows another transaction
-        locks: nothing waits for such a lock, and a later rollup counts the same events.
+        locks: nothing waits for such a lock, and a later rollup counts the same events. A role without the right to
+        write stores nothing.
         """
         stored: set[CountKey] = set()
         ids = sorted({tenant_id for tenant_id, _ in advances})
         for start in range(0, len(ids), _BATCH):
             some = set(ids[start : start + _BATCH])
-            stored |= self._advance({key: each for key, each in advances.items() if key[0] in some})
+            try:
+                stored |= self._advance({key: each for key, each in advances.items() if key[0] in some})
+            except PersistenceError as error:
+                if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
+                    raise
+                break
         return stored
 
     def _advance(self, advances: Mapping[CountKey, Advance]) -> set[CountKey]:

@@ -18,7 +18,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine, make_url, text
 
 from tenancy.testing.local_server import LocalServer, ServerError
 
-__all__ = ["GivenPostgres", "Postgres", "PostgresServer", "find_postgres", "fresh_database"]
+__all__ = ["GivenPostgres", "Postgres", "PostgresServer", "database", "find_postgres", "fresh_database"]
 
 STATUS_LINE = 7  # Of postmaster.pid, counted from 0.
 DEBIAN_DIRECTORY = Path("/usr/lib/postgresql")
@@ -223,7 +223,13 @@ def _installed_programs() -> list[Path]:
 @contextmanager
 def fresh_database(server: Postgres) -> Iterator[str]:
     """Create an empty database, yield its name, and drop it, even while other sessions are connected to it."""
-    name = f"test_{secrets.token_hex(6)}"
+    with database(server, f"test_{secrets.token_hex(6)}") as name:
+        yield name
+
+
+@contextmanager
+def database(server: Postgres, name: str) -> Iterator[str]:
+    """Create an empty database with a name of letters, digits and _; otherwise as :func:`fresh_database`."""
     administrator = _administrator(server.url())
     with administrator.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template1"))

@@ -154,7 +154,7 @@ def undocumented(page: str) -> list[str]:
     missing += [example for name, _, example in EXAMPLES if example not in section_of(name, page)]
     before = page.partition("\n### ")[0]
     for name, parameter in parameters():
-        text = before if name == "" or shown(parameter) in ("--json", "--actor") else section_of(name, page)
+        text = before if name == "" or shown(parameter) in ("--json", "--actor", "--output") else section_of(name, page)
         if shown(parameter) not in ("", "--help") and f"`{shown(parameter)}" not in text:
             missing.append(f"{name} {shown(parameter)}".strip())
     codes = {0, 5, *EXIT_CODES.values()}

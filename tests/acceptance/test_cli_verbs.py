@@ -167,7 +167,7 @@ def test_every_verb_returns_the_documented_shape(quick: Command) -> None:
         ("undelete", "acme"),
     ):
         record = quick.ok(*arguments, "--json").json
-        assert list(record) == DETAILS, arguments
+        assert list(record) == [*DETAILS, *(["hooks"] if arguments[0] == "show" else [])], arguments
         assert record["metadata"] == {"plan": "gold"}
     (foretold,) = quick.ok("purge", "acme", "--dry-run", "--json").json
     assert foretold["would_remove"]["tables"] == 2

@@ -9,7 +9,7 @@ import typer
 
 from tenancy.cli.errors import FAILED, UNREACHABLE, masked
 from tenancy.cli.loader import open_tenancy
-from tenancy.cli.options import Actor, Json
+from tenancy.cli.options import Actor, Json, Output
 from tenancy.cli.output import note, printable, show_json, show_table
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def doctor(
         ),
     ] = False,
     actor: Actor = None,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
     json: Json = False,
 ) -> None:
     """Check the database, the registry and all tenant tables. Exits with 1 if a check fails."""

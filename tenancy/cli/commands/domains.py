@@ -10,7 +10,7 @@ import typer
 
 from tenancy.cli import shapes
 from tenancy.cli.loader import open_tenancy, tenant_of
-from tenancy.cli.options import Actor, Json, Slug
+from tenancy.cli.options import Actor, Json, Output, Slug
 from tenancy.cli.output import printable, quoted, say, show_json, show_table
 from tenancy.cli.parsing import Command, Group
 from tenancy.cli.shapes import moment
@@ -41,6 +41,7 @@ def list_(
         typer.Argument(metavar="SLUG", help="Show only the tenant with this slug or id.", show_default=False),
     ] = None,
     *,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
     json: Json = False,
 ) -> None:
     """List the domains of a tenant or of all tenants, with their tokens."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from tenancy.cli.loader import open_tenancy, tenant_of
-from tenancy.cli.options import Json, Slug
+from tenancy.cli.options import Json, Output, Slug
 from tenancy.cli.output import say, show_json
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def env(
             help="Write passwords and keys in clear text instead of references to their variables.",
         ),
     ] = False,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
     json: Json = False,
 ) -> None:
     """Show the variables that select a tenant's tables."""

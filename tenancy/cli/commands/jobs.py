@@ -18,7 +18,7 @@ from tenancy.cli.job_options import JobFlags, JobID, TenantFilters
 from tenancy.cli.job_progress import described
 from tenancy.cli.jobs import execute, run_from_cli
 from tenancy.cli.loader import open_tenancy
-from tenancy.cli.options import Actor, DryRun, Json, age, json_object
+from tenancy.cli.options import Actor, DryRun, Json, Output, age, json_object
 from tenancy.cli.output import json_of, say, show_json, show_pairs, show_table
 from tenancy.cli.parsing import Command, Group
 
@@ -67,7 +67,12 @@ def run(
     )
 
 
-def list_(context: typer.Context, *, json: Json = False) -> None:
+def list_(
+    context: typer.Context,
+    *,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
+    json: Json = False,
+) -> None:
     """List jobs, newest first."""
     with open_tenancy(context) as tenants:
         found = tenants.jobs.list()
@@ -77,7 +82,13 @@ def list_(context: typer.Context, *, json: Json = False) -> None:
     show_table(_HEADER, [_row(each) for each in found])
 
 
-def show(context: typer.Context, job_id: JobID, *, json: Json = False) -> None:
+def show(
+    context: typer.Context,
+    job_id: JobID,
+    *,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
+    json: Json = False,
+) -> None:
     """Show a job, and its tenants that have failed or are running."""
     with open_tenancy(context) as tenants:
         job = tenants.jobs.get(job_id).job

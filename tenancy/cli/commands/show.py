@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenancy.cli.loader import open_tenancy, tenant_of
-from tenancy.cli.options import Json, Slug
+from tenancy.cli.options import Json, Output, Slug
 from tenancy.cli.output import json_of, shortened, show_json, show_json_list, show_long_table, show_pairs, show_table
 from tenancy.cli.shapes import change, details, hook_run, moment, summary
 from tenancy.cli.tenant_options import Limit, Status, Where, query_of
@@ -47,6 +47,7 @@ def list_(
             show_default=False,
         ),
     ] = None,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
     json: Json = False,
 ) -> None:
     """List tenants, by default all, in order of their slugs."""
@@ -65,7 +66,13 @@ def _row(tenant: Tenant) -> Sequence[object]:
     return (tenant.slug, tenant.status, tenant.placement, moment(tenant.created_at), shortened(tenant.name))
 
 
-def show(context: typer.Context, slug: Slug, *, json: Json = False) -> None:
+def show(
+    context: typer.Context,
+    slug: Slug,
+    *,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
+    json: Json = False,
+) -> None:
     """Show all details of a tenant."""
     with open_tenancy(context) as tenants:
         tenant = tenant_of(tenants, slug)
@@ -90,6 +97,7 @@ def history(
         str, typer.Argument(metavar="SLUG", help="Slug or id of the tenant. A purged tenant has only its id.")
     ],
     *,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
     json: Json = False,
 ) -> None:
     """Show the changes to a tenant, with time and actor."""

@@ -6,7 +6,7 @@ import typer
 
 from tenancy.cli.job_options import Except, Limit, Slugs, Status, TenantFilters, Where
 from tenancy.cli.loader import open_tenancy
-from tenancy.cli.options import Json
+from tenancy.cli.options import Json, Output
 from tenancy.cli.output import show_json, show_table
 from tenancy.cli.shapes import moment
 from tenancy.cli.shapes import usage as shape
@@ -22,6 +22,7 @@ def usage(
     where: Where = None,
     limit: Limit = None,
     exclude: Except = None,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
     json: Json = False,
 ) -> None:
     """Show how much tenants have recorded, and when."""
