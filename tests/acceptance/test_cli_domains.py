@@ -44,7 +44,8 @@ def test_life_of_a_domain(tenancy: Command) -> None:
 def test_tenants_are_found_by_slug_and_id(tenancy: Command) -> None:
     slug = 'Ünï-cödé "x"'
     tenant_id = tenancy.ok("show", slug, "--json").json["id"]
-    tenancy.ok("domains", "add", slug, "münchen.example")
+    added = tenancy.ok("domains", "add", slug, "münchen.example").out
+    assert "tenancy domains verify 'ünï-cödé \"x\"' xn--mnchen-3ya.example" in added
     tenancy.ok("domains", "verify", tenant_id, "MÜNCHEN.example.")
     assert "xn--mnchen-3ya.example" in tenancy.ok("domains", "list", tenant_id).out
     assert tenancy.ok("domains", "remove", slug, "xn--mnchen-3ya.example").out.startswith("Removed xn--mnchen-3ya")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Annotated, Final
 
@@ -10,7 +11,7 @@ import typer
 from tenancy.cli import shapes
 from tenancy.cli.loader import open_tenancy, tenant_of
 from tenancy.cli.options import Actor, Json, Output, Slug
-from tenancy.cli.output import quoted, say, show_json, show_table
+from tenancy.cli.output import printable, quoted, say, show_json, show_table
 from tenancy.cli.parsing import Command, Group
 from tenancy.cli.shapes import moment
 
@@ -29,7 +30,8 @@ def add(context: typer.Context, slug: Slug, host: _Host, *, actor: Actor = None,
         return
     say(f"Added {domain.host} to {quoted(tenant.slug)}. Its token is {domain.token}")
     if not domain.is_verified:
-        say(f"Once its owner has published the token: tenancy domains verify {tenant.slug} {domain.host}")
+        slug_as_word = shlex.quote(printable(tenant.slug))
+        say(f"Once its owner has published the token: tenancy domains verify {slug_as_word} {domain.host}")
 
 
 def list_(

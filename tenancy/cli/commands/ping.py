@@ -9,7 +9,7 @@ import typer
 from tenancy.cli import shapes
 from tenancy.cli.errors import FAILED, UNREACHABLE, masked, report_of
 from tenancy.cli.loader import open_tenancy
-from tenancy.cli.options import Json, seconds
+from tenancy.cli.options import Json, Output, seconds
 from tenancy.cli.output import show_json, show_table
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def ping(
             "--timeout", metavar="SECONDS", min=0.0, callback=seconds, help="Seconds to wait for all databases."
         ),
     ] = 2.0,
+    output: Output = None,  # noqa: ARG001 (parsing.py writes the file)
     json: Json = False,
 ) -> None:
     """Check whether the databases of the fleet answer. Changes nothing."""
