@@ -30,6 +30,7 @@ lint: $(VENV)/ready ## Check formatting, style, types and imports
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	cd examples/booking && $(abspath $(BIN))/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 

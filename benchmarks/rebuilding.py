@@ -29,7 +29,7 @@ class Meter(Aggregate):
         self.number = number
 
     @event("Read")
-    def read(self, value: int) -> None:
+    def read(self, value: float) -> None:
         """Record a value."""
         self.value = value
 

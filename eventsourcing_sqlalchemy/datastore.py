@@ -1,4 +1,4 @@
-"""The database of one application: a leased engine, or a scoped session that the user manages.
+"""The database of one application: a shared engine, or a scoped session that the user manages.
 
 There are two ways to the database. Calls of ours run on a pooled connection that commits each statement by itself.
 Calls inside a transaction, and all calls where a scoped session is configured, run on the connection of that session.
@@ -24,14 +24,14 @@ from eventsourcing_sqlalchemy.dialects.protocols import Executor
 from eventsourcing_sqlalchemy.engine_settings import EngineSettings, OriginatorIDType
 from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.engines.executors import ConnectionExecutor, connection_of
-from eventsourcing_sqlalchemy.engines.leases import lease_engine
+from eventsourcing_sqlalchemy.engines.references import acquire_engine
 from eventsourcing_sqlalchemy.engines.sessions import begin_session
 from eventsourcing_sqlalchemy.errors import ConnectionLostError, cause_of, translate
 from eventsourcing_sqlalchemy.limiting import AppendLimiter
 from eventsourcing_sqlalchemy.notifications.wakeups import CHANNEL, Waiter, payload
 from eventsourcing_sqlalchemy.scoped_sessions import bind_of
 from eventsourcing_sqlalchemy.settings import parse_url
-from eventsourcing_sqlalchemy.shared_resources import Lease
+from eventsourcing_sqlalchemy.shared_resources import Reference
 from eventsourcing_sqlalchemy.transactions import Transaction, current_transaction, transaction_to_write, undoable
 
 __all__ = ["SQLAlchemyDatastore"]
@@ -72,7 +72,7 @@ class SQLAlchemyDatastore:
         self.application = application
         self.originator_id_type = originator_id_type
         self.scoped_session: scoped_session[Session] | None = None
-        self._lease: Lease[SharedEngine] | None = None
+        self._reference: Reference[SharedEngine] | None = None
         self._is_closed = False
         self._number = next(_numbers)
         self._session_maker = session_maker
@@ -97,11 +97,11 @@ class SQLAlchemyDatastore:
             engine=engine,
             options=tuple(engine_kwargs.items()),
         )
-        self._lease = lease_engine(source, settings or EngineSettings(), application)
-        self._lease.release_when_collected(self)
-        self.settings = self._lease.resource.settings
+        self._reference = acquire_engine(source, settings or EngineSettings(), application)
+        self._reference.release_when_collected(self)
+        self.settings = self._reference.resource.settings
         if session_maker is None:
-            self._session_maker = sessionmaker(bind=self._lease.resource.public, autoflush=autoflush)
+            self._session_maker = sessionmaker(bind=self._reference.resource.public, autoflush=autoflush)
 
     # -- for users --
 
@@ -117,8 +117,8 @@ class SQLAlchemyDatastore:
 
     @cached_property
     def _disposed_engine(self) -> Engine:
-        assert self._lease is not None
-        return self._lease.resource.disposed()
+        assert self._reference is not None
+        return self._reference.resource.disposed()
 
     @property
     def session_maker(self) -> sessionmaker[Session]:
@@ -146,20 +146,20 @@ class SQLAlchemyDatastore:
     def close(self) -> None:
         """Release the engine; the last application that does so closes its connections. A second call does nothing."""
         self._is_closed = True
-        if self._lease is not None:
-            self._lease.release()
+        if self._reference is not None:
+            self._reference.release()
 
     # -- for recorders --
 
     @property
     def shared(self) -> SharedEngine:
         """The engine that is shared with other applications."""
-        if self._lease is None:
+        if self._reference is None:
             msg = "This datastore uses a scoped session and has no engine of its own. Use the session's engine."
             raise ProgrammingError(msg)
         if self._is_closed:
             raise self._closed_error()
-        return self._lease.resource
+        return self._reference.resource
 
     def _closed_error(self) -> InterfaceError:
         return InterfaceError(f"Application {self.application!r} is closed. Construct it again to use it.")
@@ -167,12 +167,12 @@ class SQLAlchemyDatastore:
     @cached_property
     def dialect(self) -> Dialect:
         """The capabilities of the database."""
-        return dialect_of(self.engine.dialect) if self._lease is None else self._lease.resource.dialect
+        return dialect_of(self.engine.dialect) if self._reference is None else self._reference.resource.dialect
 
     @property
     def has_prepared_connections(self) -> bool:
         """Whether all connections that :func:`run` uses were opened by an engine of ours."""
-        return self._lease is not None and self.shared.is_ours
+        return self._reference is not None and self.shared.is_ours
 
     def admit(self, *, writes: bool) -> None:
         """Raise an exception to refuse a call; overridden in subclasses.
@@ -213,7 +213,7 @@ class SQLAlchemyDatastore:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        ignoring = nullcontext() if self._lease is None else self.shared.wakeups.ignoring()
+        ignoring = nullcontext() if self._reference is None else self.shared.wakeups.ignoring()
         with self.dialect.writing(self.settings.lock_timeout or 0.0), ignoring:
             yield
 
@@ -230,7 +230,7 @@ class SQLAlchemyDatastore:
         the end.
         """
         try:
-            if self._lease is not None:
+            if self._reference is not None:
                 return self.shared.run(work, self._number)
             with self._public_connection() as connection:
                 result = work(ConnectionExecutor(connection))
@@ -251,7 +251,7 @@ class SQLAlchemyDatastore:
         return self._run_in_session(session, work, subject, savepoint=savepoint)
 
     def _run_in_session(self, session: Session, work: Callable[[Executor], _T], subject: str, *, savepoint: bool) -> _T:
-        if self._is_closed and self._lease is not None:
+        if self._is_closed and self._reference is not None:
             raise self._closed_error()
         try:
             connection = connection_of(session, self.dialect)
@@ -293,8 +293,8 @@ class SQLAlchemyDatastore:
 
     def committed(self, key: int) -> None:
         """Wake the subscriptions of a table, because events were committed to it."""
-        if self._lease is not None:
-            self._lease.resource.wakeups.committed(key)
+        if self._reference is not None:
+            self._reference.resource.wakeups.committed(key)
 
     def will_commit(self, session: Session, key: int) -> None:
         """Wake the subscriptions of a table when the session commits, because events were written in its
@@ -342,7 +342,7 @@ class SQLAlchemyDatastore:
         try:
             connection = engine.connect()
         except Exception as error:  # noqa: BLE001 (whatever a driver raises)
-            if self._lease is not None:
+            if self._reference is not None:
                 raise self.shared.connect_error(error) from cause_of(error)
             raise translate(error, "Cannot connect") from cause_of(error)
         with connection:

@@ -1,4 +1,4 @@
-"""Resources that a process shares by key: leased, counted, and closed when the last lease is released."""
+"""Resources that a process shares by key: counted by reference, and closed when the last reference is released."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Generic, TypeVar
 
 from eventsourcing_sqlalchemy.locks import Lock, is_held
 
-__all__ = ["Lease", "SharedResources"]
+__all__ = ["Reference", "SharedResources"]
 
 _R = TypeVar("_R")
 
 
 class _Shared(Generic[_R]):
-    """A resource, its key, and the number of its leases."""
+    """A resource, its key, and the number of its references."""
 
     __slots__ = ("count", "key", "resource")
 
@@ -25,7 +25,7 @@ class _Shared(Generic[_R]):
         self.count = 0
 
 
-class Lease(Generic[_R]):
+class Reference(Generic[_R]):
     """The right to use a resource, until it is released: by :meth:`release`, or with its owner."""
 
     def __init__(self, resources: SharedResources[_R], shared: _Shared[_R]) -> None:
@@ -36,7 +36,7 @@ class Lease(Generic[_R]):
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     def release(self) -> None:
-        """Release the lease; a second call does nothing.
+        """Release the reference; a second call does nothing.
 
         Inside one of our locks, where only the collector can have called, this leaves a note for the next release.
         """
@@ -45,7 +45,7 @@ class Lease(Generic[_R]):
         self._resources.release(self)
 
     def release_when_collected(self, owner: object) -> None:
-        """Release the lease when ``owner`` is collected, for owners that are never closed."""
+        """Release the reference when ``owner`` is collected, for owners that are never closed."""
         self._finalizer = weakref.finalize(owner, self._resources.abandon, self)
         self._finalizer.atexit = False
 
@@ -59,63 +59,63 @@ class SharedResources(Generic[_R]):
         self._lock = Lock()
         # Look up seldom: SQLAlchemy renders a URL each time it is hashed.
         self._shared: dict[Hashable, _Shared[_R]] = {}
-        self._abandoned: deque[Lease[_R]] = deque()
+        self._abandoned: deque[Reference[_R]] = deque()
         self._unused: deque[_R] = deque()
 
     def __iter__(self) -> Iterator[_R]:
-        """Iterate over the leased resources."""
+        """Iterate over the resources in use."""
         return iter([shared.resource for shared in list(self._shared.values())])
 
-    def find(self, key: Hashable) -> Lease[_R] | None:
-        """Return another lease of a leased resource, or None."""
+    def find(self, key: Hashable) -> Reference[_R] | None:
+        """Return another reference to a resource in use, or None."""
         self.drain()
         with self._lock:
             shared = self._shared.get(key)
             return None if shared is None else self._add(shared)
 
-    def lease(self, key: Hashable, create: Callable[[], _R]) -> Lease[_R]:
-        """Return a lease of a resource; for its first lease, ``create`` is called, under the lock."""
+    def acquire(self, key: Hashable, create: Callable[[], _R]) -> Reference[_R]:
+        """Return a reference to a resource; for its first one, ``create`` is called, under the lock."""
         with self._lock:
             shared = self._shared.get(key)
             if shared is None:
                 shared = self._shared[key] = _Shared(key, create())
-            lease = self._add(shared)
+            reference = self._add(shared)
         try:
             self.drain()
         except BaseException:
-            # Closing another resource was interrupted, and the caller gets no lease to release.
-            self._remove(lease)
+            # Closing another resource was interrupted, and the caller gets no reference to release.
+            self._remove(reference)
             raise
-        return lease
+        return reference
 
-    def _add(self, shared: _Shared[_R]) -> Lease[_R]:
+    def _add(self, shared: _Shared[_R]) -> Reference[_R]:
         shared.count += 1
-        return Lease(self, shared)
+        return Reference(self, shared)
 
-    def release(self, lease: Lease[_R]) -> None:
-        """Release a lease; see :meth:`Lease.release`."""
+    def release(self, reference: Reference[_R]) -> None:
+        """Release a reference; see :meth:`Reference.release`."""
         if is_held():
-            self.abandon(lease)
+            self.abandon(reference)
             return
-        self._remove(lease)
+        self._remove(reference)
         self.drain()
 
-    def abandon(self, lease: Lease[_R]) -> None:
-        """Leave a lease to the next call that leases or releases.
+    def abandon(self, reference: Reference[_R]) -> None:
+        """Leave a reference to the next call that acquires or releases one.
 
         For finalizers, which run anywhere, also inside a lock that closing the resource would need.
         """
-        self._abandoned.append(lease)
+        self._abandoned.append(reference)
 
     def drain(self) -> None:
-        """Release abandoned leases, and close the resources that no lease is left of; nothing inside our locks."""
+        """Release abandoned references, and close the unused resources; nothing inside our locks."""
         # A loop: there may be more of them than calls can be nested.
         while not is_held():
             try:
-                lease = self._abandoned.popleft()
+                reference = self._abandoned.popleft()
             except IndexError:  # none, or another thread was faster
                 break
-            self._remove(lease)
+            self._remove(reference)
         while not is_held():
             try:
                 resource = self._unused.popleft()
@@ -123,12 +123,12 @@ class SharedResources(Generic[_R]):
                 return
             self._close(resource)
 
-    def _remove(self, lease: Lease[_R]) -> None:
+    def _remove(self, reference: Reference[_R]) -> None:
         with self._lock:
-            if lease.is_released:
+            if reference.is_released:
                 return
-            lease.is_released = True
-            shared = lease.shared
+            reference.is_released = True
+            shared = reference.shared
             shared.count -= 1
             if not shared.count:
                 del self._shared[shared.key]

@@ -25,9 +25,9 @@ from tenancy.model.projections import (
     check_registered,
     name_taken,
 )
-from tenancy.model.tenant import Tenant, TenantStatus
+from tenancy.model.tenant import Tenant, TenantStatus, check_status
 from tenancy.model.versions import Versions
-from tenancy.registry.cache import lease_registry
+from tenancy.registry.cache import acquire_registry_cache
 from tenancy.settings import TenancySettings
 from tenancy.storage.cross_tenant import CrossTenantProjection, CrossTenantProjections
 from tenancy.storage.inventory import ShardInventory
@@ -72,9 +72,9 @@ class Fleet:
         self._requirements: dict[str, Requirement | None] = {}
         self._specs: Sequence[ApplicationSpec] | None = None
         self.shard = Shard(self.settings)
-        self._registry_lease = lease_registry(self.settings)
-        self._registry_lease.release_when_collected(self)
-        self.registry_cache = self._registry_lease.resource
+        self._registry_reference = acquire_registry_cache(self.settings)
+        self._registry_reference.release_when_collected(self)
+        self.registry_cache = self._registry_reference.resource
         self.registry = self.registry_cache.registry
         self.inventory = ShardInventory(self.shard, self.registry.list)
         self.cross_tenant = CrossTenantProjections(self.settings, self.registry)
@@ -124,7 +124,7 @@ class Fleet:
         if not self.is_closed:
             self.is_closed = True
             with ExitStack() as resources:  # also when an application's close() raises
-                resources.callback(self._registry_lease.release)
+                resources.callback(self._registry_reference.release)
                 resources.callback(self.shard.close)
                 resources.callback(self.cross_tenant.close)
                 resources.callback(self.application_cache.close)
@@ -210,6 +210,13 @@ class Fleet:
         if self.is_closed:
             raise TenancyClosed
         self.check_revision(self.registry_cache.admit(tenant.id, writes=False), application)
+
+    def check_serves(self, tenant: Tenant, *, as_operator: bool = False) -> None:
+        """Raise a TenantUnavailable unless a tenant that was just looked up may be read by this code. Never waits."""
+        if self.is_closed:
+            raise TenancyClosed
+        check_status(tenant, writes=False, as_operator=as_operator)
+        self.check_revision(tenant)
 
     def check_revision(self, tenant: Tenant, application: str = "") -> None:
         """Raise TenantOutdated if the code of an application, or without one all code, needs a newer tenant."""

@@ -19,17 +19,17 @@ from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.dialects.protocols import Batch
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.limiting import Reservation
-from eventsourcing_sqlalchemy.shared_resources import Lease
+from eventsourcing_sqlalchemy.shared_resources import Reference
 from tenancy.errors import RegistryUnavailable
 from tenancy.isolation import factory
 from tenancy.isolation.environment import TENANT, PlacedTenant
-from tenancy.metering.ledger import Ledger, lease_ledger
+from tenancy.metering.ledger import Ledger, acquire_ledger
 from tenancy.metering.limiter import Limiter
 from tenancy.metering.source import quotas_for
 from tenancy.migrations.requirement import Requirement, requirement_of
 from tenancy.model.encodings import Encoding
 from tenancy.model.tenant import Tenant
-from tenancy.registry.cache import RegistryCache, lease_registry
+from tenancy.registry.cache import RegistryCache, acquire_registry_cache
 from tenancy.settings import TenancySettings
 
 __all__ = ["TenantDatastore", "TenantFactory"]
@@ -45,22 +45,24 @@ class TenantDatastore(SQLAlchemyDatastore):
     """The application and how this process stores its events; None for a view, which stores none."""
     requirement: Requirement | None = None
     """The revision that this process's code needs of the tenant."""
-    _registry_lease: Lease[RegistryCache] | None = None
+    _registry_reference: Reference[RegistryCache] | None = None
     _registry_cache: RegistryCache | None = None
-    _ledger_lease: Lease[Ledger] | None = None
+    _ledger_reference: Reference[Ledger] | None = None
     _tenant_id: UUID
     _settings: TenancySettings
     _tenant: Tenant | None = None
     """The tenant whose quotas are applied; the cache returns the same object until the tenant changes."""
 
-    def require_admission(self, lease: Lease[RegistryCache], tenant_id: UUID, settings: TenancySettings) -> None:
+    def require_admission(
+        self, reference: Reference[RegistryCache], tenant_id: UUID, settings: TenancySettings
+    ) -> None:
         """Check admission with a registry cache from now on, and release it when the datastore is closed."""
-        self._registry_lease, self._registry_cache, self._tenant_id = lease, lease.resource, tenant_id
+        self._registry_reference, self._registry_cache, self._tenant_id = reference, reference.resource, tenant_id
         self._settings = settings
         # For a session that was opened elsewhere: events may be recorded in it before the first admission.
         self.limiter = _FirstLimiter(self)
         # The library constructs a factory for each application that another one follows, and never closes it.
-        lease.release_when_collected(self)
+        reference.release_when_collected(self)
 
     def admit(self, *, writes: bool) -> None:
         """Raise a TenantUnavailable unless the tenant may be read, or with ``writes`` written; or EncodingMismatch."""
@@ -80,10 +82,10 @@ class TenantDatastore(SQLAlchemyDatastore):
         if quotas is None:
             self.limiter = None
         else:
-            if self._ledger_lease is None:
-                self._ledger_lease = lease_ledger(self._settings)
-                self._ledger_lease.release_when_collected(self)
-            self.limiter = Limiter(self._ledger_lease.resource, tenant, quotas, self.application)
+            if self._ledger_reference is None:
+                self._ledger_reference = acquire_ledger(self._settings)
+                self._ledger_reference.release_when_collected(self)
+            self.limiter = Limiter(self._ledger_reference.resource, tenant, quotas, self.application)
         self._tenant = tenant
 
     def error(self, error: Exception, subject: str) -> PersistenceError:
@@ -100,9 +102,9 @@ class TenantDatastore(SQLAlchemyDatastore):
         super().close()
         self._registry_cache = None
         self.limiter = None
-        for lease in (self._registry_lease, self._ledger_lease):
-            if lease is not None:
-                lease.release()
+        for reference in (self._registry_reference, self._ledger_reference):
+            if reference is not None:
+                reference.release()
 
 
 class _FirstLimiter:
@@ -132,7 +134,7 @@ class TenantFactory(factory.PlacedFactory):
         datastore = super()._construct_datastore()
         assert isinstance(datastore, TenantDatastore)
         datastore.requirement = requirement_of(self.env.name, self.env)
-        datastore.require_admission(lease_registry(settings), tenant_id, settings)
+        datastore.require_admission(acquire_registry_cache(settings), tenant_id, settings)
         return datastore
 
     def mapper(self, *args: Any, **kwargs: Any) -> Mapper[Any]:

@@ -35,7 +35,7 @@ from tenancy.model.application_spec import ApplicationSpec
 from tenancy.model.placement import Placement
 from tenancy.model.projections import RegisteredProjection
 from tenancy.model.quotas import Quotas
-from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus, check_status
+from tenancy.model.tenant import Action, Tenant, TenantRequest, TenantStatus
 from tenancy.model.usage import Usage
 from tenancy.registry.lookup import find_tenant, known_slug, not_found
 from tenancy.registry.queries import Order, TenantQuery, find_tenants
@@ -657,8 +657,9 @@ class Tenancy:
         can be written; the history records it. Raises a TenantUnavailable at once when the tenant cannot be read.
         """
         found = self._resolve(tenant)
-        check_status(found, writes=False, as_operator=as_operator is not None)
-        self.fleet.check_revision(found)
+        if not isinstance(tenant, str):
+            found = self.fleet.registry_cache.latest(found.id)  # its status may have changed since
+        self.fleet.check_serves(found, as_operator=as_operator is not None)
         if as_operator is None:
             return context.scope(self, found.id)
         return operator_scope(self.fleet.registry, self, found, as_operator, self.fleet.changed)

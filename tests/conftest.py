@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 from tenancy.testing.postgresql import Postgres, PostgresServer, find_postgres
 from tests.support.activity import Activity
 from tests.support.deadlines import DEADLINE_SECONDS
-from tests.support.engine_count import count_leases, describe_leases, release_all, wait_for_leases
+from tests.support.engine_count import count_references, describe_references, release_all, wait_for_references
 from tests.support.pgbouncer import PgBouncer, find_pgbouncer
 
 # No deadline for examples, because the machine may be busy.
@@ -117,11 +117,11 @@ def no_signal_left() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_engine_left() -> Iterator[None]:
-    """Fail a test that leaves an engine leased; release it, so that later tests do not fail because of it."""
-    before = count_leases()  # Those of fixtures that outlive the test.
+    """Fail a test that leaves an engine in use; release it, so that later tests do not fail because of it."""
+    before = count_references()  # Those of fixtures that outlive the test.
     yield
-    if left := wait_for_leases(before, DEADLINE_SECONDS):
-        description = describe_leases(left)
+    if left := wait_for_references(before, DEADLINE_SECONDS):
+        description = describe_references(left)
         release_all(left)
         pytest.fail(f"left engines in use:\n{description}", pytrace=False)
 

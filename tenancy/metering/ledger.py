@@ -15,13 +15,13 @@ from weakref import WeakValueDictionary
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
 from eventsourcing_sqlalchemy.locks import renew_after_fork
-from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
+from eventsourcing_sqlalchemy.shared_resources import Reference, SharedResources
 from tenancy.isolation.connections import open_datastore
 from tenancy.metering.account import Account
 from tenancy.metering.rollup import Rollup
 from tenancy.metering.tables import events_tables
 from tenancy.model.application_spec import ApplicationSpec
-from tenancy.registry.cache import lease_registry
+from tenancy.registry.cache import acquire_registry_cache
 from tenancy.registry.usage import CountStore
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tenancy.model.usage import Count
     from tenancy.settings import TenancySettings
 
-__all__ = ["INTERVAL", "Ledger", "lease_ledger"]
+__all__ = ["INTERVAL", "Ledger", "acquire_ledger"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Ledger:
     """The accounts of one fleet. Safe to use from many threads, and after a fork."""
 
     def __init__(self, settings: TenancySettings) -> None:
-        self._registry_lease = lease_registry(settings)
-        self._registry = self._registry_lease.resource.registry
+        self._registry_reference = acquire_registry_cache(settings)
+        self._registry = self._registry_reference.resource.registry
         self._datastore = open_datastore(settings)
         self._rollup = Rollup(self._datastore, CountStore(self._registry))
         self._specs: Sequence[ApplicationSpec] | None = None
@@ -142,21 +142,21 @@ class Ledger:
         self._stopping.set()
         self._is_touched.set()
         self._datastore.close()
-        self._registry_lease.release()
+        self._registry_reference.release()
 
 
 _ledgers: SharedResources[Ledger] = SharedResources(Ledger.close)
 
 
-def lease_ledger(settings: TenancySettings) -> Lease[Ledger]:
-    """Return a lease of the process's ledger of a fleet; the last one that is released ends its thread."""
+def acquire_ledger(settings: TenancySettings) -> Reference[Ledger]:
+    """Return a reference to the process's ledger of a fleet; the last one that is released ends its thread."""
     control = (settings.control_url, settings.control_creator_topic, settings.control_schema)
     key = (*control, settings.url, settings.creator_topic)
-    lease = _ledgers.find(key)
-    if lease is None:
+    reference = _ledgers.find(key)
+    if reference is None:
         # Outside of the lock: a topic's module may be imported.
         created = Ledger(settings)
-        lease = _ledgers.lease(key, lambda: created)
-        if lease.resource is not created:
+        reference = _ledgers.acquire(key, lambda: created)
+        if reference.resource is not created:
             created.close()  # another thread was faster
-    return lease
+    return reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 import sqlalchemy as sa
 
@@ -15,10 +15,17 @@ from tenancy.migrations.place import MigrationPlace
 if TYPE_CHECKING:
     from alembic.runtime.environment import EnvironmentContext
 
-__all__ = ["ATTRIBUTE", "MigrationRun", "own_name", "run_migrations"]
+__all__ = ["ATTRIBUTE", "OUTSIDE", "MigrationRun", "own_name", "run_migrations"]
 
 ATTRIBUTE: Final = "tenancy"
 """The attribute of Alembic's configuration that holds the :class:`MigrationRun`."""
+
+
+OUTSIDE: Final = (
+    "Run the statement for each tenant in a job of its own before the migration, and let the revision find its result: "
+    "op.create_index(..., if_not_exists=True)"
+)
+"""What to do about a statement that cannot run in a transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,12 @@ class MigrationRun:
             )
 
 
+def _refuse_autocommit() -> NoReturn:
+    """Raise TenancyError where a revision calls ``autocommit_block()``."""
+    msg = "A revision calls autocommit_block(), but all revisions of a tenant run in one transaction."
+    raise TenancyError(msg, remedy=OUTSIDE)
+
+
 def run_migrations(target_metadata: sa.MetaData | None = None) -> None:
     """Run the migrations of one tenant; ``env.py`` calls it.
 
@@ -91,6 +104,9 @@ def run_migrations(target_metadata: sa.MetaData | None = None) -> None:
         msg = "These migrations run in the place of a tenant, which the command alembic does not know."
         raise TenancyError(msg, remedy="Use: tenancy migrate, or tenancy migrations --help")
     run.configure(context, target_metadata)  # type: ignore[arg-type] # (a proxy module with the same functions)
+    if run.connection is not None:
+        # Alembic would commit the transaction of the caller.
+        context.get_context().autocommit_block = _refuse_autocommit  # type: ignore[method-assign]
     with context.begin_transaction():
         run.set_search_path(context)  # type: ignore[arg-type] # (as above)
         context.run_migrations()

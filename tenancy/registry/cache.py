@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from eventsourcing_sqlalchemy.locks import at_fork
-from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
+from eventsourcing_sqlalchemy.shared_resources import Reference, SharedResources
 from tenancy import context
 from tenancy.errors import ReadOnlyScope, RegistryUnavailable, TenantPurged
 from tenancy.model.encodings import PLAIN, Encoding, check_encoding
@@ -29,7 +29,7 @@ from tenancy.registry.domain_store import DomainStore
 if TYPE_CHECKING:
     from tenancy.settings import TenancySettings
 
-__all__ = ["DELAY", "RegistryCache", "lease_registry", "registry_caches"]
+__all__ = ["DELAY", "RegistryCache", "acquire_registry_cache", "registry_caches"]
 
 DELAY: Final = 1.0
 """Seconds until a status change is in force in every process whose registry answers."""
@@ -79,10 +79,7 @@ class RegistryCache:
         if time.monotonic() - self._queried_at < _QUERY_INTERVAL:  # as refresh() does, without another call
             tenant = self._by_id.get(tenant_id)
         if tenant is None:
-            tenant = self.get(tenant_id)
-        if tenant is None:
-            msg = f"The tenant with the id {tenant_id} has been purged."
-            raise TenantPurged(msg, tenant=str(tenant_id))
+            tenant = self.latest(tenant_id)
         operator = context.operator_access(tenant_id)
         if operator is not None and writes:
             msg = f"Tenant {tenant.slug!r} is open for reading only: its scope is an operator's."
@@ -91,6 +88,14 @@ class RegistryCache:
         if status is TenantStatus.ACTIVE or (status is TenantStatus.PROVISIONING and context.is_creating(tenant_id)):
             return tenant
         check_status(tenant, writes=writes, as_operator=operator == "open")
+        return tenant
+
+    def latest(self, tenant_id: UUID) -> Tenant:
+        """Return the tenant with an id; raises TenantPurged."""
+        tenant = self.get(tenant_id)
+        if tenant is None:
+            msg = f"The tenant with the id {tenant_id} has been purged."
+            raise TenantPurged(msg, tenant=str(tenant_id))
         return tenant
 
     def get(self, tenant_id: UUID) -> Tenant | None:
@@ -317,17 +322,17 @@ registry_caches: SharedResources[RegistryCache] = SharedResources(RegistryCache.
 """The caches of this process, by the registry's database and schema."""
 
 
-def lease_registry(settings: TenancySettings) -> Lease[RegistryCache]:
-    """Return a lease of the process's cache of a registry; the last one that is released closes its connections."""
+def acquire_registry_cache(settings: TenancySettings) -> Reference[RegistryCache]:
+    """Return a reference to the process's cache of a registry; the last one that is released closes its connections."""
     key = (settings.control_url, settings.control_creator_topic, settings.control_schema)
-    lease = registry_caches.find(key)
-    if lease is None:
+    reference = registry_caches.find(key)
+    if reference is None:
         # Outside of the lock: a topic's module may be imported.
         created = RegistryCache(settings)
-        lease = registry_caches.lease(key, lambda: created)
-        if lease.resource is not created:
+        reference = registry_caches.acquire(key, lambda: created)
+        if reference.resource is not created:
             created.close()  # another thread was faster
-    return lease
+    return reference
 
 
 def _after_fork() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import sqlalchemy as sa
+from eventsourcing.persistence import PersistenceError
 
-from eventsourcing_sqlalchemy.errors import translate
+from eventsourcing_sqlalchemy.errors import database_code, translate
 from tenancy.errors import TenancyError
-from tenancy.migrations.environment import MigrationRun
+from tenancy.migrations.environment import OUTSIDE, MigrationRun
 from tenancy.migrations.revisions import alembic_lock, revision_directory
 from tenancy.migrations.running import HEADS, current_revisions, keep_open, migrate, set_locally, write_sql
 from tenancy.storage.created_relations import CreatedRelations, place_of
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
     from tenancy.storage.shard import Shard
 
 __all__ = ["Migrator"]
+
+
+_NOT_IN_A_TRANSACTION: Final = "25001"  # active_sql_transaction
+
+
+_NOT_LISTED: Final = """\
+-- A purge of this adopted tenant drops only what is listed. List what these statements create, and the list itself:
+-- CREATE TABLE IF NOT EXISTS {listed} (tenant_id TEXT NOT NULL, name TEXT NOT NULL);
+-- INSERT INTO {listed} (tenant_id, name) VALUES ('{tenant_id}', 'NAME');
+
+"""
 
 
 class Migrator:
@@ -100,12 +112,15 @@ class Migrator:
             return current_revisions(self._run(tenant, own.connection()))
 
     def write_sql(self, tenant: Tenant, output: TextIO, target: str = HEADS) -> None:
-        """Write the statements that would upgrade a tenant from its recorded revisions; execute none."""
-        write_sql(
-            self.directory,
-            self._run(tenant, None, output=output, start=tenant.versions.migrations),
-            target,
-        )
+        """Write the statements that would upgrade a tenant from its recorded revisions; execute none.
+
+        For an adopted tenant, a comment says how a purge gets to know what the statements create.
+        """
+        run = self._run(tenant, None, output=output, start=tenant.versions.migrations)
+        if tenant.adopted:
+            listed = CreatedRelations(self._shard, tenant, run.place).name
+            output.write(_NOT_LISTED.format(listed=listed, tenant_id=tenant.id))
+        write_sql(self.directory, run, target)
 
     def reference(self) -> ReferenceTenant:
         """Return what builds a tenant to compare others with; raises TenancyError for a fleet without migrations."""
@@ -144,5 +159,10 @@ class Migrator:
                 if lock_timeout is not None and self._shard.datastore.dialect.is_server:
                     set_locally(connection, "lock_timeout", f"{int(lock_timeout * 1000)}ms")
                 yield own
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, PersistenceError) as error:
+            if database_code(error) == _NOT_IN_A_TRANSACTION:
+                msg = "A revision has a statement that cannot run in a transaction, such as CREATE INDEX CONCURRENTLY."
+                raise TenancyError(msg, remedy=OUTSIDE) from error
+            if isinstance(error, PersistenceError):
+                raise
             raise translate(error) from error

@@ -228,7 +228,7 @@ class TenantPool:
         script = [f"DELETE FROM {each}" for each in names]  # noqa: S608 (names of our own)
         with self._registry.writing_rows() as session:
             every = [to_tenant(row) for row in session.execute(sa.delete(rows.tenants).returning(rows.tenants))]
-            datastore.run_in_session(session, lambda executor: executor.run_script(script), savepoint=False)
+        datastore.run(lambda executor: executor.run_script(script))  # in one round trip, where there are any
         return every
 
     def _erase_places(self, tenants: Sequence[Tenant]) -> None:

@@ -127,8 +127,10 @@ class AdmissionPolicy:
         return len(hosts) == 1 and bare_host(hosts[0]) in self._public_hosts
 
     def scope(self, tenant: Tenant | None) -> AbstractContextManager[None]:
-        """Return the scope of a request; raises a TenantUnavailable."""
-        return context.scope(self.tenants, None) if tenant is None else self.tenants.scope(tenant)
+        """Return the scope of a request; raises a TenantUnavailable. Never waits: the tenant was just looked up."""
+        if tenant is not None:
+            self.tenants.fleet.check_serves(tenant)
+        return context.scope(self.tenants, None if tenant is None else tenant.id)
 
 
 def _admission(found: Found | Tenant | None, tenant: Tenant | None) -> Admission:

@@ -11,7 +11,7 @@ import pytest
 
 from tenancy import Tenancy
 from tests.acceptance.commands import KENNEL, Command
-from tests.acceptance.test_cli_verbs import quick, tenancy
+from tests.acceptance.verbs.conftest import quick, tenancy
 from tests.samples.kennels import Kennel
 from tests.support.kennel_fleets import GIVEN
 

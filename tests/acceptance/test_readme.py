@@ -18,7 +18,7 @@ from eventsourcing.utils import Environment
 from sqlalchemy import make_url
 
 from eventsourcing_sqlalchemy.engine_settings import DEFAULTS
-from eventsourcing_sqlalchemy.engines.leases import engines
+from eventsourcing_sqlalchemy.engines.references import engines
 from eventsourcing_sqlalchemy.settings import Settings
 from tenancy.registry.cache import registry_caches
 from tenancy.settings import VARIABLES, TenancySettings
@@ -105,6 +105,7 @@ def databases(request: pytest.FixtureRequest, postgres_server: Postgres, postgre
     databases.drop_roles()
 
 
+@pytest.mark.timeout(900)  # pages start processes
 @pytest.mark.usefixtures("_files", "_restored")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.name)
@@ -124,7 +125,14 @@ PAGES_AND_BLOCKS = [(page, blocks_of(page)) for page in PAGES]
 
 # Blocks that no test runs, with the reason given before each; aim for none.
 # Roles belong to the whole server: tests/integration/tenancy/lifecycle/test_roles.py runs these with its own roles.
-NOT_RUN = ["docs/roles.md:15", "docs/roles.md:35", "docs/roles.md:45", "docs/roles.md:55", "docs/running.md:132"]
+NOT_RUN = [
+    "docs/roles.md:15",
+    "docs/roles.md:35",
+    "docs/roles.md:47",
+    "docs/roles.md:58",
+    "docs/roles.md:66",
+    "docs/running.md:132",
+]
 
 # Commands in shell blocks that are neither run nor checked.
 COMMANDS_NOT_RUN = [

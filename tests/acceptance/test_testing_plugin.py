@@ -213,6 +213,13 @@ def test_wrong_settings(suite: Path, settings: str, message: str) -> None:
     assert message in run(suite)
 
 
+def test_missing_extra_is_named(suite: Path) -> None:
+    (suite / "psutil.py").write_text("raise ModuleNotFoundError\n")
+    printed = run(suite, PYTHONPATH=f"{suite}{os.pathsep}{ROOT}")
+    assert "No PostgreSQL found. Install eventsourcing-sqlalchemy[testing], or set TEST_POSTGRES_URL." in printed
+    assert "8 passed" in run(suite, "--tenancy-database", "sqlite", PYTHONPATH=f"{suite}{os.pathsep}{ROOT}")
+
+
 def test_suites_without_tenants_import_nothing(suite: Path) -> None:
     (suite / "pytest.ini").write_text("[pytest]\n")
     heavy = ("sqlalchemy", "eventsourcing", "psutil", "psycopg2", "tenancy.tenancy")

@@ -31,7 +31,7 @@ from eventsourcing_sqlalchemy.errors import ConnectionLostError, is_retryable
 from eventsourcing_sqlalchemy.naming import TableName
 from eventsourcing_sqlalchemy.notifications.wakeups import Wakeups
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyAggregateRecorder, SQLAlchemyProcessRecorder
-from eventsourcing_sqlalchemy.shared_resources import Lease
+from eventsourcing_sqlalchemy.shared_resources import Reference
 from tenancy.testing.postgresql import Postgres
 from tests.support.activity import Activity
 from tests.support.applications import Applications, stored_events, topics, twin
@@ -92,11 +92,11 @@ def test_defect_09_twenty_applications_use_one_engine_and_release_it(
         activity.wait_until_none()
     kept: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(Lease, "release", lambda self: kept.append(self))  # noqa: PLW0108 (a method of list does not bind)
+        patch.setattr(Reference, "release", lambda self: kept.append(self))  # noqa: PLW0108 (a method of list does not bind)
         with pytest.raises(AssertionError, match="no connection is left"):
             check_twenty_applications_use_one_engine(postgres_url, activity, 0.5)
-    for lease in kept:
-        lease.release()
+    for reference in kept:
+        reference.release()
 
 
 # -- 10 --

@@ -15,9 +15,9 @@ import pytest
 from eventsourcing.utils import Environment
 
 from eventsourcing_sqlalchemy import SQLAlchemyFactory
-from eventsourcing_sqlalchemy.engines import leases
+from eventsourcing_sqlalchemy.engines import references
 from eventsourcing_sqlalchemy.engines.engine import SharedEngine
-from tenancy.registry.cache import lease_registry, registry_caches
+from tenancy.registry.cache import acquire_registry_cache, registry_caches
 from tenancy.settings import TenancySettings
 from tests.support.administrator import Database
 from tests.support.applications import Applications, stored_events, topics
@@ -34,17 +34,17 @@ def in_time(call: Callable[[], object], what: str) -> None:
     assert outcome, f"hangs or fails: {what}"
 
 
-def test_engine_that_is_being_leased_is_not_disposed_of(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_that_is_being_acquired_is_not_disposed_of(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Applications(sqlite_url) as apps:
         forgotten = apps.factory("Forgotten")
-        check = leases._check_settings  # noqa: SLF001
+        check = references._check_settings  # noqa: SLF001
 
         def check_and_collect(*args: Any) -> None:
             check(*args)
             forgotten.close()
 
         with monkeypatch.context() as patch:
-            patch.setattr(leases, "_check_settings", check_and_collect)
+            patch.setattr(references, "_check_settings", check_and_collect)
             one = apps.recorder("One")
         two = apps.recorder("Two")
         assert one.datastore.shared is two.datastore.shared
@@ -66,29 +66,29 @@ def test_engine_is_disposed_of_outside_of_the_lock_of_all_engines(
     with Applications(sqlite_url) as apps, Applications("sqlite://") as others:
         forgotten = apps.factory("Forgotten")
         init, dispose = SharedEngine.__init__, SharedEngine.dispose
-        could_lease: list[bool] = []
+        could_acquire: list[bool] = []
 
         def init_and_collect(self: SharedEngine, *args: Any) -> None:
             init(self, *args)
             forgotten.close()
 
-        def lease_and_dispose(self: SharedEngine) -> None:
-            if not could_lease:
-                could_lease.append(False)
+        def acquire_and_dispose(self: SharedEngine) -> None:
+            if not could_acquire:
+                could_acquire.append(False)
                 thread = threading.Thread(target=lambda: Applications(sqlite_url).factory("Meanwhile").close())
                 thread.start()
                 thread.join(DEADLINE_SECONDS / 2)
-                could_lease[0] = not thread.is_alive()
+                could_acquire[0] = not thread.is_alive()
             dispose(self)
 
         with monkeypatch.context() as patch:
             patch.setattr(SharedEngine, "__init__", init_and_collect)
-            patch.setattr(SharedEngine, "dispose", lease_and_dispose)
+            patch.setattr(SharedEngine, "dispose", acquire_and_dispose)
             others.recorder("Other").insert_events(stored_events())
-        assert could_lease == [True]
+        assert could_acquire == [True]
 
 
-def test_interrupted_disposal_of_another_engine_loses_no_lease(
+def test_interrupted_disposal_of_another_engine_loses_no_reference(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C while an application is constructed, which closes the connections of a collected one first."""
@@ -140,7 +140,7 @@ def test_application_collected_inside_the_lock_of_the_wakeups_does_not_hang(
 
 
 def test_any_number_of_factories_may_be_collected_at_once(sqlite_url: str) -> None:
-    """Each leaves a note for the next lease: more notes than calls can be nested."""
+    """Each leaves a note for the next call that acquires one: more notes than calls can be nested."""
     forget_abandoned()
     before = engines_in_use()
     environment = Environment("Shop", {"PERSISTENCE_MODULE": "eventsourcing_sqlalchemy", "SQLALCHEMY_URL": sqlite_url})
@@ -153,12 +153,12 @@ def test_any_number_of_factories_may_be_collected_at_once(sqlite_url: str) -> No
     assert engines_in_use() == before
 
 
-def test_any_number_of_registry_leases_may_be_collected_at_once(sqlite_url: str) -> None:
+def test_any_number_of_registry_references_may_be_collected_at_once(sqlite_url: str) -> None:
     settings = TenancySettings.read({"SQLALCHEMY_URL": sqlite_url})
-    lease = lease_registry(settings)
+    reference = acquire_registry_cache(settings)
     for _ in range(sys.getrecursionlimit()):
-        registry_caches.abandon(lease_registry(settings))
+        registry_caches.abandon(acquire_registry_cache(settings))
     registry_caches.drain()
-    assert list(registry_caches) == [lease.resource]
-    lease.release()
+    assert list(registry_caches) == [reference.resource]
+    reference.release()
     assert list(registry_caches) == []

@@ -18,6 +18,7 @@ from tests.support.rebuild_process import start
 from tests.support.rebuilds import expected_content, fill, ledger, objects, spaces
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("place", ["psycopg", "sqlite"], indirect=True)
 def test_rebuild_survives_kills(
     tenants: Tenancy,  # noqa: F811
@@ -32,7 +33,7 @@ def test_rebuild_survives_kills(
     kills, rounds = 0, 0
     wanted = len(repeat(2))
     with tenants.runner() as runner:
-        runner.wait("acme")
+        runner.wait("acme", DEADLINE_SECONDS)
         before = objects(tenants)
         longest = _seconds_of(place, tmp_path / "measured")
         while kills < wanted:
@@ -45,7 +46,7 @@ def test_rebuild_survives_kills(
                     process.kill()
                     was_killed = process.wait(DEADLINE_SECONDS) != 0
                 fill(tenants, "acme", 1)
-                runner.wait("acme")
+                runner.wait("acme", DEADLINE_SECONDS)
                 assert view.content() == expected_content(tenants)
                 kills += was_killed
                 if not was_killed or kills >= wanted:

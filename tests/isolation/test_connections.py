@@ -136,7 +136,7 @@ def test_open_transaction_of_a_closing_application_ends_properly(postgres_url: s
 def test_threads_use_applications_while_others_close_theirs(
     database: str, request: pytest.FixtureRequest, repeat: Callable[[int], range]
 ) -> None:
-    """Some close the engine's last application while another thread leases it."""
+    """Some close the engine's last application while another thread acquires it."""
     url = request.getfixturevalue(database)
     numbers = count()
     written = []

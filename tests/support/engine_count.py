@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore
 from eventsourcing_sqlalchemy.engines.engine import SharedEngine
-from eventsourcing_sqlalchemy.engines.leases import engines
-from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
+from eventsourcing_sqlalchemy.engines.references import engines
+from eventsourcing_sqlalchemy.shared_resources import Reference, SharedResources
 from tenancy.registry.cache import registry_caches
 
 _LEVELS: Final = 6
@@ -20,30 +20,30 @@ _PER_LEVEL: Final = 8
 
 
 def engines_in_use() -> list[SharedEngine]:
-    """Return the engines that are still leased."""
+    """Return the engines that are still in use."""
     return list(engines)
 
 
 def counts(resources: SharedResources[Any]) -> dict[Any, int]:
-    """Return the leased resources with the number of their leases."""
+    """Return the resources in use with the number of their references."""
     return {shared.resource: shared.count for shared in resources._shared.values()}  # noqa: SLF001
 
 
 def forget_abandoned() -> None:
-    """Release the leases of applications and fleets that were garbage-collected without being closed."""
+    """Release the references of applications and fleets that were garbage-collected without being closed."""
     gc.collect()
-    # The next lease or release of a fleet or application does the same.
+    # The next acquisition or release of a fleet or application does the same.
     registry_caches.drain()
     engines.drain()
 
 
-def count_leases() -> dict[SharedEngine, int]:
-    """Return the engines in use with the number of their leases."""
+def count_references() -> dict[SharedEngine, int]:
+    """Return the engines in use with the number of their references."""
     return counts(engines)
 
 
-def wait_for_leases(before: Mapping[SharedEngine, int], seconds: float) -> dict[SharedEngine, int]:
-    """Wait until no engine has more leases than before; after the timeout, return the engines with additional leases.
+def wait_for_references(before: Mapping[SharedEngine, int], seconds: float) -> dict[SharedEngine, int]:
+    """Wait until no engine has more references than before; after the timeout, return those that have.
 
     Abandoned applications are collected. An ending thread may briefly keep one alive.
     """
@@ -58,19 +58,19 @@ def wait_for_leases(before: Mapping[SharedEngine, int], seconds: float) -> dict[
 
 
 def _added(before: Mapping[SharedEngine, int]) -> dict[SharedEngine, int]:
-    added = {shared: leases - before.get(shared, 0) for shared, leases in count_leases().items()}
+    added = {shared: references - before.get(shared, 0) for shared, references in count_references().items()}
     return {shared: count for shared, count in added.items() if count > 0}
 
 
-def describe_leases(left: Mapping[SharedEngine, int]) -> str:
-    """Describe engines that are still leased: the leasing applications, and the objects that refer to them.
+def describe_references(left: Mapping[SharedEngine, int]) -> str:
+    """Describe engines that are still in use: the applications that use them, and the objects that refer to those.
 
-    A lease without an object is lost: nothing can release it.
+    A reference without an object is lost: nothing can release it.
     """
     lines = []
     for shared, count in left.items():
-        objects = len([lease for lease in _objects(Lease) if _is_of(lease, shared)])
-        lines.append(f"{shared}: {count} left of {counts(engines)[shared]} leases, with {objects} lease objects")
+        total, objects = counts(engines)[shared], [each for each in _objects(Reference) if _is_of(each, shared)]
+        lines.append(f"{shared}: {count} left of {total} references, with {len(objects)} reference objects")
         owners = _owners(shared)
         while owners:
             owner = owners.pop()
@@ -80,12 +80,12 @@ def describe_leases(left: Mapping[SharedEngine, int]) -> str:
 
 
 def release_all(left: Iterable[SharedEngine]) -> None:
-    """Close the leasing applications, and dispose of the engines."""
+    """Close the applications that use them, and dispose of the engines."""
     for shared in left:
         for owner in _owners(shared):
             owner.close()
         for key in [key for key, each in engines._shared.items() if each.resource is shared]:  # noqa: SLF001
-            del engines._shared[key]  # noqa: SLF001 (its leases were lost)
+            del engines._shared[key]  # noqa: SLF001 (its references were lost)
             shared.dispose()
 
 
@@ -119,12 +119,12 @@ def _owners(shared: SharedEngine) -> list[SQLAlchemyDatastore]:
     return [
         each
         for each in _objects(SQLAlchemyDatastore)
-        if each._lease is not None and _is_of(each._lease, shared)  # noqa: SLF001
+        if each._reference is not None and _is_of(each._reference, shared)  # noqa: SLF001
     ]
 
 
-def _is_of(lease: Lease[SharedEngine], shared: SharedEngine) -> bool:
-    return lease.resource is shared and not lease.is_released
+def _is_of(reference: Reference[SharedEngine], shared: SharedEngine) -> bool:
+    return reference.resource is shared and not reference.is_released
 
 
 def _objects(cls: type[Any]) -> list[Any]:

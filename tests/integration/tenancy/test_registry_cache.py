@@ -13,7 +13,7 @@ import pytest
 from tenancy import Tenancy
 from tenancy.errors import RegistryUnavailable, TenantNotFound
 from tenancy.registry import cache as cache_module
-from tenancy.registry.cache import lease_registry, registry_caches
+from tenancy.registry.cache import acquire_registry_cache, registry_caches
 from tests.samples.kennels import Kennel
 from tests.support.deadlines import DEADLINE_SECONDS, run_together, wait_until
 from tests.support.engine_count import counts, engines_in_use, forget_abandoned
@@ -47,7 +47,7 @@ def test_an_abandoned_fleet_releases_the_registry(sqlite_url: str, tmp_path: Pat
 def test_abandoned_applications_release_it_once(tenants: Tenancy) -> None:
     """The collector runs the datastore's finalizer, and then the application's finalizer closes it."""
     tenants.create("acme")
-    lease = lease_registry(tenants.settings)
+    reference = acquire_registry_cache(tenants.settings)
     count = sum(counts(registry_caches).values())
     for _ in range(3):
         application = Kennel(env=tenants.env("acme"))
@@ -57,7 +57,7 @@ def test_abandoned_applications_release_it_once(tenants: Tenancy) -> None:
         gc.collect()
         registry_caches.drain()
         assert sum(counts(registry_caches).values()) == count
-    lease.release()
+    reference.release()
     assert tenants.create("globex").slug == "globex"  # the registry is still open
 
 

@@ -14,7 +14,7 @@ from weakref import ref
 import pytest
 from eventsourcing.application import Application
 
-from eventsourcing_sqlalchemy.engines.leases import engines
+from eventsourcing_sqlalchemy.engines.references import engines
 from tenancy import Tenancy
 from tenancy.application_cache import ApplicationCache
 from tenancy.errors import TenancyError
@@ -22,11 +22,11 @@ from tests.integration.tenancy.lifecycle.conftest import MakeFleet
 from tests.samples.kennels import Kennel, Visits
 from tests.support.deadlines import run_together
 from tests.support.engine_count import (
-    count_leases,
+    count_references,
     counts,
     engines_in_use,
     forget_abandoned,
-    wait_for_leases,
+    wait_for_references,
 )
 
 
@@ -184,14 +184,14 @@ def test_cache_closes_the_others_when_an_application_fails_to_close() -> None:
 
 
 def test_fleet_closes_its_connections_when_an_application_fails_to_close(fleet: MakeFleet) -> None:
-    before = count_leases()
+    before = count_references()
     tenants = fleet()
     acme = tenants.create("acme")
     acme.get(Kennel).register("Fido")
     tenants.fleet.application_cache.get(Stuck, acme.id, Stuck)
     with pytest.raises(OSError, match="Stuck"):
         tenants.close()
-    assert wait_for_leases(before, 0) == {}
+    assert wait_for_references(before, 0) == {}
 
 
 def test_fleet_closed_during_a_construction_closes_the_application() -> None:

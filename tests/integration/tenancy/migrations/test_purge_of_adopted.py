@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -118,6 +119,24 @@ def test_what_migrations_have_created_is_removed(
     certificate = purge(env)
     assert there(env, place) == others(certificate, place) == {"theirs", "later"}
     assert certificate.removed["views"] == 1
+
+
+def test_sql_that_is_run_by_hand_says_how_to_list_what_it_creates(
+    env: dict[str, str], place: tuple[str, str], revisions: Revisions
+) -> None:
+    output = StringIO()
+    with adopted(env, place, revisions, "theirs") as tenants:
+        tenants.fleet.migrator.write_sql(tenants["acme"], output)
+        lines = output.getvalue().splitlines()
+        create, insert_ = (line.removeprefix("-- ").rstrip(";") for line in lines[1:3])
+        body = "\n".join(line for line in lines if not line.startswith("-- "))
+        statements = [each.strip() for each in body.split(";") if each.strip() not in ("", "BEGIN", "COMMIT")]
+        names = [f"{place[1]}{name}" for name in ("notes", "tenant_migrations", "tenant_migrations_created")]
+        run(env, *statements, create, *(insert_.replace("NAME", name) for name in names))
+        assert {"theirs", "notes", "tenant_migrations", "tenant_migrations_created"} < there(env, place)
+        migrate(tenants)
+    certificate = purge(env)
+    assert there(env, place) == others(certificate, place) == {"theirs"}
 
 
 def test_what_existed_before_is_kept(env: dict[str, str], place: tuple[str, str], revisions: Revisions) -> None:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,42 @@ def test_a_schema_for_each_application_is_refused(postgres_url: str, revisions: 
         with pytest.raises(TenancyError, match="schema for each application"):
             tenants.create("acme")
         assert not any(each.status == "active" for each in tenants)
+
+
+CONCURRENTLY = """
+op.create_index(own_name("ix_text"), own_name("notes"), ["text"], postgresql_concurrently=True{more})
+"""
+
+
+@pytest.mark.parametrize("env", ["schema", "prefix"], indirect=True)
+def test_a_statement_that_cannot_run_in_a_transaction_is_refused(tenants: Tenancy, revisions: Revisions) -> None:
+    for body, error in (
+        (CONCURRENTLY.format(more=""), "CREATE INDEX CONCURRENTLY"),
+        (f"with op.get_context().autocommit_block():\n    {CONCURRENTLY.format(more='').strip()}", "autocommit_block"),
+    ):
+        revisions.add("b2", "a1", body)
+        with pytest.raises(TenancyError, match=f"(?s){error}.*if_not_exists"):
+            migrate(tenants, "acme")
+        assert versions(tenants) == true_versions(tenants) == {"acme": ("a1",), "globex": ("a1",)}
+    output = StringIO()
+    tenants.fleet.migrator.write_sql(tenants["acme"], output)
+    assert "COMMIT;" in output.getvalue().partition("CONCURRENTLY")[0]
+
+
+@pytest.mark.parametrize("env", ["schema", "prefix"], indirect=True)
+def test_an_index_that_was_created_before_is_found(tenants: Tenancy, revisions: Revisions) -> None:
+    """The remedy that the error names."""
+    table = own_table(tenants, "acme", "notes")
+    index = sa.Index(f"{table.name.removesuffix('notes')}ix_text", table.c.text, postgresql_concurrently=True)
+    engine = tenants.fleet.shard.datastore.engine
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        index.create(connection)
+    revisions.add(
+        "b2", "a1", CONCURRENTLY.format(more=", if_not_exists=True").replace("concurrently=True", "using='btree'")
+    )
+    migrate(tenants)
+    assert versions(tenants) == true_versions(tenants) == {"acme": ("b2",), "globex": ("b2",)}
+    assert [len(own_table(tenants, slug, "notes").indexes) for slug in ("acme", "globex")] == [1, 1]
 
 
 def test_one_transaction_for_all_revisions(tenants: Tenancy, revisions: Revisions) -> None:

@@ -15,27 +15,27 @@ from eventsourcing_sqlalchemy.engines.engine import EngineSource, SharedEngine
 from eventsourcing_sqlalchemy.errors import SettingsError
 from eventsourcing_sqlalchemy.locks import at_fork
 from eventsourcing_sqlalchemy.settings import mask
-from eventsourcing_sqlalchemy.shared_resources import Lease, SharedResources
+from eventsourcing_sqlalchemy.shared_resources import Reference, SharedResources
 
-__all__ = ["engines", "lease_engine"]
+__all__ = ["acquire_engine", "engines"]
 
 engines: SharedResources[SharedEngine] = SharedResources(lambda shared: shared.dispose())
 """The engines of this process."""
 
 
-def lease_engine(source: EngineSource, settings: EngineSettings, application: str) -> Lease[SharedEngine]:
-    """Return a lease of the engine for the source, which is created when this is its first lease.
+def acquire_engine(source: EngineSource, settings: EngineSettings, application: str) -> Reference[SharedEngine]:
+    """Return a reference to the engine of a source, which is created for its first reference.
 
     Raises SettingsError when the application asks for settings other than those that the engine was created with,
     naming both applications.
     """
-    lease = engines.lease(source.key(), partial(SharedEngine, source, settings, application))
+    reference = engines.acquire(source.key(), partial(SharedEngine, source, settings, application))
     try:
-        _check_settings(lease.resource, settings, application)
+        _check_settings(reference.resource, settings, application)
     except SettingsError:
-        lease.release()
+        reference.release()
         raise
-    return lease
+    return reference
 
 
 def _check_settings(shared: SharedEngine, settings: EngineSettings, application: str) -> None:

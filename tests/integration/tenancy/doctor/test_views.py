@@ -16,11 +16,11 @@ from tenancy.errors import NotRegistered, TenancyError
 from tenancy.model.tenant import TenantStatus
 from tenancy.operations.doctor import Finding, examine, repair
 from tests.acceptance.commands import Command
-from tests.integration.tenancy.test_doctor import age
 from tests.samples.kennels import Kennel
 from tests.samples.training_school.application import TrainingSchool
 from tests.samples.training_school.shared_tables import CreatedByMetadata
 from tests.samples.training_school.views import CountersView, DogCounters
+from tests.support.examinations import age
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

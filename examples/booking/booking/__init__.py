@@ -1,0 +1,1 @@
+"""Appointment booking for many businesses, each with its own tables."""
