@@ -27,7 +27,7 @@ from tests.support.administrator import Database
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 
 PAGE = (Path(__file__).parents[4] / "docs" / "roles.md").read_text(encoding="utf-8")
-ONCE, AFTER_INIT, FOR_RUNNER, FOR_EARLIER = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+ONCE, AFTER_INIT, FOR_RUNNER, _FOR_USAGE, FOR_EARLIER = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 PASSWORD = "secret"  # noqa: S105 (of temporary roles)
 DENIED = "permission denied"
 
