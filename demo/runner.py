@@ -23,7 +23,7 @@ LEASE_SECONDS = 1
 EVENTS = (150, 100)
 """The number of events that each tenant's Trainers and Kennels add while the runner is killed."""
 FOLLOW_SECONDS = 60.0
-THREADS = WORKERS + 4
+THREADS = WORKERS + 5
 CONNECTIONS = WORKERS + 2
 
 

@@ -35,7 +35,7 @@ def test_slugs_are_completed(tenancy: Command) -> None:
 def test_commands_and_options_are_completed(sqlite_url: str) -> None:
     command = Command(sqlite_url, app=None)
     assert completed(command, "tenancy su") == ["suspend"]
-    assert completed(command, "tenancy jobs re") == ["resume"]
+    assert completed(command, "tenancy jobs re") == ["resume", "remove"]
     assert completed(command, "tenancy update acme --se") == ["--set"]
 
 

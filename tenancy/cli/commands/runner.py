@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 import typer
 
 from tenancy.cli import log, shapes
+from tenancy.cli.commands.reactions import react, reactions, show_reactions, slugs_of
 from tenancy.cli.errors import CommandError
 from tenancy.cli.instruments import measure_process, serve_metrics, start_tracing
 from tenancy.cli.loader import open_tenancy, tenant_of
@@ -23,7 +24,6 @@ from tenancy.errors import TenantNotFound
 
 if TYPE_CHECKING:
     from tenancy import Tenancy, Tenant
-    from tenancy.lifecycle.reaction_monitor import ReactionStatus
     from tenancy.runner.failures import Failure
     from tenancy.runner.monitor import FollowerStatus
 
@@ -171,7 +171,7 @@ def status(
         wanted = None if slug is None else tenant_of(tenants, slug).id
         found = [each for each in tenants.followers.status(interval) if wanted in (None, each.tenant_id)]
         reacting = tenants.reactions.status() if slug is None and not json else ()
-        slugs = _slugs(tenants, reacting)
+        slugs = slugs_of(tenants, reacting)
     if json:
         show_json([shapes.follower(each) for each in found])
         return
@@ -179,30 +179,7 @@ def status(
     show_table(header, [_row(each) for each in found])
     if reacting:
         say()
-        _show_reactions(reacting, slugs)
-
-
-def reactions(context: typer.Context, *, json: Json = False) -> None:
-    """Show lag, owner and failures of each reaction."""
-    with open_tenancy(context) as tenants:
-        found = tenants.reactions.status()
-        slugs = _slugs(tenants, found)
-    if json:
-        show_json([shapes.reaction(each) for each in found])
-    else:
-        _show_reactions(found, slugs)
-
-
-def react(context: typer.Context, *, json: Json = False) -> None:
-    """Call reactions once for all events that wait. A running runner does so continuously."""
-    with open_tenancy(context) as tenants:
-        report = tenants.react()
-    if json:
-        show_json(shapes.reaction_report(report))
-    elif report.owner is not None:
-        say(f"Another process reacts: {report.owner}.")
-    else:
-        say(f"Reactions called: {report.processed}. Tenants with a failing reaction: {len(report.failures)}.")
+        show_reactions(reacting, slugs)
 
 
 def retry(
@@ -251,7 +228,8 @@ def retry(
         what = "" if failure.notification_id is None else f" notification {failure.notification_id}"
         say(f"{failure.follower} of {of} retries{what}.")
     if not (failures or reacting):
-        say("No follower is failing." if slug is None else f"No follower of {quoted(slug)} is failing.")
+        of = "" if slug is None else f" of {quoted(slug if isinstance(wanted, UUID | None) else wanted.slug)}"
+        say(f"No follower{of} is failing.")
 
 
 def skip(
@@ -315,24 +293,6 @@ def _tenant_or_purged(tenants: Tenancy, slug_or_id: str) -> Tenant | UUID:
         if tenant_id is None or not tenants.fleet.registry.history(tenant_id):
             raise
         return tenant_id
-
-
-def _slugs(tenants: Tenancy, found: Sequence[ReactionStatus]) -> dict[UUID, str]:
-    ids = {failure.tenant_id for each in found for failure in each.failures}
-    return {tenant.id: tenant.slug for tenant in tenants.fleet.registry.get_many(list(ids)).values()}
-
-
-def _show_reactions(found: Sequence[ReactionStatus], slugs: Mapping[UUID, str]) -> None:
-    header = ("reaction", "events", "state", "lag", "owner", "tenant", "failed at", "attempts", "error")
-    rows: list[tuple[object, ...]] = []
-    for each in found:
-        events = ", ".join(each.events) or ("all" if each.is_registered else "")
-        first = (each.reaction, events, each.state, each.lag, each.owner or "none")
-        rows += [
-            (*first, slugs.get(failure.tenant_id, failure.tenant_id), failure.number, failure.attempts, failure.error)
-            for failure in each.failures
-        ] or [(*first, "", "", "", "")]
-    show_table(header, rows)
 
 
 COMMANDS: Final[tuple[tuple[str, Callable[..., None], str], ...]] = (

@@ -85,7 +85,7 @@ def status(tenants: Any, follower: str = DogCounters.name) -> FollowerStatus:
 
 @pytest.fixture
 def never_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenancy.runner.sweep.Sweep._detect_rewinds", lambda *_: None)
+    monkeypatch.setattr("tenancy.runner.comparison.Comparison.detect_rewinds", lambda *_: None)
 
 
 @pytest.mark.usefixtures("never_swept")
@@ -111,7 +111,7 @@ def test_emptied_view_is_rebuilt_without_an_event(tenants: Tenancy, monkeypatch:
     """Each sweep compares only a part of the followers."""
     monkeypatch.setattr("tenancy.runner.coordinator.SWEEP_INTERVAL", 0.1)
     monkeypatch.setattr("tenancy.runner.sweep._RECORD", 0.1)
-    monkeypatch.setattr("tenancy.runner.sweep._COMPARE_BATCH", 1)
+    monkeypatch.setattr("tenancy.runner.comparison._BATCH", 1)
     view = view_of(tenants)
     with tenants.runner() as runner:
         runner.wait("acme", DEADLINE_SECONDS)
