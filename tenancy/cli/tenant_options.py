@@ -31,7 +31,7 @@ Where = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", metavar="NUMBER", min=1, help="At most so many tenants.", show_default=False),
+    typer.Option("--limit", metavar="NUMBER", min=1, help="Maximum number of tenants.", show_default=False),
 ]
 
 

@@ -86,7 +86,7 @@ class Domains:
         """Let a host lead to a tenant; idempotent. ``token`` is what you have found where only its owner can put it.
 
         Raises DomainNotFound, DomainNotVerified for any other text than the domain's current token, and DomainExists
-        for a host that leads to another tenant.
+        for a host that belongs to another tenant.
         """
         check_type("The token", token, str, "the text that you have found, such as the value of a TXT record")
         name = normalize_domain(host)
@@ -137,4 +137,4 @@ class Domains:
 
 
 def _taken(host: str) -> DomainExists:
-    return DomainExists(f"The domain {host!r} leads to another tenant.", remedy="Remove it there first.")
+    return DomainExists(f"The domain {host!r} belongs to another tenant.", remedy="Remove it there first.")

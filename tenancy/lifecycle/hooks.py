@@ -77,7 +77,7 @@ class Hooks(Callbacks[Hook]):
         lacking = [name for name in self.recorded() if name not in self]
         if lacking:
             msg = f"New tenants need the hook {lacking[0]!r}, which is not registered in this process."
-            remedy = "Pass the code: --app module:tenants. If the hook was removed for good: tenancy init"
+            remedy = "Pass the code: --app module:tenants. If the hook was removed permanently: tenancy init"
             raise NotRegistered(msg, remedy=remedy)
         self._is_checked = True
 

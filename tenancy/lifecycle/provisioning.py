@@ -275,7 +275,7 @@ def _or_raise(completed: Tenant | TenancyError) -> Tenant:
 
 
 def _exists(tenant: Tenant) -> TenantExists:
-    msg = f"Tenant {tenant.slug!r} exists already"
+    msg = f"Tenant {tenant.slug!r} already exists"
     if tenant.status is TenantStatus.ACTIVE:
         remedy = "Choose another slug, or pass exist_ok=True (--exist-ok) to use this tenant."
         return TenantExists(f"{msg}.", remedy=remedy, tenant=tenant.slug)

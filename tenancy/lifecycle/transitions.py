@@ -130,7 +130,7 @@ class Transitions:
 
 
 def _taken(slug: str) -> TenantExists:
-    return TenantExists(f"Tenant {slug!r} exists already.", remedy="Choose another slug.", tenant=slug)
+    return TenantExists(f"Tenant {slug!r} already exists.", remedy="Choose another slug.", tenant=slug)
 
 
 def next_status(tenant: Tenant, action: Action) -> TenantStatus | None:

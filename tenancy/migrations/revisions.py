@@ -82,7 +82,9 @@ class RevisionDirectory:
 
     def _stamp(self) -> tuple[tuple[str, int], ...]:
         if not (self.path / "env.py").is_file():
-            msg = f"TENANCY_MIGRATIONS names {str(self.path)!r}, where no env.py is. Create it: tenancy migrations init"
+            msg = (
+                f"TENANCY_MIGRATIONS names {str(self.path)!r}, which has no env.py. Create it: tenancy migrations init"
+            )
             raise SettingsError(msg, variable="TENANCY_MIGRATIONS")
         files = (self.path / "versions").glob("*.py")
         return tuple(sorted((file.name, file.stat().st_mtime_ns) for file in files))
@@ -108,7 +110,7 @@ class RevisionDirectory:
         with alembic_lock, explained():
             found = self.script().get_revision(identifier)
         if found is None:
-            msg = f"{identifier!r} is no revision."
+            msg = f"{identifier!r} is not a revision."
             raise TenancyError(msg, remedy="List them: tenancy migrations heads")
         return found
 

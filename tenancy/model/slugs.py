@@ -64,7 +64,7 @@ def normalize(slug: str, rule: SlugRule = "any") -> str:
 def check_reserved(slug: str, reserved: AbstractSet[str]) -> None:
     """Raise InvalidSlug for a normalized slug that new tenants cannot have."""
     if slug in reserved:
-        remedy = "Choose another slug, or take it out of TENANCY_RESERVED_SLUGS."
+        remedy = "Choose another slug, or remove it from TENANCY_RESERVED_SLUGS."
         raise InvalidSlug(f"The slug {slug!a} is reserved.", remedy=remedy, tenant=slug)
 
 

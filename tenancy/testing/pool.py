@@ -93,7 +93,7 @@ class TenantPool:
                 self._registry._application.save(history)  # noqa: SLF001 (a part of the package)
         except IntegrityError:
             self._free.append(place)
-            msg = f"Tenant {new.slug!r} exists already."
+            msg = f"Tenant {new.slug!r} already exists."
             raise TenantExists(msg, remedy="Choose another slug.", tenant=new.slug) from None
         self._fleet.changed(new)
         if has_hooks:

@@ -72,7 +72,7 @@ def _split(context: typer.Context, words: list[str], *, is_many: bool) -> tuple[
     if is_many:
         if len(words) > behind:
             msg = "A slug and options that choose tenants were given."
-            raise _usage(msg, "Pass either of them.")
+            raise _usage(msg, "Pass only one.")
         slug, command = None, words
     elif words:
         slug, command = words[0], words[1:]

@@ -168,7 +168,8 @@ def remove(
         ),
     ] = None,
     keep: Annotated[
-        int, typer.Option("--keep", metavar="NUMBER", min=0, help="With --older-than: keep so many of the newest jobs.")
+        int,
+        typer.Option("--keep", metavar="NUMBER", min=0, help="With --older-than: the number of newest jobs to keep."),
     ] = 0,
     dry_run: DryRun = False,
     json: Json = False,

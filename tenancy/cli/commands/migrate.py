@@ -32,7 +32,9 @@ def migrate(
     where: options.Where = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", metavar="NUMBER", min=1, help="Migrate at most so many tenants.", show_default=False),
+        typer.Option(
+            "--batch", metavar="NUMBER", min=1, help="Maximum number of tenants to migrate.", show_default=False
+        ),
     ] = None,
     exclude: options.Except = None,
     processes: options.Processes = 2,

@@ -24,7 +24,7 @@ def check(fleet: Fleet) -> Iterator[Finding]:
         yield Finding(name="applications", level="failure", what="No application is recorded.", remedy=remedy)
         return
     if not fleet.applications:
-        yield Finding(name="applications", level="ok", what=f"Recorded are {', '.join(recorded)}.")
+        yield Finding(name="applications", level="ok", what=f"Recorded: {', '.join(recorded)}.")
         return
     code = {each.application: each.to_json() for each in fleet.application_specs()}
     mismatches = list(_mismatches(fleet, recorded))
@@ -37,7 +37,7 @@ def check(fleet: Fleet) -> Iterator[Finding]:
         if name not in recorded:
             what, remedy = "is in the code and not recorded", "Record it and create its tables: tenancy doctor --repair"
         elif name not in code:
-            what, remedy = "is recorded and not in the code", "If it was removed for good: tenancy init"
+            what, remedy = "is recorded and not in the code", "If it was removed permanently: tenancy init"
         else:
             what, remedy = (
                 "is recorded with other tables",

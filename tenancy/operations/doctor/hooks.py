@@ -23,8 +23,8 @@ def check(fleet: Fleet) -> Iterator[Finding]:
         yield Finding(name="hooks", level="ok", what=f"New tenants are prepared by {names}.")
     lacking = [name for name in recorded if name not in registered]
     if fleet.applications and lacking:
-        what = f"{', '.join(lacking)} is recorded and not in the code, which therefore creates no tenants."
-        yield Finding(name="hooks", level="failure", what=what, remedy="If it was removed for good: tenancy init")
+        what = f"{', '.join(lacking)} is recorded and not in the code, so this process cannot create tenants."
+        yield Finding(name="hooks", level="failure", what=what, remedy="If it was removed permanently: tenancy init")
 
 
 def check_reactions(fleet: Fleet, every: Sequence[Tenant]) -> Iterator[Finding]:

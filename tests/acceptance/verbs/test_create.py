@@ -19,7 +19,7 @@ def test_slugs_from_a_file_are_created_even_if_one_fails(tenancy: Command, tmp_p
     outcome = tenancy("create", "--from", str(path))
     assert outcome.code == 7
     assert outcome.err.startswith("error: Not created: 2 of 5 tenants.\n")
-    assert "'acme' exists already" in outcome.err
+    assert "'acme' already exists" in outcome.err
     assert [each["slug"] for each in tenancy.ok("list", "--json").json] == ["acme", "globex", "ünï-cödé x"]
     again = tenancy("create", "first", "--from", "-", "--exist-ok", "--json", typed="acme\nglobex\n")
     assert [each["slug"] for each in again.json] == ["first", "acme", "globex"]

@@ -63,7 +63,7 @@ def test_omitted_values_stay_unchanged(quick: Command) -> None:
 def test_a_reserved_slug_is_refused_and_the_others_are_created(quick: Command) -> None:
     outcome = quick("create", "acme", "www", "globex")
     assert outcome.code == 7
-    assert "The slug 'www' is reserved. Choose another slug, or take it out of TENANCY_RESERVED_SLUGS." in outcome.err
+    assert "The slug 'www' is reserved. Choose another slug, or remove it from TENANCY_RESERVED_SLUGS." in outcome.err
     assert quick("rename", "acme", "www").code == 2
     assert [each["slug"] for each in quick.ok("list", "--json").json] == ["acme", "globex"]
 

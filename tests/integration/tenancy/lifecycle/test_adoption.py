@@ -193,7 +193,7 @@ def test_adopt_of_another_tenants_tables_is_refused(tenants: Tenancy, url: str) 
     tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
     with pytest.raises(TenancyError, match="belong to another tenant"):
         tenants.adopt("other", **placed(url, "old_"))  # type: ignore[arg-type]
-    with pytest.raises(TenantExists, match="'acme' exists already"):
+    with pytest.raises(TenantExists, match="'acme' already exists"):
         tenants.adopt("acme", **placed(url, "old_"))  # type: ignore[arg-type]
     assert set(tenants.slugs()) == {"globex", "acme"}
 

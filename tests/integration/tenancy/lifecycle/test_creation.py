@@ -64,7 +64,7 @@ def test_tenant_is_as_requested(tenants: Tenancy) -> None:
 def test_slug_is_unique(tenants: Tenancy) -> None:
     acme = tenants.create("acme")
     for slug in ("acme", "ACME", "\uff41cme"):
-        with pytest.raises(TenantExists, match="'acme' exists already") as caught:
+        with pytest.raises(TenantExists, match="'acme' already exists") as caught:
             tenants.create(slug)
         assert caught.value.tenant == "acme"
         assert tenants.create(slug, exist_ok=True).id == acme.id
@@ -89,7 +89,7 @@ def test_unavailable_tenant_is_not_returned(tenants: Tenancy, verb: str) -> None
     assert [next(made).slug for _ in range(2)] == ["new", "globex"]
     with pytest.raises(TenantUnavailable, match=status):
         next(made)
-    with pytest.raises(TenantExists, match=f"exists already, and is {status}.*tenancy {undo} acme") as caught:
+    with pytest.raises(TenantExists, match=f"already exists, and is {status}.*tenancy {undo} acme") as caught:
         tenants.create("acme")
     assert "exist_ok" not in str(caught.value)
     getattr(tenants, undo)("acme")
@@ -130,7 +130,7 @@ def test_slugs_restricted_to_host_names(fleet: MakeFleet) -> None:
 def test_retry_of_a_request_returns_its_tenant(tenants: Tenancy) -> None:
     acme = tenants.create("acme", request_id="r-1")
     assert tenants.create("acme", request_id="r-1").id == acme.id
-    with pytest.raises(TenantExists, match="'acme' exists already"):
+    with pytest.raises(TenantExists, match="'acme' already exists"):
         tenants.create("acme", request_id="r-2")
     with pytest.raises(TenantExists, match="another slug"):
         tenants.create("globex", request_id="r-1")

@@ -71,7 +71,7 @@ def test_reused_slug_inherits_nothing(tenants: Tenancy, kennel: Kennel) -> None:
 
 def test_rename_to_a_taken_slug(tenants: Tenancy, kennel: Kennel) -> None:
     tenants.create("globex")
-    with pytest.raises(TenantExists, match="'globex' exists already"):
+    with pytest.raises(TenantExists, match="'globex' already exists"):
         tenants.rename("acme", "GLOBEX")
     assert tenants["acme"].get(Kennel) is kennel
 
