@@ -65,23 +65,35 @@ def operator_access(tenant_id: UUID) -> Literal["open", "left"] | None:
     return "left" if last.is_operator and last.tenant_id == tenant_id else None
 
 
-# The tenant whose hooks run in this context.
-_created: ContextVar[UUID | None] = ContextVar("tenancy_created", default=None)
+class _Creation:
+    """A tenant whose hooks run in this context, and in copies of it."""
+
+    __slots__ = ("is_over", "tenant_id")
+
+    def __init__(self, tenant_id: UUID) -> None:
+        self.tenant_id = tenant_id
+        self.is_over = False
+
+
+_creation: ContextVar[_Creation | None] = ContextVar("tenancy_creation", default=None)
 
 
 @contextmanager
 def creating(tenant_id: UUID) -> Iterator[None]:
     """Admit this context, in the block, to a tenant that does not serve yet: its hooks run."""
-    token = _created.set(tenant_id)
+    creation = _Creation(tenant_id)
+    token = _creation.set(creation)
     try:
         yield
     finally:
-        _created.reset(token)
+        creation.is_over = True  # for copies of the context, which outlive the block
+        _creation.reset(token)
 
 
 def is_creating(tenant_id: UUID) -> bool:
     """Return whether this context runs a hook of the tenant."""
-    return _created.get() == tenant_id
+    creation = _creation.get()
+    return creation is not None and creation.tenant_id == tenant_id and not creation.is_over
 
 
 @contextmanager

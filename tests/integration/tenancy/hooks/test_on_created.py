@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -298,3 +299,21 @@ def test_misuse_is_refused(tenants: Tenancy) -> None:
     Seed(tenants)
     with pytest.raises(InvalidArgument, match="Two functions have the name 'seed'"):
         Seed(tenants)
+
+
+def test_a_copied_context_has_no_part_in_a_hook_that_is_over(make: Callable[[], Tenancy]) -> None:
+    tenants = make()
+    copies: list[contextvars.Context] = []
+    kennels: list[Kennel] = []
+
+    @tenants.on_created
+    def seed(tenant: Tenant) -> None:
+        kennels.append(tenant.get(Kennel))
+        copies.append(contextvars.copy_context())
+        copies[0].run(kennels[0].register, "Mascot")  # as asyncio.to_thread does
+        raise ValueError
+
+    with pytest.raises(HookFailed):
+        tenants.create("acme")
+    with pytest.raises(TenantNotReady):
+        copies[0].run(kennels[0].register, "Late")
