@@ -24,14 +24,24 @@ class ForkSensitive(Protocol):
 
 
 _before: list[Callable[[], None]] = []
+_after_in_parent: list[Callable[[], None]] = []
 _after_in_child: list[Callable[[], None]] = []
 _sensitive: WeakSet[ForkSensitive] = WeakSet()
 
 
-def at_fork(*, before: Callable[[], None] | None = None, after_in_child: Callable[[], None] | None = None) -> None:
-    """Call functions before each fork of this process, and in the child after it: once all locks are replaced."""
+def at_fork(
+    *,
+    before: Callable[[], None] | None = None,
+    after_in_parent: Callable[[], None] | None = None,
+    after_in_child: Callable[[], None] | None = None,
+) -> None:
+    """Call functions before each fork of this process, and after it in the parent, and in the child once all locks are
+    replaced. Those before it run in reverse order: what was registered later may use what was registered earlier.
+    """
     if before is not None:
         _before.append(before)
+    if after_in_parent is not None:
+        _after_in_parent.append(after_in_parent)
     if after_in_child is not None:
         _after_in_child.append(after_in_child)
 
@@ -74,7 +84,12 @@ def is_held() -> bool:
 
 
 def _before_fork() -> None:
-    for call in _before:
+    for call in reversed(_before):
+        call()
+
+
+def _after_fork_in_parent() -> None:
+    for call in _after_in_parent:
         call()
 
 
@@ -85,4 +100,4 @@ def _after_fork() -> None:
         call()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

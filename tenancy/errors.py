@@ -5,7 +5,7 @@
     ├── TenantExists            the slug is taken
     ├── InvalidSlug             the slug is invalid
     ├── DomainNotFound          the tenant has no such domain
-    ├── DomainExists            the domain leads to another tenant
+    ├── DomainExists            the domain belongs to another tenant
     ├── DomainNotVerified       the token is not the domain's
     ├── InvalidDomain           the domain is not a host name
     ├── TenantUnavailable       the tenant exists, and its status refuses the call
@@ -119,7 +119,7 @@ class DomainNotFound(TenancyError, LookupError):  # noqa: N818 (as above)
 
 
 class DomainExists(TenancyError):  # noqa: N818 (as above)
-    """The domain leads to another tenant: a host has one tenant at most."""
+    """The domain belongs to another tenant: a host has one tenant at most."""
 
     code = "domain_exists"
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from eventsourcing_sqlalchemy.background import Activity, keep_running
-from eventsourcing_sqlalchemy.locks import renew_after_fork
+from eventsourcing_sqlalchemy.locks import at_fork, renew_after_fork
 from eventsourcing_sqlalchemy.shared_resources import Reference, SharedResources
 from tenancy.isolation.connections import open_datastore
 from tenancy.metering.account import Account
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL: Final = 1.0
 """The least time in seconds between two refreshes of a tenant's account."""
+# Seconds for which a fork waits for the end of a refresh.
+_PAUSE: Final = 5.0
 
 
 class Ledger:
@@ -137,6 +139,14 @@ class Ledger:
             raise
         return not self._stopping.wait(INTERVAL)
 
+    def pause(self) -> bool:
+        """Let no refresh begin until :meth:`go_on`; return whether the one under way has ended within some seconds."""
+        return self._refreshing.acquire(timeout=_PAUSE)
+
+    def go_on(self) -> None:
+        """Allow refreshes again."""
+        self._refreshing.release()
+
     def close(self) -> None:
         """End the thread, and release the connections."""
         self._stopping.set()
@@ -160,3 +170,20 @@ def acquire_ledger(settings: TenancySettings) -> Reference[Ledger]:
         if reference.resource is not created:
             created.close()  # another thread was faster
     return reference
+
+
+_paused: list[Ledger] = []
+
+
+def _before_fork() -> None:
+    # A database library may not notice that a connection in use is in another process, so such a fork makes the
+    # database unusable in the child. Nobody outside knows when the thread uses one.
+    _paused.extend(ledger for ledger in _ledgers if ledger.pause())
+
+
+def _after_fork_in_parent() -> None:
+    while _paused:
+        _paused.pop().go_on()
+
+
+at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_paused.clear)

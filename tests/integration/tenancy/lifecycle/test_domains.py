@@ -81,7 +81,7 @@ def test_a_claim_blocks_no_other_tenant(tenants: Tenancy) -> None:
     domain = verified(tenants, "acme")
     assert domain.token != claimed.token
     assert slug_at(tenants) == "acme"
-    with pytest.raises(DomainExists, match="leads to another tenant") as raised:
+    with pytest.raises(DomainExists, match="belongs to another tenant") as raised:
         tenants.domains.verify("squatter", HOST, claimed.token)
     assert "acme" not in str(raised.value).replace(HOST, "")
     tenants.create("late")
