@@ -177,7 +177,7 @@ _paused: list[Ledger] = []
 
 def _before_fork() -> None:
     # A database library may not notice that a connection in use is in another process, so such a fork makes the
-    # database unusable in the child. Nobody outside knows when the thread uses one.
+    # database unusable in the child. The code that forks cannot know when the thread uses one.
     _paused.extend(ledger for ledger in _ledgers if ledger.pause())
 
 
