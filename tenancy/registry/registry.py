@@ -262,12 +262,8 @@ class Registry(RegistryDatabase):
         }
         with self._reaching():
             session.execute(sa.insert(self._rows.tombstones).values(values))
-            session.execute(sa.delete(self._rows.remarks).where(self._rows.remarks.c.tenant_id == tenant.id))
-            session.execute(sa.delete(self._rows.failures).where(self._rows.failures.c.tenant_id == tenant.id))
-            session.execute(sa.delete(self._rows.offline).where(self._rows.offline.c.tenant_id == tenant.id))
-            session.execute(sa.delete(self._rows.domains).where(self._rows.domains.c.tenant_id == tenant.id))
-            session.execute(sa.delete(self._rows.hook_runs).where(self._rows.hook_runs.c.tenant_id == tenant.id))
-            session.execute(sa.delete(self._rows.usage).where(self._rows.usage.c.tenant_id == tenant.id))
+            for table in self._rows.of_tenants:
+                session.execute(sa.delete(table).where(table.c.tenant_id == tenant.id))
             # The items themselves stay: without them, jobs would not end as they were planned.
             items = self._rows.job_items
             erased = sa.update(items).where(items.c.tenant_id == tenant.id).values(summary=None, progress={})
@@ -281,19 +277,13 @@ class Registry(RegistryDatabase):
     def remaining_rows(self, tenant_id: UUID) -> int:
         """Return the number of remaining rows that could name a tenant."""
         with self.reading() as session:
-            tenants, remarks, failures = self._rows.tenants, self._rows.remarks, self._rows.failures
-            items, domains, hook_runs = self._rows.job_items, self._rows.domains, self._rows.hook_runs
-            usage = self._rows.usage
+            tenants, items = self._rows.tenants, self._rows.job_items
             count = sa.select(sa.func.count())
             return sum(
                 session.scalar(count.select_from(table).where(condition)) or 0
                 for table, condition in (
                     (tenants, tenants.c.id == tenant_id),
-                    (remarks, remarks.c.tenant_id == tenant_id),
-                    (failures, failures.c.tenant_id == tenant_id),
-                    (domains, domains.c.tenant_id == tenant_id),
-                    (hook_runs, hook_runs.c.tenant_id == tenant_id),
-                    (usage, usage.c.tenant_id == tenant_id),
+                    *((table, table.c.tenant_id == tenant_id) for table in self._rows.of_tenants),
                     (items, sa.and_(items.c.tenant_id == tenant_id, items.c.summary.is_not(None))),
                 )
             )

@@ -248,6 +248,11 @@ class RegistryTables:
             sa.Column("retry_at", sa.Double, nullable=False),
         )
 
+    @property
+    def of_tenants(self) -> tuple[sa.Table, ...]:
+        """The tables whose rows belong to a tenant, by ``tenant_id``, and are erased with it."""
+        return self.remarks, self.failures, self.offline, self.domains, self.hook_runs, self.usage
+
 
 def to_row(tenant: Tenant) -> dict[str, Any]:
     """Return a tenant's row."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -21,6 +20,7 @@ from tests.samples.training_school.application import Dog, TrainingSchool
 from tests.samples.training_school.totals import CountAll, Totals
 from tests.support.deadlines import DEADLINE_SECONDS, wait_until
 from tests.support.job_items import Item
+from tests.support.loops import Loop
 
 pytestmark = pytest.mark.usefixtures("no_purge_delay")
 
@@ -196,40 +196,6 @@ def test_a_tenant_whose_purge_begins_before_its_events_are_processed(
     rebuilds.finish(lambda: None)
     assert acme.id not in totals(tenants)
     assert tenants.across(CountAll).position(acme, "TrainingSchool") == CLOSED
-
-
-class Loop:
-    """A thread that calls a function until the block ends, which raises the function's error."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.calls = 0
-        self._call = call
-        self._stopping = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stopping.set()
-        self._thread.join(DEADLINE_SECONDS)
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                self._call()
-                self.calls += 1
-        except BaseException as error:  # noqa: BLE001 (raised where the block ends)
-            self._error = error
-
-    def wait_for_calls(self, number: int) -> None:
-        """Wait for some more calls."""
-        wanted = self.calls + number
-        wait_until(lambda: self.calls >= wanted or self._error is not None, f"{number} calls")
 
 
 def test_readers_see_old_rows_or_new_ones(tenants: Tenancy) -> None:
